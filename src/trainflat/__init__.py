@@ -1,0 +1,1 @@
+"""Train flat, then compress."""

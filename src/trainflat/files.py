@@ -1,0 +1,129 @@
+"""Files that are either whole or not there, and that show when they were damaged."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from trainflat.errors import DamagedFile, InputError
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside ``path`` that takes its place when the block ends, and vanishes if it raises.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written; names the path.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)  # mkstemp's 0600 would hide results from colleagues
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}. Free some space or choose another --out.") from error
+    except SafetensorError as error:
+        raise InputError(f"cannot write {path}: {error}. Free some space or choose another --out.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file atomically."""
+    with atomic(path) as temporary, temporary.open("w", encoding="utf8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON atomically; the same value always gives the same bytes. NaN is refused."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Reads JSON that this package wrote.
+
+    Raises:
+        DamagedFile: it is not JSON any more.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf8"))
+    except (ValueError, OSError) as error:
+        raise DamagedFile(f"{path} cannot be read ({error}). Delete it to make it again.") from error
+
+
+def hash_json(value: Any) -> str:
+    """SHA-256 of the canonical JSON of a value, as 64 hexadecimal digits."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's content, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Writes tensors as safetensors, atomically. Shared storage is written once per name."""
+    with atomic(path) as temporary:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, dict(metadata or {}))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file; nothing is unpickled.
+
+    Raises:
+        DamagedFile: the file is missing, truncated or not safetensors.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise DamagedFile(f"{path} is not a whole safetensors file ({error}). Delete it to make it again.") from error
+
+
+MANIFEST = "manifest.json"
+
+
+def seal(folder: Path) -> None:
+    """Writes the hash of every file below ``folder`` into its manifest. A folder without one is unfinished."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    write_json(folder / MANIFEST, {str(p.relative_to(folder)): hash_file(p) for p in files})
+
+
+def is_sealed(folder: Path) -> bool:
+    """Whether the folder was finished."""
+    return (folder / MANIFEST).is_file()
+
+
+def verify(folder: Path) -> None:
+    """Compares every file with the manifest.
+
+    Raises:
+        DamagedFile: names the first file that is missing or differs.
+    """
+    for name, digest in read_json(folder / MANIFEST).items():
+        path = folder / name
+        if not path.is_file() or hash_file(path) != digest:
+            state = "differs from what was written" if path.is_file() else "is missing"
+            raise DamagedFile(f"{path} {state}. Delete the folder {folder} to compute it again.")
+
+
+def remove(folder: Path) -> None:
+    """Deletes a folder, its manifest first, so that a kill half-way leaves an unfinished folder, not a damaged one."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)

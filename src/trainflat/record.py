@@ -1,0 +1,203 @@
+"""What a run leaves behind, as data: reports and grids read nothing else."""
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from trainflat.errors import DamagedFile, InputError
+from trainflat.files import hash_json, read_json, write_json
+
+RECORD_FILE = "record.json"
+FORMAT = 1
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Fingerprint(_Data):
+    """The data of one split, so that two records can be compared."""
+
+    rows: int
+    sha256: str  # over the rows as they were used, in order
+    source: str  # "hub:nyu-mll/glue/cola", "file:train.parquet", "embedded"
+    partial: bool = False  # only some rows of the official split: not comparable with published figures
+
+
+class MatrixZeros(_Data):
+    """How many entries of one prunable matrix are zero."""
+
+    name: str
+    entries: int
+    zeros: int
+
+
+class Sizes(_Data):
+    """What a model weighs, in parameters and bytes (embeddings, biases and task head included).
+
+    ``dense_bytes`` every parameter as float32; ``bitmask_bytes`` pruned matrices as one bit per entry and the surviving
+    values; ``packed_bytes`` the same with the bits compressed.
+    """
+
+    parameters: int
+    nonzero: int
+    encoder_sparsity: float  # share of the prunable weights that are zero
+    total_sparsity: float  # share of all parameters that are zero
+    dense_bytes: int
+    bitmask_bytes: int
+    packed_bytes: int
+
+
+class Latency(_Data):
+    """Seconds of one forward pass: median and quartiles over ``repeats`` passes."""
+
+    batch: int
+    length: int
+    threads: int
+    device: str
+    median: float
+    low: float
+    high: float
+    repeats: int
+
+
+class Training(_Data):
+    """How one stage was trained."""
+
+    optimizer: str
+    steps: int
+    epochs: float
+    passes: int  # forward and backward passes over a whole batch; 2 per step for SAM
+    best_step: int | None  # the checkpoint that was kept
+    curve: list[dict[str, float]]  # one entry per log: step, epoch, loss, learning_rate, grad_norm, perturbation, loss_gap
+    evaluations: list[dict[str, float]]  # one entry per evaluation: step, epoch, "split/metric"
+
+
+class Timing(_Data):
+    """What differs from run to run: seconds of wall time, never part of the digest."""
+
+    train_seconds: float = 0.0
+    evaluate_seconds: float = 0.0
+    latency: list[Latency] = []
+
+
+class Stage(_Data):
+    """One model that the protocol produced, with everything that was measured on it."""
+
+    name: str  # "dense", "sparsity-0.30"; also its folder below stages/
+    target_sparsity: float
+    scores: dict[str, dict[str, float]]  # split -> metric -> value, in percent
+    sizes: Sizes
+    matrices: list[MatrixZeros]
+    masks_sha256: str | None = None
+    training: Training | None = None  # None: no training happened between the stage before and this one
+    timing: Timing = Timing()
+    files: dict[str, str] = {}  # path below the run folder -> SHA-256
+
+
+class TaskInfo(_Data):
+    """What was learned."""
+
+    name: str
+    kind: Literal["classification", "regression", "spans"]
+    split: str  # the split of the main score
+    metric: str  # the main score
+    labels: list[str] = []
+
+
+class ModelInfo(_Data):
+    """Who learned it."""
+
+    name: str  # as the recipe says
+    architecture: str  # class name
+    layers: int
+    parameters: int
+    weights_sha256: str  # of the starting weights, head included
+
+
+class Record(_Data):
+    """A whole run.
+
+    ``digest`` is the hash of what a repeated run must reproduce on the same machine: everything but ``environment`` and the
+    stages' ``timing``.
+    """
+
+    format: int = FORMAT
+    name: str
+    recipe: dict[str, Any]
+    recipe_hash: str
+    seed: int
+    protocol: str
+    optimizer: str
+    task: TaskInfo
+    model: ModelInfo
+    data: dict[str, Fingerprint]
+    environment: dict[str, Any]
+    stages: list[Stage]
+    digest: str = ""
+
+    def sealed(self) -> "Record":
+        """The same record with its digest."""
+        return self.model_copy(update={"digest": self.expected_digest()})
+
+    def expected_digest(self) -> str:
+        """Hash of the reproducible part."""
+        value = self.model_dump(mode="json", exclude={"digest", "environment"})
+        for stage in value["stages"]:
+            del stage["timing"]
+        return hash_json(value)
+
+    def score(self, stage: Stage) -> float:
+        """The main score of a stage, in percent."""
+        return stage.scores[self.task.split][self.task.metric]
+
+    def save(self, folder: Path) -> None:
+        """Writes ``record.json``, atomically."""
+        write_json(folder / RECORD_FILE, self.model_dump(mode="json"))
+
+    @classmethod
+    def load(cls, path: Path) -> "Record":
+        """Reads a record: its folder or its file.
+
+        Raises:
+            InputError: there is none, or a newer trainflat wrote it.
+            DamagedFile: it is not what was written.
+        """
+        path = path / RECORD_FILE if path.is_dir() else path
+        if not path.is_file():
+            raise InputError(f"there is no record at {path}. A run writes its record when it is complete; run the recipe again to finish it.")
+        value = read_json(path)
+        if isinstance(value, dict) and value.get("format", FORMAT) != FORMAT:
+            raise InputError(f"{path} has format {value['format']}, this trainflat reads {FORMAT}. Use the trainflat that wrote it.")
+        try:
+            record = cls.model_validate(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise DamagedFile(f"{path} is not a record: {where}: {first['msg']}.") from error
+        if record.digest != record.expected_digest():
+            raise DamagedFile(f"{path} was changed after it was written (its digest does not fit). Run the recipe again.")
+        return record
+
+
+def environment(devices: Mapping[str, Any]) -> dict[str, Any]:
+    """Versions and machine, for the record. ``devices`` adds what only the caller knows (threads, GPU)."""
+    packages = ("trainflat", "torch", "transformers", "accelerate", "tokenizers", "numpy", "scikit-learn")
+    return {
+        "python": platform.python_version(),
+        **{name: _version(name) for name in packages},
+        "system": platform.system(),
+        "machine": platform.machine(),
+        **devices,
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

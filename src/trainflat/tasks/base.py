@@ -1,0 +1,79 @@
+"""What a task must offer: rows that are checked, encoded splits, and the score of predictions."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from trainflat.record import Fingerprint
+
+Predictions = np.ndarray | tuple[np.ndarray, ...]
+"""Logits over a split, row by row: [N, classes], [N] or [N, 1] for regression, (start [N, T], end [N, T]) for spans."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """What the model must put on top of the encoder."""
+
+    kind: Literal["classification", "regression", "spans"]
+    labels: tuple[str, ...] = ()  # names of the classes, in index order
+
+
+class Tokenizer(Protocol):
+    """What tasks use of a transformers tokenizer."""
+
+    model_max_length: int
+
+    def __call__(self, *texts: Any, **options: Any) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class EncodedSplit(Dataset[dict[str, Any]]):
+    """Token ids of one split, ready for a collator that pads.
+
+    Evaluation splits are stored in order of length, so that batches in sequence hold rows of one length.
+    """
+
+    name: str
+    rows: Sequence[dict[str, Any]]  # input_ids, attention_mask, token_type_ids?, labels | start_positions, end_positions
+    lengths: Sequence[int]  # tokens per row
+    extras: Mapping[str, Any] = field(default_factory=dict)  # what the task's score() needs beside the rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return dict(self.rows[index])
+
+
+class Task(ABC):
+    """One thing to learn, with its data.
+
+    Attributes:
+        name: As in recipes.
+        head: What the model's head must be.
+        split: The evaluation split of the main score.
+        metric: The main score; higher is better.
+        fingerprints: Per split that was read, also the training split (``"train"``).
+    """
+
+    name: str
+    head: Head
+    split: str
+    metric: str
+    fingerprints: dict[str, Fingerprint]
+
+    @abstractmethod
+    def encode(self, tokenizer: Tokenizer, max_length: int) -> tuple[EncodedSplit, dict[str, EncodedSplit]]:
+        """The training split and every evaluation split by name.
+
+        Raises:
+            InputError: ``max_length`` is more than the tokenizer's model takes or leaves no room for text.
+        """
+
+    @abstractmethod
+    def score(self, split: EncodedSplit, predictions: Predictions) -> dict[str, float]:
+        """All metrics of one evaluation split in percent, the main one (``self.metric``) among them."""

@@ -1,0 +1,35 @@
+"""What many tests share."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+torch.set_num_threads(1)  # two spinning OpenMP programs slow each other four-fold
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real GLUE and SQuAD beside the repository; tests that need it skip where it is absent."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not (folder / "glue").is_dir():
+        pytest.skip("no ../shared/data")
+    return folder
+
+
+def tiny_bert(seed: int = 0, **options: object) -> BertForSequenceClassification:
+    """A random BERT of two layers, 13k parameters."""
+    sizes = {"vocab_size": 120, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes |= {"intermediate_size": 32, "max_position_embeddings": 64, "num_labels": 2}
+    torch.manual_seed(seed)
+    return BertForSequenceClassification(BertConfig(**(sizes | options)))
+
+
+@pytest.fixture
+def tiny_model() -> BertForSequenceClassification:
+    return tiny_bert()
