@@ -1,0 +1,43 @@
+"""Checkpoints that are whole or absent: sealed by a manifest of hashes, verified before they are loaded."""
+
+from pathlib import Path
+
+from trainflat.files import is_sealed, remove, seal, verify
+
+_PREFIX = "checkpoint-"
+
+
+def path(folder: Path, step: int) -> Path:
+    """Where the Trainer writes the checkpoint of a step."""
+    return folder / f"{_PREFIX}{step}"
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest whole checkpoint, verified; those that a kill left unfinished are deleted.
+
+    Raises:
+        DamagedFile: a file of it differs from what was written.
+    """
+    sealed = []
+    for checkpoint in sorted(folder.glob(_PREFIX + "*"), key=_step):
+        if is_sealed(checkpoint):
+            sealed.append(checkpoint)
+        else:
+            remove(checkpoint)
+    for checkpoint in sealed:
+        verify(checkpoint)
+    return sealed[-1] if sealed else None
+
+
+def finish(folder: Path, step: int, best_step: int | None) -> None:
+    """Seals the checkpoint that was just written and deletes those that are neither the newest nor the best."""
+    current = path(folder, step)
+    (current / "training_args.bin").unlink(missing_ok=True)  # a pickle, and nothing reads it
+    seal(current)
+    for checkpoint in folder.glob(_PREFIX + "*"):
+        if _step(checkpoint) not in (step, best_step):
+            remove(checkpoint)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix(_PREFIX))

@@ -1,0 +1,66 @@
+"""What a recipe may say about training."""
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from trainflat.optim import OPTIMIZERS, check_options
+
+
+class TrainingOptions(BaseModel):
+    """How one model is trained; the same for every round of a protocol.
+
+    ``batch_size`` is the number of rows behind one optimizer step, however it is cut: ``accumulate`` micro-batches on each of the
+    processes that ``torchrun`` starts.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 3
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    max_length: Annotated[int, Field(ge=4)] = 128
+    optimizer: dict[str, Any] = {"name": "adamw", "lr": 2e-5}
+    schedule: Literal["linear", "constant", "cosine"] = "linear"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the steps
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    batching: Literal["length", "random"] = "length"
+    perturb_over: Literal["window", "micro-batch"] = "window"
+    sync_perturbation: bool = False
+    evaluate_every: Literal["epoch"] | Annotated[int, Field(ge=1)] = "epoch"
+    log_every: Annotated[int, Field(ge=1)] = 20
+    patience: Annotated[int, Field(ge=1)] | None = None  # evaluations without a better score before training stops
+    keep: Literal["best", "last"] = "best"
+    report_to: list[str] = []
+
+    @field_validator("optimizer", mode="before")
+    @classmethod
+    def _known_optimizer(cls, value: Any) -> Any:
+        value = {"name": value} if isinstance(value, str) else value
+        if isinstance(value, dict):
+            options = {key: v for key, v in value.items() if key != "name"}
+            check_options(str(value.get("name", "")), options)
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainingOptions":
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} cannot be cut into accumulate = {self.accumulate} equal micro-batches")
+        if self.perturb_over == "micro-batch" and self.sync_perturbation:
+            raise ValueError("sync_perturbation needs perturb_over: window, since micro-batches inside a window are never synchronised")
+        return self
+
+    @property
+    def passes_per_step(self) -> int:
+        """Forward and backward passes over a batch behind each optimizer step."""
+        return int(getattr(OPTIMIZERS[self.optimizer["name"]], "passes_per_step", 1))
+
+    def steps_per_epoch(self, rows: int) -> int:
+        """Optimizer steps in one pass over ``rows`` training rows."""
+        return math.ceil(rows / self.batch_size)
+
+    def steps(self, rows: int) -> int:
+        """Optimizer steps of one whole training."""
+        return math.ceil(self.epochs * self.steps_per_epoch(rows))

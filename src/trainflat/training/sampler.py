@@ -1,0 +1,61 @@
+"""Batches of rows of about one length, in an order that depends on nothing but a seed and the epoch."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.utils.data import Sampler
+
+# As transformers: large enough that a batch holds one length, small enough that batches differ from epoch to epoch.
+_BATCHES_SORTED_TOGETHER = 50
+
+
+class LengthGroupedSampler(Sampler[int]):
+    """Yields row numbers so that consecutive ``batch_size`` rows are of about one length.
+
+    Each epoch is shuffled, cut into blocks of 50 batches, each block sorted by length, and the batches of all blocks shuffled; an
+    incomplete batch comes last. Transformers' own sampler draws from a generator that a resumed run does
+    not restore; this one is seeded anew by ``(seed, epoch)``, so a resumed epoch is the same epoch.
+
+    Args:
+        lengths: Tokens per row.
+        batch_size: Rows behind one optimizer step (all micro-batches and processes together), so that cutting a batch
+            into micro-batches changes no step.
+        seed: Of the order.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int = 0) -> None:
+        self.lengths = torch.as_tensor(lengths)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.order(self.epoch))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch the next iteration is."""
+        self.epoch = epoch
+
+    def order(self, epoch: int) -> list[int]:
+        """All row numbers in the order of one epoch."""
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+        shuffled = torch.randperm(len(self), generator=generator)
+        blocks = shuffled.split(self.batch_size * _BATCHES_SORTED_TOGETHER)
+        grouped = torch.cat([b[self.lengths[b].argsort(descending=True, stable=True)] for b in blocks])
+        whole = len(self) // self.batch_size * self.batch_size
+        batches = grouped[:whole].view(-1, self.batch_size)
+        mixed = batches[torch.randperm(len(batches), generator=generator)].flatten()
+        return [*mixed.tolist(), *grouped[whole:].tolist()]
+
+
+class ShuffledSampler(LengthGroupedSampler):
+    """The same, without regard to length."""
+
+    def order(self, epoch: int) -> list[int]:
+        """All row numbers in the order of one epoch."""
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+        order: list[int] = torch.randperm(len(self), generator=generator).tolist()
+        return order

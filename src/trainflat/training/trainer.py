@@ -1,0 +1,294 @@
+"""``transformers.Trainer`` with flat optimizers, masks and exact resuming. Thin: the mathematics live in ``optim`` and ``pruning``."""
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import Sampler
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from trainflat.errors import InputError, TrainingDiverged
+from trainflat.files import read_json, write_json
+from trainflat.optim import OPTIMIZERS, make_optimizer
+from trainflat.optim.base import TwoPassOptimizer
+from trainflat.pruning import Masks
+from trainflat.training import checkpoints
+from trainflat.training.sampler import LengthGroupedSampler, ShuffledSampler
+from trainflat.training.window import Replay, Window, gradients_set_aside
+
+Score = Callable[[Any, Any], dict[str, float]]
+"""Takes an evaluation split and the predictions for it, gives its metrics."""
+
+# A loss scaler answers an overflow by skipping the step and halving its scale; more in a row is not an overflow.
+_OVERFLOWS_IN_A_ROW = 20
+
+
+@dataclass
+class FlatArguments(TrainingArguments):
+    """``transformers.TrainingArguments`` and how a flat optimizer's two passes meet accumulation and data parallel.
+
+    Attributes:
+        perturb_over: ``"window"``: perturb once per step by the gradient of the whole accumulation window, so that 2 × 16
+            rows take the same step as 1 × 32. ``"micro-batch"``: perturb for each micro-batch by its own gradient.
+        sync_perturbation: Under data parallel, perturb by the gradient of all processes. Otherwise each process perturbs
+            by its own gradient (m-sharpness, Foret et al. 2021, section 3), and the first pass needs no communication.
+        length_grouped: Batches of rows of one length, in an order that resumes exactly. Needs a training set with ``lengths``.
+    """
+
+    perturb_over: str = field(default="window")
+    sync_perturbation: bool = field(default=False)
+    length_grouped: bool = field(default=True)
+
+
+class FlatTrainer(Trainer):  # type: ignore[misc]
+    """A Trainer whose optimizer may be flat and whose weights may be masked.
+
+    Args:
+        optimizer: Name of an optimizer, a mapping ``{"name": "sam", "rho": 0.05, "lr": 2e-5}``, or None for the Trainer's own
+            (then ``optimizers=(SAM(...), None)`` works too).
+        masks: Pruned weights are held at exactly zero; checked at every evaluation and save.
+        score: Metrics of one evaluation split; takes the place of ``compute_metrics``.
+
+    Departs from the Trainer where it is wrong or inexact: the loss of a window is the mean over its rows for every encoder
+    head (transformers issue 47688); checkpoints are sealed by hashes; logs end where checkpoints begin, so that
+    a resumed run logs the same numbers; a loss that is not a number ends the run.
+
+    Raises:
+        InputError: a flat optimizer or masks together with FSDP or DeepSpeed.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        optimizer: str | Mapping[str, Any] | None = None,
+        masks: Masks | None = None,
+        score: Score | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise InputError("FlatTrainer does not shard models: FSDP and DeepSpeed are not supported. Use data parallel (torchrun).")
+        self.optimizer_recipe = {"name": optimizer} if isinstance(optimizer, str) else optimizer
+        self.masks, self.score = masks, score
+        self.held = masks.hold(self.model) if masks is not None else None
+        if masks is not None:
+            masks.check(self.model)
+        # Encoder heads take **kwargs and so look as if they divided their loss by `num_items_in_batch`; they do not.
+        self.model_accepts_loss_kwargs = False
+        self.window = Window()
+        self.passes = 0  # forward and backward passes over a whole window, since step 0
+        self.stopped_early = False
+        self._perturbation: list[tuple[Tensor, Tensor]] = []  # (norm of the displacement, loss gap) since the last log
+        self._not_finite = 0
+        self._sampler: LengthGroupedSampler | None = None
+        self.add_callback(_FlatCallback(self))
+
+    # What is trained, in which order
+
+    def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
+        """The optimizer of the recipe over named parameters; biases and LayerNorm are not decayed."""
+        if self.optimizer is None and self.optimizer_recipe is not None:
+            options = dict(self.optimizer_recipe)
+            self.optimizer = make_optimizer(options.pop("name"), self._groups(model or self.model), **options)
+        else:
+            super().create_optimizer(model)
+        flat = self.flat_optimizer
+        if flat is not None and self.held is not None:
+            flat.register_perturb_pre_hook(lambda _: self.held.mask_gradients())  # type: ignore[union-attr]
+        return self.optimizer
+
+    def _groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        decayed = set(self.get_decay_parameter_names(model))
+        named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        groups: list[dict[str, Any]] = [
+            {"params": [(n, p) for n, p in named if n in decayed]},
+            {"params": [(n, p) for n, p in named if n not in decayed], "weight_decay": 0.0},
+        ]
+        return [group for group in groups if group["params"]]
+
+    @property
+    def flat_optimizer(self) -> TwoPassOptimizer | None:
+        """The optimizer below accelerate's wrapper, if it takes two passes."""
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        return optimizer if isinstance(optimizer, TwoPassOptimizer) else None
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        lengths = getattr(dataset, "lengths", None)
+        if lengths is None:
+            return super()._get_train_sampler(dataset)  # type: ignore[no-any-return]
+        rows = self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        kind = LengthGroupedSampler if self.args.length_grouped else ShuffledSampler
+        seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
+        self._sampler = kind(lengths, rows, seed)
+        return self._sampler
+
+    def _run_epoch(self, *args: Any, epoch: int, **kwargs: Any) -> None:
+        if self.stopped_early:  # resumed from the last checkpoint of a run that had ended by early stopping
+            self.control.should_training_stop = True
+            return
+        if self._sampler is not None:
+            self._sampler.set_epoch(epoch)
+        super()._run_epoch(*args, epoch=epoch, **kwargs)
+
+    # One step
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
+        """The micro-batches of one step; remembers how many rows each holds."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.window = Window(rows=[_rows(batch) for batch in batches])
+        return batches, items
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """Both passes of a flat optimizer over the window that this micro-batch completes, or one plain pass.
+
+        Returns:
+            The loss at the undisplaced weights, as its share of the window's mean.
+        """
+        batch = self.window.add(self._prepare_inputs(inputs), self.args.device)
+        flat = self.flat_optimizer
+        if flat is None:
+            loss = self._pass(model, batch)
+        elif self.args.perturb_over == "micro-batch":
+            with gradients_set_aside(model.parameters()) as put_back, self.accelerator.no_sync(model):
+                loss = self._pass(model, batch)
+            self._second(model, flat, [batch], loss, put_back)
+        else:
+            with nullcontext() if self.args.sync_perturbation else self.accelerator.no_sync(model):
+                loss = self._pass(model, batch)
+            self.window.loss += loss
+            if self.window.complete:
+                self._second(model, flat, self.window.batches, self.window.loss, nullcontext)
+        if self.window.complete:
+            self.passes += 2 if flat is not None else 1
+            if self.held is not None:
+                self.held.mask_gradients()
+        self._require_finite(loss)
+        return loss
+
+    def _second(
+        self,
+        model: nn.Module,
+        flat: TwoPassOptimizer,
+        batches: list[Replay],
+        first_loss: Tensor,
+        put_back: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        """Runs the same micro-batches again, with the same dropout, at the displaced weights."""
+        second_loss = torch.zeros_like(first_loss)
+        with flat.perturbed():
+            model.zero_grad()
+            with put_back():
+                for batch in batches:
+                    batch.restore_random_state()
+                    last = batch is batches[-1]  # whether it synchronises is what the Trainer's own loop decided for it
+                    with nullcontext() if last else self.accelerator.no_sync(model):
+                        second_loss += self._pass(model, batch)
+        self._perturbation.append((flat.last_norm.detach().clone(), second_loss - first_loss))
+
+    def _pass(self, model: nn.Module, batch: Replay) -> Tensor:
+        # The Trainer divides a micro-batch's loss by this; so the window's gradient is that of the mean over its rows,
+        # also where the last micro-batch is smaller than the others.
+        self.current_gradient_accumulation_steps = self.window.total_rows / batch.rows
+        loss: Tensor = super().training_step(model, dict(batch.inputs))
+        return loss
+
+    def _require_finite(self, loss: Tensor) -> None:
+        if torch.isfinite(loss):
+            self._not_finite = 0
+            return
+        self._not_finite += 1
+        if self.accelerator.scaler is not None and self._not_finite < _OVERFLOWS_IN_A_ROW:
+            return
+        raise TrainingDiverged(
+            f"the loss is {loss.item()} at step {self.state.global_step + 1}, {self._batch_name()}. "
+            "Lower the learning rate or rho, or look at these rows."
+        )
+
+    def _batch_name(self) -> str:
+        """Which rows the current micro-batch holds, where the sampler is ours."""
+        micro = len(self.window.batches) - 1
+        if self._sampler is None:
+            return f"micro-batch {micro + 1}"
+        per_step = self._sampler.batch_size
+        in_epoch = self.state.global_step % math.ceil(len(self._sampler) / per_step)
+        start = in_epoch * per_step + (micro * self.args.world_size + self.args.process_index) * self._train_batch_size
+        rows = self._sampler.order(self._sampler.epoch)[start : start + self._train_batch_size]
+        return f"batch {in_epoch + 1} of epoch {self._sampler.epoch + 1} (training rows {', '.join(map(str, rows))})"
+
+    # What is measured and kept
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the passes so far and, for a flat optimizer, the mean ‖ε‖ and loss gap since the last log."""
+        if "loss" in logs:
+            logs["passes"] = self.passes
+            if self._perturbation:
+                norms, gaps = (torch.stack(values) for values in zip(*self._perturbation, strict=True))
+                logs["perturbation"], logs["loss_gap"] = norms.mean().item(), gaps.mean().item()
+                self._perturbation = []
+        super().log(logs, start_time)
+
+    def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
+        """Checks that zeros are zero, then evaluates; ``score`` sees the split it scores."""
+        if self.masks is not None:
+            self.masks.check(self.model)
+        score = self.score
+        if score is not None:
+            self.compute_metrics = lambda given: score(dataloader.dataset, given.predictions)
+        return super().evaluation_loop(dataloader, *args, **kwargs)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        if self.masks is not None:
+            self.masks.check(self.model)
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            step = self.state.global_step
+            folder = Path(self.args.output_dir)
+            stopped = self.control.should_training_stop and step < self.state.max_steps
+            write_json(checkpoints.path(folder, step) / "flat.json", {"passes": self.passes, "stopped": stopped})
+            checkpoints.finish(folder, step, self.state.best_global_step)
+        self.accelerator.wait_for_everyone()
+
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> Any:
+        counts = super()._init_training_state(*args, **kwargs)
+        self.passes, self.stopped_early = 0, False
+        if self.state.global_step:  # resumed
+            folder = Path(self.args.output_dir)
+            flat = read_json(checkpoints.path(folder, self.state.global_step) / "flat.json")
+            self.passes, self.stopped_early = flat["passes"], flat["stopped"]
+            if self.state.best_global_step:  # the folder may have moved since
+                self.state.best_model_checkpoint = str(checkpoints.path(folder, self.state.best_global_step))
+        return counts
+
+
+class _FlatCallback(TrainerCallback):  # type: ignore[misc]
+    """What must happen between the Trainer's own calls."""
+
+    def __init__(self, trainer: FlatTrainer) -> None:
+        self.trainer = trainer
+
+    def on_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.trainer.held is not None:
+            self.trainer.held.mask_weights()
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        # Sums between logs are not in a checkpoint: log first, so that there are none.
+        control.should_log = control.should_log or control.should_save
+
+    on_epoch_end = on_step_end
+
+
+def passes_per_step(optimizer: Mapping[str, Any]) -> int:
+    """Forward and backward passes that a recipe's optimizer takes per step."""
+    return int(getattr(OPTIMIZERS[optimizer["name"]], "passes_per_step", 1))
+
+
+def _rows(batch: Mapping[str, Any]) -> int:
+    return next(len(value) for value in batch.values() if isinstance(value, Tensor) and value.dim())
