@@ -8,13 +8,14 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from trainflat.errors import DamagedFile, InputError
+
+if TYPE_CHECKING:  # records and reports are read without torch
+    from torch import Tensor
 
 
 @contextmanager
@@ -33,7 +34,9 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.chmod(0o644)  # mkstemp's 0600 would hide results from colleagues
         temporary.replace(path)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}. Free some space or choose another --out.") from error
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}. Free some space or choose another --out."
+        ) from error
     except SafetensorError as error:
         raise InputError(f"cannot write {path}: {error}. Free some space or choose another --out.") from error
     finally:
@@ -77,13 +80,19 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def save_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str] | None = None) -> None:
     """Writes tensors as safetensors, atomically. Shared storage is written once per name."""
+    from safetensors.torch import save_file
+
     with atomic(path) as temporary:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, dict(metadata or {}))
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+            temporary,
+            dict(metadata or {}),
+        )
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def load_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
     """Tensors and metadata of a safetensors file; nothing is unpickled.
 
     Raises:
