@@ -1,1 +1,8 @@
-""""""
+"""Measures, taken at every stage of a protocol."""
+
+from trainflat.evaluation.latency import measure_latency
+from trainflat.evaluation.predictions import predict, score
+from trainflat.evaluation.sizes import matrix_zeros, measure_sizes
+from trainflat.evaluation.zeros import SPEED_NOTE, check_zeros
+
+__all__ = ["SPEED_NOTE", "check_zeros", "matrix_zeros", "measure_latency", "measure_sizes", "predict", "score"]

@@ -1,1 +1,7 @@
-""""""
+"""Who learns: pre-trained encoders."""
+
+from trainflat.models.base import Encoder, max_positions, model_info, weights_sha256
+from trainflat.models.builtin import MODELS
+from trainflat.models.loading import load_encoder
+
+__all__ = ["MODELS", "Encoder", "load_encoder", "max_positions", "model_info", "weights_sha256"]

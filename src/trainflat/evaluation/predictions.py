@@ -1,0 +1,91 @@
+"""Predictions over a split, outside the Trainer: for stages without training and for the final scores."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
+
+from trainflat.errors import InputError
+from trainflat.evaluation.modes import evaluating
+from trainflat.tasks.base import EncodedSplit, Predictions, Task
+
+Collate = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
+Progress = Callable[[int, int], object]
+
+ANSWERS = frozenset({"label", "labels", "start_positions", "end_positions"})
+NO_TOKEN = np.float32(-1e9)  # logit of a position that a row does not have; two of them can be added without overflow
+
+
+def predict(
+    model: PreTrainedModel, split: EncodedSplit, collate: Collate, batch_size: int, *, progress: Progress | None = None
+) -> Predictions:
+    """Logits of every row, in the split's order.
+
+    The model is given no answers, so it computes no loss; its mode and the random state are left as they were.
+
+    Args:
+        model: On the device where it shall run.
+        split: Rows as the task encoded them.
+        collate: Pads a list of rows into a batch of tensors.
+        batch_size: Rows per forward pass.
+        progress: Called after each batch with rows done and rows in all.
+
+    Returns:
+        float32: [N, classes], [N, 1] for regression, or (start [N, T], end [N, T]) with T the longest row and
+        -1e9 where a row has no token.
+
+    Raises:
+        InputError: the split has no rows or ``batch_size`` is not positive.
+    """
+    if len(split) == 0:
+        raise InputError(f"split {split.name!r} has no rows to evaluate.")
+    if batch_size < 1:
+        raise InputError(f"the evaluation batch size is at least 1, got {batch_size}.")
+    parts: list[tuple[NDArray[np.float32], ...]] = []
+    with evaluating(model) as device:
+        for start in range(0, len(split), batch_size):
+            rows = [_question(row) for row in split.rows[start : start + batch_size]]
+            batch = {name: value.to(device) for name, value in collate(rows).items()}
+            parts.append(_logits(model(**batch)))
+            if progress is not None:
+                progress(start + len(rows), len(split))
+    columns = tuple(_stack(column) for column in zip(*parts, strict=True))
+    return columns[0] if len(columns) == 1 else columns
+
+
+def score(
+    task: Task,
+    model: PreTrainedModel,
+    split: EncodedSplit,
+    tokenizer: PreTrainedTokenizerBase,
+    batch_size: int,
+    *,
+    progress: Progress | None = None,
+) -> dict[str, float]:
+    """All metrics of the task on one split, in percent."""
+    return task.score(split, predict(model, split, DataCollatorWithPadding(tokenizer), batch_size, progress=progress))
+
+
+def _question(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in ANSWERS}
+
+
+def _logits(output: Any) -> tuple[NDArray[np.float32], ...]:
+    spans = "start_logits" in output
+    tensors: Iterable[Tensor] = (output["start_logits"], output["end_logits"]) if spans else (output["logits"],)
+    return tuple(tensor.to(torch.float32).cpu().numpy() for tensor in tensors)
+
+
+def _stack(batches: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Batches [n, T_i] below each other: [N, max T_i]."""
+    width = max(batch.shape[1] for batch in batches)
+    full = np.full((sum(map(len, batches)), width), NO_TOKEN, dtype=np.float32)
+    row = 0
+    for batch in batches:
+        full[row : row + len(batch), : batch.shape[1]] = batch
+        row += len(batch)
+    return full

@@ -1,0 +1,20 @@
+"""Zeros are claimed only where they are, and only for what they are worth."""
+
+from torch import nn
+
+from trainflat.pruning import Masks
+
+SPEED_NOTE = (
+    "Unstructured zeros save storage, not time: dense kernels multiply zeros at full speed, so the pruned model packs "
+    "into fewer bytes but runs no faster."
+)
+"""To be said before a run that prunes single weights."""
+
+
+def check_zeros(model: nn.Module, masks: Masks) -> None:
+    """Every weight that the masks drop is exactly zero.
+
+    Raises:
+        ZerosRevived: names the first matrix where one is not.
+    """
+    masks.check(model)

@@ -1,0 +1,52 @@
+"""A pre-trained encoder under a task head, and what a record says about it."""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from trainflat.record import ModelInfo
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A model with its head, in float32, and its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str  # as the recipe says
+    max_length: int  # tokens per row that the model has positions for
+
+
+def max_positions(model: PreTrainedModel) -> int | None:
+    """Tokens per row that the model has positions for; None if its positions have no end.
+
+    RoBERTa and its kin count positions from the padding index + 1 on, so the first rows of their table are never used.
+    """
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            return module.num_embeddings - module.padding_idx - 1
+    positions = getattr(model.config, "max_position_embeddings", None)
+    return None if positions is None or positions <= 0 else int(positions)
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """SHA-256 over names, types, shapes and bytes of the state, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def model_info(encoder: Encoder) -> ModelInfo:
+    """What the record says about the model. Call it before training: the hash is that of the starting weights."""
+    return ModelInfo(
+        name=encoder.name,
+        architecture=type(encoder.model).__name__,
+        layers=encoder.model.config.num_hidden_layers,
+        parameters=sum(p.numel() for p in encoder.model.parameters()),
+        weights_sha256=weights_sha256(encoder.model),
+    )

@@ -1,0 +1,104 @@
+"""Refuses what cannot be trained as an encoder, in one line, before anything is trained."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+from trainflat.errors import InputError
+
+FILES = "config.json, model.safetensors and the tokenizer's files"
+
+
+def check_folder(folder: Path) -> None:
+    """Config and weights are there, and the weights are no pickle.
+
+    Raises:
+        InputError: names what is missing.
+    """
+    if not (folder / "config.json").is_file():
+        raise InputError(f"model folder {folder} has no config.json. Give a folder with {FILES}.")
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.ckpt") for path in folder.glob(pattern))
+    if pickles:
+        raise InputError(
+            f"model folder {folder} holds its weights as a pickle ({pickles[0]}), which could run any code when read. "
+            "Save it again as safetensors: model.save_pretrained(folder)."
+        )
+    raise InputError(f"model folder {folder} has no weights (*.safetensors). Give a folder with {FILES}.")
+
+
+def check_is_encoder(config: PreTrainedConfig, name: str) -> None:
+    """It reads text in both directions and has no decoder.
+
+    Raises:
+        InputError: names the kind of model.
+    """
+    kind = config.model_type
+    # BERT can be run as a causal model too, so only what fills in no masked words counts as a generator.
+    only_generates = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    if getattr(config, "is_encoder_decoder", False) or getattr(config, "is_decoder", False) or only_generates:
+        raise InputError(
+            f"model {name!r} ({kind}) is not an encoder: it has a decoder. Choose BERT, RoBERTa, `minilm`, ..."
+        )
+
+
+def check_weights(model: PreTrainedModel, info: Mapping[str, Any], name: str) -> None:
+    """Every weight of the encoder came from the checkpoint; only the task head and the pooler may be new.
+
+    Args:
+        model: As loaded.
+        info: What ``from_pretrained(output_loading_info=True)`` reports.
+        name: Of the model, for messages.
+
+    Raises:
+        InputError: names the first weight that is missing or has another shape.
+    """
+    if info["mismatched_keys"]:
+        key, found, wanted = min(info["mismatched_keys"])
+        raise InputError(
+            f"model {name!r} does not fit: {key} has shape {list(found)}, {list(wanted)} is needed. "
+            "Its head was trained for another task, or its config.json is not its own; give the encoder it came from."
+        )
+    prefix = f"{model.base_model_prefix}."
+    missing = sorted(key for key in info["missing_keys"] if key.startswith(prefix) and "pooler" not in key.split("."))
+    if missing or model.base_model is model:
+        first = missing[0] if missing else "the encoder"
+        raise InputError(
+            f"model {name!r} lacks {_count(missing)}of the encoder's weights, such as {first}: they would be random. "
+            "Give a complete checkpoint of the architecture that its config.json names."
+        )
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, name: str) -> None:
+    """It has words, all of them have an embedding, and rows can be padded.
+
+    Raises:
+        InputError: says which of these does not hold.
+    """
+    vocabulary = tokenizer.get_vocab()
+    # Where the files are absent, transformers makes a tokenizer of the special tokens alone: every word is unknown.
+    if set(vocabulary) <= set(tokenizer.all_special_tokens):
+        raise InputError(
+            f"model {name!r} comes without a tokenizer. Put its tokenizer's files (tokenizer.json) beside it."
+        )
+    if tokenizer.pad_token is None:
+        raise InputError(
+            f"the tokenizer of model {name!r} has no padding token. Set pad_token in its tokenizer_config.json."
+        )
+    embeddings = model.get_input_embeddings()
+    highest = max(vocabulary.values())
+    if isinstance(embeddings, nn.Embedding) and highest >= embeddings.num_embeddings:
+        raise InputError(
+            f"the tokenizer of model {name!r} has ids up to {highest}, but there are only "
+            f"{embeddings.num_embeddings} embeddings. Put the tokenizer that the model was trained with beside it."
+        )
+
+
+def _count(missing: Iterable[str]) -> str:
+    count = len(list(missing))
+    return f"{count} " if count else ""

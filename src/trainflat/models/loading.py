@@ -1,0 +1,141 @@
+"""Loads a pre-trained encoder, in float32, under a head that only the seed decides."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from trainflat.errors import InputError
+from trainflat.models.base import Encoder, max_positions
+from trainflat.models.builtin import MODELS
+from trainflat.models.checks import FILES, check_folder, check_is_encoder, check_tokenizer, check_weights
+from trainflat.models.quiet import quiet_loading
+from trainflat.tasks.base import Head
+
+
+def load_encoder(name: str, head: Head, *, layers: int | None = None, seed: int = 0) -> Encoder:
+    """A pre-trained encoder with the head that a task needs.
+
+    The encoder's weights must all come from the checkpoint. What it does not have, the head and perhaps the pooler, is
+    drawn from ``seed`` alone: the same whatever was drawn before, and however many layers are kept. A checkpoint that
+    was saved with a head that fits keeps it. The caller's random state is left as it was. No code that comes with a
+    model is run, and nothing is unpickled.
+
+    Args:
+        name: A name in ``MODELS``, a folder, or a name on the Hugging Face hub.
+        head: What to put on top; as a task says.
+        layers: How many layers to keep, the first ones; None keeps all.
+        seed: Of the new weights.
+
+    Raises:
+        InputError: the model cannot be found, is no encoder, is incomplete, has too few layers or no tokenizer.
+    """
+    source = _source(name)
+    with _failures_in_one_line(name), quiet_loading():
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        check_is_encoder(config, name)
+        if layers is not None:
+            keep_layers(config, layers, name)
+        set_head(config, head)
+        model = _load_model(source, config, head, seed, name)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    check_tokenizer(tokenizer, model, name)
+    return Encoder(model, tokenizer, name, _fit_length(model, tokenizer))
+
+
+def keep_layers(config: PreTrainedConfig, layers: int, name: str) -> None:
+    """Makes ``config`` describe only the first ``layers`` layers, whatever the architecture calls their number.
+
+    Raises:
+        InputError: there are not as many, or the architecture has no plain stack of layers.
+    """
+    available = config.num_hidden_layers  # transformers maps this name to the architecture's own (n_layers, ...)
+    if not 1 <= layers <= available:
+        raise InputError(
+            f"layers is how many of the {available} layers of model {name!r} to keep, from 1 on, got {layers}."
+        )
+    if getattr(config, "layer_types", None):  # ModernBERT: global or local attention, one entry per layer
+        config.layer_types = config.layer_types[:layers]
+    try:
+        config.num_hidden_layers = layers
+    except NotImplementedError as error:  # Funnel: blocks of several layers
+        raise InputError(
+            f"model {name!r} ({config.model_type}) cannot be cut to {layers} layers. Leave `layers` out."
+        ) from error
+
+
+def set_head(config: PreTrainedConfig, head: Head) -> None:
+    """Writes the head's outputs and their names into ``config``."""
+    if head.kind == "classification":
+        config.problem_type = "single_label_classification"
+        config.id2label = dict(enumerate(head.labels))
+        config.label2id = {label: index for index, label in enumerate(head.labels)}
+    else:
+        config.problem_type = "regression" if head.kind == "regression" else None
+        config.num_labels = 1 if head.kind == "regression" else 2  # spans: start and end
+
+
+def _source(name: str) -> str:
+    if name in MODELS:
+        return str(MODELS[name]())
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        check_folder(folder)
+        return str(folder)
+    if name.startswith(("/", ".", "~")) or folder.exists():
+        raise InputError(f"there is no model folder {name}. Give a folder with {FILES}, or `minilm`.")
+    return name
+
+
+def _load_model(source: str, config: PreTrainedConfig, head: Head, seed: int, name: str) -> PreTrainedModel:
+    auto: Any = AutoModelForQuestionAnswering if head.kind == "spans" else AutoModelForSequenceClassification
+    with torch.random.fork_rng(devices=[]):  # loads on the CPU, also where there is a GPU
+        torch.random.default_generator.manual_seed(seed)
+        model, info = auto.from_pretrained(
+            source,
+            config=config,
+            dtype=torch.float32,  # the default is the checkpoint's: float16 files would be trained in float16
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that a misfit comes back as data; the check below refuses it
+        )
+    check_weights(model, info, name)
+    return model
+
+
+def _fit_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The model's limit, told to the tokenizer too: its file often has none, or that of some earlier use."""
+    positions = max_positions(model)
+    if positions is not None:
+        tokenizer.model_max_length = positions
+    return int(tokenizer.model_max_length)
+
+
+@contextmanager
+def _failures_in_one_line(name: str) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
+    except (
+        Exception
+    ) as error:  # any file of a foreign checkpoint may be wrong in any way, and each library raises its own
+        lines = str(error).strip().splitlines() or [
+            type(error).__name__
+        ]  # the first one says what, the others guess why
+        reason = lines[0][:300].rstrip(".: ")
+        raise InputError(
+            f"model {name!r} cannot be loaded: {reason}. Give a folder with {FILES}, or `minilm`."
+        ) from error

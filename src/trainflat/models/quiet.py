@@ -1,0 +1,29 @@
+"""Keeps loading silent where it has nothing to say that a user could act on."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from transformers.utils import logging as transformers_logging
+
+
+def _says_more_than_the_report(record: logging.LogRecord) -> bool:
+    return "LOAD REPORT" not in record.getMessage()
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """No progress bars and no table of unused and new weights inside the block; other warnings come through.
+
+    The table is what `load_encoder` reads as data and checks; to a user it looks like an error where there is none.
+    """
+    logger = logging.getLogger("transformers.modeling_utils")
+    had_bars = transformers_logging.is_progress_bar_enabled()
+    logger.addFilter(_says_more_than_the_report)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logger.removeFilter(_says_more_than_the_report)
+        if had_bars:
+            transformers_logging.enable_progress_bar()
