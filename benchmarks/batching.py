@@ -6,8 +6,9 @@ freed, of MiniLM-L6 with dropout in float32.
 
 Epochs are estimated: a plan's full batches are put in order of their padded tokens, cut into equal shares, and the
 middle batch of each share is timed; an epoch is the mean of these steps times the number of batches, the incomplete
-last one counted as full. One sample is one such series. No ratio can be expected to exceed that of the padded tokens,
-given beside it; what a step costs whatever its length (AdamW, dispatch) keeps it below.
+last one counted as full. One sample is one such series. The ratio of the padded tokens, which no padding can better, is
+given beside it: what a step costs whatever its length (AdamW, dispatch) keeps the times below it, attention and memory
+that no longer fits the caches push them above.
 """
 
 from collections.abc import Callable, Sequence
