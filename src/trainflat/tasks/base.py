@@ -26,6 +26,10 @@ class Tokenizer(Protocol):
     """What tasks use of a transformers tokenizer."""
 
     model_max_length: int
+    model_input_names: list[str]
+    is_fast: bool
+
+    def num_special_tokens_to_add(self, pair: bool = False) -> int: ...
 
     def __call__(self, *texts: Any, **options: Any) -> Mapping[str, Any]: ...
 
@@ -38,7 +42,9 @@ class EncodedSplit(Dataset[dict[str, Any]]):
     """
 
     name: str
-    rows: Sequence[dict[str, Any]]  # input_ids, attention_mask, token_type_ids?, labels | start_positions, end_positions
+    rows: Sequence[
+        dict[str, Any]
+    ]  # input_ids, attention_mask, token_type_ids?, labels | start_positions, end_positions
     lengths: Sequence[int]  # tokens per row
     extras: Mapping[str, Any] = field(default_factory=dict)  # what the task's score() needs beside the rows
 

@@ -1,0 +1,176 @@
+"""The tasks of GLUE (Wang et al., ICLR 2019, arXiv:1804.07461) that the papers report."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from trainflat.errors import InputError
+from trainflat.tasks.base import Head
+from trainflat.tasks.labels import Value, read_labels
+from trainflat.tasks.rows import Rows, arrange, join
+from trainflat.tasks.sources import Source
+from trainflat.tasks.tables import Table
+from trainflat.tasks.text import LABEL, TEXTS, TextTask
+
+ENTAILMENT = ("entailment", "not_entailment")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One task as the hub's ``nyu-mll/glue`` has it.
+
+    Attributes:
+        texts: Columns, as on the hub.
+        labels: Names of the classes in index order; none: a similarity from 0 to 5.
+        metrics: As the papers report them, the main one first.
+        sizes: Official rows by split; the first one is trained on, the others are evaluated.
+    """
+
+    name: str
+    texts: tuple[str, ...]
+    labels: tuple[str, ...]
+    metrics: tuple[str, ...]
+    sizes: dict[str, int]
+
+    @property
+    def head(self) -> Head:
+        return Head("classification", self.labels) if self.labels else Head("regression")
+
+    @property
+    def source(self) -> Source:
+        return Source(self.name, "nyu-mll/glue", self.name, self.sizes)
+
+
+class Glue(TextTask):
+    """A GLUE task.
+
+    Args:
+        data: Folder of ``--data``; without it TRAINFLAT_DATA, then the hub.
+        seed: Draws ``holdout`` and ``rows``.
+        train: Split to train on; ``a+b`` joins two.
+        evaluate: Splits to score, the main one first; by default the official validation splits.
+        holdout: Share of the training rows to score instead of ``evaluate``, for tuning.
+        rows: Train only on this many rows.
+    """
+
+    spec: ClassVar[Spec]
+
+    def __init__(
+        self,
+        *,
+        data: Path | None = None,
+        seed: int = 0,
+        train: str = "train",
+        evaluate: list[str] | None = None,
+        holdout: float = 0.0,
+        rows: int | None = None,
+    ) -> None:
+        spec = self.spec
+        evaluate = list(spec.sizes)[1:] if evaluate is None else evaluate
+
+        def read(name: str) -> Rows:
+            return join([_rows(spec, *spec.source.read(split, data)) for split in name.split("+")])
+
+        training, evaluation = arrange(read, train=train, evaluate=evaluate, holdout=holdout, rows=rows, seed=seed)
+        super().__init__(spec.name, spec.head, spec.metrics, training, evaluation)
+
+
+def _rows(spec: Spec, table: Table, partial: bool) -> Rows:
+    # QQP has questions that are empty.
+    texts = {key: table.texts(column, allow_empty=True) for key, column in zip(TEXTS, spec.texts, strict=False)}
+    values = read_labels(table, LABEL)
+    if all(value == -1 for value in values):
+        raise InputError(
+            f"{table.where} has no labels (all are -1, as in GLUE's test splits). Name a split that has them."
+        )
+    labels = _classes(spec, table, values) if spec.labels else _similarities(table, values)
+    return Rows({**texts, LABEL: labels}, table.source, partial)
+
+
+def _classes(spec: Spec, table: Table, values: list[Value]) -> list[int]:
+    known: dict[Value, int] = {value: i for i, name in enumerate(spec.labels) for value in (i, name)}
+    for row, value in enumerate(values):
+        if value not in known:
+            names = ", ".join(f"{i} {name}" for i, name in enumerate(spec.labels))
+            raise table.fault(row, LABEL, f"{value!r:.60} is out of range. {spec.name} has the labels {names}.")
+    return [known[value] for value in values]
+
+
+def _similarities(table: Table, values: list[Value]) -> list[float]:
+    for row, value in enumerate(values):
+        if isinstance(value, str) or not 0 <= value <= 5:
+            raise table.fault(row, LABEL, f"{value!r:.60} is out of range. Similarities go from 0 to 5.")
+    # The hub has them as float32: 3.6 is 3.599999904632568 there, and in a CSV file it is 3.6.
+    return [round(float(value), 5) for value in values]
+
+
+class Cola(Glue):
+    """CoLA: is the sentence acceptable English? Matthews correlation."""
+
+    spec = Spec(
+        "cola",
+        ("sentence",),
+        ("unacceptable", "acceptable"),
+        ("matthews", "accuracy"),
+        {"train": 8551, "validation": 1043},
+    )
+
+
+class Mrpc(Glue):
+    """MRPC: do two sentences of the news say the same? Accuracy and F1."""
+
+    spec = Spec(
+        "mrpc",
+        ("sentence1", "sentence2"),
+        ("not_equivalent", "equivalent"),
+        ("accuracy", "f1"),
+        {"train": 3668, "validation": 408},
+    )
+
+
+class Rte(Glue):
+    """RTE: does one text entail the other? Accuracy."""
+
+    spec = Spec("rte", ("sentence1", "sentence2"), ENTAILMENT, ("accuracy",), {"train": 2490, "validation": 277})
+
+
+class Stsb(Glue):
+    """STS-B: how similar are two sentences, from 0 to 5? Pearson and Spearman correlation."""
+
+    spec = Spec("stsb", ("sentence1", "sentence2"), (), ("pearson", "spearman"), {"train": 5749, "validation": 1500})
+
+
+class Sst2(Glue):
+    """SST-2: is a snippet of a film review positive? Accuracy."""
+
+    spec = Spec("sst2", ("sentence",), ("negative", "positive"), ("accuracy",), {"train": 67349, "validation": 872})
+
+
+class Qnli(Glue):
+    """QNLI: does the sentence answer the question? Accuracy."""
+
+    spec = Spec("qnli", ("question", "sentence"), ENTAILMENT, ("accuracy",), {"train": 104743, "validation": 5463})
+
+
+class Qqp(Glue):
+    """QQP: do two questions ask the same? Accuracy and F1."""
+
+    spec = Spec(
+        "qqp",
+        ("question1", "question2"),
+        ("not_duplicate", "duplicate"),
+        ("accuracy", "f1"),
+        {"train": 363846, "validation": 40430},
+    )
+
+
+class Mnli(Glue):
+    """MNLI: entailment, neutral or contradiction? Accuracy, matched and mismatched."""
+
+    spec = Spec(
+        "mnli",
+        ("premise", "hypothesis"),
+        ("entailment", "neutral", "contradiction"),
+        ("accuracy",),
+        {"train": 392702, "validation_matched": 9815, "validation_mismatched": 9832},
+    )

@@ -1,0 +1,74 @@
+"""Labels, as numbers or as indices of classes."""
+
+import math
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from trainflat.tasks.tables import Table
+
+Value = str | int | float | bool
+
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+def read_labels(table: Table, column: str) -> list[Value]:
+    """The labels of a table: all strings, all booleans, all integers or all floats.
+
+    Strings that are all numbers become numbers, since CSV knows no others.
+
+    Raises:
+        InputError: a label is missing, NaN, infinite, or of another kind than the others.
+    """
+    values = table.column(column)
+    for row, value in enumerate(values):
+        problem = _problem(value)
+        if problem:
+            raise table.fault(row, column, f"{problem}. Fill it or drop the row.")
+    kinds = [_kind(value) for value in values]
+    odd = next((row for row, kind in enumerate(kinds) if kind is not kinds[0]), None)
+    if odd is not None:
+        problem = (
+            f"the label {values[odd]!r:.60} is not of the kind of the first one, {values[0]!r:.60}. Write all alike."
+        )
+        raise table.fault(odd, column, problem)
+    if kinds[0] is str:
+        values = [value.strip() for value in values]
+        if all(map(_INTEGER.fullmatch, values)):
+            return [int(value) for value in values]
+        return [float(value) for value in values] if all(map(_NUMBER.fullmatch, values)) else values
+    return [float(value) for value in values] if any(isinstance(value, float) for value in values) else values
+
+
+def _problem(value: Any) -> str | None:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return "the label is missing"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"the label is {value}"
+    if isinstance(value, str) and value.strip().lower() == "nan":
+        return "the label is NaN"
+    return None if isinstance(value, str | int | float) else f"{value!r:.60} is no label"
+
+
+def _kind(value: Value) -> type:
+    """bool, str, or float for every number."""
+    return type(value) if isinstance(value, bool | str) else float
+
+
+def class_indices(table: Table, column: str, values: Sequence[Value], classes: Sequence[Value]) -> list[int]:
+    """Index of every label among the classes.
+
+    Raises:
+        InputError: a label is not among them.
+    """
+    index = {(_kind(value), value): i for i, value in enumerate(classes)}  # True == 1, but they are no one class
+    for row, value in enumerate(values):
+        if (_kind(value), value) not in index:
+            names = [str(known) for known in classes]
+            near = get_close_matches(str(value), names, n=1, cutoff=0.5)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            known = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+            raise table.fault(row, column, f"the training rows have no label {str(value)!r:.60}.{hint} Known: {known}.")
+    return [index[_kind(value), value] for value in values]

@@ -1,0 +1,110 @@
+"""Rows of a split, and which of them are trained on, held out or evaluated."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from trainflat.errors import InputError
+from trainflat.record import Fingerprint
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Checked rows, as columns of equal length.
+
+    Attributes:
+        source: As in :class:`~trainflat.record.Fingerprint`.
+        partial: Whether these are only some rows of the official split.
+    """
+
+    columns: dict[str, list[Any]]
+    source: str
+    partial: bool = False
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def take(self, indices: Sequence[int]) -> "Rows":
+        """Only these rows, marked as partial."""
+        return Rows({name: [column[i] for i in indices] for name, column in self.columns.items()}, self.source, True)
+
+    def whole(self) -> "Rows":
+        """The same rows, not marked as partial: there is no official split that they are a part of."""
+        return Rows(self.columns, self.source, False)
+
+    def fingerprint(self) -> Fingerprint:
+        """Count and SHA-256 of the rows as they are, in order; the file format does not matter."""
+        digest = hashlib.sha256(json.dumps(sorted(self.columns)).encode())
+        for row in zip(*(self.columns[name] for name in sorted(self.columns)), strict=True):
+            digest.update(json.dumps(row).encode() + b"\n")
+        return Fingerprint(rows=len(self), sha256=digest.hexdigest(), source=self.source, partial=self.partial)
+
+
+def join(parts: Sequence[Rows]) -> Rows:
+    """One after the other."""
+    columns = {name: [value for part in parts for value in part.columns[name]] for name in parts[0].columns}
+    return Rows(columns, "+".join(part.source for part in parts), any(part.partial for part in parts))
+
+
+def hold_out(rows: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
+    """The rows that stay and the share that is held out, each in the order of the split.
+
+    Raises:
+        InputError: the share is not in (0, 1) or leaves one part empty.
+    """
+    if not 0 < share < 1:
+        raise InputError(f"holdout is the share of the training rows to set aside, in [0, 1), got {share}.")
+    count = round(share * len(rows))
+    if not 0 < count < len(rows):
+        raise InputError(f"holdout {share} of {len(rows)} training rows leaves one part empty. Choose another share.")
+    order = _generator(seed).permutation(len(rows))
+    return rows.take(np.sort(order[count:]).tolist()), rows.take(np.sort(order[:count]).tolist())
+
+
+def draw(rows: Rows, count: int, seed: int) -> Rows:
+    """``count`` rows drawn without replacement, in the order of the split.
+
+    Raises:
+        InputError: there are not that many, or none are asked for.
+    """
+    if not 0 < count <= len(rows):
+        raise InputError(f"rows is how many training rows to draw, from 1 to the {len(rows)} there are, got {count}.")
+    return rows if count == len(rows) else rows.take(np.sort(_generator(seed).permutation(len(rows))[:count]).tolist())
+
+
+def _generator(seed: int) -> np.random.RandomState:
+    # The stream of RandomState is frozen by numpy; that of default_rng may change with a release.
+    return np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed)))
+
+
+def arrange(
+    read: Callable[[str], Rows], *, train: str, evaluate: Sequence[str], holdout: float, rows: int | None, seed: int
+) -> tuple[Rows, dict[str, Rows]]:
+    """The rows to train on and the evaluation splits by name, the main one first.
+
+    With ``holdout`` the evaluation splits are not even read.
+
+    Raises:
+        InputError: an evaluation split is the training split, none is named, or a size does not fit.
+    """
+    clash = next((name for name in evaluate if name in (train, "train")), None)
+    if clash is not None:
+        raise InputError(f"evaluate names {clash!r}, which is trained on. Name a validation split, or set holdout.")
+    if not evaluate:
+        raise InputError("evaluate names no split. Name a validation split.")
+    training = read(train)
+    if holdout:
+        training, held = hold_out(training, holdout, seed)
+        evaluation = {"holdout": held}
+    else:
+        evaluation = {name: read(name) for name in evaluate}
+    return training if rows is None else draw(training, rows, seed), evaluation
+
+
+def fingerprints(training: Rows, evaluation: dict[str, Rows]) -> dict[str, Fingerprint]:
+    """Of every split that was read."""
+    return {"train": training.fingerprint(), **{name: part.fingerprint() for name, part in evaluation.items()}}

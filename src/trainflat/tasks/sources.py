@@ -1,0 +1,119 @@
+"""Where the official data sets are found: a folder, the folder that TRAINFLAT_DATA names, or the hub."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainflat.errors import InputError
+from trainflat.tasks.tables import READERS, Columns, Table, read_table
+
+VARIABLE = "TRAINFLAT_DATA"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One official data set.
+
+    Attributes:
+        task: Its name, which is also the name of its folder.
+        hub: Repository on the hub, such as ``"nyu-mll/glue"``.
+        config: Its configuration there, if it has several.
+        sizes: Official number of rows by split; a split that has another number is marked as partial.
+    """
+
+    task: str
+    hub: str
+    config: str | None
+    sizes: dict[str, int]
+
+    def read(self, split: str, data: Path | None = None) -> tuple[Table, bool]:
+        """The rows of a split, and whether they are only some of the official ones.
+
+        Args:
+            split: Such as ``"train"`` or ``"train_partial"``; never replaced by another one.
+            data: The folder of ``--data``; without it that of TRAINFLAT_DATA, without that the hub.
+
+        Raises:
+            InputError: it is not there or cannot be read.
+        """
+        folder = self._root(data)
+        table = _from_hub(self, split) if folder is None else self._from_folder(folder, split)
+        return table, len(table) != self.sizes.get(split)
+
+    def _root(self, data: Path | None) -> Path | None:
+        variable = os.environ.get(VARIABLE)
+        folder, origin = (data, "--data") if data is not None else (Path(variable or ""), VARIABLE)
+        if data is None and not variable:
+            return None
+        if folder is None or not folder.is_dir():
+            raise InputError(f"{origin} names {folder}, which is not a folder. Give the folder that holds {self.task}.")
+        return folder
+
+    def _from_folder(self, root: Path, split: str) -> Table:
+        folder, splits = self._locate(root)
+        if split not in splits:
+            raise InputError(_missing(self.task, split, folder, splits))
+        tables = [read_table(path) for path in sorted(splits[split])]
+        if len(tables) == 1:
+            return tables[0]
+        columns: Columns = {name: [v for table in tables for v in table.column(name)] for name in tables[0].columns}
+        return Table(f"{folder}/{split}-*", columns, f"file:{split}")
+
+    def _locate(self, root: Path) -> tuple[Path, dict[str, list[Path]]]:
+        # A clone from the hub keeps the only configuration of SQuAD in "plain_text".
+        for folder in (root / "glue" / self.task, root / self.task, root / self.task / "plain_text", root):
+            splits = _splits(folder) if folder.is_dir() else {}
+            if splits and (folder != root or any(name.startswith(("train", "validation")) for name in splits)):
+                return folder, splits
+        kinds = "parquet, csv, tsv, jsonl, json"
+        raise InputError(
+            f"{root} has no {self.task}: neither {self.task}/ nor glue/{self.task}/ is there with train and validation "
+            f"files ({kinds}). Give the folder that holds {self.task}."
+        )
+
+
+def _splits(folder: Path) -> dict[str, list[Path]]:
+    """The data files of a folder by split; ``train-00000-of-00002.parquet`` is a part of ``train``, as on the hub."""
+    splits: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in READERS and path.is_file():
+            name, _, part = path.stem.partition("-")
+            splits.setdefault(name if "-of-" in part else path.stem, []).append(path)
+    for name, paths in splits.items():
+        whole = [path.name for path in paths if path.stem == name]
+        if whole and len(paths) > 1:
+            raise InputError(
+                f"{folder} has {name} more than once ({', '.join(p.name for p in paths)}). Keep one of them."
+            )
+    return splits
+
+
+def _missing(task: str, split: str, folder: Path, splits: dict[str, list[Path]]) -> str:
+    there = f"{folder} has no split {split!r} of {task} (there: {', '.join(splits)})."
+    partial = f"{split}_partial"
+    if partial not in splits:
+        return f"{there} Name one of those, or add the file."
+    option = "train" if split.startswith("train") else "evaluate"
+    return (
+        f"{there} Only some of its rows are there: ask for them with the task option `{option}: {partial}`; "
+        "such scores cannot be compared with published ones."
+    )
+
+
+def _from_hub(source: Source, split: str) -> Table:
+    place = "/".join(part for part in (source.hub, source.config) if part)
+    try:
+        from datasets import load_dataset
+
+        columns = load_dataset(source.hub, source.config, split=split).to_dict()
+    except ImportError as error:
+        raise InputError(
+            f"{source.task} would come from the hub ({place}), but the package `datasets` is not installed. "
+            f"Install trainflat[data], or give a folder with --data DIR."
+        ) from error
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).split("\n", maxsplit=1)[0].rstrip(".")
+        raise InputError(
+            f"{source.task} ({split}) cannot be fetched from the hub: {reason}. Give a folder with --data DIR."
+        ) from error
+    return Table(f"{place} ({split})", dict(columns), f"hub:{place}")

@@ -1,0 +1,154 @@
+"""SQuAD v1.1: find the answer to a question in a paragraph (Rajpurkar et al., EMNLP 2016, arXiv:1606.05250)."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainflat.errors import InputError
+from trainflat.tasks.base import EncodedSplit, Head, Predictions, Task, Tokenizer
+from trainflat.tasks.encoding import make_split
+from trainflat.tasks.metrics import check_finite
+from trainflat.tasks.rows import Rows, arrange, fingerprints, join
+from trainflat.tasks.sources import Source
+from trainflat.tasks.spans import best_span
+from trainflat.tasks.squad_metrics import best_over, exact_match, token_f1
+from trainflat.tasks.tables import Table
+from trainflat.tasks.windows import encode_windows
+
+SOURCE = Source("squad", "rajpurkar/squad", None, {"train": 87599, "validation": 10570})
+
+
+class Squad(Task):
+    """SQuAD v1.1: which span of the paragraph answers the question? F1 and exact match.
+
+    A paragraph that is longer than the room beside its question is read in windows; the best span over all of them is
+    the answer. In training, a window without the whole answer has position 0 (the first token) for its answer.
+
+    Args:
+        data: Folder of ``--data``; without it TRAINFLAT_DATA, then the hub.
+        seed: Draws ``holdout`` and ``rows``.
+        train: Split to train on; ``a+b`` joins two.
+        evaluate: Splits to score, the main one first.
+        holdout: Share of the training questions to score instead of ``evaluate``, for tuning.
+        rows: Train only on this many questions.
+        doc_stride: Tokens that two windows of a paragraph share.
+        n_best: Starts and ends that are tried per window.
+        max_answer_length: Longest answer, in tokens.
+    """
+
+    name = "squad"
+    head = Head("spans")
+    metric = "f1"
+
+    def __init__(
+        self,
+        *,
+        data: Path | None = None,
+        seed: int = 0,
+        train: str = "train",
+        evaluate: list[str] | None = None,
+        holdout: float = 0.0,
+        rows: int | None = None,
+        doc_stride: int = 128,
+        n_best: int = 20,
+        max_answer_length: int = 30,
+    ) -> None:
+        for option, value, least in (
+            ("doc_stride", doc_stride, 0),
+            ("n_best", n_best, 1),
+            ("max_answer_length", max_answer_length, 1),
+        ):
+            if value < least:
+                raise InputError(f"{option} is a number of tokens or spans, at least {least}, got {value}.")
+        self.doc_stride, self.n_best, self.max_answer_length = doc_stride, n_best, max_answer_length
+
+        def read(name: str) -> Rows:
+            return join([_rows(*SOURCE.read(split, data)) for split in name.split("+")])
+
+        self.training, self.evaluation = arrange(
+            read,
+            train=train,
+            evaluate=["validation"] if evaluate is None else evaluate,
+            holdout=holdout,
+            rows=rows,
+            seed=seed,
+        )
+        self.split = next(iter(self.evaluation))
+        self.fingerprints = fingerprints(self.training, self.evaluation)
+
+    def encode(self, tokenizer: Tokenizer, max_length: int) -> tuple[EncodedSplit, dict[str, EncodedSplit]]:
+        """See :meth:`Task.encode`; the rows of a split are windows, of which a question has one or more."""
+        rows = [window.row for window in self._windows(self.training, tokenizer, max_length)]
+        evaluation = {}
+        for name, questions in self.evaluation.items():
+            windows = list(self._windows(questions, tokenizer, max_length))
+            extras = {"question": [w.question for w in windows], "offsets": [w.offsets for w in windows]}
+            evaluation[name] = make_split(name, [w.row for w in windows], extras, by_length=True)
+        return make_split("train", rows, by_length=False), evaluation
+
+    def _windows(self, rows: Rows, tokenizer: Tokenizer, max_length: int) -> Iterator[Any]:
+        return encode_windows(tokenizer, rows.columns, max_length, self.doc_stride)
+
+    def answers(self, split: EncodedSplit, predictions: Predictions) -> list[str]:
+        """The predicted answer to every question of the split, in the order of the data.
+
+        Args:
+            split: From :meth:`encode`.
+            predictions: Start and end logits, each [N, T] with N windows in the order of the split.
+
+        Raises:
+            TrainingDiverged: a logit is not a number.
+        """
+        start, end = (np.asarray(part, dtype=np.float64) for part in predictions)
+        if len(start) != len(split) or len(end) != len(split):
+            raise ValueError(f"{split.name} has {len(split)} windows, got {len(start)} starts and {len(end)} ends.")
+        check_finite(split.name, start, end)
+        contexts = self.evaluation[split.name].columns["context"]
+        best = [(-np.inf, "")] * len(contexts)
+        for window, (question, offsets) in enumerate(
+            zip(split.extras["question"], split.extras["offsets"], strict=True)
+        ):
+            length = len(offsets)
+            found = best_span(
+                start[window, :length], end[window, :length], offsets, self.n_best, self.max_answer_length
+            )
+            if found is not None and found[0] > best[question][0]:
+                best[question] = (found[0], contexts[question][found[1] : found[2]])
+        return [text for _, text in best]
+
+    def score(self, split: EncodedSplit, predictions: Predictions) -> dict[str, float]:
+        """F1 and exact match in percent; see :meth:`answers`."""
+        answers = self.answers(split, predictions)
+        golds = self.evaluation[split.name].columns["answers"]
+        return {"f1": best_over(token_f1, answers, golds), "exact_match": best_over(exact_match, answers, golds)}
+
+
+def _rows(table: Table, partial: bool) -> Rows:
+    columns: dict[str, list[Any]] = {key: table.texts(key) for key in ("question", "context")}
+    columns["answers"], columns["starts"] = [], []
+    for row, (value, context) in enumerate(zip(table.column("answers"), columns["context"], strict=True)):
+        texts, starts = _answer(table, row, value, context)
+        columns["answers"].append(texts)
+        columns["starts"].append(starts)
+    return Rows(columns, table.source, partial)
+
+
+def _answer(table: Table, row: int, value: Any, context: str) -> tuple[list[str], list[int]]:
+    try:
+        value = json.loads(value) if isinstance(value, str) else value
+        texts, starts = list(value["text"]), [int(start) for start in value["answer_start"]]
+        pairs: Sequence[tuple[str, int]] = list(zip(texts, starts, strict=True))
+    except (ValueError, TypeError, KeyError) as error:
+        example = '{"text": ["..."], "answer_start": [0]}'
+        raise table.fault(row, "answers", f"{value!r:.60} is not of the form {example}. Write it so.") from error
+    if not pairs:
+        raise table.fault(row, "answers", "there is no answer. SQuAD v1.1 has only questions that have one.")
+    for text, start in pairs:
+        if not isinstance(text, str) or not text or start < 0 or context[start : start + len(text)] != text:
+            raise table.fault(
+                row, "answers", f"{text!r:.60} is not at character {start} of the context. Correct the offset."
+            )
+    return texts, starts

@@ -1,0 +1,40 @@
+"""Exact match and F1 as the official script of SQuAD v1.1 defines them (Rajpurkar et al., 2016, arXiv:1606.05250)."""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+
+
+def normalize(answer: str) -> str:
+    """Lower case without punctuation, articles and superfluous spaces, removed in this order.
+
+    Example:
+        >>> normalize("The  U.S. dollar")
+        'us dollar'
+    """
+    return " ".join(_ARTICLES.sub(" ", answer.lower().translate(_PUNCTUATION)).split())
+
+
+def exact_match(prediction: str, gold: str) -> float:
+    """1 if both are the same after normalizing."""
+    return float(normalize(prediction) == normalize(gold))
+
+
+def token_f1(prediction: str, gold: str) -> float:
+    """Harmonic mean of precision and recall over the multisets of tokens; 0 if none is left of both (1 in v2)."""
+    predicted, expected = normalize(prediction).split(), normalize(gold).split()
+    same = sum((Counter(predicted) & Counter(expected)).values())
+    if same == 0:
+        return 0.0
+    precision, recall = same / len(predicted), same / len(expected)
+    return 2 * precision * recall / (precision + recall)
+
+
+def best_over(metric: Callable[[str, str], float], predictions: Sequence[str], golds: Sequence[Sequence[str]]) -> float:
+    """Mean in percent over the questions, each scored against the gold answer that fits best."""
+    best = [max(metric(p, gold) for gold in answers) for p, answers in zip(predictions, golds, strict=True)]
+    return 100 * sum(best) / len(best)
