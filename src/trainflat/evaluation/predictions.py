@@ -48,7 +48,7 @@ def predict(
     parts: list[tuple[NDArray[np.float32], ...]] = []
     with evaluating(model) as device:
         for start in range(0, len(split), batch_size):
-            rows = [_question(row) for row in split.rows[start : start + batch_size]]
+            rows = [_question(split[i]) for i in range(start, min(start + batch_size, len(split)))]
             batch = {name: value.to(device) for name, value in collate(rows).items()}
             parts.append(_logits(model(**batch)))
             if progress is not None:
@@ -62,7 +62,7 @@ def score(
     model: PreTrainedModel,
     split: EncodedSplit,
     tokenizer: PreTrainedTokenizerBase,
-    batch_size: int,
+    batch_size: int = 32,
     *,
     progress: Progress | None = None,
 ) -> dict[str, float]:

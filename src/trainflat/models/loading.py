@@ -28,9 +28,9 @@ def load_encoder(name: str, head: Head, *, layers: int | None = None, seed: int 
     """A pre-trained encoder with the head that a task needs.
 
     The encoder's weights must all come from the checkpoint. What it does not have, the head and perhaps the pooler, is
-    drawn from ``seed`` alone: the same whatever was drawn before, and however many layers are kept. A checkpoint that
-    was saved with a head that fits keeps it. The caller's random state is left as it was. No code that comes with a
-    model is run, and nothing is unpickled.
+    drawn from ``seed`` alone: the same whatever was drawn before, and however many layers are kept (but for the scale
+    that ModernBERT derives from their number). A checkpoint that was saved with a head that fits keeps it. The caller's
+    random state is left as it was. No code that comes with a model is run, and nothing is unpickled.
 
     Args:
         name: A name in ``MODELS``, a folder, or a name on the Hugging Face hub.

@@ -1,0 +1,160 @@
+"""Loading, over the architecture families: tiny random checkpoints, written and read as real ones are."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+
+from trainflat.anatomy import matrix_kind
+from trainflat.models import load_encoder, max_positions
+from trainflat.params import prunable
+from trainflat.tasks.base import Head
+
+TWO = Head("classification", ("no", "yes"))
+HEADS = {"two classes": TWO, "number": Head("regression"), "spans": Head("spans")}
+WORDS = "a flat minimum keeps its loss when most of the weights are gone".split()
+
+SIZES: dict[str, Any] = {"vocab_size": 40, "hidden_size": 8, "num_hidden_layers": 3, "num_attention_heads": 2}
+SIZES |= {"intermediate_size": 12, "max_position_embeddings": 32, "pad_token_id": 0}
+FROM_PAD = {"max_position_embeddings": 34, "pad_token_id": 1}  # RoBERTa and MPNet count positions from the pad id on
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "Bert": {},
+    "Roberta": FROM_PAD,
+    "DistilBert": {"dim": 8, "hidden_dim": 12, "n_layers": 3, "n_heads": 2},
+    "Electra": {"embedding_size": 4},
+    "MPNet": FROM_PAD,
+    "Albert": {"embedding_size": 4},
+    "DebertaV2": {
+        "relative_attention": True,
+        "position_biased_input": False,
+        "share_att_key": True,
+        "type_vocab_size": 0,
+    }
+    | {"pos_att_type": ["c2p", "p2c"]},  # as published
+    "ModernBert": {"layer_types": ["full_attention", "sliding_attention", "sliding_attention"], "local_attention": 8},
+}
+
+
+def tokenizer(pad_id: int, *, pad: bool = True, words: list[str] = WORDS) -> PreTrainedTokenizerFast:
+    """Word pieces, or byte pairs where RoBERTa's order of special tokens is wanted."""
+    special = ["[CLS]", "[PAD]", "[SEP]", "[UNK]"] if pad_id else ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+    if pad_id:
+        inner = Tokenizer(models.BPE(unk_token="[UNK]"))
+        inner.pre_tokenizer = pre_tokenizers.Whitespace()
+        inner.train_from_iterator(
+            words, trainers.BpeTrainer(vocab_size=40, special_tokens=special, show_progress=False)
+        )
+    else:
+        vocabulary = {word: index for index, word in enumerate([*special, *dict.fromkeys(words)])}
+        inner = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+        inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    inner.normalizer = normalizers.Lowercase()
+    ends = [(name, special.index(name)) for name in ("[CLS]", "[SEP]")]
+    inner.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    names = {"cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"} | ({"pad_token": "[PAD]"} if pad else {})
+    return PreTrainedTokenizerFast(tokenizer_object=inner, **names)
+
+
+def config(family: str, **options: Any) -> transformers.PreTrainedConfig:
+    return getattr(transformers, f"{family}Config")(**(SIZES | FAMILIES[family] | options))
+
+
+def write(folder: Path, model: transformers.PreTrainedModel) -> Path:
+    """What `save_pretrained` leaves, with a tokenizer that fits."""
+    model.save_pretrained(folder)
+    tokenizer(model.config.pad_token_id).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def encoder_folder(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint as published: the encoder without any head, in float16."""
+    torch.manual_seed(1)
+    return write(tmp_path_factory.mktemp(family), AutoModel.from_config(config(family)).half())
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS.keys())
+def test_the_encoder_is_the_checkpoint_s_in_float32(encoder_folder: Path, head: Head) -> None:
+    encoder = load_encoder(str(encoder_folder), head)
+    published = AutoModel.from_pretrained(encoder_folder, dtype=torch.float32).state_dict()
+    loaded = encoder.model.base_model.state_dict()
+    assert {p.dtype for p in encoder.model.parameters()} == {torch.float32}
+    assert loaded.keys() == published.keys() - {k for k in published if k not in loaded and "pooler" in k}
+    for name, tensor in loaded.items():
+        torch.testing.assert_close(tensor, published[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS.keys())
+def test_the_model_takes_as_many_tokens_as_it_has_positions_for(encoder_folder: Path, head: Head) -> None:
+    encoder = load_encoder(str(encoder_folder), head, layers=1)
+    assert encoder.max_length == encoder.tokenizer.model_max_length == 32 == max_positions(encoder.model)
+    rows = encoder.tokenizer([" ".join(["flat"] * 40)], truncation=True, return_tensors="pt")
+    assert rows["input_ids"].shape == (1, 32)
+    output = encoder.model(input_ids=rows["input_ids"], attention_mask=rows["attention_mask"])
+    shapes = {"classification": (1, 2), "regression": (1, 1), "spans": (1, 32)}
+    assert (output.start_logits if head.kind == "spans" else output.logits).shape == shapes[head.kind]
+
+
+def test_kept_layers_are_the_first_ones_and_the_head_does_not_depend_on_their_number(encoder_folder: Path) -> None:
+    whole = load_encoder(str(encoder_folder), TWO, seed=3).model.state_dict()
+    cut = load_encoder(str(encoder_folder), TWO, seed=3, layers=2)
+    kept = cut.model.state_dict()
+    assert cut.model.config.num_hidden_layers == 2
+    for name, tensor in kept.items():
+        # ModernBERT draws its head with a deviation of 1 / sqrt(2 layers): the same numbers, scaled.
+        scale = tensor.norm() / whole[name].norm() if name in ("head.dense.weight", "classifier.weight") else 1
+        torch.testing.assert_close(tensor, whole[name] * scale, rtol=1e-6 if scale != 1 else 0, atol=0)
+        assert scale in (1, pytest.approx((3 / 2) ** 0.5 if "ModernBert" in type(cut.model).__name__ else 1))
+    numbers = {matrix_kind(name)[0] for name in prunable(cut.model)} - {None}
+    assert numbers == (set() if "Albert" in type(cut.model).__name__ else {0, 1})
+
+
+def test_new_weights_come_from_the_seed_alone_and_leave_the_random_state_alone(encoder_folder: Path) -> None:
+    def new(seed: int) -> dict[str, torch.Tensor]:
+        model = load_encoder(str(encoder_folder), TWO, layers=1, seed=seed).model
+        inside = {id(p) for p in model.base_model.parameters()}
+        return {name: p for name, p in model.named_parameters() if id(p) not in inside and p.dim() > 1}
+
+    torch.manual_seed(5)
+    first, state = new(0), torch.get_rng_state()
+    torch.rand(7)
+    second, other = new(0), new(1)
+    assert first
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not any(torch.equal(first[name], other[name]) for name in first)
+    torch.manual_seed(5)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_head_that_fits_is_kept_and_one_that_does_not_is_refused(family: str, tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    trained = AutoModelForSequenceClassification.from_config(config(family, num_labels=2))
+    folder = write(tmp_path, trained)
+    loaded = load_encoder(str(folder), TWO, seed=9).model.state_dict()
+    assert all(torch.equal(tensor, loaded[name]) for name, tensor in trained.state_dict().items())
+    with pytest.raises(ValueError, match=r"does not fit: .* has shape \[2.*\[3.* is needed.*another task"):
+        load_encoder(str(folder), Head("classification", ("a", "b", "c")))
+
+
+def test_every_prunable_matrix_has_a_kind_that_the_family_names(encoder_folder: Path) -> None:
+    model = load_encoder(str(encoder_folder), TWO).model
+    kinds = [matrix_kind(name) for name in prunable(model)]
+    four = {"query", "key", "value"} if "ModernBert" not in type(model).__name__ else {"query_key_value"}
+    four |= {"attention_output", "ffn_in", "ffn_out"}
+    assert {kind for _, kind in kinds} - {"pooler"} == four
+    assert len(set(kinds)) == len(kinds)
+
+
+def test_loading_says_nothing(encoder_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    load_encoder(str(encoder_folder), TWO, layers=1)
+    assert capfd.readouterr() == ("", "")
