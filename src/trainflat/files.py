@@ -19,28 +19,40 @@ if TYPE_CHECKING:  # records and reports are read without torch
 
 
 @contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what a full disk or a closed folder raises inside the block into one line.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written; names the path.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        # torch.save tells of a full disk by a RuntimeError of its writer
+        if isinstance(error, RuntimeError) and "write" not in str(error):
+            raise
+        reason = getattr(error, "strerror", None) or str(error).split("\n", maxsplit=1)[0]
+        raise InputError(f"cannot write {path}: {reason}. Free some space or choose another --out.") from error
+
+
+@contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside ``path`` that takes its place when the block ends, and vanishes if it raises.
 
     Raises:
         InputError: the disk is full or the folder cannot be written; names the path.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)  # mkstemp's 0600 would hide results from colleagues
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror or error}. Free some space or choose another --out."
-        ) from error
-    except SafetensorError as error:
-        raise InputError(f"cannot write {path}: {error}. Free some space or choose another --out.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            temporary.chmod(0o644)  # mkstemp's 0600 would hide results from colleagues
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -14,8 +14,8 @@ from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from trainflat.errors import InputError, TrainingDiverged
-from trainflat.files import read_json, write_json
-from trainflat.optim import OPTIMIZERS, make_optimizer
+from trainflat.files import read_json, write_json, writing
+from trainflat.optim import make_optimizer
 from trainflat.optim.base import TwoPassOptimizer
 from trainflat.pruning import Masks
 from trainflat.training import checkpoints
@@ -246,11 +246,11 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         if self.masks is not None:
             self.masks.check(self.model)
-        super()._save_checkpoint(model, trial)
+        step, folder = self.state.global_step, Path(self.args.output_dir)
+        with writing(checkpoints.path(folder, step)):
+            super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            step = self.state.global_step
-            folder = Path(self.args.output_dir)
             stopped = self.control.should_training_stop and step < self.state.max_steps
             write_json(checkpoints.path(folder, step) / "flat.json", {"passes": self.passes, "stopped": stopped})
             checkpoints.finish(folder, step, self.state.best_global_step)
@@ -283,11 +283,6 @@ class _FlatCallback(TrainerCallback):  # type: ignore[misc]
         control.should_log = control.should_log or control.should_save
 
     on_epoch_end = on_step_end
-
-
-def passes_per_step(optimizer: Mapping[str, Any]) -> int:
-    """Forward and backward passes that a recipe's optimizer takes per step."""
-    return int(getattr(OPTIMIZERS[optimizer["name"]], "passes_per_step", 1))
 
 
 def _rows(batch: Mapping[str, Any]) -> int:

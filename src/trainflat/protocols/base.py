@@ -1,0 +1,54 @@
+"""What a protocol says: which models come after which, and how each came about."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trainflat.pruning import Masks
+from trainflat.record import Training
+
+if TYPE_CHECKING:
+    from trainflat.protocols.bench import Bench
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A stage that will come; what ``trainflat check`` prints."""
+
+    name: str  # also its folder
+    sparsity: float
+    trained: bool
+
+
+@dataclass(frozen=True)
+class Produced:
+    """A stage that stands on the bench: the model now holds its weights."""
+
+    plan: Planned
+    masks: Masks | None
+    training: Training | None
+    seconds: float = 0.0
+
+
+class Protocol(ABC):
+    """An order of training and pruning. Members are straight-line code: what was done before is recalled by the bench."""
+
+    unstructured = True  # its zeros lie anywhere, so that dense kernels do not gain from them
+
+    @abstractmethod
+    def plan(self) -> list[Planned]:
+        """Every stage, in order, known before anything is trained."""
+
+    @abstractmethod
+    def run(self, bench: "Bench") -> Iterator[Produced]:
+        """Yields the stages of ``plan()`` one by one."""
+
+
+def stage_name(sparsity: float) -> str:
+    """``dense`` or ``sparsity-0.30``; more digits where two are not enough."""
+    if sparsity == 0:
+        return "dense"
+    text = f"{sparsity:.10f}".rstrip("0")
+    whole, digits = text.split(".")
+    return f"sparsity-{whole}.{digits.ljust(2, '0')}"

@@ -1,0 +1,184 @@
+"""Where protocols get their models from: a stage is trained once, and recalled from disk ever after."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from trainflat import record
+from trainflat.errors import InputError
+from trainflat.files import hash_file, is_sealed, load_tensors, read_json, remove, seal, verify, write_json, writing
+from trainflat.models import Encoder
+from trainflat.progress import Progress
+from trainflat.protocols.base import Planned, Produced, stage_name
+from trainflat.pruning import Masks
+from trainflat.tasks.base import EncodedSplit, Task
+from trainflat.training.fit import fit, forget
+from trainflat.training.options import TrainingOptions
+
+STAGES = "stages"
+MASKS, STAGE = "masks.safetensors", "stage.json"
+
+
+@dataclass
+class Bench:
+    """One model, one task and the folder of one run.
+
+    A stage's folder holds the model as ``transformers`` loads it, the masks, and ``stage.json``; it is sealed when complete.
+    Checkpoints of a training in progress lie in ``work/``.
+    """
+
+    encoder: Encoder
+    task: Task
+    train_split: EncodedSplit
+    evaluation: Mapping[str, EncodedSplit]
+    options: TrainingOptions
+    folder: Path
+    seed: int
+    writes: bool = True  # False on all processes of a data-parallel run but the first
+    progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        self.model = self.encoder.model
+        self.initial = self.state()
+
+    @cached_property
+    def head_names(self) -> frozenset[str]:
+        """Names of the task head's tensors: all that are not the encoder's."""
+        inside = {id(tensor) for tensor in self.model.base_model.state_dict(keep_vars=True).values()}
+        return frozenset(n for n, t in self.model.state_dict(keep_vars=True).items() if id(t) not in inside)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of one training."""
+        return self.options.steps(len(self.train_split))
+
+    def state(self) -> dict[str, Tensor]:
+        """A deep copy of the weights: later training does not reach it."""
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Puts weights into the model, in place."""
+        self.model.load_state_dict(dict(state))
+
+    def train(
+        self,
+        stage: Planned,
+        *,
+        start: Mapping[str, Tensor],
+        masks: Masks | None = None,
+        snapshot: int | None = None,
+    ) -> Produced:
+        """The stage's model: recalled where it was completed before, else trained from ``start`` under ``masks``."""
+        known = self.recall(stage)
+        if known is not None:
+            self.load(type(self.model).from_pretrained(self.stage_folder(stage.name), dtype=torch.float32).state_dict())
+            return Produced(stage, self.recall_masks(stage), known.training, known.timing.train_seconds)
+        self.load(start)
+        if masks is not None:
+            masks.apply_(self.model)
+        work = self.folder / "work" / stage.name
+        fitted = fit(
+            self.model,
+            self.encoder.tokenizer,
+            self.task,
+            self.train_split,
+            self.evaluation,
+            options=self.options,
+            folder=work,
+            seed=derive_seed(self.seed, stage.name),
+            masks=masks,
+            snapshot=None if snapshot is None else (snapshot, self._snapshot_file),
+            progress=self.progress,
+        )
+        return Produced(stage, masks, fitted.training, fitted.seconds)
+
+    def commit(self, produced: Produced, stage: record.Stage) -> record.Stage:
+        """Writes a measured stage; from now on it is recalled. Gives the stage with the hashes of its files."""
+        if not self.writes:
+            return stage
+        folder = self.stage_folder(produced.plan.name)
+        remove(folder)
+        with writing(folder):
+            self.model.save_pretrained(folder)
+            self.encoder.tokenizer.save_pretrained(folder)
+        if produced.masks is not None:
+            produced.masks.check(self.model)
+            produced.masks.save(folder / MASKS)
+        files = {str(p.relative_to(self.folder)): hash_file(p) for p in sorted(folder.iterdir())}
+        masks_hash = produced.masks.sha256 if produced.masks is not None else None
+        stage = stage.model_copy(update={"files": files, "masks_sha256": masks_hash})
+        write_json(folder / STAGE, stage.model_dump(mode="json"))
+        seal(folder)
+        forget(self.folder / "work" / produced.plan.name)
+        return stage
+
+    def recall(self, stage: Planned) -> record.Stage | None:
+        """What was measured on a completed stage, None where it is not complete.
+
+        Raises:
+            DamagedFile: a file of it is not what was written.
+        """
+        folder = self.stage_folder(stage.name)
+        if not is_sealed(folder):
+            return None
+        verify(folder)
+        return record.Stage.model_validate(read_json(folder / STAGE))
+
+    def recall_masks(self, stage: Planned) -> Masks | None:
+        """The masks of a completed stage."""
+        path = self.stage_folder(stage.name) / MASKS
+        return Masks.load(path) if is_sealed(path.parent) and path.is_file() else None
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """The weights of the step that the dense training was told to keep."""
+        return load_tensors(self._snapshot_file)[0]
+
+    def stage_folder(self, name: str) -> Path:
+        """Where a stage lies."""
+        return self.folder / STAGES / name
+
+    @property
+    def _snapshot_file(self) -> Path:
+        return self.folder / "rewind.safetensors"
+
+
+
+def derive_seed(seed: int, purpose: str) -> int:
+    """A seed for one part of a run, unrelated to those of its other parts and of other runs."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:4], "big") % 2**31
+
+
+def check_sparsities(sparsities: Sequence[float]) -> tuple[float, ...]:
+    """Ascending shares between 0 and 1.
+
+    Raises:
+        InputError: names the first that is not.
+    """
+    before = 0.0
+    for sparsity in sparsities:
+        if not before < sparsity < 1:
+            raise InputError(f"protocol sparsities are shares in (0, 1), ascending; got {sparsity} after {before}.")
+        before = sparsity
+    if not sparsities:
+        raise InputError("protocol sparsities are empty. Name at least one share, such as [0.5].")
+    return tuple(float(s) for s in sparsities)
+
+
+def masks_of_run(run: Path, sparsity: float) -> Masks:
+    """The masks that another run holds at a sparsity.
+
+    Raises:
+        InputError: the run has no stage of that sparsity; names those it has.
+        DamagedFile: the masks are not what was written.
+    """
+    folder = run / STAGES / stage_name(sparsity)
+    if not (folder / MASKS).is_file() or not is_sealed(folder):
+        known = sorted(p.parent.name for p in run.glob(f"{STAGES}/*/{MASKS}"))
+        raise InputError(f"the run {run} has no masks at sparsity {sparsity}. It has: {', '.join(known) or 'none'}.")
+    verify(folder)
+    return Masks.load(folder / MASKS)

@@ -1,0 +1,39 @@
+"""One-shot pruning without retraining (Na, Mehta and Strubell 2022, appendix A.3)."""
+
+from collections.abc import Iterator, Sequence
+
+from trainflat.protocols.base import Planned, Produced, Protocol, stage_name
+from trainflat.protocols.bench import Bench, check_sparsities
+from trainflat.pruning import PRUNERS
+
+_PAPER = tuple(round(0.05 * k, 2) for k in range(1, 13))
+
+
+class OneShot(Protocol):
+    """Trains once, then prunes that model at each sparsity and evaluates it as it is.
+
+    Args:
+        sparsities: Shares of the prunable weights to drop, ascending; the paper's 5 %, 10 % … 60 %.
+        pruner: Which weights go.
+        scope: One ranking over all matrices, or one per matrix.
+    """
+
+    def __init__(self, sparsities: Sequence[float] = _PAPER, pruner: str = "magnitude", scope: str = "global") -> None:
+        self.sparsities = check_sparsities(sparsities)
+        self.pruner, self.scope = PRUNERS[pruner], scope
+
+    def plan(self) -> list[Planned]:
+        """The trained model and every pruned copy of it."""
+        return [Planned("dense", 0.0, trained=True), *(Planned(stage_name(s), s, trained=False) for s in self.sparsities)]
+
+    def run(self, bench: Bench) -> Iterator[Produced]:
+        """Trains, then prunes copies."""
+        dense, *pruned = self.plan()
+        yield bench.train(dense, start=bench.initial)
+        trained = bench.state()
+        masks = None
+        for stage in pruned:
+            bench.load(trained)
+            pruner = self.pruner(bench.model, sparsity=stage.sparsity, scope=self.scope, masks=masks, seed=bench.seed)
+            masks = pruner.prune()
+            yield Produced(stage, masks, None)

@@ -1,0 +1,211 @@
+"""One whole training of one model: what a protocol calls for every round."""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import DataCollatorWithPadding, EarlyStoppingCallback, PrinterCallback, TrainerCallback
+from transformers.utils import logging as transformers_logging
+
+from trainflat import record
+from trainflat.errors import InputError
+from trainflat.files import remove, save_tensors
+from trainflat.progress import Progress
+from trainflat.pruning import Masks
+from trainflat.tasks.base import EncodedSplit, Task
+from trainflat.training import checkpoints
+from trainflat.training.options import TrainingOptions
+from trainflat.training.trainer import FlatArguments, FlatTrainer
+
+# The Trainer logs these beside the numbers that a repeated run reproduces.
+_CLOCKS = ("runtime", "per_second", "preparation_time", "flos")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What training found; the model holds the weights that ``training`` describes."""
+
+    training: record.Training
+    seconds: float
+
+
+def fit(
+    model: torch.nn.Module,
+    tokenizer: Any,
+    task: Task,
+    train: EncodedSplit,
+    evaluation: Mapping[str, EncodedSplit],
+    *,
+    options: TrainingOptions,
+    folder: Path,
+    seed: int,
+    masks: Masks | None = None,
+    snapshot: tuple[int, Path] | None = None,
+    progress: Progress | None = None,
+) -> Fitted:
+    """Trains in place, evaluating as ``options`` say, and leaves the model with the best weights by the task's metric.
+
+    Killed at any moment and called again with the same arguments, it continues from its newest checkpoint to the same bits.
+
+    Args:
+        folder: For checkpoints; deleted when training is complete and its result was taken (see ``forget``).
+        snapshot: (step, file): writes the weights as they are after that many optimizer steps.
+
+    Raises:
+        InputError: options that this machine or task cannot follow.
+        DamagedFile: a checkpoint is not what was written.
+        TrainingDiverged: the loss stopped being a number.
+    """
+    _quieten()
+    arguments = training_arguments(options, task, folder, seed)
+    callbacks: list[TrainerCallback] = [_ProgressCallback(progress or Progress(), options)]
+    if options.patience is not None:
+        callbacks.append(EarlyStoppingCallback(options.patience))
+    if snapshot is not None:
+        callbacks.append(_Snapshot(*snapshot))
+    trainer = FlatTrainer(
+        model,
+        arguments,
+        train_dataset=train,
+        eval_dataset=dict(evaluation),
+        data_collator=DataCollatorWithPadding(tokenizer),
+        optimizer=options.optimizer,
+        masks=masks,
+        score=task.score,
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)
+    started = time.perf_counter()
+    checkpoint = checkpoints.newest(folder)
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.free_memory()
+    return Fitted(_summary(trainer, options), time.perf_counter() - started)
+
+
+def forget(folder: Path) -> None:
+    """Deletes the checkpoints of a training whose result is safe."""
+    for checkpoint in folder.glob("checkpoint-*"):
+        remove(checkpoint)
+    remove(folder)
+
+
+def training_arguments(options: TrainingOptions, task: Task, folder: Path, seed: int) -> FlatArguments:
+    """The Trainer's arguments behind a recipe's training section.
+
+    Raises:
+        InputError: the batch cannot be cut over the processes, or fp16 without a GPU.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    micro = options.batch_size // (options.accumulate * processes)
+    if micro * options.accumulate * processes != options.batch_size:
+        raise InputError(
+            f"training.batch_size {options.batch_size} cannot be cut into {options.accumulate} micro-batches on {processes} processes. "
+            "Choose a multiple."
+        )
+    cuda = torch.cuda.is_available()
+    if options.precision == "fp16" and not cuda:
+        raise InputError("training.precision fp16 needs a GPU (a CPU would silently train in fp32). Use fp32 or bf16.")
+    every: dict[str, Any] = {"eval_strategy": "epoch", "save_strategy": "epoch"}
+    if options.evaluate_every != "epoch":
+        n = options.evaluate_every
+        every = {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": n, "save_steps": n}
+    return FlatArguments(
+        output_dir=str(folder),
+        num_train_epochs=options.epochs,
+        per_device_train_batch_size=micro,
+        per_device_eval_batch_size=64,
+        gradient_accumulation_steps=options.accumulate,
+        lr_scheduler_type={"linear": "linear", "constant": "constant_with_warmup", "cosine": "cosine"}[options.schedule],
+        warmup_steps=options.warmup,
+        max_grad_norm=options.max_grad_norm,
+        bf16=options.precision == "bf16",
+        fp16=options.precision == "fp16",
+        learning_rate=options.optimizer.get("lr", 1e-3),
+        seed=seed,
+        data_seed=seed,
+        perturb_over=options.perturb_over,
+        sync_perturbation=options.sync_perturbation,
+        length_grouped=options.batching == "length",
+        load_best_model_at_end=options.keep == "best",
+        metric_for_best_model=f"eval_{task.split}_{task.metric}",
+        greater_is_better=True,
+        logging_strategy="steps",
+        logging_steps=options.log_every,
+        logging_nan_inf_filter=False,
+        report_to=list(options.report_to) or "none",
+        remove_unused_columns=False,
+        dataloader_pin_memory=cuda,
+        ddp_find_unused_parameters=False,
+        ddp_backend="gloo" if processes > 1 and not cuda else None,
+        use_cpu=not cuda,
+        disable_tqdm=True,
+        **every,
+    )
+
+
+def _summary(trainer: FlatTrainer, options: TrainingOptions) -> record.Training:
+    state = trainer.state
+    curve, evaluations = [], []
+    for entry in state.log_history:
+        kept = {key: float(value) for key, value in entry.items() if not any(clock in key for clock in _CLOCKS)}
+        if "loss" in entry:
+            curve.append(kept)
+        elif any(key.startswith("eval_") for key in entry):
+            evaluations.append({_slashed(key, trainer): value for key, value in kept.items()})
+    return record.Training(
+        optimizer=options.optimizer["name"],
+        steps=state.global_step,
+        epochs=float(state.epoch or 0),
+        passes=trainer.passes,
+        best_step=state.best_global_step if options.keep == "best" else None,
+        curve=curve,
+        evaluations=evaluations,
+    )
+
+
+def _slashed(key: str, trainer: FlatTrainer) -> str:
+    """``eval_validation_f1`` -> ``validation/f1``."""
+    for split in trainer.eval_dataset:
+        prefix = f"eval_{split}_"
+        if key.startswith(prefix):
+            return f"{split}/{key.removeprefix(prefix)}"
+    return key
+
+
+def _quieten() -> None:
+    """One voice on the terminal: ours."""
+    transformers_logging.disable_progress_bar()
+
+
+class _ProgressCallback(TrainerCallback):  # type: ignore[misc]
+    def __init__(self, progress: Progress, options: TrainingOptions) -> None:
+        self.progress, self.options, self.note = progress, options, ""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.progress.begin("training", state.max_steps, state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        scores = [f"{k.split('_')[-1]} {v:.1f}" for k, v in (logs or {}).items() if k == args.metric_for_best_model]
+        self.note = " ".join(([f"loss {logs['loss']:.3f}"] if logs and "loss" in logs else []) + scores) or self.note
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.progress.advance(state.global_step, self.note)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.progress.end()
+
+
+class _Snapshot(TrainerCallback):  # type: ignore[misc]
+    """Writes the weights of one step, for rewinding."""
+
+    def __init__(self, step: int, path: Path) -> None:
+        self.step, self.path = step, path
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        if state.global_step == self.step and state.is_world_process_zero:
+            save_tensors(self.path, model.state_dict())
