@@ -16,7 +16,7 @@ from trainflat.tasks.base import Head
 
 TWO = Head("classification", ("no", "yes"))
 HEADS = {"two classes": TWO, "number": Head("regression"), "spans": Head("spans")}
-WORDS = "a flat minimum keeps its loss when most of the weights are gone".split()
+WORDS = ["a", "flat", "minimum", "keeps", "its", "loss", "when", "most", "weights", "are", "gone"]
 
 SIZES: dict[str, Any] = {"vocab_size": 40, "hidden_size": 8, "num_hidden_layers": 3, "num_attention_heads": 2}
 SIZES |= {"intermediate_size": 12, "max_position_embeddings": 32, "pad_token_id": 0}

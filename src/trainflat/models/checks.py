@@ -1,6 +1,6 @@
 """Refuses what cannot be trained as an encoder, in one line, before anything is trained."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,10 @@ def check_weights(model: PreTrainedModel, info: Mapping[str, Any], name: str) ->
     Raises:
         InputError: names the first weight that is missing or has another shape.
     """
+    if model.base_model is model:  # transformers' way to say that there is none
+        raise InputError(
+            f"model {name!r} ({type(model).__name__}) has no encoder below its head. Choose BERT, RoBERTa, ..."
+        )
     if info["mismatched_keys"]:
         key, found, wanted = min(info["mismatched_keys"])
         raise InputError(
@@ -66,11 +70,10 @@ def check_weights(model: PreTrainedModel, info: Mapping[str, Any], name: str) ->
         )
     prefix = f"{model.base_model_prefix}."
     missing = sorted(key for key in info["missing_keys"] if key.startswith(prefix) and "pooler" not in key.split("."))
-    if missing or model.base_model is model:
-        first = missing[0] if missing else "the encoder"
+    if missing:
         raise InputError(
-            f"model {name!r} lacks {_count(missing)}of the encoder's weights, such as {first}: they would be random. "
-            "Give a complete checkpoint of the architecture that its config.json names."
+            f"model {name!r} lacks {len(missing)} of the encoder's weights, such as {missing[0]}; they would be "
+            "random. Give a complete checkpoint of the architecture that its config.json names."
         )
 
 
@@ -97,8 +100,3 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, 
             f"the tokenizer of model {name!r} has ids up to {highest}, but there are only "
             f"{embeddings.num_embeddings} embeddings. Put the tokenizer that the model was trained with beside it."
         )
-
-
-def _count(missing: Iterable[str]) -> str:
-    count = len(list(missing))
-    return f"{count} " if count else ""

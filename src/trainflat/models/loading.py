@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -129,13 +130,8 @@ def _failures_in_one_line(name: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (
-        Exception
-    ) as error:  # any file of a foreign checkpoint may be wrong in any way, and each library raises its own
-        lines = str(error).strip().splitlines() or [
-            type(error).__name__
-        ]  # the first one says what, the others guess why
-        reason = lines[0][:300].rstrip(".: ")
+    except Exception as error:  # a foreign file may be wrong in any way, and each library raises errors of its own
+        reason = shorten(str(error), 200, placeholder=" ...").rstrip(".: ") or type(error).__name__
         raise InputError(
             f"model {name!r} cannot be loaded: {reason}. Give a folder with {FILES}, or `minilm`."
         ) from error
