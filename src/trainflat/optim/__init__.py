@@ -1,0 +1,68 @@
+"""Flat training: where the gradient of a step is taken."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from trainflat.optim.adam import Adam, AdamW
+from trainflat.optim.base import Displacement, Move, TwoPassOptimizer
+from trainflat.optim.options import build, settle
+from trainflat.optim.sam import SAM
+from trainflat.registry import Registry
+
+OPTIMIZERS: Registry[Optimizer] = Registry(
+    "optimizer", given={"params", "base_optimizer"}, adam=Adam, adamw=AdamW, sam=SAM
+)
+
+
+def make_optimizer(name: str, params: Iterable[Any], **options: Any) -> Optimizer:
+    """An optimizer from a recipe's words.
+
+    Args:
+        name: A name in ``OPTIMIZERS``.
+        params: Parameters, parameter groups or named parameters (which ``exclude`` needs).
+        **options: The member's options. A flat optimizer also takes ``base``, any class of ``torch.optim`` by its name
+            in lower or upper case, and the options of that class.
+
+    Raises:
+        UnknownName: for a name or option that does not exist.
+        InputError: for a value that cannot be used.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.ones(2))
+        >>> make_optimizer("sam", [weight], base="sgd", lr=0.1, momentum=0.9, rho=0.02).base.defaults["momentum"]
+        0.9
+    """
+    member = OPTIMIZERS[name]
+    return build(name, member, params, settle(name, member, options))
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Raises what :func:`make_optimizer` would raise for these options, before there is a model.
+
+    Example:
+        >>> check_options("sam", {"rho": 0.05, "lr": 2e-5, "momentun": 0.9, "base": "sgd"})
+        Traceback (most recent call last):
+            ...
+        trainflat.errors.UnknownName: no option of optimizer 'sam' is called 'momentun'. Did you mean 'momentum'? ...
+    """
+    member = OPTIMIZERS[name]
+    settled = settle(name, member, options)
+    settled.pop("exclude", None)  # which needs the names of a model
+    # A matrix, because some optimizers (Muon) take nothing else.
+    build(name, member, [torch.nn.Parameter(torch.zeros(1, 1))], settled)
+
+
+__all__ = [
+    "OPTIMIZERS",
+    "SAM",
+    "Adam",
+    "AdamW",
+    "Displacement",
+    "Move",
+    "TwoPassOptimizer",
+    "check_options",
+    "make_optimizer",
+]

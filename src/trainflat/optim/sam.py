@@ -1,0 +1,146 @@
+"""Sharpness-Aware Minimization (Foret et al., ICLR 2021, arXiv:2010.01412)."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from trainflat.errors import InputError
+from trainflat.optim.base import Displacement, Move, TwoPassOptimizer
+
+# Below it rho / norm would leave the range of float32; such a gradient has no direction worth following.
+_FLAT = 1e-30
+
+
+class SAM(TwoPassOptimizer):
+    r"""Descends with the gradient taken at the steepest point of a ball around the weights.
+
+    With :math:`g = \nabla L(w)`, equation (2) of the paper and the step that follows it::
+
+        e(w) = rho * sign(g) |g|^(q-1) / (||g||_q^q)^(1/p)     1/p + 1/q = 1, norms over all parameters together
+             = rho * g / ||g||_2                               for p = 2
+        w    = w - lr * grad L(w + e(w))                       or whatever step the base optimizer makes of it
+
+    A gradient that is 0 or not finite (an overflow in float16) displaces nothing. The direction does not depend on the
+    gradient's scale, so a first pass with a scaled loss needs no unscaling.
+
+    Args:
+        params: Parameters, parameter groups (with a ``"rho"`` of their own if wanted) or ``model.named_parameters()``.
+        base_optimizer: Class of the optimizer that takes the step. On a CPU :class:`trainflat.optim.AdamW`, or torch's
+            with ``fused=True``, is several times faster than torch's default.
+        rho: Radius of the ball in the p-norm over all parameters; :math:`\rho` in the paper.
+        p: Norm of the ball, from 1 to infinity. At 1 only the entries with the largest gradient move.
+        exclude: Parameters to leave in place and out of the norm: parts of names, or patterns such as ``"*.bias"``.
+        **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
+
+    Example:
+        >>> import torch
+        >>> model, inputs = torch.nn.Linear(4, 2), torch.ones(8, 4)
+        >>> optimizer = SAM(model.parameters(), base_optimizer=torch.optim.AdamW, rho=0.05, lr=1e-3)
+        >>> model(inputs).square().mean().backward()
+        >>> with optimizer.perturbed():
+        ...     optimizer.zero_grad()
+        ...     model(inputs).square().mean().backward()
+        >>> optimizer.step()
+        >>> round(optimizer.last_norm.item(), 4)
+        0.05
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
+        rho: float = 0.05,
+        p: float = 2.0,
+        exclude: Sequence[str] = (),
+        **base_options: Any,
+    ) -> None:
+        if not isinstance(p, int | float) or not p >= 1:
+            raise InputError(f"p is the norm of SAM's ball, a number >= 1, got {p!r}.")
+        self.p = float(p)
+        super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
+
+    def displacement(self) -> Displacement:
+        groups = self.perturbable()
+        directions = steepest([[p.grad for p in params if p.grad is not None] for _, params in groups], self.p)
+        if not directions:
+            return Displacement([], torch.zeros(()))
+        rhos = [rho for rho, _ in groups]
+        scales, norm = scales_to_ball([joint_norm(group, self.p) for group in directions], rhos, self.p)
+        if not scales:
+            return Displacement([], norm)
+        return Displacement(
+            [Move(params, group, s) for (_, params), group, s in zip(groups, directions, scales, strict=True)], norm
+        )
+
+
+def joint_norm(tensors: Sequence[Tensor], order: float) -> Tensor:
+    """The ``order``-norm of all entries together, 0-dim, in float32 at least."""
+    kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = defaultdict(list)
+    for t in tensors:
+        kinds[t.device, t.dtype].append(t)
+    norms: list[Tensor] = []
+    for (_, dtype), batch in kinds.items():
+        wide = torch.promote_types(dtype, torch.float32)
+        norms += torch._foreach_norm(batch, order, dtype=None if wide == dtype else wide)
+    joint: Tensor = torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]), order)
+    return joint
+
+
+def steepest(grads: list[list[Tensor]], p: float) -> list[list[Tensor]]:
+    """Per group the directions of steepest ascent in the p-norm, of any length; empty if there are none.
+
+    Gradients are divided by their largest entry before the power q - 1, which is large for p near 1: nothing over-
+    or underflows. Halves come back as float32, for in them a scale of rho / norm overflows.
+    """
+    if p == 2:
+        return [[g if g.dtype.itemsize >= 4 else g.float() for g in group] for group in grads]
+    if not grads:
+        return []
+    largest = joint_norm([joint_norm(group, math.inf) for group in grads], math.inf).item()
+    if not _FLAT < largest < math.inf:
+        return []
+    return [[_dual(g, largest, p) for g in group] for group in grads]
+
+
+def _dual(g: Tensor, largest: float, p: float) -> Tensor:
+    g = g if g.dtype.itemsize >= 4 else g.float()
+    share = g.abs() / largest
+    if p == 1:  # q is infinite: the limit of the power is 1 at the largest entries and 0 elsewhere
+        return g.sign() * (share == 1)
+    return g.sign() * share.pow(1 / (p - 1))  # q - 1 = 1 / (p - 1)
+
+
+def scales_to_ball(
+    norms: list[Tensor], rhos: list[float], p: float, *, read: bool | None = None
+) -> tuple[Sequence[float | Tensor], Tensor]:
+    """Factors that bring each group's directions to its radius under the joint norm, and the norm that results.
+
+    Args:
+        norms: p-norm of each group's directions, 0-dim.
+        rhos: Radius of each group.
+        p: The norm.
+        read: Whether to read the joint norm. By default where that is cheap: a GPU would have to be waited for, so the
+            factors stay tensors there, 0 for a displacement to skip.
+
+    Returns:
+        Nothing and 0 where the joint norm is read and is 0 or not finite.
+    """
+    devices = {n.device for n in norms}
+    if read is None:
+        read = len(devices) > 1 or norms[0].is_cpu
+    together = torch.stack([n.to(norms[0].device) for n in norms])
+    total = torch.linalg.vector_norm(together, p)
+    reached = torch.linalg.vector_norm(torch.stack([n * rho for n, rho in zip(together, rhos, strict=True)]), p) / total
+    if not read:
+        usable = total.isfinite() & (total > _FLAT)
+        zero = torch.zeros_like(total)
+        return [torch.where(usable, rho / total, zero) for rho in rhos], torch.where(usable, reached, zero)
+    length = total.item()
+    if not _FLAT < length < math.inf:
+        return [], torch.zeros(())
+    return [rho / length for rho in rhos], reached
