@@ -1,0 +1,52 @@
+"""What a reader must know before comparing numbers."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from trainflat.report.panels import Panel, main_score
+from trainflat.report.words import task_name
+
+PARTIAL = "partial data: not comparable with published figures"
+
+
+def notes(panels: Sequence[Panel]) -> list[str]:
+    """One sentence per caveat that applies to some of the panels."""
+    return [
+        *_about("{1}: {0}.", PARTIAL, [panel for panel in panels if panel.partial]),
+        *_about(
+            "{1}: {0}.",
+            "lines that stand on one seed have no spread; a small difference from them means nothing",
+            _single(panels),
+        ),
+        *_about(
+            "{1}: {0}.",
+            "runs of one seed were scored on different rows, so that their scores do not compare",
+            _mixed(panels),
+        ),
+        *_about("{1}: {0}.", "some stages have no main score; they are left out of the figure", _unscored(panels)),
+    ]
+
+
+def _about(sentence: str, caveat: str, panels: Sequence[Panel]) -> list[str]:
+    names = list(dict.fromkeys(task_name(panel.task) for panel in panels))
+    return [sentence.format(caveat, ", ".join(names))] if names else []
+
+
+def _single(panels: Sequence[Panel]) -> list[Panel]:
+    return [panel for panel in panels if any(len({r.seed for r in line.records}) == 1 for line in panel.lines)]
+
+
+def _mixed(panels: Sequence[Panel]) -> list[Panel]:
+    return [panel for panel in panels if any(len(hashes) > 1 for hashes in _scored_rows(panel).values())]
+
+
+def _scored_rows(panel: Panel) -> dict[int, set[str]]:
+    hashes: defaultdict[int, set[str]] = defaultdict(set)
+    for record in panel.records:
+        if panel.split in record.data:
+            hashes[record.seed].add(record.data[panel.split].sha256)
+    return hashes
+
+
+def _unscored(panels: Sequence[Panel]) -> list[Panel]:
+    return [panel for panel in panels if any(main_score(r, stage) is None for r in panel.records for stage in r.stages)]

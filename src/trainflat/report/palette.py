@@ -1,0 +1,36 @@
+"""Colours: one per optimizer, the same in every figure and file, told apart by colour-blind readers too.
+
+After Okabe and Ito (2008), darkened or lightened until lines have a contrast of at least 3 : 1 with the ground.
+"""
+
+from collections.abc import Iterable
+
+LIGHT = ("#0072B2", "#C75200", "#007F5F", "#A8418C", "#8A6A00", "#56606B")
+DARK = ("#5CB3EA", "#F5894A", "#35C39A", "#E08FC6", "#DDB945", "#A9B4BF")
+HEAT_LIGHT = ("#F1F4F7", "#7FAECB", "#123F63")
+HEAT_DARK = ("#1D252D", "#3F7DA6", "#CFE8F7")
+MARKERS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "x")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+_FIRST = {"adamw": 0, "adam": 0, "sam": 1, "asam": 2}  # the two that are compared most always look the same
+_OTHERS = (3, 4, 5, 2, 1, 0)
+_PAPER = {"adam": ("adam", "adamw"), "sam": ("sam",)}  # whose colour a published figure takes
+
+
+class Palette:
+    """Gives every optimizer of a report a slot; slots index the colours and markers above."""
+
+    def __init__(self, optimizers: Iterable[str]) -> None:
+        self._slots: dict[str, int] = {}
+        for name in sorted(set(optimizers), key=lambda name: (name not in _FIRST, name != "adamw", name)):
+            taken = self._slots.values()
+            choice = [_FIRST[name], *_OTHERS] if name in _FIRST else _OTHERS
+            self._slots[name] = next((slot for slot in choice if slot not in taken), len(taken) % len(LIGHT))
+
+    def slot(self, optimizer: str) -> int:
+        """The optimizer's place in the tables of colours and markers."""
+        return self._slots[optimizer]
+
+    def published_slot(self, optimizer: str) -> int | None:
+        """The slot of the optimizer behind a published figure; None, for neutral grey, where it is unknown."""
+        names = _PAPER.get(optimizer, ())
+        return next((self._slots[name] for name in names if name in self._slots), _FIRST.get(optimizer))

@@ -1,0 +1,236 @@
+"""Puts records in order: panels that can be compared inside, lines of runs that differ only in their seed, points."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import astuple, dataclass, replace
+from statistics import fmean, stdev
+from typing import Any
+
+from trainflat.record import Record, Stage
+from trainflat.report.words import metric_name, option, task_name
+
+# Say who a run is, or what was looked at, not what was trained.
+_NOT_A_TRAIT = {"seed", "name", "description", "evaluation", "measures", "report_to", "log_every"}
+_SPARSITIES = ("sparsity", "sparsities")  # how far a run went, which the points say
+Trait = tuple[str, Any]  # dotted key and value of one setting
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Over seeds: mean, sample standard deviation (None for one seed), number of seeds."""
+
+    mean: float
+    std: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Point:
+    """One stage of the protocol in every run of a line."""
+
+    stage: str
+    target: float  # sparsity that was asked for, a share
+    runs: tuple[tuple[Record, Stage], ...]
+
+    def over_seeds(self, measure: Callable[[Record, Stage], float | None]) -> Statistics | None:
+        """Statistics of a measure; a seed that was run more than once counts once, with its mean."""
+        by_seed = defaultdict(list)
+        for record, stage in self.runs:
+            value = measure(record, stage)
+            if value is not None:
+                by_seed[record.seed].append(value)
+        return _statistics([fmean(values) for values in by_seed.values()])
+
+    @property
+    def score(self) -> Statistics | None:
+        """The main score in percent; None where no run measured it."""
+        return self.over_seeds(main_score)
+
+
+@dataclass(frozen=True)
+class Line:
+    """Runs of one recipe under different seeds."""
+
+    optimizer: str
+    label: str  # unique in its panel
+    variant: int  # 0, 1, … among the panel's lines of this optimizer
+    records: tuple[Record, ...]
+    points: tuple[Point, ...]  # by sparsity
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Lines that share task, split, metric, model, protocol and amount of data, so that their scores compare."""
+
+    task: str
+    split: str
+    metric: str
+    model: str
+    layers: int
+    protocol: str
+    partial: bool
+    rows: int  # of the scored split
+    lines: tuple[Line, ...]
+
+    @property
+    def title(self) -> str:
+        """Task, model and protocol in one line."""
+        return f"{task_name(self.task)} · {self.model}, {self.layers} layers · {self.protocol}"
+
+    @property
+    def scored_on(self) -> str:
+        """Metric and split in one line."""
+        rows = f", {self.rows:,} rows" if self.rows else ""
+        return f"{metric_name(self.metric)} on {self.split}{rows}"
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """Of all lines."""
+        return tuple(record for line in self.lines for record in line.records)
+
+    @property
+    def targets(self) -> list[float]:
+        """Sparsities of all lines, ascending."""
+        return sorted({point.target for line in self.lines for point in line.points})
+
+
+def make_panels(records: Iterable[Record]) -> list[Panel]:
+    """Groups records; the order follows names only, so that the same records give the same report."""
+    groups: defaultdict[Panel, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[_empty_panel(record)].append(record)
+    return [replace(panel, lines=_lines(groups[panel])) for panel in sorted(groups, key=astuple)]
+
+
+def main_score(record: Record, stage: Stage) -> float | None:
+    """The main score of a stage in percent, if it was measured."""
+    return stage.scores.get(record.task.split, {}).get(record.task.metric)
+
+
+def is_partial(record: Record) -> bool:
+    """Whether any split held only some of the official rows."""
+    return any(fingerprint.partial for fingerprint in record.data.values())
+
+
+def rewind(record: Record) -> int | None:
+    """The step to whose weights an iterative protocol goes back, by default 0; None where it does not."""
+    value = dict(traits(record)).get("protocol.rewind", 0)
+    return None if value == "none" else int(value)
+
+
+def protocol_name(record: Record) -> str:
+    """The protocol, with what tells pruning with rewinding from pruning without."""
+    if record.protocol != "iterative":
+        return record.protocol
+    step = rewind(record)
+    if step is None:
+        return "iterative, not rewound"
+    return f"iterative, rewound to step {step}" if step else "iterative, rewound to the start"
+
+
+def traits(record: Record) -> list[Trait]:
+    """Every setting of the recipe that makes a run another experiment, and how many rows it saw."""
+    rows = [(f"{split} rows", fingerprint.rows) for split, fingerprint in sorted(record.data.items())]
+    return [*_flat(record.recipe, ""), *rows]
+
+
+def _statistics(values: Sequence[float]) -> Statistics | None:
+    if not values:
+        return None
+    return Statistics(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
+
+
+def _empty_panel(record: Record) -> Panel:
+    task, model = record.task, record.model
+    scored = record.data.get(task.split)
+    return Panel(
+        task=task.name,
+        split=task.split,
+        metric=task.metric,
+        model=model.name,
+        layers=model.layers,
+        protocol=protocol_name(record),
+        partial=is_partial(record),
+        rows=scored.rows if scored else 0,
+        lines=(),
+    )
+
+
+def _lines(records: Sequence[Record]) -> tuple[Line, ...]:
+    groups: defaultdict[tuple[str, str], list[Record]] = defaultdict(list)
+    for record in records:
+        same = [(key, value) for key, value in traits(record) if key.rpartition(".")[2] not in _SPARSITIES]
+        groups[record.optimizer, repr(same)].append(record)
+    by_optimizer: defaultdict[str, list[Line]] = defaultdict(list)
+    for (optimizer, _), alike in groups.items():
+        for members in _on_one_path(alike):
+            by_optimizer[optimizer].append(Line(optimizer, "", 0, members, _points(members)))
+    return tuple(line for _, lines in sorted(by_optimizer.items()) for line in _labelled(lines))
+
+
+def _on_one_path(records: Sequence[Record]) -> list[tuple[Record, ...]]:
+    """Parts iterative runs whose rounds differ: 30 % after 10 % and 20 % is another model than 30 % at once.
+
+    A run that only stopped earlier stays with the others, and so do runs without rounds.
+    """
+    paths: list[tuple[list[Any], list[Record]]] = []
+    for record in sorted(records, key=lambda record: (-len(_rounds(record)), record.seed, record.digest)):
+        rounds = _rounds(record)
+        home = next((members for path, members in paths if path[: len(rounds)] == rounds), None)
+        if home is None:
+            paths.append((rounds, home := []))
+        home.append(record)
+    return [tuple(sorted(members, key=lambda record: (record.seed, record.digest))) for _, members in paths]
+
+
+def _rounds(record: Record) -> list[Any]:
+    if record.protocol != "iterative":
+        return []
+    return next((value for key, value in traits(record) if key.endswith("sparsities") and isinstance(value, list)), [])
+
+
+def _points(records: Sequence[Record]) -> tuple[Point, ...]:
+    runs: defaultdict[tuple[float, str], list[tuple[Record, Stage]]] = defaultdict(list)
+    for record in records:
+        for stage in record.stages:
+            runs[stage.target_sparsity, stage.name].append((record, stage))
+    ordered = sorted(runs.items(), key=lambda item: item[0][0])  # stable: stages of one sparsity keep their order
+    return tuple(Point(name, target, tuple(members)) for (target, name), members in ordered)
+
+
+def _labelled(lines: Sequence[Line]) -> list[Line]:
+    """Names the lines of one optimizer by the fewest settings that tell them apart."""
+    settings = [dict(traits(line.records[0])) for line in lines]
+    keys = sorted({key for setting in settings for key in setting}, key=_telling)
+    chosen: list[str] = []
+    for key in keys:
+        if _kinds(settings, [*chosen, key]) > _kinds(settings, chosen):
+            chosen.append(key)
+    order = sorted(range(len(lines)), key=lambda i: [_sortable(settings[i].get(key)) for key in chosen])
+    return [replace(lines[i], label=_label(lines[i], settings[i], chosen), variant=v) for v, i in enumerate(order)]
+
+
+def _telling(key: str) -> tuple[bool, bool, str]:
+    path = key.split(".")
+    return "optimizer" not in path, path[-1] != "rho", key  # the optimizer's settings come first, the radius before all
+
+
+def _kinds(settings: Sequence[dict[str, Any]], keys: Sequence[str]) -> int:
+    return len({repr([setting.get(key) for key in keys]) for setting in settings})
+
+
+def _sortable(value: Any) -> tuple[int, float, str]:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return (0, float(value), "") if number else (1, 0.0, str(value))
+
+
+def _label(line: Line, setting: dict[str, Any], chosen: Sequence[str]) -> str:
+    told = [f"{key.rpartition('.')[2]} {option(setting[key])}" for key in chosen if key in setting]
+    return f"{line.optimizer} ({', '.join(told)})" if told else line.optimizer
+
+
+def _flat(value: Any, path: str) -> list[Trait]:
+    if not isinstance(value, dict):
+        return [(path, value)]
+    kept = sorted((key, inner) for key, inner in value.items() if key not in _NOT_A_TRAIT or (path and key == "name"))
+    return [trait for key, inner in kept for trait in _flat(inner, f"{path}.{key}" if path else key)]

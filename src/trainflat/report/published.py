@@ -1,0 +1,95 @@
+"""The figures of the papers, where a run may be compared with them.
+
+Values: Na, Mehta and Strubell 2022 (arXiv:2205.12694v2), tables 1 and 5; there also those of Chen et al. 2020
+(arXiv:2007.12223), which the table calls the reference. All are of BERT-base uncased.
+"""
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from trainflat.record import Record
+from trainflat.report.panels import Panel, rewind
+
+_MODELS = {"bert-base-uncased", "google-bert/bert-base-uncased"}
+_LAYERS = 12  # a model cut to fewer layers is another model
+_METRICS = {"matthews": "matthews_correlation", "mcc": "matthews_correlation", "pearsonr": "pearson", "acc": "accuracy"}
+_LABELS = {"reference": "Chen et al. 2020", "adam": "Na et al. 2022, Adam", "sam": "Na et al. 2022, SAM"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One published score."""
+
+    optimizer: str  # "adam", "sam"; "reference" for Chen et al.
+    sparsity: float  # a share of the encoder's weights
+    mean: float  # percent
+    std: float | None
+    source: str
+
+    @property
+    def label(self) -> str:
+        """The paper and its optimizer."""
+        return _LABELS[self.optimizer]
+
+    @property
+    def beside(self) -> int:
+        """-1: drawn left of its sparsity, 0: on it, 1: right of it, so that figures do not cover each other."""
+        return {"adam": -1, "reference": 0, "sam": 1}[self.optimizer]
+
+
+def published(panel: Panel) -> list[Figure]:
+    """Published scores of the panel's task, model, metric, split and protocol: dense, and at the reference sparsity.
+
+    Empty where anything differs: another model or number of layers, partial data, a held-out part of the training set.
+    """
+    metric, split = _metric(panel), _split(panel.split)
+    if not _same_model(panel) or split is None:
+        return []
+    found: dict[tuple[str, str], Figure] = {}
+    for row in _rows():
+        fits = row["task"] == panel.task and row["metric"] == metric and row["split"] == split
+        if fits and row["optimizer"] in _LABELS and row["setting"] in _settings(panel.records[0]):
+            found.setdefault((row["optimizer"], row["setting"]), _figure(row))  # table 5 comes first, and has all
+    return list(found.values())
+
+
+def reference_sparsity(panel: Panel) -> float | None:
+    """The sparsity at which the papers compare the panel's task, as a share; None where task or model is another."""
+    rows = [row for row in _rows() if row["task"] == panel.task and row["setting"] == "imp"]
+    return int(rows[0]["sparsity_percent"]) / 100 if rows and _same_model(panel) else None
+
+
+def _same_model(panel: Panel) -> bool:
+    return panel.model in _MODELS and panel.layers == _LAYERS and not panel.partial
+
+
+def _settings(record: Record) -> set[str]:
+    """Names of the experiment in the tables. Every protocol but the ticket starts with the dense model."""
+    if record.protocol == "iterative":
+        return {"full"} | {0: {"imp"}, None: {"standard"}}.get(rewind(record), set())
+    return {"full"} if record.protocol in ("dense", "one-shot") else set()
+
+
+def _metric(panel: Panel) -> str:
+    metric = _METRICS.get(panel.metric, panel.metric)
+    matched = panel.task == "mnli" and metric == "accuracy" and panel.split.endswith("_matched")
+    return "accuracy_matched" if matched else metric
+
+
+def _split(split: str) -> str | None:
+    return {"validation": "dev", "validation_matched": "dev", "dev": "dev", "test": "test", "test_matched": "test"}.get(
+        split
+    )
+
+
+def _figure(row: dict[str, str]) -> Figure:
+    std = float(row["std"]) if row["std"] else None
+    return Figure(row["optimizer"], int(row["sparsity_percent"]) / 100, float(row["mean"]), std, row["source"])
+
+
+@cache
+def _rows() -> list[dict[str, str]]:
+    text = files("trainflat.report").joinpath("reference/glue_squad_bert_base.csv").read_text(encoding="utf8")
+    return list(csv.DictReader(text.splitlines()))

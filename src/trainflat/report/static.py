@@ -1,0 +1,172 @@
+"""The figures as files, by matplotlib without a display; the same records give the same bytes."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from trainflat.files import atomic
+from trainflat.report.notes import PARTIAL
+from trainflat.report.palette import HEAT_LIGHT, LIGHT, Palette
+from trainflat.report.panels import Line, Panel
+from trainflat.report.published import Figure as Published
+from trainflat.report.published import published, reference_sparsity
+from trainflat.report.series import CURVES, at, curves, focus, shares_seen, zero_grid
+from trainflat.report.words import metric_name, percent, slug
+
+_GREY, _RULE = "#5A6672", "#D9DFE5"
+_MARKERS = ("o", "s", "D", "^", "v", "X")
+_DASHES = ("-", "--", ":", "-.", (0, (8, 3)), (0, (8, 3, 2, 3)))
+_STYLE = {
+    "svg.hashsalt": "trainflat",  # else ids are random
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": _GREY,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _RULE,
+    "xtick.color": _GREY,
+    "ytick.color": _GREY,
+    "legend.frameon": False,
+}
+_METADATA: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+
+
+def write_figures(panels: Sequence[Panel], folder: Path, kind: str) -> list[Path]:
+    """Writes score, zeros and training curves of every panel as ``png`` or ``svg``, where it has data for them."""
+    palette = Palette(record.optimizer for panel in panels for record in panel.records)
+    written = []
+    with _styled():
+        for name, panel in zip(_names(panels), panels, strict=True):
+            written.append(_save(draw_score(panel, palette), folder / f"score-{name}.{kind}", kind))
+            written.append(_save(draw_zeros(panel), folder / f"zeros-{name}.{kind}", kind))
+            written.append(_save(draw_curves(panel, palette), folder / f"training-{name}.{kind}", kind))
+    return [path for path in written if path]
+
+
+def draw_score(panel: Panel, palette: Palette) -> Figure:
+    """Score against sparsity: means, one standard deviation to either side, and published figures."""
+    figure, (axes,) = _figure(panel, 1, 5.6, 3.8)
+    width = max(100 * max(panel.targets, default=0.0), 10.0)
+    reference = reference_sparsity(panel)
+    if reference is not None:
+        axes.axvline(
+            100 * reference, color=_GREY, linewidth=0.8, linestyle=":", label=f"reference sparsity {percent(reference)}"
+        )
+    for each in published(panel):
+        _draw_published(axes, each, palette, width)
+    for line in panel.lines:
+        _draw_line(axes, line, palette)
+    axes.set(xlabel="Sparsity of the encoder (%)", ylabel=metric_name(panel.metric), xlim=(-0.08 * width, 1.05 * width))
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
+    return figure
+
+
+def draw_zeros(panel: Panel) -> Figure | None:
+    """Share of zeros per matrix at the sparsity shown first: one map per line, one colour scale for all."""
+    target = focus(panel)
+    found = [(line, zero_grid(point)) for line in panel.lines if (point := at(line, target))]
+    shown = [(line, grid) for line, grid in found if grid.kinds]
+    if not shown:
+        return None
+    figure, maps = _figure(
+        panel,
+        len(shown),
+        1.6 + 0.28 * len(shown[0][1].layers),
+        0.9 + 0.26 * len(shown[0][1].kinds),
+        f"sparsity {percent(target)}",
+    )
+    low, high = shares_seen([grid for _, grid in shown])
+    colors = LinearSegmentedColormap.from_list("zeros", HEAT_LIGHT)
+    for axes, (line, grid) in zip(maps, shown, strict=True):
+        shares = [[float("nan") if value is None else value for value in row] for row in grid.shares]
+        image = axes.imshow(shares, cmap=colors, vmin=low, vmax=high, aspect="auto")
+        axes.set(title=line.label, xlabel="Layer")
+        axes.set_xticks(range(len(grid.layers)), grid.layers)
+        axes.set_yticks(range(len(grid.kinds)), grid.kinds)
+        axes.grid(visible=False)
+    figure.colorbar(image, ax=maps, label="Zeros (%)", fraction=0.03)
+    return figure
+
+
+def draw_curves(panel: Panel, palette: Palette) -> Figure | None:
+    """What was logged while the model of the sparsity shown first was trained: one line per seed."""
+    target = focus(panel)
+    points = [(line, point) for line in panel.lines if (point := at(line, target))]
+    found = {name: [(line, curve) for line, point in points for curve in curves(point, name)] for name in CURVES}
+    logged = [name for name in CURVES if found[name]]
+    if not logged:
+        return None
+    figure, plots = _figure(panel, len(logged), 3.6, 2.9, f"sparsity {percent(target)}")
+    for axes, name in zip(plots, logged, strict=True):
+        named = set()
+        for line, curve in found[name]:
+            label = None if line.label in named else line.label
+            named.add(line.label)
+            axes.plot(curve.steps, curve.values, label=label, linewidth=1.1, **_look(line, palette))
+        axes.set(title=CURVES[name], xlabel="Step")
+        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        axes.legend()
+    return figure
+
+
+def _draw_line(axes: Any, line: Line, palette: Palette) -> None:
+    scored = [(100 * point.target, score) for point in line.points if (score := point.score)]
+    look = _look(line, palette)
+    marker = _MARKERS[palette.slot(line.optimizer)]
+    axes.plot(
+        [x for x, _ in scored], [s.mean for _, s in scored], label=line.label, marker=marker, markersize=5, **look
+    )
+    spread = [(x, s.mean - s.std, s.mean + s.std) for x, s in scored if s.std is not None]
+    if spread:
+        axes.fill_between(*zip(*spread, strict=True), color=look["color"], alpha=0.18, linewidth=0)
+
+
+def _draw_published(axes: Any, figure: Published, palette: Palette, width: float) -> None:
+    slot, half = palette.published_slot(figure.optimizer), 0.02 * width
+    color = _GREY if slot is None else LIGHT[slot]
+    middle = 100 * figure.sparsity + 2 * half * figure.beside
+    x = [middle - half, middle + half]
+    axes.plot(x, [figure.mean] * 2, color=color, linewidth=2, label=figure.label if figure.sparsity == 0 else None)
+    if figure.std is not None:
+        axes.fill_between(x, figure.mean - figure.std, figure.mean + figure.std, color=color, alpha=0.3, linewidth=0)
+
+
+def _look(line: Line, palette: Palette) -> dict[str, Any]:
+    return {"color": LIGHT[palette.slot(line.optimizer)], "linestyle": _DASHES[line.variant % len(_DASHES)]}
+
+
+def _figure(panel: Panel, columns: int, width: float, height: float, about: str = "") -> tuple[Figure, list[Any]]:
+    """Axes in a row, under the panel's title."""
+    figure = Figure(figsize=(max(4.5, width * columns), height + 0.7), layout="constrained")
+    second = "; ".join(part for part in (about, PARTIAL if panel.partial else "") if part)
+    figure.suptitle("\n".join(filter(None, (panel.title, second))), fontsize=10)
+    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
+
+
+def _names(panels: Sequence[Panel]) -> list[str]:
+    """One file name per panel, numbered where names that differ look alike as file names."""
+    names = [slug(f"{panel.task}-{panel.model}-{panel.protocol}") for panel in panels]
+    return [name if names.count(name) == 1 else f"{name}-{names[:k].count(name) + 1}" for k, name in enumerate(names)]
+
+
+@contextmanager
+def _styled() -> Iterator[None]:
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # a name may hold letters that the font lacks
+        yield
+
+
+def _save(figure: Figure | None, path: Path, kind: str) -> Path | None:
+    if figure is None:
+        return None
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format=kind, dpi=160, bbox_inches="tight", metadata=_METADATA[kind])
+    return path

@@ -1,0 +1,201 @@
+"""Tables: one row per stage of every line, with scores, sizes and costs."""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+from trainflat.record import Latency, Record, Stage
+from trainflat.report.panels import Line, Panel, Point, make_panels
+from trainflat.report.published import published
+from trainflat.report.words import DASH, duration, megabytes, percent, plural, spread, task_name
+
+PLAIN = (
+    "Unstructured zeros alone do not speed up dense kernels: a pruned matrix is multiplied like a full one, so latency "
+    "stays as it is. What zeros save is storage (one bit per entry and the surviving values), until a kernel or a "
+    "structured cut uses them."
+)
+Row = dict[str, Any]
+Measure = Callable[[Record, Stage], float | None]
+Shape = tuple[int, int, str, int]  # batch, length, device, threads
+
+
+def score_rows(records: Iterable[Record]) -> list[Row]:
+    """One row per task, model, protocol, optimizer and target sparsity, over seeds; columns as in the CSV.
+
+    ``score_std`` is the sample standard deviation, None for one seed. Scores are in percent, shares in [0, 1], times in
+    seconds, latencies in milliseconds. What was not measured is None.
+    """
+    return [_row(panel, line, point) for panel in make_panels(records) for line in panel.lines for point in line.points]
+
+
+def summary_table(records: Iterable[Record], columns: int = 6) -> list[dict[str, str]]:
+    """Scores by sparsity in few columns, one row per line of the plots, for a terminal.
+
+    Of many sparsities, ``columns`` evenly chosen ones are shown, always with the lowest and the highest.
+    """
+    panels = make_panels(records)
+    targets = _thinned(sorted({target for panel in panels for target in panel.targets}), columns)
+    return [_summary(panel, line, targets) for panel in panels for line in panel.lines]
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """The rows as CSV with a header; None becomes an empty field."""
+    text = io.StringIO()
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def to_markdown(panels: Sequence[Panel], notes: Sequence[str]) -> str:
+    """Score and cost tables of every panel, for people."""
+    parts = ["# Results", *(f"> {_safe(note)}" for note in notes), PLAIN]
+    for panel in panels:
+        parts += [f"## {_safe(panel.title)}", f"{_safe(panel.scored_on)}; mean ± standard deviation over seeds."]
+        parts += [_markdown(score_table(panel)), _markdown(cost_table(panel))]
+    return "\n\n".join(parts) + "\n"
+
+
+def score_table(panel: Panel) -> list[dict[str, str]]:
+    """Lines × sparsities, and under them the published figures where they compare."""
+    return [
+        *(
+            {"Optimizer": line.label, "Seeds": str(_seeds(line)), **_scores(line, panel.targets)}
+            for line in panel.lines
+        ),
+        *_published_rows(panel),
+    ]
+
+
+def cost_table(panel: Panel) -> list[dict[str, str]]:
+    """What every stage weighs and what it took to train, mean over seeds."""
+    named = [(line, point, _row(panel, line, point)) for line in panel.lines for point in line.points]
+    return [{"Optimizer": line.label, **_costs(point, row)} for line, point, row in named]
+
+
+def _row(panel: Panel, line: Line, point: Point) -> Row:
+    score = point.score
+    return {
+        "task": panel.task,
+        "model": panel.model,
+        "layers": panel.layers,
+        "protocol": panel.protocol,
+        "optimizer": line.label,
+        "stage": point.stage,
+        "target_sparsity": point.target,
+        "split": panel.split,
+        "metric": panel.metric,
+        "partial_data": panel.partial,
+        "score_mean": score.mean if score else None,
+        "score_std": score.std if score else None,
+        "seeds": score.n if score else 0,
+        **{name: _mean(point, measure) for name, measure in _MEASURES.items()},
+        **{f"latency_ms_{b}x{t}_{device}_{n}_threads": value for (b, t, device, n), value in _latencies(point).items()},
+    }
+
+
+_MEASURES: dict[str, Measure] = {
+    "encoder_sparsity": lambda _, stage: stage.sizes.encoder_sparsity,
+    "total_sparsity": lambda _, stage: stage.sizes.total_sparsity,
+    "parameters": lambda _, stage: stage.sizes.parameters,
+    "nonzero": lambda _, stage: stage.sizes.nonzero,
+    "dense_bytes": lambda _, stage: stage.sizes.dense_bytes,
+    "bitmask_bytes": lambda _, stage: stage.sizes.bitmask_bytes,
+    "packed_bytes": lambda _, stage: stage.sizes.packed_bytes,
+    "steps": lambda _, stage: stage.training.steps if stage.training else None,
+    "passes": lambda _, stage: stage.training.passes if stage.training else None,
+    "train_seconds": lambda _, stage: stage.timing.train_seconds if stage.training else None,
+    "evaluate_seconds": lambda _, stage: stage.timing.evaluate_seconds,
+}
+
+
+def _mean(point: Point, measure: Measure) -> float | None:
+    found = point.over_seeds(measure)
+    return found.mean if found else None
+
+
+def _latencies(point: Point) -> dict[Shape, float | None]:
+    """Milliseconds by shape and machine part, since other threads or devices are other measurements."""
+    shapes = sorted({_shape(each) for _, stage in point.runs for each in stage.timing.latency})
+    return {shape: _mean(point, partial(_median, shape)) for shape in shapes}
+
+
+def _shape(latency: Latency) -> Shape:
+    return latency.batch, latency.length, latency.device, latency.threads
+
+
+def _median(shape: Shape, _: Record, stage: Stage) -> float | None:
+    return next((1000 * each.median for each in stage.timing.latency if _shape(each) == shape), None)
+
+
+def _costs(point: Point, row: Row) -> dict[str, str]:
+    def shown(name: str, write: Callable[[float], str]) -> str:
+        return DASH if row[name] is None else write(row[name])
+
+    return {
+        "Sparsity": percent(point.target),
+        "Zeros, encoder": shown("encoder_sparsity", lambda share: f"{100 * share:.1f} %"),
+        "Zeros, all": shown("total_sparsity", lambda share: f"{100 * share:.1f} %"),
+        "Dense MB": shown("dense_bytes", megabytes),
+        "Bits + values MB": shown("bitmask_bytes", megabytes),
+        "Packed MB": shown("packed_bytes", megabytes),
+        "Passes": shown("passes", lambda count: f"{count:,.0f}"),
+        "Training": shown("train_seconds", duration),
+        **{
+            f"ms, {batch} × {length} tokens, {device}, {plural(threads, 'thread')}": DASH
+            if value is None
+            else f"{value:.2f}"
+            for (batch, length, device, threads), value in _latencies(point).items()
+        },
+    }
+
+
+def _scores(line: Line, targets: Sequence[float]) -> dict[str, str]:
+    at = {point.target: point.score for point in line.points}
+    return {percent(target): spread(score.mean, score.std) if (score := at.get(target)) else DASH for target in targets}
+
+
+def _published_rows(panel: Panel) -> list[dict[str, str]]:
+    rows: dict[str, dict[str, str]] = {}
+    for figure in published(panel):
+        empty = {"Optimizer": figure.label, "Seeds": "published", **{percent(target): DASH for target in panel.targets}}
+        rows.setdefault(figure.label, empty)[percent(figure.sparsity)] = spread(figure.mean, figure.std)
+    return list(rows.values())
+
+
+def _summary(panel: Panel, line: Line, targets: Sequence[float]) -> dict[str, str]:
+    task = task_name(panel.task) + (" (partial)" if panel.partial else "")
+    who = {
+        "Task": task,
+        "Model": panel.model,
+        "Protocol": panel.protocol,
+        "Optimizer": line.label,
+        "Metric": panel.metric,
+    }
+    return {**who, "Seeds": str(_seeds(line)), **_scores(line, targets)}
+
+
+def _seeds(line: Line) -> int:
+    return len({record.seed for record in line.records})
+
+
+def _thinned(values: Sequence[float], count: int) -> list[float]:
+    if len(values) <= count:
+        return list(values)
+    return [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]
+
+
+def _markdown(table: Sequence[dict[str, str]]) -> str:
+    names = list(dict.fromkeys(name for row in table for name in row))
+    lines = [names, ["---"] * len(names), *([row.get(name, DASH) for name in names] for row in table)]
+    return "\n".join("| " + " | ".join(map(_safe, line)) + " |" for line in lines)
+
+
+def _safe(text: str) -> str:
+    """Names are shown, never obeyed: no markup, no new column, no new line."""
+    for mark, shown in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("`", "\\`"), ("[", "\\[")):
+        text = text.replace(mark, shown)
+    return " ".join(text.split())

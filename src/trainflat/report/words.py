@@ -1,0 +1,79 @@
+"""How names and numbers are written for people."""
+
+import math
+import re
+
+_TASKS = {
+    "cola": "CoLA",
+    "mrpc": "MRPC",
+    "rte": "RTE",
+    "stsb": "STS-B",
+    "sst2": "SST-2",
+    "qnli": "QNLI",
+    "qqp": "QQP",
+    "mnli": "MNLI",
+    "squad": "SQuAD",
+}
+_METRICS = {
+    "accuracy": "Accuracy (%)",
+    "f1": "F1 (%)",
+    "exact_match": "Exact match (%)",
+    "em": "Exact match (%)",
+    "matthews": "Matthews correlation (× 100)",
+    "matthews_correlation": "Matthews correlation (× 100)",
+    "pearson": "Pearson correlation (× 100)",
+    "spearman": "Spearman correlation (× 100)",
+}
+DASH = "–"
+
+
+def task_name(name: str) -> str:
+    """``stsb`` as the papers write it, any other name as it is."""
+    return _TASKS.get(name, name)
+
+
+def metric_name(metric: str) -> str:
+    """Name and unit for an axis."""
+    return _METRICS.get(metric, metric.replace("_", " "))
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """A share in [0, 1] in percent; as many digits as it takes, at most two, to say an odd sparsity."""
+    value = 100 * share
+    while digits < 2 and abs(value - round(value, digits)) > 0.5e-6:
+        digits += 1
+    return f"{value:.{digits}f} %"
+
+
+def spread(mean: float, std: float | None, digits: int = 1) -> str:
+    """Mean ± standard deviation, or the mean alone where there is one value."""
+    text = f"{mean:.{digits}f}"
+    return text if std is None else f"{text} ± {std:.{digits}f}"
+
+
+def megabytes(count: float) -> str:
+    """Bytes in units of 10^6."""
+    return f"{count / 1e6:.1f}" if count >= 1e5 else f"{count / 1e6:.3f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that suits them."""
+    if seconds < 100:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def option(value: object) -> str:
+    """A recipe's value in a label: short, floats without trailing zeros."""
+    text = f"{value:g}" if isinstance(value, float) and math.isfinite(value) else str(value)
+    return text if len(text) <= 40 else text[:39] + "…"
+
+
+def slug(text: str) -> str:
+    """Letters, digits, dashes and dots: safe as a file name and as an HTML id on every system."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")[:80] or "unnamed"
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

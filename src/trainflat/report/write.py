@@ -1,0 +1,64 @@
+"""Writes a report: one page, and the same as files."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from trainflat.errors import InputError, UnknownName
+from trainflat.files import write_text
+from trainflat.record import Record
+from trainflat.report.notes import notes
+from trainflat.report.panels import make_panels
+from trainflat.report.tables import score_rows, to_csv, to_markdown
+
+FORMATS = ("html", "png", "svg", "csv", "md")
+PAGE, CSV, MARKDOWN = "report.html", "results.csv", "results.md"
+
+
+def write_report(records: Sequence[Record], out: Path, formats: Sequence[str] = FORMATS) -> Path:
+    """Writes a report on any mixture of runs.
+
+    Args:
+        records: What runs left; see :func:`~trainflat.report.read_records`.
+        out: A folder. Gets ``report.html``, ``results.csv``, ``results.md`` and ``figures/*.png`` and ``*.svg``, each
+            written atomically.
+        formats: Which of them.
+
+    Returns:
+        The page; the folder, if no page was asked for.
+
+    Raises:
+        InputError: no record is given, a format is unknown, or the folder cannot be written.
+    """
+    writers = _writers()
+    for name in formats:
+        if name not in writers:
+            raise UnknownName("report format", name, writers)
+    if not records:
+        raise InputError("a report needs at least one record, got none. Name the folder of a finished run.")
+    for name in formats:
+        writers[name](records, out)
+    return out / PAGE if "html" in formats else out
+
+
+def _writers() -> dict[str, Callable[[Sequence[Record], Path], None]]:
+    def html(records: Sequence[Record], out: Path) -> None:
+        from trainflat.report.page import render
+
+        write_text(out / PAGE, render(records))
+
+    def figures(kind: str) -> Callable[[Sequence[Record], Path], None]:
+        def write(records: Sequence[Record], out: Path) -> None:
+            from trainflat.report.static import write_figures  # matplotlib takes half a second to import
+
+            write_figures(make_panels(records), out / "figures", kind)
+
+        return write
+
+    def table(records: Sequence[Record], out: Path) -> None:
+        write_text(out / CSV, to_csv(score_rows(records)))
+
+    def markdown(records: Sequence[Record], out: Path) -> None:
+        panels = make_panels(records)
+        write_text(out / MARKDOWN, to_markdown(panels, notes(panels)))
+
+    return {"html": html, "png": figures("png"), "svg": figures("svg"), "csv": table, "md": markdown}
