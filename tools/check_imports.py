@@ -18,7 +18,7 @@ from pathlib import Path
 # `files` stands between two floors: the record is written through it.
 FLOORS: dict[str, float] = {
     "cli": 11,
-    "grid": 10,
+    **dict.fromkeys(("grid", "terminal"), 10),
     "pipeline": 9,
     "recipe": 8,
     "protocols": 7,
