@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from trainflat.anatomy import matrix_kind
-from trainflat.models import load_encoder, max_positions
+from trainflat.models import load_encoder, max_positions, weights_sha256
 from trainflat.params import prunable
 from trainflat.tasks.base import Head
 
@@ -155,6 +155,24 @@ def test_every_prunable_matrix_has_a_kind_that_the_family_names(encoder_folder: 
     assert len(set(kinds)) == len(kinds)
 
 
-def test_loading_says_nothing(encoder_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    load_encoder(str(encoder_folder), TWO, layers=1)
+def test_a_cut_model_is_saved_and_loaded_again(encoder_folder: Path, tmp_path: Path) -> None:
+    cut = load_encoder(str(encoder_folder), TWO, layers=2)
+    cut.model.save_pretrained(tmp_path)
+    cut.tokenizer.save_pretrained(tmp_path)
+    again = load_encoder(str(tmp_path), TWO, seed=1)
+    assert again.model.config.num_hidden_layers == 2
+    assert weights_sha256(again.model) == weights_sha256(cut.model)
+
+
+def test_loading_says_nothing(
+    encoder_folder: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither what was left out of a cut model nor what is new in its head looks like a fault to the user."""
+    logger = transformers.logging.get_logger("transformers")  # does not propagate to the root, which caplog listens to
+    logger.addHandler(caplog.handler)
+    try:
+        load_encoder(str(encoder_folder), TWO, layers=1)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert caplog.text == ""
     assert capfd.readouterr() == ("", "")

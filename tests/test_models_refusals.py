@@ -61,6 +61,11 @@ def pickled(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
+def pickled_beside_others(folder: Path) -> None:
+    (folder / "index.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    pickled(folder)
+
+
 def truncated(folder: Path) -> None:
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
@@ -78,6 +83,7 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "own code": (with_code, "cannot be loaded"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "has no weights"),
     "pickled weights": (pickled, r"pickle \(pytorch_model.bin\).*save_pretrained"),
+    "pickled weights beside another file": (pickled_beside_others, "no file named model.safetensors"),
     "truncated weights": (truncated, "cannot be loaded"),
     "a layer missing": (
         lambda f: drop_weights(f, "layer.1."),
