@@ -164,6 +164,12 @@ def test_a_cut_model_is_saved_and_loaded_again(encoder_folder: Path, tmp_path: P
     assert weights_sha256(again.model) == weights_sha256(cut.model)
 
 
+def test_lists_with_an_entry_per_layer_are_cut_too(tmp_path: Path) -> None:
+    longformer = transformers.LongformerConfig(**(SIZES | FROM_PAD), attention_window=[4, 4, 8])
+    folder = write(tmp_path, AutoModel.from_config(longformer))
+    assert load_encoder(str(folder), TWO, layers=2).model.config.attention_window == [4, 4]
+
+
 def test_loading_says_nothing(
     encoder_folder: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

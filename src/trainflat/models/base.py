@@ -26,8 +26,9 @@ def max_positions(model: PreTrainedModel) -> int | None:
     RoBERTa and its kin count positions from the padding index + 1 on, so the first rows of their table are never used.
     """
     for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
-            return module.num_embeddings - module.padding_idx - 1
+        padding = getattr(module, "padding_idx", None)
+        if name.endswith("position_embeddings") and padding is not None:
+            return len(module.get_parameter("weight")) - int(padding) - 1
     positions = getattr(model.config, "max_position_embeddings", None)
     return None if positions is None or positions <= 0 else int(positions)
 

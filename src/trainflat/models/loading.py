@@ -66,8 +66,9 @@ def keep_layers(config: PreTrainedConfig, layers: int, name: str) -> None:
         raise InputError(
             f"layers is how many of the {available} layers of model {name!r} to keep, from 1 on, got {layers}."
         )
-    if getattr(config, "layer_types", None):  # ModernBERT: global or local attention, one entry per layer
-        config.layer_types = config.layer_types[:layers]
+    for entries in ("layer_types", "attention_window"):  # one per layer, in ModernBERT and in Longformer
+        if isinstance(getattr(config, entries, None), list):
+            setattr(config, entries, getattr(config, entries)[:layers])
     try:
         config.num_hidden_layers = layers
     except NotImplementedError as error:  # Funnel: blocks of several layers
