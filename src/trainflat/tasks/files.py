@@ -6,7 +6,7 @@ from typing import Literal
 
 from trainflat.errors import InputError, UnknownName
 from trainflat.tasks.base import Head
-from trainflat.tasks.labels import Value, class_indices, read_labels
+from trainflat.tasks.labels import Value, class_indices, class_name, is_number, read_labels, to_numbers
 from trainflat.tasks.metrics import CLASSIFICATION, METRICS, REGRESSION
 from trainflat.tasks.rows import Rows, arrange
 from trainflat.tasks.tables import Table, read_table
@@ -77,7 +77,7 @@ class Files(TextTask):
         if not holdout:  # what is held out for want of a validation file is no part of an official split
             evaluation = {name: part.whole() for name, part in evaluation.items()}
             training = training.whole() if rows is None else training
-        head = Head(kind, tuple(map(str, classes)))
+        head = Head(kind, tuple(map(class_name, classes)))
         super().__init__("files", head, metrics, training, evaluation)
 
 
@@ -88,6 +88,12 @@ def _read(folder: Path | None, name: str) -> Table:
 def _infer(table: Table, label: str, values: Sequence[Value]) -> Kind:
     if isinstance(values[0], float):
         return "regression"
+    odd = [row for row, value in enumerate(values) if not is_number(value)]
+    if isinstance(values[0], str) and 0 < len(odd) < len(values) / 2:
+        problem = (
+            f"the label {values[odd[0]]!r:.60} is not a number, as most are. Correct it, or set kind to classification."
+        )
+        raise table.fault(odd[0], label, problem)
     different = len(set(values))
     if isinstance(values[0], int) and not isinstance(values[0], bool) and different > FEW:
         raise InputError(
@@ -129,9 +135,4 @@ def _targets(
 ) -> list[int] | list[float]:
     if kind == "classification":
         return class_indices(table, label, values, classes)
-    for row, value in enumerate(values):
-        if isinstance(value, str | bool):
-            raise table.fault(
-                row, label, f"{value!r:.60} is not a number, as regression needs. Set kind to classification."
-            )
-    return [float(value) for value in values]
+    return to_numbers(table, label, values)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from trainflat.errors import InputError
 from trainflat.tasks.base import Head
-from trainflat.tasks.labels import Value, read_labels
+from trainflat.tasks.labels import Value, read_labels, to_numbers
 from trainflat.tasks.rows import Rows, arrange, join
 from trainflat.tasks.sources import Source
 from trainflat.tasks.tables import Table
@@ -88,7 +88,7 @@ def _rows(spec: Spec, table: Table, partial: bool) -> Rows:
 
 
 def _classes(spec: Spec, table: Table, values: list[Value]) -> list[int]:
-    known: dict[Value, int] = {value: i for i, name in enumerate(spec.labels) for value in (i, name)}
+    known: dict[Value, int] = {value: i for i, name in enumerate(spec.labels) for value in (i, str(i), name)}
     for row, value in enumerate(values):
         if value not in known:
             names = ", ".join(f"{i} {name}" for i, name in enumerate(spec.labels))
@@ -97,11 +97,12 @@ def _classes(spec: Spec, table: Table, values: list[Value]) -> list[int]:
 
 
 def _similarities(table: Table, values: list[Value]) -> list[float]:
-    for row, value in enumerate(values):
-        if isinstance(value, str) or not 0 <= value <= 5:
-            raise table.fault(row, LABEL, f"{value!r:.60} is out of range. Similarities go from 0 to 5.")
+    numbers = to_numbers(table, LABEL, values)
+    for row, value in enumerate(numbers):
+        if not 0 <= value <= 5:
+            raise table.fault(row, LABEL, f"{value:g} is out of range. Similarities go from 0 to 5.")
     # The hub has them as float32: 3.6 is 3.599999904632568 there, and in a CSV file it is 3.6.
-    return [round(float(value), 5) for value in values]
+    return [round(value, 5) for value in numbers]
 
 
 class Cola(Glue):

@@ -38,7 +38,7 @@ def read_labels(table: Table, column: str) -> list[Value]:
         values = [value.strip() for value in values]
         if all(map(_INTEGER.fullmatch, values)):
             return [int(value) for value in values]
-        return [float(value) for value in values] if all(map(_NUMBER.fullmatch, values)) else values
+        return [float(value) for value in values] if all(map(is_number, values)) else values
     return [float(value) for value in values] if any(isinstance(value, float) for value in values) else values
 
 
@@ -63,12 +63,37 @@ def class_indices(table: Table, column: str, values: Sequence[Value], classes: S
     Raises:
         InputError: a label is not among them.
     """
-    index = {(_kind(value), value): i for i, value in enumerate(classes)}  # True == 1, but they are no one class
+    # By name, because one file may have the integer 1 where another has "1" or 1.0.
+    names = [class_name(value) for value in classes]
+    index = {name: i for i, name in enumerate(names)}
     for row, value in enumerate(values):
-        if (_kind(value), value) not in index:
-            names = [str(known) for known in classes]
-            near = get_close_matches(str(value), names, n=1, cutoff=0.5)
+        if class_name(value) not in index:
+            near = get_close_matches(class_name(value), names, n=1, cutoff=0.5)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             known = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
             raise table.fault(row, column, f"the training rows have no label {str(value)!r:.60}.{hint} Known: {known}.")
-    return [index[_kind(value), value] for value in values]
+    return [index[class_name(value)] for value in values]
+
+
+def class_name(value: Value) -> str:
+    """What a class is called; 1.0 is called 1."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def is_number(value: Value) -> bool:
+    """Whether it is a finite number or a string that reads as one; truth values are none."""
+    if isinstance(value, str):
+        return _NUMBER.fullmatch(value) is not None and math.isfinite(float(value))
+    return not isinstance(value, bool)
+
+
+def to_numbers(table: Table, column: str, values: Sequence[Value]) -> list[float]:
+    """Labels for regression.
+
+    Raises:
+        InputError: a label is not a number.
+    """
+    for row, value in enumerate(values):
+        if not is_number(value):
+            raise table.fault(row, column, f"the label {value!r:.60} is not a number. Correct it or drop the row.")
+    return [float(value) for value in values]

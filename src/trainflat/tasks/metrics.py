@@ -1,7 +1,7 @@
 """Scores as the papers report them: in percent, defined for every prediction that is a number."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -16,11 +16,17 @@ def accuracy(gold: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def f1(gold: np.ndarray, predicted: np.ndarray) -> float:
-    """F1 of class 1; with more than two classes the mean over all of them (macro)."""
+    """F1 of class 1."""
     from sklearn.metrics import f1_score
 
-    binary = max(gold.max(), predicted.max()) <= 1
-    return 100 * float(f1_score(gold, predicted, average="binary" if binary else "macro", zero_division=0))
+    return 100 * float(f1_score(gold, predicted, zero_division=0))
+
+
+def macro_f1(gold: np.ndarray, predicted: np.ndarray) -> float:
+    """Mean of the F1 of every class that occurs."""
+    from sklearn.metrics import f1_score
+
+    return 100 * float(f1_score(gold, predicted, average="macro", zero_division=0))
 
 
 def matthews(gold: np.ndarray, predicted: np.ndarray) -> float:
@@ -59,6 +65,12 @@ def _correlation(function: Callable[..., tuple[float, float]], gold: np.ndarray,
 CLASSIFICATION: dict[str, Metric] = {"accuracy": accuracy, "f1": f1, "matthews": matthews}
 REGRESSION: dict[str, Metric] = {"pearson": pearson, "spearman": spearman}
 METRICS: dict[str, Metric] = {**CLASSIFICATION, **REGRESSION}
+
+
+def evaluate(names: Iterable[str], gold: np.ndarray, predicted: np.ndarray, *, classes: int) -> dict[str, float]:
+    """The named metrics; "f1" is the macro average where there are more than two classes."""
+    chosen = METRICS | {"f1": macro_f1} if classes > 2 else METRICS
+    return {name: chosen[name](gold, predicted) for name in names}
 
 
 def check_finite(split: str, *predictions: np.ndarray) -> None:

@@ -93,7 +93,7 @@ def read_table(path: Path) -> Table:
         raise InputError(f"{path} is empty. Write a header and rows.")
     table = Table(str(path), columns, f"file:{path.name}")
     if not len(table):
-        raise InputError(f"{path} has a header but no rows. Add rows.")
+        raise InputError(f"{path} has no rows, at most a header. Add rows.")
     return table
 
 

@@ -5,7 +5,7 @@ import numpy as np
 from trainflat.record import Fingerprint
 from trainflat.tasks.base import EncodedSplit, Head, Predictions, Task, Tokenizer
 from trainflat.tasks.encoding import encode_texts, make_split
-from trainflat.tasks.metrics import METRICS, check_finite
+from trainflat.tasks.metrics import check_finite, evaluate
 from trainflat.tasks.rows import Rows, fingerprints
 
 TEXTS = ("text", "text_pair")
@@ -64,4 +64,4 @@ class TextTask(Task):
         check_finite(split.name, logits)
         gold = np.array([row["labels"] for row in split.rows])
         predicted = logits.reshape(len(gold)) if self.head.kind == "regression" else logits.argmax(axis=-1)
-        return {name: METRICS[name](gold, predicted) for name in self.metrics}
+        return evaluate(self.metrics, gold, predicted, classes=len(self.head.labels))
