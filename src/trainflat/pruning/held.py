@@ -1,0 +1,125 @@
+"""A fixed mask, held through training at next to no cost."""
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from trainflat.pruning.masks import Masks
+
+
+class HeldMasks:
+    """Masks as numbers beside the weights, multiplied in by one call for all of them.
+
+    In the dtype of the weights, because a product of different types costs twice the time; the memory is that of the
+    weights. When the model moves to another device or dtype the masks follow.
+
+    Args:
+        masks: Which weights stay.
+        model: Whose weights they are.
+
+    Raises:
+        InputError: the model has no such parameter, or one of another shape.
+
+    Example:
+        >>> model = nn.Linear(4, 4)
+        >>> masks = Masks({"weight": torch.eye(4).bool()})
+        >>> masks.apply_(model)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
+        >>> with masks.hold(model).attach(optimizer):
+        ...     model(torch.ones(2, 4)).sum().backward()
+        ...     optimizer.step()
+        >>> int((model.weight != 0).sum())
+        4
+    """
+
+    def __init__(self, masks: Masks, model: nn.Module) -> None:
+        named = masks.parameters(model)
+        self._weights: list[Tensor] = list(named.values())
+        self._factors: list[Tensor] = [masks[name].to(w.device, w.dtype) for name, w in named.items()]
+
+    @torch.no_grad()
+    def mask_gradients(self) -> None:
+        """Multiplies the gradients that are there by their masks, in place."""
+        self._follow()
+        pairs = [(w.grad, m) for w, m in zip(self._weights, self._factors, strict=True) if w.grad is not None]
+        if pairs:
+            torch._foreach_mul_([grad for grad, _ in pairs], [factor for _, factor in pairs])
+
+    @torch.no_grad()
+    def mask_weights(self) -> None:
+        """Multiplies the weights by their masks, in place."""
+        self._follow()
+        if self._weights:
+            torch._foreach_mul_(self._weights, tuple(self._factors))
+
+    def attach(self, optimizer: Optimizer) -> "Attached":
+        """Has the optimizer keep the zeros from now on: gradients are masked before its step, weights after it.
+
+        Momentum and other state of pruned weights is set to 0 first. Of an optimizer that displaces the weights
+        (:class:`trainflat.optim.SAM`) the gradients are masked before the displacement as well.
+
+        Returns:
+            A handle: ``remove()``, or the end of a ``with`` block, ends it.
+        """
+        return Attached(self, optimizer)
+
+    @torch.no_grad()
+    def clear_state(self, optimizer: Optimizer) -> None:
+        """Sets the optimizer's state of pruned weights to 0, so that no momentum moves them."""
+        self._follow()
+        for weight, factor in zip(self._weights, self._factors, strict=True):
+            for value in optimizer.state.get(weight, {}).values():
+                if isinstance(value, Tensor) and value.shape == weight.shape:
+                    value.masked_fill_(factor.to(value.device) == 0, 0)
+
+    def _follow(self) -> None:
+        for i, weight in enumerate(self._weights):
+            if self._factors[i].device != weight.device or self._factors[i].dtype != weight.dtype:
+                self._factors[i] = self._factors[i].to(weight.device, weight.dtype)
+
+
+class Attached:
+    """Held masks at work in an optimizer."""
+
+    def __init__(self, held: HeldMasks, optimizer: Optimizer) -> None:
+        held.clear_state(optimizer)
+        self._held = held
+        self._handles = []
+        register = getattr(optimizer, "register_perturb_pre_hook", None)
+        if register is not None:
+            self._handles.append(register(lambda _: held.mask_gradients()))
+            # Its step(closure) takes both gradients first: the base optimizer's step is what must see them masked.
+            optimizer = getattr(optimizer, "base", optimizer)
+        self._handles.append(optimizer.register_step_pre_hook(self._before))
+        self._handles.append(optimizer.register_step_post_hook(lambda *_: held.mask_weights()))
+
+    def remove(self) -> None:
+        """Leaves the optimizer as it was found."""
+        for handle in self._handles:
+            handle.remove()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+    def _before(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """Masks the gradients at hand, and those that a closure will make."""
+        self._held.mask_gradients()
+        if callable(kwargs.get("closure")):
+            return args, kwargs | {"closure": self._masking(kwargs["closure"])}
+        if len(args) > 1 and callable(args[1]):
+            return (args[0], self._masking(args[1]), *args[2:]), kwargs
+        return args, kwargs
+
+    def _masking(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        def masked() -> Any:
+            loss = closure()
+            self._held.mask_gradients()
+            return loss
+
+        return masked

@@ -1,0 +1,234 @@
+"""Which weights stay, as bits."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from trainflat.errors import DamagedFile, InputError, ZerosRevived
+from trainflat.files import load_tensors, save_tensors
+from trainflat.params import prunable
+from trainflat.record import MatrixZeros
+
+if TYPE_CHECKING:
+    from trainflat.pruning.held import HeldMasks
+
+_FORMAT = "trainflat-masks-1"
+Shape = tuple[int, ...]
+
+
+class Masks(Mapping[str, Tensor]):
+    """Boolean masks by the name of their parameter, ``True`` = kept.
+
+    Immutable. Stored as one bit per entry; each access unpacks a new tensor on the CPU.
+
+    Args:
+        bits: Boolean tensors by name.
+
+    Raises:
+        InputError: for tensors that are not boolean.
+
+    Example:
+        >>> masks = Masks({"weight": torch.tensor([[True, False], [False, False]])})
+        >>> masks.entries, masks.zeros, masks.sparsity
+        (4, 3, 0.75)
+        >>> layer = nn.Linear(2, 2)
+        >>> masks.apply_(layer)
+        >>> int((layer.weight != 0).sum())
+        1
+    """
+
+    def __init__(self, bits: Mapping[str, Tensor]) -> None:
+        packed = {}
+        for name, mask in bits.items():
+            if mask.dtype != torch.bool:
+                raise InputError(f"the mask of {name} has dtype {mask.dtype}. Give a boolean tensor, True = kept.")
+            packed[name] = np.packbits(mask.detach().cpu().numpy())
+        self._set(packed, {name: tuple(mask.shape) for name, mask in bits.items()})
+
+    @classmethod
+    def of_packed(cls, packed: Mapping[str, NDArray[np.uint8]], shapes: Mapping[str, Shape]) -> Self:
+        """Masks of bits as ``numpy.packbits`` orders them, 1 = kept, unused bits of the last byte 0; not copied."""
+        masks = cls.__new__(cls)
+        masks._set(packed, shapes)
+        return masks
+
+    @classmethod
+    def ones(cls, weights: nn.Module | Mapping[str, Tensor]) -> Self:
+        """Masks that keep everything: of a model's prunable weights, or of tensors by name."""
+        named = prunable(weights) if isinstance(weights, nn.Module) else weights
+        return cls({name: torch.ones(w.shape, dtype=torch.bool) for name, w in named.items()})
+
+    def _set(self, packed: Mapping[str, NDArray[np.uint8]], shapes: Mapping[str, Shape]) -> None:
+        self._packed, self._shapes = dict(packed), dict(shapes)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return torch.from_numpy(self.unpacked(name).view(np.bool_)).view(self._shapes[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._packed
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Masks) and self.sha256 == other.sha256
+
+    def __hash__(self) -> int:
+        return hash(self.sha256)
+
+    def __repr__(self) -> str:
+        return f"Masks({len(self)} tensors, {self.zeros} of {self.entries} entries zero)"
+
+    def unpacked(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
+        """Entries ``start`` to ``stop`` of a mask in index order, as 0 and 1; ``start`` is a multiple of 8."""
+        stop = prod(self._shapes[name]) if stop is None else stop
+        return np.unpackbits(self._packed[name][start // 8 : (stop + 7) // 8], count=stop - start)
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """Shape of every mask."""
+        return dict(self._shapes)
+
+    @property
+    def entries(self) -> int:
+        """How many weights the masks cover."""
+        return sum(map(prod, self._shapes.values()))
+
+    @property
+    def zeros(self) -> int:
+        """How many of them are pruned."""
+        return sum(matrix.zeros for matrix in self.statistics())
+
+    @property
+    def sparsity(self) -> float:
+        """Share of them that is pruned; 0 for masks without entries."""
+        return self.zeros / max(self.entries, 1)
+
+    def statistics(self) -> list[MatrixZeros]:
+        """Entries and zeros of every tensor, in order."""
+        kept = {name: int(np.bitwise_count(bits).sum(dtype=np.int64)) for name, bits in self._packed.items()}
+        return [
+            MatrixZeros(name=name, entries=prod(shape), zeros=prod(shape) - kept[name])
+            for name, shape in self._shapes.items()
+        ]
+
+    @property
+    def sha256(self) -> str:
+        """Hash over names, shapes and bits, as 64 hexadecimal digits; the order of the names does not matter."""
+        digest = hashlib.sha256(json.dumps(self._shapes, sort_keys=True).encode())
+        for name in sorted(self._packed):
+            digest.update(self._packed[name].tobytes())
+        return digest.hexdigest()
+
+    def issubset(self, other: "Masks") -> bool:
+        """Whether every weight that is kept here is kept in ``other``.
+
+        Raises:
+            InputError: the two are not of the same tensors.
+        """
+        check_same(self._shapes, other.shapes, "the other masks")
+        return not any(np.any(bits & ~other._packed[name]) for name, bits in self._packed.items())
+
+    @torch.no_grad()
+    def apply_(self, model: nn.Module) -> None:
+        """Sets the pruned weights to exactly 0, in place, whatever they were.
+
+        Raises:
+            InputError: the model has no such parameter, or one of another shape.
+        """
+        for name, weight in self.parameters(model).items():
+            weight.masked_fill_(~self[name].to(weight.device), 0.0)
+
+    @torch.no_grad()
+    def check(self, model: nn.Module) -> None:
+        """Every pruned weight is zero.
+
+        Raises:
+            ZerosRevived: one is not, or is NaN; names the first such matrix and how many.
+            InputError: the model has no such parameter, or one of another shape.
+        """
+        for name, weight in self.parameters(model).items():
+            # as bits, like the mask: an eighth of the memory, and no unpacking
+            nonzero = np.packbits((weight.detach() != 0).cpu().numpy())
+            revived = int(np.bitwise_count(nonzero & ~self._packed[name]).sum(dtype=np.int64))
+            if revived:
+                zeros = next(m.zeros for m in self.statistics() if m.name == name)
+                raise ZerosRevived(
+                    f"{revived} of {zeros} pruned weights of {name} are not zero. Apply the masks after each step, "
+                    "for instance with Masks.hold(model).attach(optimizer)."
+                )
+
+    def parameters(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """The model's parameters that the masks are for.
+
+        Raises:
+            InputError: the model has no such parameter, or one of another shape.
+        """
+        known = dict(model.named_parameters(remove_duplicate=False))
+        found = {name: tuple(known[name].shape) for name in self if name in known}
+        check_same(self._shapes, found, "the model")
+        return {name: known[name] for name in self}
+
+    def hold(self, model: nn.Module) -> "HeldMasks":
+        """The masks in the form that costs least while training."""
+        from trainflat.pruning.held import HeldMasks
+
+        return HeldMasks(self, model)
+
+    def save(self, path: Path) -> None:
+        """Writes a safetensors file of packed bits, atomically.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        metadata = {"format": _FORMAT, "shapes": json.dumps(self._shapes), "sha256": self.sha256}
+        save_tensors(path, {name: torch.from_numpy(bits) for name, bits in self._packed.items()}, metadata)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            DamagedFile: it is missing, not a file of masks, or not what was written.
+        """
+        tensors, metadata = load_tensors(path)
+        try:
+            shapes = {str(name): tuple(map(int, shape)) for name, shape in json.loads(metadata["shapes"]).items()}
+            masks = cls.of_packed({name: tensors[name].numpy() for name in shapes}, shapes)
+            whole = metadata["format"] == _FORMAT and metadata["sha256"] == masks.sha256 and len(tensors) == len(shapes)
+        except (KeyError, ValueError, TypeError, AttributeError):
+            whole = False
+        if not whole:
+            raise DamagedFile(f"{path} does not hold the masks that were written there. Delete it to make it again.")
+        return masks
+
+
+def check_same(wanted: Mapping[str, Shape], found: Mapping[str, Any], owner: str) -> None:
+    """Compares shapes by name.
+
+    Raises:
+        InputError: ``found`` lacks a name of ``wanted``, or has it in another shape; ``owner`` is who was asked.
+    """
+    for name, shape in wanted.items():
+        if name not in found:
+            raise InputError(f"{owner} lack{_s(owner)} {name}. Use masks of the same architecture.")
+        if tuple(found[name]) != tuple(shape):
+            raise InputError(
+                f"{name} is masked with shape {list(shape)}, but in {owner} it has {list(found[name])}. "
+                "Use masks of the same architecture."
+            )
+
+
+def _s(owner: str) -> str:
+    return "" if owner.endswith("s") else "s"
