@@ -20,7 +20,7 @@ from trainflat.record import (
 SPARSITIES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
 _KINDS = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense")
 _KINDS += ("intermediate.dense", "output.dense")
-_METRICS = {"stsb": "pearson", "cola": "matthews_correlation", "squad": "f1"}
+_METRICS = {"stsb": "pearson", "cola": "matthews", "squad": "f1"}
 
 
 def make_records() -> list[Record]:
@@ -166,7 +166,11 @@ def make_training(optimizer: str, seed: int, sparsity: float) -> Training:
     curve = []
     for step in range(20, 541, 20):
         loss = 0.25 + 1.8 * math.exp(-step / 130) + 0.05 * math.sin(step / 17 + 2 * seed) + 0.2 * sparsity
-        own = {"perturbation": 0.05, "loss_gap": 0.06 + 0.05 * math.exp(-step / 200)} if optimizer == "sam" else {}
+        own = (
+            {"perturbation": 0.05, "loss_gap": 0.06 + 0.05 * math.exp(-step / 200 - seed / 5)}
+            if optimizer == "sam"
+            else {}
+        )
         curve.append(
             {"step": float(step), "epoch": step / 180, "loss": loss, "learning_rate": 2e-5, "grad_norm": 1.0, **own}
         )

@@ -14,7 +14,8 @@ from trainflat.report.panels import Panel, rewind
 
 _MODELS = {"bert-base-uncased", "google-bert/bert-base-uncased"}
 _LAYERS = 12  # a model cut to fewer layers is another model
-_METRICS = {"matthews": "matthews_correlation", "mcc": "matthews_correlation", "pearsonr": "pearson", "acc": "accuracy"}
+_METRICS = {"matthews": "matthews_correlation"}
+_DEV = {"validation", "validation_matched"}  # a labelled "test" file is not GLUE's, whose labels are secret
 _LABELS = {"reference": "Chen et al. 2020", "adam": "Na et al. 2022, Adam", "sam": "Na et al. 2022, SAM"}
 
 
@@ -44,12 +45,11 @@ def published(panel: Panel) -> list[Figure]:
 
     Empty where anything differs: another model or number of layers, partial data, a held-out part of the training set.
     """
-    metric, split = _metric(panel), _split(panel.split)
-    if not _same_model(panel) or split is None:
+    if not _same_model(panel) or panel.split not in _DEV:
         return []
     found: dict[tuple[str, str], Figure] = {}
     for row in _rows():
-        fits = row["task"] == panel.task and row["metric"] == metric and row["split"] == split
+        fits = row["task"] == panel.task and row["metric"] == _metric(panel) and row["split"] == "dev"
         if fits and row["optimizer"] in _LABELS and row["setting"] in _settings(panel.records[0]):
             found.setdefault((row["optimizer"], row["setting"]), _figure(row))  # table 5 comes first, and has all
     return list(found.values())
@@ -73,15 +73,7 @@ def _settings(record: Record) -> set[str]:
 
 
 def _metric(panel: Panel) -> str:
-    metric = _METRICS.get(panel.metric, panel.metric)
-    matched = panel.task == "mnli" and metric == "accuracy" and panel.split.endswith("_matched")
-    return "accuracy_matched" if matched else metric
-
-
-def _split(split: str) -> str | None:
-    return {"validation": "dev", "validation_matched": "dev", "dev": "dev", "test": "test", "test_matched": "test"}.get(
-        split
-    )
+    return "accuracy_matched" if panel.split == "validation_matched" else _METRICS.get(panel.metric, panel.metric)
 
 
 def _figure(row: dict[str, str]) -> Figure:

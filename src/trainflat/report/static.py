@@ -143,12 +143,16 @@ def _look(line: Line, palette: Palette) -> dict[str, Any]:
     return {"color": LIGHT[palette.slot(line.optimizer)], "linestyle": _DASHES[line.variant % len(_DASHES)]}
 
 
-def _figure(panel: Panel, columns: int, width: float, height: float, about: str = "") -> tuple[Figure, list[Any]]:
-    """Axes in a row, under the panel's title."""
-    figure = Figure(figsize=(max(4.5, width * columns), height + 0.7), layout="constrained")
+def _figure(panel: Panel, count: int, width: float, height: float, about: str = "") -> tuple[Figure, list[Any]]:
+    """Axes in rows of three, under the panel's title."""
+    columns, rows = min(count, 3), -(-count // 3)
+    figure = Figure(figsize=(max(4.5, width * columns), height * rows + 0.7), layout="constrained")
     second = "; ".join(part for part in (about, PARTIAL if panel.partial else "") if part)
     figure.suptitle("\n".join(filter(None, (panel.title, second))), fontsize=10)
-    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
+    places = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for unused in places[count:]:
+        unused.remove()
+    return figure, places[:count]
 
 
 def _names(panels: Sequence[Panel]) -> list[str]:

@@ -1,8 +1,8 @@
 """The figures of the page, as data for plotly.
 
 Colours are written as names of the page's own (``@series-0``, ``@ink/0.15`` with an opacity): its script puts in
-those of the light or the dark theme, and again when the reader's system changes. Labels come from records and are escaped,
-since plotly reads a subset of HTML.
+those of the light or the dark theme, and again when the reader's system changes. Labels come from records and are
+escaped, since plotly reads a subset of HTML.
 """
 
 import html
@@ -24,7 +24,11 @@ def score_plot(panel: Panel, palette: Palette) -> Plot:
     bands = [trace for figure in published(panel) for trace in _published(figure, palette, width)]
     lines = [trace for line in panel.lines for trace in _line(line, palette)]
     layout: dict[str, Any] = {
-        "xaxis": {"title": {"text": "Sparsity of the encoder (%)"}, "range": [-0.08 * width, 1.05 * width]},
+        "xaxis": {
+            "title": {"text": "Sparsity of the encoder (%)"},
+            "range": [-0.08 * width, 1.05 * width],
+            "dtick": 20 if width > 40 else 5,
+        },
         "yaxis": {"title": {"text": _text(metric_name(panel.metric))}},
     }
     reference = reference_sparsity(panel)
@@ -159,9 +163,10 @@ def _heat(grid: Grid, low: float, high: float) -> dict[str, Any]:
         "textfont": {"size": 10},
         "hovertemplate": "layer %{x}, %{y}: %{z:.2f} % zero<extra></extra>",
     }
+    names = {"tickvals": cells["y"], "ticktext": [_text(_short(kind)) for kind in grid.kinds]}
     layout = {
         "xaxis": {"title": {"text": "Layer"}, "type": "category", "showgrid": False, "tickangle": 0},
-        "yaxis": {"autorange": "reversed", "type": "category", "showgrid": False, "automargin": True},
+        "yaxis": {"autorange": "reversed", "type": "category", "showgrid": False, **names},
         "margin": {"t": 8, "r": 8},
     }
     return {"data": [cells], "layout": layout}
@@ -188,6 +193,10 @@ def _curve(line: Line, curve: Curve, palette: Palette, showlegend: bool) -> Plot
 
 
 _CURVE_LAYOUT = {"xaxis": {"title": {"text": "Step"}}, "yaxis": {"rangemode": "tozero"}}
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 24 else "…" + name[-23:]
 
 
 def _has_matrices(point: Point | None) -> bool:

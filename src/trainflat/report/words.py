@@ -18,9 +18,7 @@ _METRICS = {
     "accuracy": "Accuracy (%)",
     "f1": "F1 (%)",
     "exact_match": "Exact match (%)",
-    "em": "Exact match (%)",
     "matthews": "Matthews correlation (× 100)",
-    "matthews_correlation": "Matthews correlation (× 100)",
     "pearson": "Pearson correlation (× 100)",
     "spearman": "Spearman correlation (× 100)",
 }

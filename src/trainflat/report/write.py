@@ -33,6 +33,8 @@ def write_report(records: Sequence[Record], out: Path, formats: Sequence[str] = 
     for name in formats:
         if name not in writers:
             raise UnknownName("report format", name, writers)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"a report needs a folder, but {out} is a file. Choose another --out.")
     if not records:
         raise InputError("a report needs at least one record, got none. Name the folder of a finished run.")
     for name in formats:

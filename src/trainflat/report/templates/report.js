@@ -48,16 +48,22 @@
       Plotly.react(id + "-" + k, data, layout(frame.layout), config);
     });
   }
-  const drawAll = () => Object.keys(groups).forEach(draw);
+  // Figures are drawn when they come near, since dozens of them at once would hold up the page.
+  const drawn = new Set();
+  const first = (id) => drawn.has(id) || (drawn.add(id), draw(id));
+  const redraw = () => drawn.forEach(draw);
+  const near = new IntersectionObserver((seen) => seen.forEach((one) => one.isIntersecting && first(one.target.id)), { rootMargin: "1000px" });
 
   document.querySelectorAll("select[data-group]").forEach((select) => {
     groups[select.dataset.group].active = Number(select.value); // browsers keep a choice over a reload
     select.addEventListener("change", () => {
       groups[select.dataset.group].active = Number(select.value);
+      drawn.add(select.dataset.group);
       draw(select.dataset.group);
     });
   });
-  dark.addEventListener("change", drawAll);
-  narrow.addEventListener("change", drawAll);
-  drawAll();
+  dark.addEventListener("change", redraw);
+  narrow.addEventListener("change", redraw);
+  addEventListener("beforeprint", () => Object.keys(groups).forEach(first));
+  Object.keys(groups).forEach((id) => near.observe(document.getElementById(id)));
 })();
