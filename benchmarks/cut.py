@@ -17,10 +17,13 @@ from benchmarks.harness import Candidate, alternate
 from benchmarks.memory import extra_peak
 from benchmarks.result import Result, options
 from trainflat.pruning import MagnitudePruner
+from trainflat.pruning.cut import Cut, find_cut
+from trainflat.pruning.keys import Keys
 
 LAYERS, HIDDEN, INNER = 12, 768, 3072
 SPARSITY = 0.9
-OURS, OURS_WRITTEN, PEER = "MagnitudePruner.select()", "MagnitudePruner.prune()", "torch global_unstructured"
+THRESHOLD, OURS, OURS_WRITTEN = "the threshold alone", "MagnitudePruner.select()", "MagnitudePruner.prune()"
+PEER = "torch global_unstructured"
 
 
 def encoder(weights: list[torch.Tensor] | None = None) -> nn.Sequential:
@@ -45,6 +48,12 @@ def peer(model: nn.Sequential) -> None:
     """torch's own global cut; it also replaces the weights by ``weight_orig * weight_mask``."""
     pairs = [(module, "weight") for module in model]
     prune.global_unstructured(pairs, pruning_method=prune.L1Unstructured, amount=SPARSITY)
+
+
+def threshold(pruner: MagnitudePruner) -> Cut:
+    """What the cut finds before any mask is written."""
+    keys = Keys(pruner.scores())
+    return find_cut(keys, round(SPARSITY * keys.count))
 
 
 def ours_on_whole_weights(weights: list[torch.Tensor]) -> Candidate:
@@ -112,14 +121,17 @@ def main() -> None:
     print("checking that both cuts agree (about half a minute)", flush=True)
     check_agreement(weights)
     group = "90 % of 84.9M weights"
+    pruner = MagnitudePruner(encoder(weights), sparsity=SPARSITY)
     candidates = {
-        OURS: Candidate(MagnitudePruner(encoder(weights), sparsity=SPARSITY).select),
+        THRESHOLD: Candidate(lambda: threshold(pruner)),
+        OURS: Candidate(pruner.select),
         OURS_WRITTEN: ours_on_whole_weights(weights),
         PEER: peer_on_new_modules(weights),
     }
     result.add(group, alternate(candidates, settings.repeats))
     result.ratio(group, PEER, OURS, at_least=100)
     result.ratio(group, PEER, OURS_WRITTEN)
+    result.ratio(group, PEER, THRESHOLD)
     print("measuring memory", flush=True)
     result.figure("extra memory of select()", extra_peak("benchmarks.cut:ours_in_memory") / 2**20, "MiB", at_most=64)
     result.figure("extra memory of global_unstructured", extra_peak("benchmarks.cut:peer_in_memory") / 2**20, "MiB")

@@ -16,7 +16,7 @@ from pathlib import Path
 REPEATS = 7
 QUIET = 0.15  # cores that other processes may use during a sample
 RETAKES = 3  # tries beyond the first for one noisy sample
-PATIENCE = 180.0  # seconds that all retakes of one comparison may take together
+PATIENCE = 120.0  # seconds that all retakes of one comparison may take together
 # /proc/stat counts in ticks of 10 ms per core; over half a second its rounding stays below 0.1 cores.
 SHORTEST_SAMPLE = 0.5
 

@@ -82,7 +82,7 @@ def test_a_sample_that_stays_noisy_is_the_quietest_try_and_says_so():
 
 def test_retaking_ends_when_patience_does():
     clock = FakeClock(*[0.9] * 50)
-    taken = alternate({"a": clock.work("a", 100.0)}, 5, clock, silent)  # 180 s of patience: two retakes
+    taken = alternate({"a": clock.work("a", 100.0)}, 5, clock, silent)  # 120 s of patience: two retakes
     assert [sample.tries for sample in taken["a"]] == [3, 1, 1, 1, 1]
 
 
