@@ -125,6 +125,8 @@ def test_step_needs_a_second_gradient_each_time():
     with pytest.raises(RuntimeError, match=text):
         optimizer.step()
     passes()
+    with optimizer.perturbed():
+        passes()  # not stepped with, as when a scaler skips the step
     with pytest.raises(ZeroDivisionError), optimizer.perturbed():
         raise ZeroDivisionError
     with pytest.raises(RuntimeError, match=text):
@@ -334,6 +336,13 @@ def test_frozen_and_unused_parameters_stay():
     assert bits(model)[0] == before
     assert unused.tolist() == [1.0, 1.0]
     assert optimizer.last_norm.item() == pytest.approx(0.5)
+
+
+def test_an_empty_parameter_has_no_largest_entry():
+    w, empty = nn.Parameter(torch.ones(2)), nn.Parameter(torch.empty(0))
+    w.grad, empty.grad = torch.ones(2), torch.empty(0)
+    with SAM([w, empty], rho=0.5, p=float("inf")).perturbed():
+        assert w.tolist() == [1.5, 1.5]
 
 
 def test_nothing_to_displace_is_no_error():
