@@ -28,7 +28,8 @@ class Pruner(ABC):
         seed: Of methods that draw.
 
     Raises:
-        InputError: for a sparsity outside [0, 1), an unknown scope, a model without prunable weights.
+        InputError: for a sparsity outside [0, 1), an unknown scope, a model without prunable weights, and masks of
+            other weights.
     """
 
     def __init__(
@@ -44,6 +45,8 @@ class Pruner(ABC):
         self.weights: dict[str, nn.Parameter] = prunable(model)
         if not self.weights:
             raise InputError(f"{type(model).__name__} has no prunable weights: no linear layer outside its embeddings.")
+        if masks is not None:
+            check_same(_shapes(self.weights), masks.shapes, "the masks already held")
 
     @abstractmethod
     def scores(self) -> Mapping[str, Tensor]:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 
@@ -100,19 +101,28 @@ def _by_digits(keys: Keys, drop: int) -> Cut:
     """The threshold's digits to the base 2^16, from the highest, each by one pass that counts the entries."""
     prefix, rank, equal = 0, drop, keys.count
     for shift in range(8 * keys.unsigned.itemsize - 16, -1, -16):
-
-        def digits(_: Piece, k: Array, shift: int = shift, prefix: int = prefix) -> Array:
-            if shift + 16 < 8 * k.itemsize:
-                k = k[k >> (shift + 16) == prefix]
-            return np.bincount((k >> shift & 0xFFFF).astype(np.int64), minlength=1 << 16)
-
-        histogram = sum(over_pieces(keys, digits), start=np.zeros(1 << 16, np.int64))
+        histogram = _histogram(keys, shift, prefix)
         ends = np.cumsum(histogram)
         digit = int(np.searchsorted(ends, rank))
         equal = int(histogram[digit])
         rank -= int(ends[digit]) - equal
         prefix = prefix << 16 | digit
     return Cut(prefix, rank, equal)
+
+
+def _histogram(keys: Keys, shift: int, prefix: int) -> Array:
+    """How often each value of the 16 bits above ``shift`` occurs among the keys whose higher bits are ``prefix``."""
+    histogram, lock = np.zeros(1 << 16, np.int64), Lock()
+
+    def add(_: Piece, k: Array) -> None:
+        if shift + 16 < 8 * k.itemsize:
+            k = k[k >> (shift + 16) == prefix]
+        counts = np.bincount((k >> shift & 0xFFFF).astype(np.int64), minlength=1 << 16)
+        with lock:
+            np.add(histogram, counts, out=histogram)
+
+    over_pieces(keys, add)
+    return histogram
 
 
 def _pack(k: Array, threshold: int, ties: int | None) -> Array:

@@ -25,7 +25,7 @@ class LayerShuffledPruner(Pruner):
         return {name: self._shuffled(name, w.detach().abs().cpu(), generator) for name, w in self.weights.items()}
 
     def _shuffled(self, name: str, magnitudes: Tensor, generator: torch.Generator) -> Tensor:
-        if self.masks is None or name not in self.masks:
+        if self.masks is None:
             order = torch.randperm(magnitudes.numel(), generator=generator)
             return magnitudes.flatten()[order].view(magnitudes.shape)
         kept = self.masks[name]  # only what is still there changes places

@@ -222,13 +222,9 @@ def check_same(wanted: Mapping[str, Shape], found: Mapping[str, Any], owner: str
     """
     for name, shape in wanted.items():
         if name not in found:
-            raise InputError(f"{owner} lack{_s(owner)} {name}. Use masks of the same architecture.")
+            raise InputError(f"there is no {name} in {owner}. Use masks of the same architecture.")
         if tuple(found[name]) != tuple(shape):
             raise InputError(
                 f"{name} is masked with shape {list(shape)}, but in {owner} it has {list(found[name])}. "
                 "Use masks of the same architecture."
             )
-
-
-def _s(owner: str) -> str:
-    return "" if owner.endswith("s") else "s"
