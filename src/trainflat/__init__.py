@@ -1,1 +1,24 @@
-"""Train flat, then compress."""
+"""Train transformer encoders into flat minima, then compress them, and see what that did.
+
+``trainflat.run("recipe.yaml")`` does the whole job; every part also works alone in a plain PyTorch loop:
+``trainflat.optim.SAM``, ``trainflat.pruning.MagnitudePruner``, ``trainflat.pruning.Masks``, ``trainflat.training.FlatTrainer``.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainflat.pipeline import plan, run
+    from trainflat.recipe import Recipe, load_recipe
+    from trainflat.record import Record
+
+__all__ = ["Recipe", "Record", "load_recipe", "plan", "run"]
+
+_HOMES = {"run": "pipeline", "plan": "pipeline", "Recipe": "recipe", "load_recipe": "recipe", "Record": "record"}
+
+
+def __getattr__(name: str) -> Any:  # the pipeline imports torch and transformers, which takes seconds
+    if name not in _HOMES:
+        raise AttributeError(f"module 'trainflat' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"trainflat.{_HOMES[name]}"), name)

@@ -71,7 +71,9 @@ def _sections(panels: Sequence[Panel]) -> list[tuple[str, list[Group]]]:
 
 
 def _scores(k: int, panel: Panel, palette: Palette) -> Group:
-    caption = f"{panel.scored_on}. Lines are means over seeds, shaded bands one standard deviation to either side."
+    caption = f"{panel.scored_on}. Lines are means over seeds"
+    several = any(len({record.seed for record in line.records}) > 1 for line in panel.lines)
+    caption += ", shaded bands one standard deviation to either side." if several else "; here every line is one seed."
     if published(panel):
         caption += (
             " Short bars are published means ± standard deviations, of the same model, task, metric and protocol."

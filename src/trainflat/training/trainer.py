@@ -87,6 +87,9 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         self._perturbation: list[tuple[Tensor, Tensor]] = []  # (norm of the displacement, loss gap) since the last log
         self._not_finite = 0
         self._sampler: LengthGroupedSampler | None = None
+        self._scored_split: Any = None
+        if score is not None:
+            self.compute_metrics = lambda given: score(self._scored_split, given.predictions)
         self.add_callback(_FlatCallback(self))
 
     # What is trained, in which order
@@ -238,9 +241,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         """Checks that zeros are zero, then evaluates; ``score`` sees the split it scores."""
         if self.masks is not None:
             self.masks.check(self.model)
-        score = self.score
-        if score is not None:
-            self.compute_metrics = lambda given: score(dataloader.dataset, given.predictions)
+        self._scored_split = dataloader.dataset
         return super().evaluation_loop(dataloader, *args, **kwargs)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:

@@ -1,0 +1,181 @@
+"""The command line. Everything heavy is imported inside the commands, so that ``--help`` answers at once."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trainflat.errors import InputError, TrainflatError
+
+if TYPE_CHECKING:
+    from trainflat.pipeline import Plan
+    from trainflat.terminal import TerminalProgress
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Train transformer encoders into flat minima, then compress them, and see what that did.",
+    epilog="Example: trainflat run demo-sam --set training.epochs=1",
+)
+
+Recipes = Annotated[list[str], typer.Argument(metavar="RECIPE...", help="YAML files or names that `trainflat list` shows.")]
+OneRecipe = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file or a name that `trainflat list` shows.")]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="Folder with the task's files; else $TRAINFLAT_DATA, else the Hugging Face hub."),
+]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Runs make their folders in here.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Overrides anything in the recipe; may be repeated.")]
+
+
+@app.command(epilog="Example: trainflat run small/stsb-imp --data ../data --set training.optimizer.rho=0.01 --seeds 1,2,3")
+def run(
+    recipes: Recipes,
+    data: Data = None,
+    out: Out = Path("runs"),
+    set_: Sets = None,
+    seeds: Annotated[str | None, typer.Option(metavar="1,2,3", help="Runs each recipe once per seed.")] = None,
+) -> None:
+    """Trains, prunes and measures; continues where an earlier call was stopped."""
+    from trainflat.pipeline import run as run_pipeline
+    from trainflat.recipe import load_recipe
+    from trainflat.report import summary_table
+
+    each = [None] if seeds is None else [_seed(text) for text in seeds.split(",")]
+    loaded = [load_recipe(r, [*(set_ or []), *([] if s is None else [f"seed={s}"])]) for r in recipes for s in each]
+    records = []
+    with _progress() as progress:
+        for number, recipe in enumerate(loaded, 1):
+            progress.say(f"[{number}/{len(loaded)}] {recipe.folder_name}, seed {recipe.seed}")
+            records.append(run_pipeline(recipe, data=data, out=out, progress=progress))
+    if os.environ.get("RANK", "0") == "0":
+        _print_table(summary_table(records))
+        for recipe in loaded:
+            _say(f"{out / recipe.folder_name / 'record.json'}")
+
+
+@app.command(epilog="Example: trainflat check paper/cola-imp --data ../data")
+def check(recipe: OneRecipe, data: Data = None, out: Out = Path("runs"), set_: Sets = None) -> None:
+    """Validates a recipe and its data and prints the plan, without training."""
+    from trainflat.pipeline import plan
+
+    _print_plan(plan(recipe, data=data, out=out, overrides=set_ or []))
+
+
+@app.command(name="list", epilog="Example: trainflat list")
+def list_() -> None:
+    """Shows tasks, models, optimizers, pruners, protocols and recipes by the names that recipes use."""
+    from trainflat.models import MODELS
+    from trainflat.optim import OPTIMIZERS
+    from trainflat.protocols import PROTOCOLS
+    from trainflat.pruning import PRUNERS
+    from trainflat.recipe import packaged_recipes
+    from trainflat.tasks import TASKS
+
+    for title, registry in {"tasks": TASKS, "optimizers": OPTIMIZERS, "pruners": PRUNERS, "protocols": PROTOCOLS}.items():
+        _say(f"[bold]{title}[/bold]")
+        for name in registry:
+            _say(f"  {name:<16} {registry.summary(name)}")
+    _say("[bold]models[/bold]")
+    for name in MODELS:
+        _say(f"  {name}")
+    _say("  any encoder that transformers' Auto classes load, by hub name or folder")
+    _say("[bold]recipes[/bold]")
+    for name, path in packaged_recipes().items():
+        _say(f"  {name:<22} {_headline(path)}")
+
+
+@app.command(epilog="Example: trainflat report runs --out report")
+def report(
+    results: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Records, run folders, or folders of runs.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The page, figures and tables go in here.")] = Path("report"),
+) -> None:
+    """Turns records into one page, figures (PNG, SVG) and tables (CSV, Markdown)."""
+    from rich.markup import escape
+
+    from trainflat.report import find_records, write_report
+
+    found = find_records(results)
+    for folder in found.unfinished:
+        _say(f"[yellow]note:[/yellow] {escape(str(folder))} is not finished and is left out; run its recipe again.")
+    _say(escape(str(write_report(found.records, out))))
+
+
+def main() -> None:
+    """Runs the command line: exit code 0 done, 2 bad input in one line, 1 a fault."""
+    try:
+        app()
+    except TrainflatError as error:
+        print(f"trainflat: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # `trainflat list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _seed(text: str) -> int:
+    if not text.strip().isdigit():
+        raise InputError(f"--seeds takes whole numbers such as 1,2,3, got {text!r}.")
+    return int(text)
+
+
+def _say(text: str) -> None:
+    from rich.console import Console
+
+    Console(soft_wrap=True, highlight=False).print(text)
+
+
+def _headline(path: Path) -> str:
+    return path.read_text(encoding="utf8").split("\n", maxsplit=1)[0].lstrip("# ")
+
+
+@contextmanager
+def _progress() -> Iterator["TerminalProgress"]:
+    from trainflat.terminal import TerminalProgress
+
+    with TerminalProgress() as progress:
+        yield progress
+
+
+def _print_table(rows: list[dict[str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*rows[0]) if rows else Table()
+    for row in rows:
+        table.add_row(*row.values())
+    Console().print(table)
+
+
+def _print_plan(plan: "Plan") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    recipe, training = plan.recipe, plan.recipe.training
+    facts = {
+        "recipe": f"{recipe.name}, hash {recipe.hash[:10]}, seed {recipe.seed}",
+        "task": f"{recipe.task['name']}: {plan.train_rows} training rows; " + ", ".join(f"{n} {r}" for n, r in plan.evaluation_rows.items()),
+        "partial splits": ", ".join(plan.partial) + ": not comparable with published figures" if plan.partial else "none",
+        "model": recipe.model.name + (f", first {recipe.model.layers} layers" if recipe.model.layers else ""),
+        "optimizer": ", ".join(f"{key} {value}" for key, value in training.optimizer.items()),
+        "protocol": ", ".join(f"{key} {value}" for key, value in recipe.protocol.items()),
+        "trainings": f"{plan.trainings} of {plan.steps_per_training} steps ({training.epochs:g} epochs of batch {training.batch_size})",
+        "steps": f"{plan.steps} in all, {plan.passes_per_step} forward and backward passes each: {plan.steps * plan.passes_per_step} passes",
+        "folder": str(plan.folder),
+    }
+    table = Table(show_header=False)
+    for key, value in facts.items():
+        table.add_row(key, value)
+    Console().print(table)
+    for stage in plan.stages:
+        _say(f"  {stage.name:<16} {'trained' if stage.trained else 'evaluated only'}")
+    _say("files:")
+    for name in plan.files:
+        _say(f"  {name}")
+    if plan.note:
+        _say(plan.note)
