@@ -106,6 +106,8 @@ def test_a_line_is_named_by_its_optimizer_while_that_is_enough():
 def test_lines_that_would_collide_tell_their_radius():
     records = [make_record(optimizer=SAM | {"rho": rho}, seed=seed) for rho in (0.05, 0.01, 0.005) for seed in (0, 1)]
     assert labels(records) == ["sam (rho 0.005)", "sam (rho 0.01)", "sam (rho 0.05)"]
+    both = [make_record(optimizer=SAM | {"rho": rho, "lr": rho / 1000}) for rho in (0.05, 0.01)]
+    assert labels(both) == ["sam (rho 0.01)", "sam (rho 0.05)"]  # the radius tells more than what goes with it
 
 
 def test_other_settings_tell_lines_apart_where_the_optimizer_does_not():
