@@ -1,7 +1,7 @@
 """Which rows are trained on, and that their fingerprint tells."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainflat.errors import InputError
@@ -14,6 +14,7 @@ def rows_of(values):
     return Rows({"text": [f"row {i}" for i in range(len(values))], "label": list(values)}, "file:x.csv")
 
 
+@settings(deadline=None)
 @given(labels, st.floats(0.2, 0.8), st.integers(0, 2**63))
 def test_what_is_held_out_and_what_stays_are_all_rows_once_and_in_order(values, share, seed):
     rows = rows_of(values)
@@ -27,6 +28,7 @@ def test_what_is_held_out_and_what_stays_are_all_rows_once_and_in_order(values, 
         assert part.partial
 
 
+@settings(deadline=None)
 @given(labels, st.integers(0, 2**63), st.data())
 def test_drawn_rows_are_rows(values, seed, data):
     rows = rows_of(values)
@@ -41,6 +43,7 @@ def test_a_seed_always_draws_the_same():
     assert hold_out(rows_of(range(12)), 0.25, 7)[1].columns["label"] == [5, 9, 11]
 
 
+@settings(deadline=None)
 @given(labels, st.data())
 def test_the_fingerprint_changes_with_any_cell_and_with_the_order(values, data):
     rows = rows_of(values)

@@ -1,10 +1,11 @@
 """SQuAD v1.1: the official scores, windows that lose nothing, spans as a slow search finds them."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainflat.errors import InputError
@@ -26,6 +27,7 @@ CASES = [
     ("", "Paris", 0, 0),
     ("another theory", "theory", 0, 2 / 3),  # "an" and "the" only as whole words
     ("  Two\n words ", "two words", 1, 1),
+    ("x–the–y", "x– –y", 1, 1),  # an article leaves a gap; a dash is none of the script's marks
 ]
 
 
@@ -41,6 +43,7 @@ def test_the_best_gold_answer_counts_and_questions_are_averaged():
     assert best_over(token_f1, predictions, golds) == pytest.approx(100 * (1 + 2 / 3) / 2)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_f1_is_symmetric_and_normalizing_twice_changes_nothing_in_words(one, two):
     assert token_f1(one, two) == pytest.approx(token_f1(two, one))
@@ -51,6 +54,7 @@ def test_f1_is_symmetric_and_normalizing_twice_changes_nothing_in_words(one, two
 logits = st.lists(st.integers(-6, 6), min_size=6, max_size=6)
 
 
+@settings(deadline=None)
 @given(logits, logits, st.lists(st.booleans(), min_size=6, max_size=6), st.integers(1, 6), st.integers(1, 4))
 def test_the_best_span_is_that_of_a_slow_search(start, end, inside, n_best, longest):
     start, end = np.array(start, float), np.array(end, float)
@@ -89,14 +93,15 @@ def test_windows_overlap_by_the_stride_and_cover_the_paragraph(make, minilm_toke
     split = make(question(), doc_stride=stride).encode(minilm_tokenizer, 40)[1]["validation"]
     parts = sorted((offsets[offsets[:, 0] >= 0] for offsets in split.extras["offsets"]), key=lambda part: part[0, 0])
     assert len(parts) > 3
-    for one, two in zip(parts, parts[1:], strict=False):
+    for one, two in pairwise(parts):
         assert len({tuple(o) for o in one.tolist()} & {tuple(o) for o in two.tolist()}) == stride
     whole = minilm_tokenizer(CONTEXT, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     assert {tuple(o) for part in parts for o in part.tolist()} == set(whole)
 
 
-def test_positions_are_those_of_the_answer_or_of_the_first_token(make, minilm_tokenizer):
-    train = make(question(), doc_stride=10).encode(minilm_tokenizer, 40)[0]
+@pytest.mark.parametrize("max_length", range(26, 42))  # so that the answer is cut by the edge of a window in some
+def test_positions_are_those_of_the_answer_or_of_the_first_token(make, minilm_tokenizer, max_length):
+    train = make(question(), doc_stride=4).encode(minilm_tokenizer, max_length)[0]
     found = 0
     for row in train.rows:
         span = row["input_ids"][row["start_positions"] : row["end_positions"] + 1]

@@ -63,6 +63,20 @@ def test_a_python_without_sources_is_refused(tmp_path):
         stdlib_docs.read_splits(tmp_path)
 
 
+def test_sentences_of_two_parts_are_dropped_and_no_part_outweighs_the_others(tmp_path):
+    for k, modules in enumerate(stdlib_docs.PARTS.values()):
+        own = [f"Do the thing number {i} of part {k} now." for i in range(600 if k == 0 else 10)]
+        docstrings = [*own, own[0], "This one is said by all."]
+        (tmp_path / f"{modules[0]}.py").write_text(
+            "".join(f"def f():\n    {d!r}\n" for d in docstrings), encoding="utf8"
+        )
+    splits = stdlib_docs.read_splits(tmp_path)
+    texts = [text for rows in splits.values() for text in rows.columns["text"]]
+    counts = Counter(label for rows in splits.values() for label in rows.columns["label"])
+    assert "This one is said by all." not in texts
+    assert counts == {0: stdlib_docs.MOST} | dict.fromkeys(range(1, len(stdlib_docs.PARTS)), 10)
+
+
 def test_files_that_no_python_reads_are_passed_over(tmp_path):
     (tmp_path / "broken.py").write_bytes(b"def (\xff")
     assert list(stdlib_docs._sentences(tmp_path / "broken.py")) == []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainflat.errors import InputError
@@ -36,6 +36,7 @@ def write_csv(path: Path, rows, **options):
     path.write_bytes(buffer.getvalue().encode())
 
 
+@settings(deadline=None)
 @given(tables, st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]), st.sampled_from(["\n", "\r\n"]))
 def test_csv_round_trip(folder, rows, quoting, ends):
     if (
@@ -47,6 +48,7 @@ def test_csv_round_trip(folder, rows, quoting, ends):
     assert read_table(path).columns == columns_of(rows)
 
 
+@settings(deadline=None)
 @given(tables)
 def test_tsv_round_trip_with_quotes(folder, rows):
     path = folder / "x.tsv"
@@ -54,6 +56,7 @@ def test_tsv_round_trip_with_quotes(folder, rows):
     assert read_table(path).columns == columns_of(rows)
 
 
+@settings(deadline=None)
 @given(tables)
 def test_tsv_round_trip_without_quotes(folder, rows):
     # As GLUE's own files: marks are part of the text; tabs and line ends cannot occur, nor can a line without anything.
@@ -66,6 +69,7 @@ def test_tsv_round_trip_without_quotes(folder, rows):
     assert read_table(path).columns == columns_of(clean)
 
 
+@settings(deadline=None)
 @given(tables)
 def test_json_and_parquet_round_trip(folder, rows):
     columns = columns_of(rows)
