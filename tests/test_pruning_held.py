@@ -84,6 +84,23 @@ def test_the_two_calls_in_a_plain_loop():
     assert equal(model, attached)
 
 
+def test_zeros_stay_where_an_optimizer_mixes_entries():
+    model = network()
+    masks = MagnitudePruner(model, sparsity=0.6).prune()
+    other = copy.deepcopy(model)
+    optimizer, by_hand = (torch.optim.Muon([m[0].weight, m[3].weight], lr=0.1) for m in (model, other))
+    masks.hold(model).attach(optimizer)
+    for x in batches():
+        backward(model, x)
+        optimizer.step()
+        masks.check(model)
+        backward(other, x)
+        masked_by_hand(other, masks)
+        by_hand.step()
+        masks.apply_(other)
+    assert equal(model, other)
+
+
 @pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
 def test_momentum_of_the_past_does_not_count(make):
     model = network()

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -25,6 +25,7 @@ bits = st.dictionaries(st.text("ab.", min_size=1, max_size=3), shapes, max_size=
 )
 
 
+@settings(max_examples=60, deadline=None)
 @given(bits)
 def test_what_goes_in_comes_out(tensors):
     masks = Masks(tensors)
@@ -39,6 +40,7 @@ def test_what_goes_in_comes_out(tensors):
     assert pickle.loads(pickle.dumps(masks)) == copy.deepcopy(masks) == masks
 
 
+@settings(max_examples=60, deadline=None)
 @given(bits)
 def test_files_bring_masks_back(tmp_path_factory, tensors):
     path = tmp_path_factory.getbasetemp() / "masks.safetensors"

@@ -1,8 +1,9 @@
 """The exact cut: which entries have the lowest scores, found without sorting them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,7 +22,7 @@ class Cut:
 
     threshold: int
     ties: int
-    equal: int  # entries whose key is the threshold
+    tied: list[int] = field(repr=False)  # how many entries are equal to it, piece by piece
 
 
 def find_cut(keys: Keys, drop: int) -> Cut:
@@ -37,36 +38,39 @@ def find_cut(keys: Keys, drop: int) -> Cut:
         drop: How many entries go, from 0 to ``keys.count``.
     """
     if drop == 0:
-        return Cut(threshold=0, ties=0, equal=0)
+        return Cut(threshold=0, ties=0, tied=[0 for _ in keys.pieces()])
     low, high = _bracket(keys, drop)
-    counted = over_pieces(keys, lambda _, k: _count(k, low, high))
-    tallies = [tally for tally, _ in counted]
-    below, at_low, at_high = (sum(count[i] for count in tallies) for i in range(3))
-    inside = np.concatenate([between for _, between in counted])
-    rank = drop - below  # among the keys in the closed bracket, counted from 1
-    if 0 < rank <= at_low:
-        return Cut(low, rank, at_low)
+    tallies = over_pieces(keys, lambda _, k: _count(k, low, high))
+    rank = drop - sum(tally.below for tally in tallies)  # among the keys in the closed bracket, counted from 1
+    if rank <= 0:
+        return _by_digits(keys, drop)
+    at_low = sum(tally.at_low for tally in tallies)
+    if rank <= at_low:
+        return Cut(low, rank, [tally.at_low for tally in tallies])
     rank -= at_low
-    if 0 < rank <= len(inside):
+    inside = np.concatenate([tally.inside for tally in tallies])
+    if rank <= len(inside):
         value = np.partition(inside, rank - 1)[rank - 1]
-        return Cut(int(value), rank - int(np.count_nonzero(inside < value)), int(np.count_nonzero(inside == value)))
+        tied = [int(np.count_nonzero(tally.inside == value)) for tally in tallies]
+        return Cut(int(value), rank - int(np.count_nonzero(inside < value)), tied)
     rank -= len(inside)
-    if 0 < rank <= at_high:
-        return Cut(high, rank, at_high)
+    if rank <= sum(tally.at_high for tally in tallies):
+        return Cut(high, rank, [tally.at_high for tally in tallies])
     return _by_digits(keys, drop)
 
 
 def pack_kept(keys: Keys, cut: Cut) -> dict[str, Array]:
-    """One bit per entry, 1 = kept, as ``numpy.packbits`` of each tensor in index order."""
+    """One bit per entry, 1 = kept, as ``numpy.packbits`` of each tensor in index order.
+
+    Raises:
+        InputError: a score is NaN; names the tensor.
+    """
     packed: dict[str, list[Array]] = {name: [np.empty(0, np.uint8)] for name in keys.names}
     pieces = keys.pieces()
-    tied = [0] * len(pieces)
-    if 0 < cut.ties < cut.equal:
-        tied = over_pieces(keys, lambda _, k: int(np.count_nonzero(k == cut.threshold)))
-    dropped = np.clip(cut.ties - np.cumsum([0, *tied]), 0, [*tied, 0]).tolist()
-    budget = dict(zip(pieces, dropped, strict=False))
-    whole = 0 < cut.ties == cut.equal
-    bits = over_pieces(keys, lambda piece, k: _pack(k, cut.threshold, None if whole else budget[piece]))
+    ends = np.cumsum(cut.tied, dtype=np.int64)
+    shares = np.clip(cut.ties - ends + cut.tied, 0, cut.tied).tolist()  # of the ties, piece by piece
+    plan = {piece: (share, tied) for piece, share, tied in zip(pieces, shares, cut.tied, strict=True)}
+    bits = over_pieces(keys, lambda piece, k: _pack(k, cut.threshold, *plan[piece]), check=True)
     for piece, part in zip(pieces, bits, strict=True):
         packed[piece.name].append(part)
     return {name: np.concatenate(parts) for name, parts in packed.items()}
@@ -84,30 +88,37 @@ def _bracket(keys: Keys, drop: int) -> tuple[int, int]:
     return int(sample[low]) if low >= 0 else 0, int(sample[high]) if high < len(sample) else top
 
 
-def _count(k: Array, low: int, high: int) -> tuple[tuple[int, int, int], Array]:
-    """How many keys are below ``low``, equal to it and equal to ``high``; and those between, without the ends."""
-    below = int(np.count_nonzero(k < low))
-    k -= k.dtype.type(low)  # wraps for what lies below: one comparison then tests both ends
-    inside = k[k <= high - low]
-    at_low, at_high = int(np.count_nonzero(inside == 0)), int(np.count_nonzero(inside == high - low))
-    if high == low:
-        return (below, at_low, 0), inside[:0].copy()
+class _Tally(NamedTuple):
+    """How many keys of a piece are below the bracket, at its lower and at its upper end; and those inside."""
+
+    below: int
+    at_low: int
+    at_high: int
+    inside: Array
+
+
+def _count(k: Array, low: int, high: int) -> _Tally:
+    below = k < low
+    closed = k <= high
+    closed ^= below
+    inside = k[closed]
+    at_low = int(np.count_nonzero(inside == low))
+    at_high = int(np.count_nonzero(inside == high)) if high > low else 0
     if at_low + at_high:  # many equal scores are counted, never collected
-        inside = inside[(inside != 0) & (inside != high - low)]
-    return (below, at_low, at_high), inside + k.dtype.type(low)
+        inside = inside[(inside != low) & (inside != high)]
+    return _Tally(int(np.count_nonzero(below)), at_low, at_high, inside)
 
 
 def _by_digits(keys: Keys, drop: int) -> Cut:
     """The threshold's digits to the base 2^16, from the highest, each by one pass that counts the entries."""
-    prefix, rank, equal = 0, drop, keys.count
+    prefix, rank = 0, drop
     for shift in range(8 * keys.unsigned.itemsize - 16, -1, -16):
         histogram = _histogram(keys, shift, prefix)
         ends = np.cumsum(histogram)
         digit = int(np.searchsorted(ends, rank))
-        equal = int(histogram[digit])
-        rank -= int(ends[digit]) - equal
+        rank -= int(ends[digit] - histogram[digit])
         prefix = prefix << 16 | digit
-    return Cut(prefix, rank, equal)
+    return Cut(prefix, rank, over_pieces(keys, lambda _, k: int(np.count_nonzero(k == prefix))))
 
 
 def _histogram(keys: Keys, shift: int, prefix: int) -> Array:
@@ -125,9 +136,9 @@ def _histogram(keys: Keys, shift: int, prefix: int) -> Array:
     return histogram
 
 
-def _pack(k: Array, threshold: int, ties: int | None) -> Array:
-    """``ties``: how many of the piece's entries at the threshold go, the first ones; ``None`` for all."""
-    if ties is None:
+def _pack(k: Array, threshold: int, ties: int, tied: int) -> Array:
+    """``ties`` of the piece's ``tied`` entries at the threshold go, the first ones."""
+    if ties == tied > 0:
         return np.packbits(k > threshold)
     kept = k >= threshold
     if ties:

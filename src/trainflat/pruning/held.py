@@ -91,8 +91,6 @@ class Attached:
         register = getattr(optimizer, "register_perturb_pre_hook", None)
         if register is not None:
             self._handles.append(register(lambda _: held.mask_gradients()))
-            # Its step(closure) takes both gradients first: the base optimizer's step is what must see them masked.
-            optimizer = getattr(optimizer, "base", optimizer)
         self._handles.append(optimizer.register_step_pre_hook(self._before))
         self._handles.append(optimizer.register_step_post_hook(lambda *_: held.mask_weights()))
 

@@ -95,14 +95,14 @@ class Keys:
         longest = max((len(flat) for flat in self._flat.values()), default=0)
         return np.empty(min(PIECE, longest), self.unsigned)
 
-    def read(self, piece: Piece, scratch: Array) -> Array:
+    def read(self, piece: Piece, scratch: Array, *, check: bool) -> Array:
         """The keys of a piece, in ``scratch``.
 
         Raises:
-            InputError: a score is NaN; names the tensor.
+            InputError: if ``check``, for a score that is NaN; names the tensor.
         """
         out = scratch[: piece.stop - piece.start]
-        self._order(piece.name, self._bits(self._flat[piece.name][piece.start : piece.stop]), out)
+        self._order(self._bits(self._flat[piece.name][piece.start : piece.stop]), out, piece.name if check else None)
         if self.kept is not None:
             self._sink(out, self.kept.unpacked(piece.name, piece.start, piece.stop))
         return out
@@ -113,7 +113,7 @@ class Keys:
         for name, flat in self._flat.items():
             bits = self._bits(flat[-start % stride :: stride])
             out = np.empty(len(bits), self.unsigned)
-            self._order(name, bits, out)
+            self._order(bits, out)
             if self.kept is not None:
                 self._sink(out, self.kept.unpacked(name)[-start % stride :: stride])
             parts.append(out)
@@ -124,10 +124,10 @@ class Keys:
         part = flat.to("cpu", self.dtype)
         return part.view(_INTEGER[self.dtype.itemsize]).numpy().view(self.unsigned)
 
-    def _order(self, name: str, bits: Array, out: Array) -> None:
+    def _order(self, bits: Array, out: Array, checked: str | None = None) -> None:
         np.bitwise_and(bits, self._below_sign, out=out)
-        if out.size and out.max() > self._infinity:
-            raise InputError(f"the scores of {name} contain NaN. Look at the step that made them.")
+        if checked is not None and out.max() > self._infinity:
+            raise InputError(f"the scores of {checked} contain NaN. Look at the step that made them.")
         if not self.absolute:
             np.negative(out, out=out, where=bits > self._below_sign)
             out += self._sign  # now -inf ... inf stand around the middle of the range, far from its ends
@@ -137,18 +137,20 @@ class Keys:
         keys *= kept
 
 
-def over_pieces(keys: Keys, work: Callable[[Piece, Array], T]) -> list[T]:
+def over_pieces(keys: Keys, work: Callable[[Piece, Array], T], *, check: bool = False) -> list[T]:
     """``work(piece, keys of the piece)`` for all pieces, in order, on as many threads as torch uses.
 
-    The array of keys is scratch: valid until ``work`` returns, and ``work`` may overwrite it. numpy lets other threads
-    run while it computes.
+    The array of keys is scratch, valid until ``work`` returns. numpy lets other threads run while it computes.
+
+    Raises:
+        InputError: if ``check``, for a score that is NaN; names the tensor.
     """
     pieces = keys.pieces()
     threads = min(torch.get_num_threads(), len(pieces))
 
     def share(start: int) -> list[T]:
         scratch = keys.scratch()
-        return [work(piece, keys.read(piece, scratch)) for piece in pieces[start::threads]]
+        return [work(piece, keys.read(piece, scratch, check=check)) for piece in pieces[start::threads]]
 
     if threads <= 1:
         return share(0) if pieces else []
