@@ -1,7 +1,8 @@
 """Train transformer encoders into flat minima, then compress them, and see what that did.
 
 ``trainflat.run("recipe.yaml")`` does the whole job; every part also works alone in a plain PyTorch loop:
-``trainflat.optim.SAM``, ``trainflat.pruning.MagnitudePruner``, ``trainflat.pruning.Masks``, ``trainflat.training.FlatTrainer``.
+``trainflat.optim.SAM``, ``trainflat.pruning.MagnitudePruner``, ``trainflat.pruning.Masks``,
+``trainflat.training.FlatTrainer``.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -2,15 +2,15 @@
 
 from torch import nn
 
-# Parts of an encoder whose linear layers only prepare its input (Electra's `embeddings_project`, the patch projections).
+# Parts whose linear layers only prepare the encoder's input (Electra's `embeddings_project`, patch projections).
 _INPUT_PARTS = ("embedding", "embeddings")
 
 
 def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
     """The weight matrices that the papers prune, by name in ``model``.
 
-    Every linear layer of the encoder (query, key, value, attention output, both feed-forward layers) and the pooler; not
-    embeddings, biases, LayerNorm or the task head (Chen et al. 2020; Na, Mehta and Strubell 2022). The encoder of a
+    Every linear layer of the encoder (query, key, value, attention output, both feed-forward layers) and the pooler;
+    not embeddings, biases, LayerNorm or the task head (Chen et al. 2020; Na, Mehta and Strubell 2022). The encoder of a
     transformers model is its ``base_model``; in any other module every linear layer counts. A matrix that
     several layers share (ALBERT) is listed once. Frozen matrices are listed too: freezing is not pruning.
 

@@ -73,7 +73,8 @@ class Training(_Data):
     epochs: float
     passes: int  # forward and backward passes over a whole batch; 2 per step for SAM
     best_step: int | None  # the checkpoint that was kept
-    curve: list[dict[str, float]]  # one entry per log: step, epoch, loss, learning_rate, grad_norm, perturbation, loss_gap
+    # One entry per log: step, epoch, loss, learning_rate, grad_norm, passes; for flat optimizers perturbation, loss_gap.
+    curve: list[dict[str, float]]
     evaluations: list[dict[str, float]]  # one entry per evaluation: step, epoch, "split/metric"
 
 
@@ -122,8 +123,8 @@ class ModelInfo(_Data):
 class Record(_Data):
     """A whole run.
 
-    ``digest`` is the hash of what a repeated run must reproduce on the same machine: everything but ``environment`` and the
-    stages' ``timing``.
+    ``digest`` is the hash of what a repeated run must reproduce on the same machine: everything but ``environment``
+    and the stages' ``timing``.
     """
 
     format: int = FORMAT
@@ -169,10 +170,14 @@ class Record(_Data):
         """
         path = path / RECORD_FILE if path.is_dir() else path
         if not path.is_file():
-            raise InputError(f"there is no record at {path}. A run writes its record when it is complete; run the recipe again to finish it.")
+            raise InputError(
+                f"there is no record at {path}. A run writes it when it is complete; run the recipe again to finish it."
+            )
         value = read_json(path)
         if isinstance(value, dict) and value.get("format", FORMAT) != FORMAT:
-            raise InputError(f"{path} has format {value['format']}, this trainflat reads {FORMAT}. Use the trainflat that wrote it.")
+            raise InputError(
+                f"{path} has format {value['format']}, this trainflat reads {FORMAT}. Use the trainflat that wrote it."
+            )
         try:
             record = cls.model_validate(value)
         except ValidationError as error:
@@ -180,7 +185,9 @@ class Record(_Data):
             where = ".".join(map(str, first["loc"]))
             raise DamagedFile(f"{path} is not a record: {where}: {first['msg']}.") from error
         if record.digest != record.expected_digest():
-            raise DamagedFile(f"{path} was changed after it was written (its digest does not fit). Run the recipe again.")
+            raise DamagedFile(
+                f"{path} was changed after it was written (its digest does not fit). Run the recipe again."
+            )
         return record
 
 

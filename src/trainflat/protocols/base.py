@@ -32,7 +32,7 @@ class Produced:
 
 
 class Protocol(ABC):
-    """An order of training and pruning. Members are straight-line code: what was done before is recalled by the bench."""
+    """An order of training and pruning, as straight-line code: what was done before is recalled by the bench."""
 
     unstructured = True  # its zeros lie anywhere, so that dense kernels do not gain from them
 

@@ -12,8 +12,7 @@ from torch import Tensor
 from trainflat import record
 from trainflat.errors import InputError
 from trainflat.files import hash_file, is_sealed, load_tensors, read_json, remove, seal, verify, write_json, writing
-from trainflat.models import Encoder
-from trainflat.progress import Progress
+from trainflat.models import Encoder from trainflat.progress import Progress
 from trainflat.protocols.base import Planned, Produced, stage_name
 from trainflat.pruning import Masks
 from trainflat.tasks.base import EncodedSplit, Task
@@ -28,7 +27,8 @@ MASKS, STAGE = "masks.safetensors", "stage.json"
 class Bench:
     """One model, one task and the folder of one run.
 
-    A stage's folder holds the model as ``transformers`` loads it, the masks, and ``stage.json``; it is sealed when complete.
+    A stage's folder holds the model as ``transformers`` loads it, the masks, and ``stage.json``; it is sealed when
+    complete.
     Checkpoints of a training in progress lie in ``work/``.
     """
 
@@ -145,7 +145,6 @@ class Bench:
     @property
     def _snapshot_file(self) -> Path:
         return self.folder / "rewind.safetensors"
-
 
 
 def derive_seed(seed: int, purpose: str) -> int:

@@ -1,4 +1,4 @@
-"""Iterative pruning with or without rewinding (Frankle and Carbin 2019; Chen et al. 2020; Na, Mehta and Strubell 2022)."""
+"""Iterative pruning with or without rewinding (Frankle and Carbin 2019; Chen et al. 2020; Na et al. 2022)."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal
@@ -8,7 +8,7 @@ from torch import Tensor
 from trainflat.errors import InputError
 from trainflat.protocols.base import Planned, Produced, Protocol, stage_name
 from trainflat.protocols.bench import Bench, check_sparsities
-from trainflat.pruning import PRUNERS, Masks
+from trainflat.pruning import PRUNERS, Masks, Scope
 
 _PAPER = tuple(round(0.1 * k, 1) for k in range(1, 10))
 
@@ -16,8 +16,9 @@ _PAPER = tuple(round(0.1 * k, 1) for k in range(1, 10))
 class Iterative(Protocol):
     """Trains dense, then again and again prunes the weights that training made least, rewinds the rest and trains them.
 
-    Every sparsity counts the original prunable weights, so steps of 0.1 prune an absolute 10 % per round, as published. The learning rate
-    schedule starts anew in every round; in the published code of Chen et al. it spans all rounds.
+    Every sparsity counts the original prunable weights, so steps of 0.1 prune an absolute 10 % per round, as
+    published. The learning rate schedule starts anew in every round; in the published code of Chen et al. it spans all
+    rounds.
 
     Args:
         sparsities: Ascending; the paper's 10 %, 20 % … 90 %.
@@ -26,7 +27,8 @@ class Iterative(Protocol):
         rewind: The step of the dense training to whose weights the survivors go back: 0 is the pre-trained model
             (IMP, lottery tickets), k the weights after k optimizer steps, "none" continues from the trained
             weights (standard pruning).
-        head: "reset": the task head goes back with the encoder, at step 0 to its seeded initial values; "keep": it stays as trained.
+        head: "reset": the task head goes back with the encoder, at step 0 to its seeded initial values; "keep": it
+        stays as trained.
             By default it is reset where there is a rewind. (The published code never rewinds it.)
     """
 
@@ -34,7 +36,7 @@ class Iterative(Protocol):
         self,
         sparsities: Sequence[float] = _PAPER,
         pruner: str = "magnitude",
-        scope: str = "global",
+        scope: Scope = "global",
         rewind: int | Literal["none"] = 0,
         head: Literal["reset", "keep"] | None = None,
     ) -> None:
@@ -60,14 +62,19 @@ class Iterative(Protocol):
 
     def _select(self, bench: Bench, stage: Planned, masks: Masks | None) -> Masks:
         """Ranks the weights that the round before trained."""
-        return self.pruner(bench.model, sparsity=stage.sparsity, scope=self.scope, masks=masks, seed=bench.seed).select()
+        return self.pruner(
+            bench.model, sparsity=stage.sparsity, scope=self.scope, masks=masks, seed=bench.seed
+        ).select()
 
     def _snapshot(self, bench: Bench) -> int | None:
         if self.rewind in ("none", 0):
             return None
         steps = bench.steps
         if int(self.rewind) > steps:
-            raise InputError(f"protocol.rewind {self.rewind} lies beyond the {steps} steps of the dense training. Choose 0 to {steps}.")
+            raise InputError(
+                f"protocol.rewind {self.rewind} lies beyond the {steps} steps of the dense training. "
+                f"Choose 0 to {steps}."
+            )
         return int(self.rewind)
 
     def _start(self, bench: Bench) -> dict[str, Tensor]:

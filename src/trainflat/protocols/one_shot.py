@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from trainflat.protocols.base import Planned, Produced, Protocol, stage_name
 from trainflat.protocols.bench import Bench, check_sparsities
-from trainflat.pruning import PRUNERS
+from trainflat.pruning import PRUNERS, Scope
 
 _PAPER = tuple(round(0.05 * k, 2) for k in range(1, 13))
 
@@ -18,13 +18,18 @@ class OneShot(Protocol):
         scope: One ranking over all matrices, or one per matrix.
     """
 
-    def __init__(self, sparsities: Sequence[float] = _PAPER, pruner: str = "magnitude", scope: str = "global") -> None:
+    def __init__(
+        self, sparsities: Sequence[float] = _PAPER, pruner: str = "magnitude", scope: Scope = "global"
+    ) -> None:
         self.sparsities = check_sparsities(sparsities)
         self.pruner, self.scope = PRUNERS[pruner], scope
 
     def plan(self) -> list[Planned]:
         """The trained model and every pruned copy of it."""
-        return [Planned("dense", 0.0, trained=True), *(Planned(stage_name(s), s, trained=False) for s in self.sparsities)]
+        return [
+            Planned("dense", 0.0, trained=True),
+            *(Planned(stage_name(s), s, trained=False) for s in self.sparsities),
+        ]
 
     def run(self, bench: Bench) -> Iterator[Produced]:
         """Trains, then prunes copies."""

@@ -16,8 +16,8 @@ class Ticket(Protocol):
     Args:
         sparsity: Of the ticket.
         run: Folder of the run that found it; it may have learned another task (transfer) with another optimizer.
-        structure: "found": the mask of that run; "layer-shuffled": as many weights per matrix, at random places; "random": any
-            weights, needs no run.
+        structure: "found": the mask of that run; "layer-shuffled": as many weights per matrix, at random places;
+            "random": any weights, needs no run.
     """
 
     def __init__(
@@ -28,9 +28,13 @@ class Ticket(Protocol):
     ) -> None:
         [self.sparsity] = check_sparsities([sparsity])
         if structure != "random" and run is None:
-            raise InputError(f"protocol.run is missing: a {structure} ticket needs the folder of the run that found it.")
+            raise InputError(
+                f"protocol.run is missing: a {structure} ticket needs the folder of the run that found it."
+            )
         if structure == "random" and run is not None:
-            raise InputError("protocol.run is not read for a random ticket. Drop it, or choose structure: found or layer-shuffled.")
+            raise InputError(
+                "protocol.run is not read for a random ticket. Drop it, or choose structure: found or layer-shuffled."
+            )
         self.source, self.structure = run, structure
 
     def plan(self) -> list[Planned]:
@@ -49,7 +53,9 @@ class Ticket(Protocol):
         names = Masks.ones(bench.model)
         missing = [name for name in names if name not in found]
         if missing:
-            raise InputError(f"the ticket of {self.source} has no mask for {missing[0]}: it was found on another architecture.")
+            raise InputError(
+                f"the ticket of {self.source} has no mask for {missing[0]}: it was found on another architecture."
+            )
         # A span head has no pooler: matrices that this model lacks are dropped.
         fitting = Masks({name: found[name] for name in names})
         return shuffled_within_layers(fitting, bench.seed) if self.structure == "layer-shuffled" else fitting

@@ -49,7 +49,8 @@ def fit(
 ) -> Fitted:
     """Trains in place, evaluating as ``options`` say, and leaves the model with the best weights by the task's metric.
 
-    Killed at any moment and called again with the same arguments, it continues from its newest checkpoint to the same bits.
+    Killed at any moment and called again with the same arguments, it continues from its newest checkpoint to the same
+    bits.
 
     Args:
         folder: For checkpoints; deleted when training is complete and its result was taken (see ``forget``).
@@ -104,8 +105,8 @@ def training_arguments(options: TrainingOptions, task: Task, folder: Path, seed:
     micro = options.batch_size // (options.accumulate * processes)
     if micro * options.accumulate * processes != options.batch_size:
         raise InputError(
-            f"training.batch_size {options.batch_size} cannot be cut into {options.accumulate} micro-batches on {processes} processes. "
-            "Choose a multiple."
+            f"training.batch_size {options.batch_size} cannot be cut into {options.accumulate} micro-batches "
+            f"on {processes} processes. Choose a multiple."
         )
     cuda = torch.cuda.is_available()
     if options.precision == "fp16" and not cuda:
@@ -120,7 +121,9 @@ def training_arguments(options: TrainingOptions, task: Task, folder: Path, seed:
         per_device_train_batch_size=micro,
         per_device_eval_batch_size=64,
         gradient_accumulation_steps=options.accumulate,
-        lr_scheduler_type={"linear": "linear", "constant": "constant_with_warmup", "cosine": "cosine"}[options.schedule],
+        lr_scheduler_type={"linear": "linear", "constant": "constant_with_warmup", "cosine": "cosine"}[
+            options.schedule
+        ],
         warmup_steps=options.warmup,
         max_grad_norm=options.max_grad_norm,
         bf16=options.precision == "bf16",

@@ -11,8 +11,8 @@ from trainflat.optim import OPTIMIZERS, check_options
 class TrainingOptions(BaseModel):
     """How one model is trained; the same for every round of a protocol.
 
-    ``batch_size`` is the number of rows behind one optimizer step, however it is cut: ``accumulate`` micro-batches on each of the
-    processes that ``torchrun`` starts.
+    ``batch_size`` is the number of rows behind one optimizer step, however it is cut: ``accumulate`` micro-batches on
+    each of the processes that ``torchrun`` starts.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,9 +47,13 @@ class TrainingOptions(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> "TrainingOptions":
         if self.batch_size % self.accumulate:
-            raise ValueError(f"batch_size {self.batch_size} cannot be cut into accumulate = {self.accumulate} equal micro-batches")
+            raise ValueError(
+                f"batch_size {self.batch_size} cannot be cut into accumulate = {self.accumulate} equal micro-batches"
+            )
         if self.perturb_over == "micro-batch" and self.sync_perturbation:
-            raise ValueError("sync_perturbation needs perturb_over: window, since micro-batches inside a window are never synchronised")
+            raise ValueError(
+                "sync_perturbation needs perturb_over: window; micro-batches inside a window are not synchronised"
+            )
         return self
 
     @property

@@ -12,8 +12,8 @@ _BATCHES_SORTED_TOGETHER = 50
 class LengthGroupedSampler(Sampler[int]):
     """Yields row numbers so that consecutive ``batch_size`` rows are of about one length.
 
-    Each epoch is shuffled, cut into blocks of 50 batches, each block sorted by length, and the batches of all blocks shuffled; an
-    incomplete batch comes last. Transformers' own sampler draws from a generator that a resumed run does
+    Each epoch is shuffled, cut into blocks of 50 batches, each block sorted by length, and the batches of all blocks
+    shuffled; an incomplete batch comes last. Transformers' own sampler draws from a generator that a resumed run does
     not restore; this one is seeded anew by ``(seed, epoch)``, so a resumed epoch is the same epoch.
 
     Args:
@@ -43,7 +43,7 @@ class LengthGroupedSampler(Sampler[int]):
         """All row numbers in the order of one epoch."""
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
         shuffled = torch.randperm(len(self), generator=generator)
-        blocks = shuffled.split(self.batch_size * _BATCHES_SORTED_TOGETHER)
+        blocks = torch.split(shuffled, self.batch_size * _BATCHES_SORTED_TOGETHER)
         grouped = torch.cat([b[self.lengths[b].argsort(descending=True, stable=True)] for b in blocks])
         whole = len(self) // self.batch_size * self.batch_size
         batches = grouped[:whole].view(-1, self.batch_size)

@@ -1,4 +1,4 @@
-"""``transformers.Trainer`` with flat optimizers, masks and exact resuming. Thin: the mathematics live in ``optim`` and ``pruning``."""
+"""``transformers.Trainer`` with flat optimizers, masks and exact resuming. The mathematics live below."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -30,15 +30,18 @@ _OVERFLOWS_IN_A_ROW = 20
 
 
 @dataclass
-class FlatArguments(TrainingArguments):
+class FlatArguments(TrainingArguments):  # type: ignore[misc]
     """``transformers.TrainingArguments`` and how a flat optimizer's two passes meet accumulation and data parallel.
 
     Attributes:
-        perturb_over: ``"window"``: perturb once per step by the gradient of the whole accumulation window, so that 2 × 16
-            rows take the same step as 1 × 32. ``"micro-batch"``: perturb for each micro-batch by its own gradient.
-        sync_perturbation: Under data parallel, perturb by the gradient of all processes. Otherwise each process perturbs
-            by its own gradient (m-sharpness, Foret et al. 2021, section 3), and the first pass needs no communication.
-        length_grouped: Batches of rows of one length, in an order that resumes exactly. Needs a training set with ``lengths``.
+        perturb_over: ``"window"``: perturb once per step by the gradient of the whole accumulation window, so that 2
+            × 16 rows take the same step as 1 × 32. ``"micro-batch"``: perturb for each micro-batch by its own
+            gradient.
+        sync_perturbation: Under data parallel, perturb by the gradient of all processes. Otherwise each process
+            perturbs by its own gradient (m-sharpness, Foret et al. 2021, section 3), and the first pass needs no
+            communication.
+        length_grouped: Batches of rows of one length, in an order that resumes exactly. Needs a training set with
+        ``lengths``.
     """
 
     perturb_over: str = field(default="window")
@@ -50,18 +53,20 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
     """A Trainer whose optimizer may be flat and whose weights may be masked.
 
     Args:
-        optimizer: Name of an optimizer, a mapping ``{"name": "sam", "rho": 0.05, "lr": 2e-5}``, or None for the Trainer's own
-            (then ``optimizers=(SAM(...), None)`` works too).
+        optimizer: Name of an optimizer, a mapping ``{"name": "sam", "rho": 0.05, "lr": 2e-5}``, or None for the
+            Trainer's own (then ``optimizers=(SAM(...), None)`` works too).
         masks: Pruned weights are held at exactly zero; checked at every evaluation and save.
         score: Metrics of one evaluation split; takes the place of ``compute_metrics``.
 
-    Departs from the Trainer where it is wrong or inexact: the loss of a window is the mean over its rows for every encoder
-    head (transformers issue 47688); checkpoints are sealed by hashes; logs end where checkpoints begin, so that
-    a resumed run logs the same numbers; a loss that is not a number ends the run.
+    Departs from the Trainer where it is wrong or inexact: the loss of a window is the mean over its rows for every
+    encoder head (transformers issue 47688); checkpoints are sealed by hashes; logs end where checkpoints begin, so
+    that a resumed run logs the same numbers; a loss that is not a number ends the run.
 
     Raises:
         InputError: a flat optimizer or masks together with FSDP or DeepSpeed.
     """
+
+    optimizer: Any  # the Trainer wraps it
 
     def __init__(
         self,
@@ -73,7 +78,9 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
     ) -> None:
         super().__init__(*args, **kwargs)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise InputError("FlatTrainer does not shard models: FSDP and DeepSpeed are not supported. Use data parallel (torchrun).")
+            raise InputError(
+                "FlatTrainer does not shard models: FSDP and DeepSpeed are not supported. Use data parallel (torchrun)."
+            )
         self.optimizer_recipe = {"name": optimizer} if isinstance(optimizer, str) else optimizer
         self.masks, self.score = masks, score
         self.held = masks.hold(self.model) if masks is not None else None

@@ -1,0 +1,40 @@
+"""Run by torchrun: trains a tiny model on every process and writes its weights and what was logged."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from tests.conftest import tiny_bert
+from tests.plain_loop import collate, random_split
+from tests.test_training_trajectory import NO_DROPOUT, arguments
+from trainflat.pruning import MagnitudePruner
+from trainflat.training import FlatTrainer
+
+
+def main() -> None:
+    options = json.loads(sys.argv[1])
+    out = Path(options.pop("out"))
+    recipe, sparsity = options.pop("recipe"), options.pop("sparsity", None)
+    model = tiny_bert(**NO_DROPOUT).double()
+    masks = None if sparsity is None else MagnitudePruner(model, sparsity=sparsity).prune()
+    trainer = FlatTrainer(
+        model,
+        arguments(out, ddp_find_unused_parameters=False, ddp_backend="gloo", **options),
+        train_dataset=random_split(),
+        data_collator=collate,
+        optimizer=recipe,
+        masks=masks,
+    )
+    trainer.train()
+    rank = trainer.args.process_index
+    save_file({n: p.detach() for n, p in model.named_parameters()}, out / f"rank{rank}.safetensors")
+    logs = [entry for entry in trainer.state.log_history if "loss" in entry]
+    (out / f"rank{rank}.json").write_text(json.dumps({"logs": logs, "processes": trainer.args.world_size}))
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

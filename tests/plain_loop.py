@@ -1,0 +1,83 @@
+"""Training written by hand, without any Trainer: what FlatTrainer must agree with."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import get_linear_schedule_with_warmup
+
+from trainflat.optim import make_optimizer
+from trainflat.optim.base import TwoPassOptimizer
+from trainflat.pruning import Masks
+from trainflat.tasks.base import EncodedSplit
+from trainflat.training.sampler import LengthGroupedSampler
+
+
+def random_split(rows: int = 48, seed: int = 0, vocabulary: int = 120, kind: str = "classification") -> EncodedSplit:
+    """Rows of 3 to 12 random tokens; the label is whether the first token is in the upper half of the vocabulary."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(3, 13, (rows,), generator=generator).tolist()
+    encoded = []
+    for length in lengths:
+        ids = torch.randint(5, vocabulary, (length,), generator=generator).tolist()
+        label: float | int = int(ids[0] > vocabulary // 2) if kind == "classification" else ids[0] / vocabulary
+        encoded.append({"input_ids": ids, "attention_mask": [1] * length, "labels": label})
+    return EncodedSplit("train", encoded, lengths)
+
+
+def collate(rows: list[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """Pads with 0 to the longest."""
+    longest = max(len(row["input_ids"]) for row in rows)
+
+    def padded(key: str) -> Tensor:
+        return torch.tensor([[*row[key], *[0] * (longest - len(row[key]))] for row in rows])
+
+    labels = torch.tensor([row["labels"] for row in rows])
+    return {"input_ids": padded("input_ids"), "attention_mask": padded("attention_mask"), "labels": labels}
+
+
+def train(
+    model: nn.Module,
+    split: EncodedSplit,
+    recipe: Mapping[str, Any],
+    *,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    masks: Masks | None = None,
+    clip: float = 1.0,
+) -> list[float]:
+    """Whole batches, gradient clipping, linear decay. Gives the loss of every step."""
+    options = dict(recipe)
+    named = [(n, p) for n, p in model.named_parameters()]
+    decay = [(n, p) for n, p in named if p.dim() > 1 and "LayerNorm" not in n]
+    rest = [(n, p) for n, p in named if not (p.dim() > 1 and "LayerNorm" not in n)]
+    optimizer = make_optimizer(
+        options.pop("name"), [{"params": decay}, {"params": rest, "weight_decay": 0.0}], **options
+    )
+    sampler = LengthGroupedSampler(split.lengths, batch_size, seed)
+    steps = epochs * -(-len(split) // batch_size)
+    schedule = get_linear_schedule_with_warmup(optimizer, 0, steps)
+    losses = []
+    model.train()
+    with masks.hold(model).attach(optimizer) if masks is not None else nullcontext():
+        for epoch in range(epochs):
+            order = sampler.order(epoch)
+            for start in range(0, len(order), batch_size):
+                batch = collate([split[i] for i in order[start : start + batch_size]])
+                loss = model(**batch).loss
+                losses.append(loss.item())
+                optimizer.zero_grad()
+                loss.backward()
+                if isinstance(optimizer, TwoPassOptimizer):
+                    with optimizer.perturbed():
+                        optimizer.zero_grad()
+                        model(**batch).loss.backward()
+                if masks is not None:
+                    masks.hold(model).mask_gradients()  # clipping must not see gradients of pruned weights
+                nn.utils.clip_grad_norm_(model.parameters(), clip)
+                optimizer.step()
+                schedule.step()
+    return losses
