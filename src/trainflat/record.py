@@ -73,7 +73,7 @@ class Training(_Data):
     epochs: float
     passes: int  # forward and backward passes over a whole batch; 2 per step for SAM
     best_step: int | None  # the checkpoint that was kept
-    # One entry per log: step, epoch, loss, learning_rate, grad_norm, passes; for flat optimizers perturbation, loss_gap.
+    # One entry per log: step, epoch, loss, learning_rate, grad_norm, passes; of flat optimizers perturbation, loss_gap.
     curve: list[dict[str, float]]
     evaluations: list[dict[str, float]]  # one entry per evaluation: step, epoch, "split/metric"
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from trainflat import record
 from trainflat.errors import InputError
 from trainflat.files import hash_file, is_sealed, load_tensors, read_json, remove, seal, verify, write_json, writing
-from trainflat.models import Encoder from trainflat.progress import Progress
+from trainflat.models import Encoder
+from trainflat.progress import Progress
 from trainflat.protocols.base import Planned, Produced, stage_name
 from trainflat.pruning import Masks
 from trainflat.tasks.base import EncodedSplit, Task

@@ -21,6 +21,7 @@ from trainflat.training import checkpoints
 from trainflat.training.options import TrainingOptions
 from trainflat.training.trainer import FlatArguments, FlatTrainer
 
+_SCHEDULES = {"linear": "linear", "constant": "constant_with_warmup", "cosine": "cosine"}
 # The Trainer logs these beside the numbers that a repeated run reproduces.
 _CLOCKS = ("runtime", "per_second", "preparation_time", "flos")
 
@@ -121,9 +122,7 @@ def training_arguments(options: TrainingOptions, task: Task, folder: Path, seed:
         per_device_train_batch_size=micro,
         per_device_eval_batch_size=64,
         gradient_accumulation_steps=options.accumulate,
-        lr_scheduler_type={"linear": "linear", "constant": "constant_with_warmup", "cosine": "cosine"}[
-            options.schedule
-        ],
+        lr_scheduler_type=_SCHEDULES[options.schedule],
         warmup_steps=options.warmup,
         max_grad_norm=options.max_grad_norm,
         bf16=options.precision == "bf16",

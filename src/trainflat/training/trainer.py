@@ -41,7 +41,7 @@ class FlatArguments(TrainingArguments):  # type: ignore[misc]
             perturbs by its own gradient (m-sharpness, Foret et al. 2021, section 3), and the first pass needs no
             communication.
         length_grouped: Batches of rows of one length, in an order that resumes exactly. Needs a training set with
-        ``lengths``.
+            ``lengths``.
     """
 
     perturb_over: str = field(default="window")
