@@ -77,6 +77,59 @@ def test_bf16_autocast_trains_and_keeps_float32_weights(tmp_path: Path) -> None:
     assert all(math.isfinite(e["loss"]) and e["perturbation"] > 0 for e in trainer.state.log_history if "loss" in e)
 
 
+def test_a_loss_scaler_changes_no_step_and_an_overflow_skips_one(tmp_path: Path) -> None:
+    """A scaler on the CPU stands in for fp16's: pass 1 is never unscaled, an overflow perturbs nothing and steps nowhere."""
+
+    def scaled(scale: float | None, recipe: Any, overflows: int = 0) -> FlatTrainer:
+        model = tiny_bert(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).double()
+        split, options = random_split(), {"per_device_train_batch_size": 4}
+        trainer = FlatTrainer(
+            model,
+            # no clipping: accelerate unscales for it only where it knows of fp16, which a CPU has not
+            arguments(tmp_path, gradient_accumulation_steps=2, max_grad_norm=0.0, **options),
+            train_dataset=split,
+            data_collator=collate,
+            optimizer=recipe,
+        )
+        if scale is not None:
+            trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        compute = trainer.compute_loss
+        calls = 0
+
+        def overflowing(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            return compute(*args, **kwargs) * (float("inf") if calls <= overflows else 1)
+
+        trainer.compute_loss = overflowing
+        trainer.train()
+        return trainer
+
+    recipe = {**SAM, "fused": False}
+    plain, scaled_up = scaled(None, recipe), scaled(2.0**16, recipe)
+    assert_same_weights(plain.model, scaled_up.model, atol=1e-12)
+    norms = [e["perturbation"] for e in scaled_up.state.log_history if "perturbation" in e]
+    assert norms == pytest.approx([0.05] * 12)
+
+    overflowed = scaled(2.0**16, recipe, overflows=4)  # both micro-batches of step 1, in both passes
+    norms = [e["perturbation"] for e in overflowed.state.log_history if "perturbation" in e]
+    assert norms == pytest.approx([0.0] + [0.05] * 11)
+    assert overflowed.accelerator.scaler.get_scale() == 2.0**15
+    assert all(torch.isfinite(p).all() for p in overflowed.model.parameters())
+    with pytest.raises(TrainingDiverged):
+        scaled(2.0**16, recipe, overflows=10**6)
+
+
+def test_a_hugging_face_style_set_is_grouped_by_its_tokens(tmp_path: Path) -> None:
+    split = random_split()
+    trainer = FlatTrainer(
+        tiny_bert(), arguments(tmp_path), train_dataset=[split[i] for i in range(len(split))], data_collator=collate
+    )
+    sampler = trainer._get_train_sampler()
+    assert isinstance(sampler, LengthGroupedSampler)
+    assert sampler.lengths.tolist() == list(split.lengths)
+
+
 def test_activation_checkpointing_changes_nothing(tmp_path: Path) -> None:
     plain = evaluating(tmp_path / "a", SAM, num_train_epochs=1)
     plain.train()

@@ -1,7 +1,7 @@
 """``transformers.Trainer`` with flat optimizers, masks and exact resuming. The mathematics live below."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,8 +40,8 @@ class FlatArguments(TrainingArguments):  # type: ignore[misc]
         sync_perturbation: Under data parallel, perturb by the gradient of all processes. Otherwise each process
             perturbs by its own gradient (m-sharpness, Foret et al. 2021, section 3), and the first pass needs no
             communication.
-        length_grouped: Batches of rows of one length, in an order that resumes exactly. Needs a training set with
-            ``lengths``.
+        length_grouped: Batches of rows of one length, in an order that resumes exactly. Lengths are the training set's
+            attribute ``lengths``, else those of its ``input_ids``; a set without either keeps the Trainer's order.
     """
 
     perturb_over: str = field(default="window")
@@ -130,7 +130,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
-        lengths = getattr(dataset, "lengths", None)
+        lengths = _lengths(dataset)
         if lengths is None:
             return super()._get_train_sampler(dataset)  # type: ignore[no-any-return]
         rows = self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
@@ -291,6 +291,17 @@ class _FlatCallback(TrainerCallback):  # type: ignore[misc]
         control.should_log = control.should_log or control.should_save
 
     on_epoch_end = on_step_end
+
+
+def _lengths(dataset: Any) -> Sequence[int] | None:
+    """Tokens per row, where the training set lets them be known."""
+    known: Sequence[int] | None = getattr(dataset, "lengths", None)
+    if known is not None or not isinstance(dataset, Sized) or not hasattr(dataset, "__getitem__") or not len(dataset):
+        return known
+    first = dataset[0]
+    if not isinstance(first, Mapping) or "input_ids" not in first:
+        return None
+    return [len(dataset[i]["input_ids"]) for i in range(len(dataset))]
 
 
 def _rows(batch: Mapping[str, Any]) -> int:
