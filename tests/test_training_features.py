@@ -78,7 +78,7 @@ def test_bf16_autocast_trains_and_keeps_float32_weights(tmp_path: Path) -> None:
 
 
 def test_a_loss_scaler_changes_no_step_and_an_overflow_skips_one(tmp_path: Path) -> None:
-    """A scaler on the CPU stands in for fp16's: pass 1 is never unscaled, an overflow perturbs nothing and steps nowhere."""
+    """A scaler on the CPU stands in for fp16's: pass 1 is never unscaled, an overflow perturbs and steps nothing."""
 
     def scaled(scale: float | None, recipe: Any, overflows: int = 0) -> FlatTrainer:
         model = tiny_bert(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).double()

@@ -108,18 +108,20 @@ def report(
 
 
 def main() -> None:
-    """Runs the command line: exit code 0 done, 2 bad input in one line, 1 a fault."""
+    """Runs the command line: exit code 0 done, 2 bad input in one line, 1 a fault, 130 interrupted."""
     try:
         app()
     except TrainflatError as error:
         print(f"trainflat: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
-    except BrokenPipeError:  # `trainflat list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit as stop:
+        if stop.code == 130:  # typer's answer to Ctrl-C, which says nothing
+            print("trainflat: interrupted. A run continues with the same command.", file=sys.stderr)  # noqa: T201
+        raise
 
 
 def _seed(text: str) -> int:
-    if not text.strip().isdigit():
+    if not text.strip().isdecimal():
         raise InputError(f"--seeds takes whole numbers such as 1,2,3, got {text!r}.")
     return int(text)
 

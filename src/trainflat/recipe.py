@@ -92,8 +92,9 @@ class Recipe(_Section):
 
 
 def build(registry: Registry[T], section: Mapping[str, Any], **given: Any) -> T:
-    """The member that a checked section names."""
-    options = {key: value for key, value in section.items() if key != "name"}
+    """The member that a checked section names; what JSON had to write as text (paths) is what the member expects again."""
+    known = registry.options(section["name"])
+    options = {k: TypeAdapter(known[k].annotation).validate_python(v) for k, v in section.items() if k != "name"}
     return registry.build(section["name"], **given, **options)
 
 
@@ -117,17 +118,20 @@ def load_recipe(source: str | Path | Mapping[str, Any] | Recipe, overrides: Sequ
     items = overrides.items() if isinstance(overrides, Mapping) else map(_split_override, overrides)
     for path, new in items:
         _set(value, path, new)
+    value = _copy(value, where)
     try:
-        return Recipe.model_validate(value)
+        recipe = Recipe.model_validate(value)
     except ValidationError as error:
         raise InputError(f"{where}: {_first_line(error)}") from error
+    _refuse_truths(value, recipe.resolved(), where)
+    return recipe
 
 
 def _read(source: str | Path | Mapping[str, Any] | Recipe) -> tuple[dict[str, Any], str]:
     if isinstance(source, Recipe):
         return source.resolved(), "recipe"
     if isinstance(source, Mapping):
-        return _copy(source), "recipe"
+        return _copy(source, "recipe"), "recipe"
     packaged = packaged_recipes()
     path = packaged[str(source)] if str(source) in packaged and not Path(source).is_file() else Path(source)
     if not path.is_file():
@@ -135,8 +139,10 @@ def _read(source: str | Path | Mapping[str, Any] | Recipe) -> tuple[dict[str, An
             raise InputError(f"there is no recipe file {path}. `trainflat list` shows those that come with the package.")
         raise UnknownName("recipe", str(source), packaged)
     try:
-        value = yaml.load(path.read_text(encoding="utf8"), _Loader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        value = parse_value(path.read_text(encoding="utf8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date such as 2024-13-01
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(value, dict):
         raise InputError(f"{path} holds no recipe: a mapping with at least task and model is expected.")
@@ -144,7 +150,16 @@ def _read(source: str | Path | Mapping[str, Any] | Recipe) -> tuple[dict[str, An
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers: 2e-5 is one, which YAML 1.1 reads as text."""
+    """YAML 1.2's numbers: 2e-5 is one, which YAML 1.1 reads as text. A key that occurs twice is an error, not a choice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: list[Any] = []
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} occurs twice", key_node.start_mark)
+            seen.append(key)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
@@ -164,11 +179,11 @@ def parse_value(text: str) -> Any:
 
 def _split_override(text: str) -> tuple[str, Any]:
     path, equals, value = text.partition("=")
-    if not equals or not path:
+    if not equals or not all(path.split(".")):
         raise InputError(f"--set takes key=value such as training.epochs=2, got {text!r}.")
     try:
         return path, parse_value(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"--set {path}: {value!r} is not a YAML value. Quote it for the shell: --set '{path}={value}'.") from error
 
 
@@ -186,10 +201,26 @@ def _set(value: dict[str, Any], path: str, new: Any) -> None:
     here[last] = new
 
 
-def _copy(value: Any) -> Any:
+def _copy(value: Any, where: str) -> Any:
+    """A deep copy, whose keys are words."""
     if isinstance(value, Mapping):
-        return {key: _copy(item) for key, item in value.items()}
-    return [_copy(item) for item in value] if isinstance(value, list | tuple) else value
+        for key in value:
+            if not isinstance(key, str):
+                raise InputError(f"{where}: {key!r} is not a key of recipes, which are words.")
+        return {key: _copy(item, where) for key, item in value.items()}
+    return [_copy(item, where) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _refuse_truths(given: Any, read: Any, path: str) -> None:
+    """`rows: true` would be read as 1."""
+    if isinstance(given, bool) and not isinstance(read, bool):
+        raise InputError(f"{path}: a number is expected, got {str(given).lower()}.")
+    if isinstance(given, dict) and isinstance(read, dict):
+        for key in given.keys() & read.keys():
+            _refuse_truths(given[key], read[key], f"{path}: {key}" if ": " not in path else f"{path}.{key}")
+    if isinstance(given, list) and isinstance(read, list):
+        for one, other in zip(given, read, strict=False):
+            _refuse_truths(one, other, path)
 
 
 def _member(registry: Registry[Any], value: Any) -> Any:
@@ -208,7 +239,7 @@ def _member(registry: Registry[Any], value: Any) -> Any:
             typed: TypeAdapter[Any] = TypeAdapter(known[key].annotation)
             checked[key] = typed.dump_python(typed.validate_python(given), mode="json")
         except ValidationError as error:
-            raise ValueError(f"{key}: {error.errors()[0]['msg']}, got {given!r}") from error
+            raise ValueError(f"{key}: {_wanted(error.errors())}, got {given!r}") from error
     missing = [key for key, parameter in known.items() if parameter.default is parameter.empty and key not in checked]
     if missing:
         raise ValueError(f"{registry.kind} {value['name']!r} needs {missing[0]}")
@@ -217,17 +248,38 @@ def _member(registry: Registry[Any], value: Any) -> Any:
 
 
 def _first_line(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
-    message = first["msg"].removeprefix("Value error, ")
+    errors = error.errors()
+    first, path = errors[0], _path(errors[0]["loc"])
+    where = ".".join(map(str, path))
     if first["type"] == "extra_forbidden":
-        known = _fields_at(first["loc"][:-1])
-        near = get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.5)
+        known = _fields_at(path[:-1])
+        near = get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         return f"{where} is not a key of recipes.{hint} Known here: {', '.join(known)}."
+    message = _wanted([e for e in errors if _path(e["loc"]) == path]).removeprefix(f"{where}.").removeprefix(f"{where} ")
     given = first["input"]
     shown = f", got {given!r}" if first["type"] not in ("missing", "value_error") and not isinstance(given, dict) else ""
     return f"{where}: {message}{shown}".rstrip(".") + "."
+
+
+def _wanted(errors: Sequence[Any]) -> str:
+    """What pydantic says of one value; of a union it says it once per branch."""
+    messages = [e["msg"].removeprefix("Value error, ").partition(" or instance of")[0] for e in errors]
+    first, *others = (m.replace("a valid dictionary", "a mapping") for m in messages)
+    return " or ".join([first, *(other.removeprefix("Input should be ") for other in others)])
+
+
+def _path(location: Sequence[int | str]) -> list[int | str]:
+    """The keys of a recipe that pydantic's location leads through, without the branch of a union at its end."""
+    path: list[int | str] = []
+    model: Any = Recipe
+    for key in location:
+        fields = getattr(model, "model_fields", None)
+        if fields is None and isinstance(key, str):
+            break
+        path.append(key)
+        model = fields[key].annotation if fields and key in fields else None
+    return path
 
 
 def _fields_at(path: Sequence[int | str]) -> list[str]:
