@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from trainflat.errors import InputError, TrainflatError
 
 if TYPE_CHECKING:
     from trainflat.pipeline import Plan
+    from trainflat.registry import Registry
     from trainflat.terminal import TerminalProgress
 
 app = typer.Typer(
@@ -24,17 +25,24 @@ app = typer.Typer(
     epilog="Example: trainflat run demo-sam --set training.epochs=1",
 )
 
-Recipes = Annotated[list[str], typer.Argument(metavar="RECIPE...", help="YAML files or names that `trainflat list` shows.")]
+Recipes = Annotated[
+    list[str], typer.Argument(metavar="RECIPE...", help="YAML files, or names that `trainflat list` shows.")
+]
 OneRecipe = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file or a name that `trainflat list` shows.")]
 Data = Annotated[
     Path | None,
-    typer.Option("--data", metavar="DIR", help="Folder with the task's files; else $TRAINFLAT_DATA, else the Hugging Face hub."),
+    typer.Option(
+        "--data", metavar="DIR", help="Folder with the task's files; else $TRAINFLAT_DATA, else the Hugging Face hub."
+    ),
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Runs make their folders in here.")]
-Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Overrides anything in the recipe; may be repeated.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Overrides anything in the recipe; may be repeated."),
+]
 
 
-@app.command(epilog="Example: trainflat run small/stsb-imp --data ../data --set training.optimizer.rho=0.01 --seeds 1,2,3")
+@app.command(epilog="Example: trainflat run small/stsb-imp --data ../data --set training.epochs=2 --seeds 1,2,3")
 def run(
     recipes: Recipes,
     data: Data = None,
@@ -78,7 +86,9 @@ def list_() -> None:
     from trainflat.recipe import packaged_recipes
     from trainflat.tasks import TASKS
 
-    for title, registry in {"tasks": TASKS, "optimizers": OPTIMIZERS, "pruners": PRUNERS, "protocols": PROTOCOLS}.items():
+    families: list[tuple[str, Registry[Any]]] = [("tasks", TASKS), ("optimizers", OPTIMIZERS)]
+    families += [("pruners", PRUNERS), ("protocols", PROTOCOLS)]
+    for title, registry in families:
         _say(f"[bold]{title}[/bold]")
         for name in registry:
             _say(f"  {name:<16} {registry.summary(name)}")
@@ -93,8 +103,12 @@ def list_() -> None:
 
 @app.command(epilog="Example: trainflat report runs --out report")
 def report(
-    results: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Records, run folders, or folders of runs.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The page, figures and tables go in here.")] = Path("report"),
+    results: Annotated[
+        list[Path], typer.Argument(metavar="RESULTS...", help="Records, run folders, or folders of runs.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Page, figures and tables go in here.")] = Path(
+        "report"
+    ),
 ) -> None:
     """Turns records into one page, figures (PNG, SVG) and tables (CSV, Markdown)."""
     from rich.markup import escape
@@ -159,15 +173,20 @@ def _print_plan(plan: "Plan") -> None:
     from rich.table import Table
 
     recipe, training = plan.recipe, plan.recipe.training
+    rows = ", ".join(f"{name} {count}" for name, count in plan.evaluation_rows.items())
+    partial = ", ".join(plan.partial) + ": not comparable with published figures"
+    about = "" if plan.exact else "about "
+    epochs = f"{training.epochs:g} epochs of batch {training.batch_size}"
+    passes = f"{plan.passes_per_step} forward and backward passes each: {plan.steps * plan.passes_per_step} passes"
     facts = {
         "recipe": f"{recipe.name}, hash {recipe.hash[:10]}, seed {recipe.seed}",
-        "task": f"{recipe.task['name']}: {plan.train_rows} training rows; " + ", ".join(f"{n} {r}" for n, r in plan.evaluation_rows.items()),
-        "partial splits": ", ".join(plan.partial) + ": not comparable with published figures" if plan.partial else "none",
+        "task": f"{recipe.task['name']}: {plan.train_rows} training rows; {rows}",
+        "partial splits": partial if plan.partial else "none",
         "model": recipe.model.name + (f", first {recipe.model.layers} layers" if recipe.model.layers else ""),
         "optimizer": ", ".join(f"{key} {value}" for key, value in training.optimizer.items()),
         "protocol": ", ".join(f"{key} {value}" for key, value in recipe.protocol.items()),
-        "trainings": f"{plan.trainings} of {plan.steps_per_training} steps ({training.epochs:g} epochs of batch {training.batch_size})",
-        "steps": f"{plan.steps} in all, {plan.passes_per_step} forward and backward passes each: {plan.steps * plan.passes_per_step} passes",
+        "trainings": f"{plan.trainings} of {about}{plan.steps_per_training} steps ({epochs})",
+        "steps": f"{about}{plan.steps} in all, {passes}",
         "folder": str(plan.folder),
     }
     table = Table(show_header=False)

@@ -1,13 +1,11 @@
-"""Recipes: what to train and compress, how, and what to measure. A YAML file, checked to the last key before anything runs."""
+"""Recipes: what to train and compress, how, and what to measure. Checked to the last key before anything runs."""
 
-import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from trainflat.errors import InputError, UnknownName
@@ -16,6 +14,7 @@ from trainflat.protocols import PROTOCOLS
 from trainflat.registry import Registry
 from trainflat.tasks import TASKS
 from trainflat.training.options import TrainingOptions
+from trainflat.yaml_values import parse_yaml
 
 T = TypeVar("T")
 
@@ -92,7 +91,7 @@ class Recipe(_Section):
 
 
 def build(registry: Registry[T], section: Mapping[str, Any], **given: Any) -> T:
-    """The member that a checked section names; what JSON had to write as text (paths) is what the member expects again."""
+    """The member that a checked section names; what JSON writes as text, a path, is one again."""
     known = registry.options(section["name"])
     options = {k: TypeAdapter(known[k].annotation).validate_python(v) for k, v in section.items() if k != "name"}
     return registry.build(section["name"], **given, **options)
@@ -104,12 +103,15 @@ def packaged_recipes() -> dict[str, Path]:
     return {str(p.relative_to(root).with_suffix("")): p for p in sorted(root.rglob("*.yaml"))}
 
 
-def load_recipe(source: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Recipe:
+def load_recipe(
+    source: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[str] | Mapping[str, Any] = ()
+) -> Recipe:
     """Reads and checks a recipe.
 
     Args:
         source: A file, the name of a packaged recipe, or the recipe itself.
-        overrides: ``"training.epochs=2"`` as on the command line (values are YAML), or a mapping of such paths to values.
+        overrides: ``"training.epochs=2"`` as on the command line (values are YAML), or a mapping of such paths to
+            values.
 
     Raises:
         InputError: names the path of the first key or value that does not fit, and the nearest name.
@@ -135,46 +137,18 @@ def _read(source: str | Path | Mapping[str, Any] | Recipe) -> tuple[dict[str, An
     packaged = packaged_recipes()
     path = packaged[str(source)] if str(source) in packaged and not Path(source).is_file() else Path(source)
     if not path.is_file():
-        if path.suffix in (".yaml", ".yml") or "/" in str(source) and str(source).split("/")[0] in (".", "..", ""):
-            raise InputError(f"there is no recipe file {path}. `trainflat list` shows those that come with the package.")
+        if path.suffix in (".yaml", ".yml") or str(source).split("/")[0] in (".", "..", ""):
+            raise InputError(f"there is no recipe file {path}. `trainflat list` shows those of the package.")
         raise UnknownName("recipe", str(source), packaged)
     try:
-        value = parse_value(path.read_text(encoding="utf8"))
+        value = parse_yaml(path.read_text(encoding="utf8"))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date such as 2024-13-01
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+    except ValueError as error:  # also what is not UTF-8
+        raise InputError(f"{path} is not YAML: {error}.") from error
     if not isinstance(value, dict):
         raise InputError(f"{path} holds no recipe: a mapping with at least task and model is expected.")
     return value, str(path)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers: 2e-5 is one, which YAML 1.1 reads as text. A key that occurs twice is an error, not a choice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: list[Any] = []
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} occurs twice", key_node.start_mark)
-            seen.append(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-
-
-def parse_value(text: str) -> Any:
-    """A value as YAML reads it.
-
-    Example:
-        >>> parse_value("2e-5"), parse_value("[0.1, 0.5]"), parse_value("{name: sam, rho: 0.05}"), parse_value("none")
-        (2e-05, [0.1, 0.5], {'name': 'sam', 'rho': 0.05}, 'none')
-    """
-    return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
 
 
 def _split_override(text: str) -> tuple[str, Any]:
@@ -182,9 +156,10 @@ def _split_override(text: str) -> tuple[str, Any]:
     if not equals or not all(path.split(".")):
         raise InputError(f"--set takes key=value such as training.epochs=2, got {text!r}.")
     try:
-        return path, parse_value(value)
-    except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"--set {path}: {value!r} is not a YAML value. Quote it for the shell: --set '{path}={value}'.") from error
+        return path, parse_yaml(value)
+    except ValueError as error:
+        hint = f"Quote it for the shell: --set '{path}={value}'."
+        raise InputError(f"--set {path}: {value!r} is not a YAML value. {hint}") from error
 
 
 def _set(value: dict[str, Any], path: str, new: Any) -> None:
@@ -243,8 +218,8 @@ def _member(registry: Registry[Any], value: Any) -> Any:
     missing = [key for key, parameter in known.items() if parameter.default is parameter.empty and key not in checked]
     if missing:
         raise ValueError(f"{registry.kind} {value['name']!r} needs {missing[0]}")
-    defaults = {k: TypeAdapter(p.annotation).dump_python(p.default, mode="json") for k, p in known.items() if k not in checked}
-    return checked | defaults
+    left = {key: parameter for key, parameter in known.items() if key not in checked}
+    return checked | {k: TypeAdapter(p.annotation).dump_python(p.default, mode="json") for k, p in left.items()}
 
 
 def _first_line(error: ValidationError) -> str:
@@ -256,9 +231,9 @@ def _first_line(error: ValidationError) -> str:
         near = get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         return f"{where} is not a key of recipes.{hint} Known here: {', '.join(known)}."
-    message = _wanted([e for e in errors if _path(e["loc"]) == path]).removeprefix(f"{where}.").removeprefix(f"{where} ")
-    given = first["input"]
-    shown = f", got {given!r}" if first["type"] not in ("missing", "value_error") and not isinstance(given, dict) else ""
+    message = _wanted([e for e in errors if _path(e["loc"]) == path]).removeprefix(f"{where}.")
+    told = first["type"] in ("missing", "value_error") or isinstance(first["input"], dict)
+    shown = "" if told else f", got {first['input']!r}"
     return f"{where}: {message}{shown}".rstrip(".") + "."
 
 
