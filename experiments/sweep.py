@@ -15,9 +15,9 @@ import trainflat
 from trainflat.files import write_json
 from trainflat.terminal import TerminalProgress
 
-RATES = (1e-4, 2e-4, 4e-4)
+RATES = (5e-5, 1e-4, 2e-4)
 RADII = (0.005, 0.01, 0.02, 0.05)
-EPOCHS = (2, 4)
+EPOCHS = (3, 5)
 
 
 def settings(task: str, rows: int | None, optimizer: dict[str, Any], epochs: float) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def settings(task: str, rows: int | None, optimizer: dict[str, Any], epochs: flo
     return {
         "name": f"sweep-{task}",
         "task": {"name": task, "holdout": 0.1, **({} if rows is None else {"rows": rows})},
-        "model": {"name": "minilm", "layers": 3},
+        "model": {"name": "minilm"},
         "seed": 0,
         "training": {"epochs": epochs, "max_length": 128, "optimizer": optimizer},
         "evaluation": {"latency": {"batches": []}},

@@ -1,0 +1,58 @@
+"""Iterative magnitude pruning with rewinding on real text, AdamW beside SAM, with the settings that the sweep chose.
+
+Reads ``results/sweeps/TASK.json``, trains on the whole training set, scores on the official validation set. Runs resume.
+Copies each record to ``results/pruning/`` and draws the report's figures beside them.
+
+    python -m experiments.prune stsb --data ../shared/data --out runs/pruning --seeds 0
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import trainflat
+from trainflat.files import read_json
+from trainflat.report import read_records, write_report
+from trainflat.terminal import TerminalProgress
+
+SPARSITIES = (0.3, 0.5, 0.7, 0.8, 0.9)
+
+
+def chosen(sweep: Path, optimizer: str) -> dict[str, Any]:
+    """The run of the sweep with the best held-out score."""
+    runs = [run for run in read_json(sweep)["runs"] if run["optimizer"]["name"] == optimizer]
+    return max(runs, key=lambda run: run["holdout"])  # type: ignore[no-any-return]
+
+
+def main() -> None:
+    """Runs both optimizers on one task."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("task")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("runs/pruning"))
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--optimizers", default="adamw,sam")
+    given = parser.parse_args()
+    records = given.results / "pruning"
+    for seed in map(int, given.seeds.split(",")):
+        for optimizer in given.optimizers.split(","):
+            best = chosen(given.results / "sweeps" / f"{given.task}.json", optimizer)
+            recipe = {
+                "name": f"{given.task}-{optimizer}",
+                "task": given.task,
+                "model": "minilm",
+                "seed": seed,
+                "training": {"epochs": best["epochs"], "max_length": 128, "optimizer": best["optimizer"]},
+                "protocol": {"name": "iterative", "sparsities": list(SPARSITIES)},
+            }
+            with TerminalProgress() as progress:
+                record = trainflat.run(recipe, data=given.data, out=given.out, progress=progress)
+            folder = records / f"{given.task}-{optimizer}-seed{seed}"
+            folder.mkdir(parents=True, exist_ok=True)
+            record.save(folder)
+    write_report(read_records([records]), records / "report", formats=("png", "svg", "csv", "md"))
+
+
+if __name__ == "__main__":
+    main()
