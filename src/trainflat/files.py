@@ -92,16 +92,17 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+_METADATA = "trainflat"
+
+
 def save_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str] | None = None) -> None:
-    """Writes tensors as safetensors, atomically. Shared storage is written once per name."""
+    """Writes tensors as safetensors, atomically; the same content always gives the same bytes."""
     from safetensors.torch import save_file
 
+    # One entry, because safetensors writes several in an order that differs from call to call.
+    header = {_METADATA: json.dumps(dict(metadata or {}), sort_keys=True)}
     with atomic(path) as temporary:
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-            temporary,
-            dict(metadata or {}),
-        )
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, header)
 
 
 def load_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
@@ -112,8 +113,9 @@ def load_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
     """
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+            metadata = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
         raise DamagedFile(f"{path} is not a whole safetensors file ({error}). Delete it to make it again.") from error
 
 
