@@ -66,6 +66,7 @@ def run(
             progress.say(SPEED_NOTE)
         stages = [_finish(bench, produced, recipe) for produced in protocol.run(bench)]
         result = _record(recipe, task, info, stages)
+        bench.tidy()
         if bench.writes:
             result.save(folder)
         return result
@@ -88,7 +89,9 @@ def _finish(bench: Bench, produced: Produced, recipe: Recipe) -> record.Stage:
     if known is None:
         known = bench.commit(produced, _measure(bench, produced, recipe))
     main = known.scores[bench.task.split][bench.task.metric]
-    bench.progress.say(f"{known.name}: {bench.task.metric} {main:.1f} on {bench.task.split}, {known.sizes.encoder_sparsity:.0%} of the encoder is zero")
+    bench.progress.say(
+        f"{known.name}: {bench.task.metric} {main:.1f} on {bench.task.split}, {known.sizes.encoder_sparsity:.0%} of the encoder is zero"
+    )
     return known
 
 
@@ -164,7 +167,11 @@ class Plan:
     def files(self) -> list[str]:
         """What the run's folder will hold."""
         per_stage = ["config.json", "model.safetensors", "tokenizer.json", "stage.json", "manifest.json"]
-        names = [f"stages/{s.name}/{f}" for s in self.stages for f in [*per_stage, *(["masks.safetensors"] if s.sparsity else [])]]
+        names = [
+            f"stages/{s.name}/{f}"
+            for s in self.stages
+            for f in [*per_stage, *(["masks.safetensors"] if s.sparsity else [])]
+        ]
         return ["recipe.yaml", "claim.json", *names, record.RECORD_FILE]
 
 
@@ -208,7 +215,9 @@ def _opened(folder: Path, recipe: Recipe, task: Task) -> Iterator[Record | None]
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, however it ends
         except OSError as error:
-            raise InputError(f"another process is working in {folder}. Wait for it, or change the recipe's name.") from error
+            raise InputError(
+                f"another process is working in {folder}. Wait for it, or change the recipe's name."
+            ) from error
         _claim(folder, recipe, task)
         yield _finished(folder)
 
@@ -222,7 +231,9 @@ def _claim(folder: Path, recipe: Recipe, task: Task) -> None:
     claim = folder / "claim.json"
     if not claim.is_file():
         if any(p.name != ".lock" for p in folder.iterdir()):
-            raise InputError(f"{folder} holds files that no run of this recipe wrote. Choose another --out or empty it.")
+            raise InputError(
+                f"{folder} holds files that no run of this recipe wrote. Choose another --out or empty it."
+            )
         write_text(folder / "recipe.yaml", yaml.safe_dump(recipe.resolved(), sort_keys=False))
         write_json(claim, contents)
         return
@@ -231,7 +242,9 @@ def _claim(folder: Path, recipe: Recipe, task: Task) -> None:
         raise InputError(f"{folder} holds the run of another recipe. Choose another --out or another name.")
     for split, fingerprint in given.items():
         if before["data"].get(split, {}).get("sha256") != fingerprint["sha256"]:
-            raise InputError(f"{folder} was begun with other {split} data. Choose another --out, or bring back those rows.")
+            raise InputError(
+                f"{folder} was begun with other {split} data. Choose another --out, or bring back those rows."
+            )
 
 
 def _finished(folder: Path) -> Record | None:

@@ -118,6 +118,11 @@ class Bench:
         forget(self.folder / "work" / produced.plan.name)
         return stage
 
+    def tidy(self) -> None:
+        """Deletes what only a run in progress needs."""
+        if self.writes:
+            remove(self.folder / "work")
+
     def recall(self, stage: Planned) -> record.Stage | None:
         """What was measured on a completed stage, None where it is not complete.
 

@@ -139,6 +139,7 @@ def training_arguments(options: TrainingOptions, task: Task, folder: Path, seed:
         logging_strategy="steps",
         logging_steps=options.log_every,
         logging_nan_inf_filter=False,
+        restore_callback_states_from_checkpoint=True,  # the patience used up so far
         report_to=list(options.report_to) or "none",
         remove_unused_columns=False,
         dataloader_pin_memory=cuda,

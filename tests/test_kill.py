@@ -1,0 +1,85 @@
+"""A run killed with SIGKILL at any moment and started again ends as if nothing had happened, to the bit."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import BertForSequenceClassification
+
+from tests.test_models_families import config, write
+from tests.test_whole_run_families import sentences
+from trainflat.files import verify
+from trainflat.pruning import Masks
+
+ROOT = Path(__file__).resolve().parents[1]
+TRAINER, BENCH = "trainflat.training.trainer:FlatTrainer", "trainflat.protocols.bench"
+SAM = {"name": "sam", "rho": 0.05, "lr": 2e-3}
+ADAMW = {"name": "adamw", "lr": 2e-3}
+
+IN_TRAINING = [(f"{TRAINER}.training_step", n) for n in (1, 7, 40)]
+IN_A_CHECKPOINT = [
+    (f"{TRAINER}._save_optimizer_and_scheduler", 1),  # the weights are there, the moments are not
+    (f"{TRAINER}._save_rng_state", 3),
+    ("trainflat.training.checkpoints:seal", 2),  # every file is there, the manifest is not
+    ("trainflat.training.checkpoints:remove", 2),  # sealed, older ones not yet deleted
+    ("trainflat.files:os.fsync", 5),  # in the middle of writing a small file
+]
+BETWEEN_ROUNDS = [
+    (f"{TRAINER}._load_best_model", 1),  # trained, the best weights not yet taken
+    (f"{BENCH}:seal", 1),  # a stage written but not sealed
+    (f"{BENCH}:forget", 2),  # sealed, its checkpoints not yet deleted
+    ("trainflat.pruning.masks:Masks.save", 1),
+    ("trainflat.record:Record.save", 1),  # all done but the record
+]
+
+
+def kill(tmp_path: Path, optimizer: dict[str, Any], points: list[Any]) -> list[dict[str, Any]]:
+    """What the driver says: first of an undisturbed run, then of each point."""
+    torch.manual_seed(0)
+    model = write(tmp_path / "model", BertForSequenceClassification(config("Bert")))
+    spec = {"model": str(model), "train_file": str(sentences(tmp_path, "classification")), "optimizer": optimizer}
+    spec |= {"out": str(tmp_path / "runs"), "points": [("never", 0), *points]}
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "tests.kill_driver", str(tmp_path / "spec.json")]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    faults = [line["fault"] for line in lines if "fault" in line]
+    assert not faults, faults
+    return lines
+
+
+def assert_unharmed(tmp_path: Path, lines: list[dict[str, Any]]) -> None:
+    whole, *killed = lines
+    assert whole["status"] == 0
+    for line in killed:
+        assert line["struck"] or line["point"][0] == "after", line  # a point that is never reached tests nothing
+        assert line["digest"] == whole["digest"], line
+    for run in (tmp_path / "runs").glob("*/*"):
+        for stage in (run / "stages").iterdir():
+            verify(stage)
+            if (stage / "masks.safetensors").exists():
+                Masks.load(stage / "masks.safetensors")
+        assert not list(run.rglob("*.tmp"))
+        assert not (run / "work").exists()
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "points"),
+    [(SAM, IN_TRAINING + IN_A_CHECKPOINT), (SAM, BETWEEN_ROUNDS), (ADAMW, [IN_TRAINING[1], IN_A_CHECKPOINT[2]])],
+    ids=["sam-in-training-and-saving", "sam-between-rounds", "adamw"],
+)
+def test_a_killed_run_ends_like_one_that_was_not(tmp_path: Path, optimizer: dict[str, Any], points: list[Any]) -> None:
+    assert_unharmed(tmp_path, kill(tmp_path, optimizer, points))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", [SAM, ADAMW], ids=["sam", "adamw"])
+def test_a_run_killed_at_random_moments(tmp_path: Path, optimizer: dict[str, Any]) -> None:
+    assert_unharmed(tmp_path, kill(tmp_path, optimizer, [("after", 3.0)] * 12))
