@@ -1,7 +1,7 @@
 """Iterative magnitude pruning with rewinding on real text, AdamW beside SAM, with the settings that the sweep chose.
 
-Reads ``results/sweeps/TASK.json``, trains on the whole training set, scores on the official validation set. Runs resume.
-Copies each record to ``results/pruning/`` and draws the report's figures beside them.
+Reads ``results/sweeps/TASK.json``, trains on the whole training set, scores on the official validation set. Runs
+resume. Copies each record to ``results/pruning/`` and draws the report's figures beside them.
 
     python -m experiments.prune stsb --data ../shared/data --out runs/pruning --seeds 0
 """

@@ -25,7 +25,7 @@ Point = tuple[str, float]
 
 
 def recipe(spec: dict[str, Any]) -> dict[str, Any]:
-    """Dropout, accumulation, evaluation inside epochs, early stopping, rewinding to a step: all that a resume can lose."""
+    """Dropout, accumulation, evaluation inside epochs, early stopping, rewinding to a step: what a resume can lose."""
     return {
         "task": {"name": "files", "train_file": spec["train_file"], "text": "text", "label": "label"},
         "model": spec["model"],
@@ -69,7 +69,7 @@ def in_child(work: Callable[[], Any], *, killed_after: float | None = None) -> i
     if child == 0:
         try:
             work()
-        except BaseException as error:  # noqa: BLE001 - a child must not return into the parent's code
+        except BaseException as error:  # a child must not return into the parent's code
             print(json.dumps({"fault": f"{type(error).__name__}: {error}"}), flush=True)  # noqa: T201
             os._exit(3)
         os._exit(0)

@@ -89,9 +89,8 @@ def _finish(bench: Bench, produced: Produced, recipe: Recipe) -> record.Stage:
     if known is None:
         known = bench.commit(produced, _measure(bench, produced, recipe))
     main = known.scores[bench.task.split][bench.task.metric]
-    bench.progress.say(
-        f"{known.name}: {bench.task.metric} {main:.1f} on {bench.task.split}, {known.sizes.encoder_sparsity:.0%} of the encoder is zero"
-    )
+    zeros = f"{known.sizes.encoder_sparsity:.0%} of the encoder is zero"
+    bench.progress.say(f"{known.name}: {bench.task.metric} {main:.1f} on {bench.task.split}, {zeros}")
     return known
 
 

@@ -111,7 +111,8 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         flat = self.flat_optimizer
         if flat is not None and self.held is not None:
             flat.register_perturb_pre_hook(lambda _: self.held.mask_gradients())  # type: ignore[union-attr]
-        return self.optimizer
+        optimizer: Optimizer = self.optimizer
+        return optimizer
 
     def _groups(self, model: nn.Module) -> list[dict[str, Any]]:
         decayed = set(self.get_decay_parameter_names(model))
