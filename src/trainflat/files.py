@@ -28,8 +28,8 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
-        # torch.save tells of a full disk by a RuntimeError of its writer
-        if isinstance(error, RuntimeError) and "write" not in str(error):
+        # torch.save tells of a full disk by a RuntimeError of its writer, which names that source file
+        if isinstance(error, RuntimeError) and "inline_container" not in str(error):
             raise
         reason = getattr(error, "strerror", None) or str(error).split("\n", maxsplit=1)[0]
         raise InputError(f"cannot write {path}: {reason}. Free some space or choose another --out.") from error

@@ -136,9 +136,11 @@ class Bench:
         return record.Stage.model_validate(read_json(folder / STAGE))
 
     def recall_masks(self, stage: Planned) -> Masks | None:
-        """The masks of a completed stage."""
-        path = self.stage_folder(stage.name) / MASKS
-        return Masks.load(path) if is_sealed(path.parent) and path.is_file() else None
+        """The masks of a completed stage; raises as ``recall`` does."""
+        known = self.recall(stage)
+        return (
+            None if known is None or known.masks_sha256 is None else Masks.load(self.stage_folder(stage.name) / MASKS)
+        )
 
     def snapshot(self) -> dict[str, Tensor]:
         """The weights of the step that the dense training was told to keep."""

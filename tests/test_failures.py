@@ -1,0 +1,281 @@
+"""Bad input and bad luck, end to end: one clear line, exit code 2 (1 where training failed), nothing half-written."""
+
+import errno
+import fcntl
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from transformers import BertForSequenceClassification
+
+import trainflat
+from tests.test_models_families import config, write
+from tests.test_whole_run_families import own_files, recipe
+from trainflat import cli
+from trainflat.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> dict[str, Any]:
+    torch.manual_seed(0)
+    model = write(tmp_path / "model", BertForSequenceClassification(config("Bert")))
+    return recipe(model, own_files(tmp_path)) | {"evaluation": {"latency": {"batches": []}}}
+
+
+def command(
+    given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, str]:
+    """Exit code and last line of standard error of ``trainflat run``."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(given))
+    monkeypatch.setattr(sys, "argv", ["trainflat", "run", str(path), "--out", str(tmp_path / "runs")])
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as end:
+        code = int(end.code or 0)
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("trainflat:")]
+    assert len(errors) == (1 if code else 0), errors
+    return code, errors[0] if errors else ""
+
+
+Command = Callable[[dict[str, Any]], tuple[int, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    return lambda given: command(given, tmp_path, monkeypatch, capsys)
+
+
+def folder_of(given: dict[str, Any], tmp_path: Path) -> Path:
+    return trainflat.plan(given, out=tmp_path / "runs").folder
+
+
+def spoil_text(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE = {"truncated": spoil_text, "flipped": flip_a_byte, "missing": Path.unlink}
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "masks.safetensors", "stage.json", "config.json"])
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+def test_a_damaged_stage_is_detected_and_can_be_made_again(
+    file: str, damage: Callable[[Path], None], given: dict[str, Any], tmp_path: Path, run: Command
+) -> None:
+    assert run(given)[0] == 0
+    folder = folder_of(given, tmp_path)
+    digest = json.loads((folder / "record.json").read_text())["digest"]
+    (folder / "record.json").unlink()  # as if the run had been killed before it
+    stage = folder / "stages" / "sparsity-0.50"
+    damage(stage / file)
+    code, line = run(given)
+    assert code == 2
+    assert file in line
+    assert "Delete the folder" in line
+    (stage / "manifest.json").unlink()
+    assert run(given)[0] == 0
+    assert json.loads((folder / "record.json").read_text())["digest"] == digest
+
+
+def test_a_damaged_record_is_detected(given: dict[str, Any], tmp_path: Path, run: Command) -> None:
+    assert run(given)[0] == 0
+    path = folder_of(given, tmp_path) / "record.json"
+    text = path.read_text()
+    path.write_text(re.sub(r'"passes": \d+', '"passes": 3', text, count=1))
+    code, line = run(given)
+    assert code == 2
+    assert "was changed after it was written" in line
+    path.write_text(text[: len(text) // 2])
+    code, line = run(given)
+    assert (code, "record.json cannot be read" in line) == (2, True)
+
+
+def test_a_damaged_checkpoint_is_detected(
+    given: dict[str, Any], tmp_path: Path, run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainflat.protocols import bench
+
+    class Killed(Exception):
+        pass
+
+    def dies(self: Any, *args: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.Bench, "commit", dies)  # trained, not committed
+        with pytest.raises(Killed):
+            trainflat.run(given, out=tmp_path / "runs")
+    checkpoint = next(folder_of(given, tmp_path).glob("work/dense/checkpoint-*"))
+    flip_a_byte(checkpoint / "optimizer.pt")
+    code, line = run(given)
+    assert code == 2
+    assert "optimizer.pt differs from what was written" in line
+    (checkpoint / "manifest.json").unlink()
+    assert run(given)[0] == 0
+
+
+def test_a_folder_of_another_recipe_other_data_or_other_files(
+    given: dict[str, Any], tmp_path: Path, run: Command
+) -> None:
+    folder = folder_of(given, tmp_path)
+    folder.mkdir(parents=True)
+    (folder / "thesis.tex").write_text("not ours")
+    code, line = run(given)
+    assert (code, "holds files that no run of this recipe wrote" in line) == (2, True)
+    assert (folder / "thesis.tex").read_text() == "not ours"
+    (folder / "thesis.tex").unlink()
+
+    assert run(given)[0] == 0
+    claim = json.loads((folder / "claim.json").read_text())
+    (folder / "claim.json").write_text(json.dumps(claim | {"recipe": "0" * 64}))
+    assert "holds the run of another recipe" in run(given)[1]
+    (folder / "claim.json").write_text(json.dumps(claim))
+
+    data = Path(given["task"]["train_file"])
+    data.write_text(data.read_text().replace("flat", "sharp", 1))
+    code, line = run(given)
+    assert (code, "begun with other" in line) == (2, True)
+
+
+def test_two_runs_in_one_folder(given: dict[str, Any], tmp_path: Path, run: Command) -> None:
+    folder = folder_of(given, tmp_path)
+    folder.mkdir(parents=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        code, line = run(given)
+    assert (code, "another process is working in" in line) == (2, True)
+    assert run(given)[0] == 0
+
+
+@pytest.mark.parametrize("full_at", [1, 4, 7, 9])
+def test_a_full_disk(
+    full_at: int, given: dict[str, Any], tmp_path: Path, run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The n-th file that is moved into place, or flushed, finds no space; with space again the run ends well."""
+    calls = 0
+    fsync = os.fsync
+
+    def full(descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls >= full_at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        code, line = run(given)
+    assert code == 2
+    assert "No space left on device" in line
+    assert "Free some space" in line
+    folder = folder_of(given, tmp_path)
+    assert not (folder / "record.json").exists()
+    assert not list(folder.rglob("*.tmp"))
+    assert run(given)[0] == 0
+
+
+@pytest.mark.parametrize("writer", ["transformers.trainer:torch.save", "transformers.modeling_utils:safe_save_file"])
+def test_a_full_disk_under_the_trainer_s_own_files(
+    writer: str, given: dict[str, Any], run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any, **kwargs: Any) -> None:
+        if "torch" in writer:
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing file")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    module, name = writer.split(":")
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{module}.{name}", full)
+        code, line = run(given)
+    assert (code, "cannot write" in line, "Free some space" in line) == (2, True, True)
+    assert run(given)[0] == 0
+
+
+def test_a_loss_that_is_no_number_ends_with_exit_code_1(given: dict[str, Any], tmp_path: Path, run: Command) -> None:
+    given["training"] = {**given["training"], "optimizer": {"name": "adamw", "lr": 1e30}, "max_grad_norm": 0.0}
+    given["training"]["epochs"] = 6
+    code, line = run(given)
+    assert code == 1
+    assert re.search(r"the loss is (nan|inf|-inf) at step \d+, batch \d+ of epoch \d+ \(training rows \d+", line)
+    assert not (folder_of(given, tmp_path) / "record.json").exists()
+
+
+def change(given: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    section, key = path.split(".")
+    return given | {section: {**given[section], key: value}} if section != "model" else given | {section: value}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("training.max_length", 33, "more than the 32 positions"),
+        ("training.precision", "fp16", "needs a GPU"),
+        ("model.name", "no/such-model-anywhere", "no/such-model-anywhere"),
+        ("task.label", "lable", "Did you mean 'label'"),
+        ("protocol.rewind", 1000, "lies beyond the 5 steps"),
+    ],
+)
+def test_what_only_the_data_or_the_model_can_tell(
+    path: str, value: Any, message: str, given: dict[str, Any], run: Command
+) -> None:
+    tmp_path = Path(given["model"]).parent
+    code, line = run(change(given, path, value))
+    assert code == 2
+    assert message in line
+    assert not list(tmp_path.glob("runs/*/stages/*"))
+    assert not list(tmp_path.glob("runs/*/record.json"))
+
+
+def test_a_model_without_a_tokenizer(given: dict[str, Any], tmp_path: Path, run: Command) -> None:
+    for file in (tmp_path / "model").glob("tokenizer*"):
+        file.unlink()
+    code, line = run(given)
+    assert (code, "tokenizer" in line) == (2, True)
+
+
+def test_processes_that_do_not_divide_the_batch(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from trainflat.training.fit import training_arguments
+    from trainflat.training.options import TrainingOptions
+
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(InputError, match="batch_size 32 cannot be cut into 1 micro-batches on 3 processes"):
+        training_arguments(TrainingOptions(), None, Path("x"), 0)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_the_main_job_on_two_processes_is_the_job_on_one(given: dict[str, Any], tmp_path: Path) -> None:
+    """40 rows, 36 of them for training: whole batches of 12 on one process and 2 × 6 on two."""
+    given["training"] = {**given["training"], "batch_size": 12, "sync_perturbation": True}
+    given["training"] |= {"batching": "random"}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(given))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainflat"]
+    done = subprocess.run(
+        [*launch, "run", str(path), "--out", str(tmp_path / "two")],
+        env=environment, capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    [two] = [json.loads(p.read_text()) for p in (tmp_path / "two").glob("*/record.json")]
+    one = trainflat.run(given, out=tmp_path / "one")
+    assert two["environment"]["processes"] == 2
+    assert two["recipe_hash"] == one.recipe_hash
+    assert [s["masks_sha256"] is None for s in two["stages"]] == [s.masks_sha256 is None for s in one.stages]
+    assert [s["training"]["passes"] for s in two["stages"]] == [s.training.passes for s in one.stages if s.training]
