@@ -64,11 +64,6 @@ def fit(
     """
     _quieten()
     arguments = training_arguments(options, task, folder, seed)
-    callbacks: list[TrainerCallback] = [_ProgressCallback(progress or Progress(), options)]
-    if options.patience is not None:
-        callbacks.append(EarlyStoppingCallback(options.patience))
-    if snapshot is not None:
-        callbacks.append(_Snapshot(*snapshot))
     trainer = FlatTrainer(
         model,
         arguments,
@@ -78,7 +73,7 @@ def fit(
         optimizer=options.optimizer,
         masks=masks,
         score=task.score,
-        callbacks=callbacks,
+        callbacks=_callbacks(progress or Progress(), options, snapshot),
     )
     trainer.remove_callback(PrinterCallback)
     started = time.perf_counter()
@@ -87,6 +82,17 @@ def fit(
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.free_memory()
     return Fitted(_summary(trainer, options), time.perf_counter() - started)
+
+
+def _callbacks(
+    progress: Progress, options: TrainingOptions, snapshot: tuple[int, Path] | None
+) -> list[TrainerCallback]:
+    callbacks: list[TrainerCallback] = [_ProgressCallback(progress, options)]
+    if options.patience is not None:
+        callbacks.append(EarlyStoppingCallback(options.patience))
+    if snapshot is not None:
+        callbacks.append(_Snapshot(*snapshot))
+    return callbacks
 
 
 def forget(folder: Path) -> None:
@@ -103,12 +109,6 @@ def training_arguments(options: TrainingOptions, task: Task, folder: Path, seed:
         InputError: the batch cannot be cut over the processes, or fp16 without a GPU.
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    micro = options.batch_size // (options.accumulate * processes)
-    if micro * options.accumulate * processes != options.batch_size:
-        raise InputError(
-            f"training.batch_size {options.batch_size} cannot be cut into {options.accumulate} micro-batches "
-            f"on {processes} processes. Choose a multiple."
-        )
     cuda = torch.cuda.is_available()
     if options.precision == "fp16" and not cuda:
         raise InputError("training.precision fp16 needs a GPU (a CPU would silently train in fp32). Use fp32 or bf16.")
@@ -119,7 +119,7 @@ def training_arguments(options: TrainingOptions, task: Task, folder: Path, seed:
     return FlatArguments(
         output_dir=str(folder),
         num_train_epochs=options.epochs,
-        per_device_train_batch_size=micro,
+        per_device_train_batch_size=_micro_batch(options, processes),
         per_device_eval_batch_size=64,
         gradient_accumulation_steps=options.accumulate,
         lr_scheduler_type=_SCHEDULES[options.schedule],
@@ -149,6 +149,16 @@ def training_arguments(options: TrainingOptions, task: Task, folder: Path, seed:
         disable_tqdm=True,
         **every,
     )
+
+
+def _micro_batch(options: TrainingOptions, processes: int) -> int:
+    parts = options.accumulate * processes
+    if options.batch_size % parts:
+        raise InputError(
+            f"training.batch_size {options.batch_size} cannot be cut into {options.accumulate} micro-batches "
+            f"on {processes} processes. Choose a multiple."
+        )
+    return options.batch_size // parts
 
 
 def _summary(trainer: FlatTrainer, options: TrainingOptions) -> record.Training:

@@ -1,6 +1,7 @@
 """Batches of rows of about one length, in an order that depends on nothing but a seed and the epoch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from typing import Any
 
 import torch
 from torch.utils.data import Sampler
@@ -59,3 +60,14 @@ class ShuffledSampler(LengthGroupedSampler):
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
         order: list[int] = torch.randperm(len(self), generator=generator).tolist()
         return order
+
+
+def lengths_of(dataset: Any) -> Sequence[int] | None:
+    """Tokens per row, where the training set lets them be known."""
+    known: Sequence[int] | None = getattr(dataset, "lengths", None)
+    if known is not None or not isinstance(dataset, Sized) or not hasattr(dataset, "__getitem__") or not len(dataset):
+        return known
+    first = dataset[0]
+    if not isinstance(first, Mapping) or "input_ids" not in first:
+        return None
+    return [len(dataset[i]["input_ids"]) for i in range(len(dataset))]

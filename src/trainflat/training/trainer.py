@@ -1,7 +1,7 @@
 """``transformers.Trainer`` with flat optimizers, masks and exact resuming. The mathematics live below."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +19,8 @@ from trainflat.optim import make_optimizer
 from trainflat.optim.base import TwoPassOptimizer
 from trainflat.pruning import Masks
 from trainflat.training import checkpoints
-from trainflat.training.sampler import LengthGroupedSampler, ShuffledSampler
-from trainflat.training.window import Replay, Window, gradients_set_aside
+from trainflat.training.sampler import LengthGroupedSampler, ShuffledSampler, lengths_of
+from trainflat.training.window import Replay, Window, gradients_set_aside, rows_of
 
 Score = Callable[[Any, Any], dict[str, float]]
 """Takes an evaluation split and the predictions for it, gives its metrics."""
@@ -131,7 +131,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
-        lengths = _lengths(dataset)
+        lengths = lengths_of(dataset)
         if lengths is None:
             return super()._get_train_sampler(dataset)  # type: ignore[no-any-return]
         rows = self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
@@ -153,7 +153,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
         """The micro-batches of one step; remembers how many rows each holds."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self.window = Window(rows=[_rows(batch) for batch in batches])
+        self.window = Window(rows=[rows_of(batch) for batch in batches])
         return batches, items
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
@@ -292,18 +292,3 @@ class _FlatCallback(TrainerCallback):  # type: ignore[misc]
         control.should_log = control.should_log or control.should_save
 
     on_epoch_end = on_step_end
-
-
-def _lengths(dataset: Any) -> Sequence[int] | None:
-    """Tokens per row, where the training set lets them be known."""
-    known: Sequence[int] | None = getattr(dataset, "lengths", None)
-    if known is not None or not isinstance(dataset, Sized) or not hasattr(dataset, "__getitem__") or not len(dataset):
-        return known
-    first = dataset[0]
-    if not isinstance(first, Mapping) or "input_ids" not in first:
-        return None
-    return [len(dataset[i]["input_ids"]) for i in range(len(dataset))]
-
-
-def _rows(batch: Mapping[str, Any]) -> int:
-    return next(len(value) for value in batch.values() if isinstance(value, Tensor) and value.dim())

@@ -1,6 +1,6 @@
 """The micro-batches behind one optimizer step, kept so that they can be run twice."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,3 +70,8 @@ def gradients_set_aside(parameters: Iterable[nn.Parameter]) -> Iterator[PutBack]
         yield
 
     yield put_back
+
+
+def rows_of(batch: Mapping[str, Any]) -> int:
+    """How many rows a batch holds."""
+    return next(len(value) for value in batch.values() if isinstance(value, Tensor) and value.dim())
