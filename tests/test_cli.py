@@ -196,7 +196,8 @@ def test_run_ends_with_a_table_and_leaves_what_was_planned(trainflat_, tmp_path:
         assert piece in answer.err
     folders = sorted((tmp_path / "runs").iterdir())
     assert len(folders) == 2 and len(re.findall(r"runs/demo-sam-\S+/record.json", answer.out)) == 2
-    assert "Task" in answer.out and "SAM" in answer.out.upper() and "50" in answer.out
+    assert answer.out.startswith("task stdlib-docs") and "model minilm" in answer.out
+    assert re.search("Optimizer.*0 %.*50 %", answer.out) and "SAM" in answer.out.upper()
 
     plan = trainflat.plan("demo-sam", out=tmp_path / "runs", overrides=[*short[1::2], "seed=1"])
     made = {str(p.relative_to(plan.folder)) for p in plan.folder.rglob("*") if p.is_file()}

@@ -159,12 +159,17 @@ def _progress() -> Iterator["TerminalProgress"]:
 
 
 def _print_table(rows: list[dict[str, str]]) -> None:
+    """The scores; what all rows share stands above them, so that the table fits on a narrow terminal."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(*rows[0]) if rows else Table()
+    scores_and_names = {key for key in rows[0] if key.endswith("%")} | {"Optimizer"}
+    shared = [k for k in rows[0] if k not in scores_and_names and len({row[k] for row in rows}) == 1]
+    table = Table(*(key for key in rows[0] if key not in shared))
     for row in rows:
-        table.add_row(*row.values())
+        table.add_row(*(value for key, value in row.items() if key not in shared))
+    _say(escape(", ".join(f"{key.lower()} {rows[0][key]}" for key in shared)))
     Console().print(table)
 
 
