@@ -13,8 +13,8 @@ from trainflat.errors import InputError, TrainflatError
 
 if TYPE_CHECKING:
     from trainflat.pipeline import Plan
+    from trainflat.progress import Progress
     from trainflat.registry import Registry
-    from trainflat.terminal import TerminalProgress
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -151,9 +151,13 @@ def _headline(path: Path) -> str:
 
 
 @contextmanager
-def _progress() -> Iterator["TerminalProgress"]:
+def _progress() -> Iterator["Progress"]:
+    from trainflat.progress import Progress
     from trainflat.terminal import TerminalProgress
 
+    if os.environ.get("RANK", "0") != "0":  # of the processes of torchrun one speaks
+        yield Progress()
+        return
     with TerminalProgress() as progress:
         yield progress
 

@@ -40,8 +40,9 @@ class TrainingOptions(BaseModel):
     def _known_optimizer(cls, value: Any) -> Any:
         value = {"name": value} if isinstance(value, str) else value
         if isinstance(value, dict):
-            options = {key: v for key, v in value.items() if key != "name"}
-            check_options(str(value.get("name", "")), options)
+            if "name" not in value:
+                raise ValueError(f"name an optimizer: {', '.join(OPTIMIZERS)}; such as {{name: sam, lr: 2e-5}}")
+            check_options(str(value["name"]), {key: v for key, v in value.items() if key != "name"})
         return value
 
     @model_validator(mode="after")
