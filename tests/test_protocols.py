@@ -98,7 +98,7 @@ def test_rewinding_to_a_step_goes_back_to_that_step(place: Path, monkeypatch: py
     protocol = {"name": "iterative", "sparsities": [0.5], "rewind": 2}
     dense, rewound = starts(place, protocol, "step", monkeypatch)
     run = next((place / "step").iterdir())
-    snapshot, _ = load_tensors(run / "rewind.safetensors")
+    snapshot, _ = load_tensors(run / "rewind" / "weights.safetensors")
     masks = Masks.load(run / "stages" / "sparsity-0.50" / "masks.safetensors")
     for name, tensor in rewound.items():
         assert torch.equal(tensor, snapshot[name] * masks[name] if name in masks else snapshot[name])

@@ -17,6 +17,9 @@ from trainflat.errors import DamagedFile, InputError
 if TYPE_CHECKING:  # records and reports are read without torch
     from torch import Tensor
 
+# How torch.save (RuntimeError) and tokenizers (a bare Exception) tell of a full disk.
+_FULL_DISK = ("inline_container", "iostream error", "(os error ")
+
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
@@ -27,11 +30,11 @@ def writing(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, SafetensorError, RuntimeError) as error:
-        # torch.save tells of a full disk by a RuntimeError of its writer, which names that source file
-        if isinstance(error, RuntimeError) and "inline_container" not in str(error):
+    except Exception as error:
+        if not (isinstance(error, OSError | SafetensorError) or any(sign in str(error) for sign in _FULL_DISK)):
             raise
-        reason = getattr(error, "strerror", None) or str(error).split("\n", maxsplit=1)[0]
+        text = str(error).split("\n", maxsplit=1)[0]
+        reason = getattr(error, "strerror", None) or f"the disk may be full ({text})"
         raise InputError(f"cannot write {path}: {reason}. Free some space or choose another --out.") from error
 
 

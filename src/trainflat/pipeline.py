@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from trainflat import record
-from trainflat.errors import InputError
+from trainflat.errors import DamagedFile, InputError
 from trainflat.evaluation import SPEED_NOTE, matrix_zeros, measure_latency, measure_sizes, score
 from trainflat.files import read_json, write_json, write_text, writing
 from trainflat.models import load_encoder, model_info
@@ -26,6 +26,8 @@ from trainflat.tasks import TASKS
 from trainflat.tasks.base import Task
 
 __all__ = ["Plan", "plan", "run"]
+
+_CLAIM, _LOCK = "claim.json", ".lock"
 
 
 def run(
@@ -61,6 +63,8 @@ def run(
             return finished
         bench = _bench(recipe, task, folder, progress)
         info = model_info(bench.encoder)
+        if bench.writes:
+            _claim_model(folder, info)
         protocol = build(PROTOCOLS, recipe.protocol)
         if protocol.unstructured:
             progress.say(SPEED_NOTE)
@@ -171,7 +175,7 @@ class Plan:
             for s in self.stages
             for f in [*per_stage, *(["masks.safetensors"] if s.sparsity else [])]
         ]
-        return ["recipe.yaml", "claim.json", *names, record.RECORD_FILE]
+        return ["recipe.yaml", _CLAIM, *names, record.RECORD_FILE]
 
 
 def plan(
@@ -209,7 +213,7 @@ def _opened(folder: Path, recipe: Recipe, task: Task) -> Iterator[Record | None]
         return
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
+        lock = (folder / _LOCK).open("w")
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, however it ends
@@ -223,27 +227,45 @@ def _opened(folder: Path, recipe: Recipe, task: Task) -> Iterator[Record | None]
 
 def _claim(folder: Path, recipe: Recipe, task: Task) -> None:
     """Writes what the folder is for, or compares it."""
-    for leftover in folder.glob(".*.tmp"):  # of a write that was killed
-        leftover.unlink()
     given = {name: fingerprint.model_dump(mode="json") for name, fingerprint in task.fingerprints.items()}
-    contents = {"recipe": recipe.hash, "data": given}
-    claim = folder / "claim.json"
+    claim = folder / _CLAIM
     if not claim.is_file():
-        if any(p.name != ".lock" for p in folder.iterdir()):
+        if any(p.name != _LOCK and not p.match(f".{_CLAIM}.*.tmp") for p in folder.iterdir()):
             raise InputError(
                 f"{folder} holds files that no run of this recipe wrote. Choose another --out or empty it."
             )
-        write_text(folder / "recipe.yaml", yaml.safe_dump(recipe.resolved(), sort_keys=False))
-        write_json(claim, contents)
-        return
-    before = read_json(claim)
-    if before["recipe"] != contents["recipe"]:
+        write_json(claim, {"recipe": recipe.hash, "data": given})  # first of all: without it nothing here is ours
+    for leftover in folder.glob(".*.tmp"):  # of a write that was killed
+        leftover.unlink()
+    before = _read_claim(claim)
+    if before["recipe"] != recipe.hash:
         raise InputError(f"{folder} holds the run of another recipe. Choose another --out or another name.")
     for split, fingerprint in given.items():
         if before["data"].get(split, {}).get("sha256") != fingerprint["sha256"]:
             raise InputError(
                 f"{folder} was begun with other {split} data. Choose another --out, or bring back those rows."
             )
+    if not (folder / "recipe.yaml").is_file():
+        write_text(folder / "recipe.yaml", yaml.safe_dump(recipe.resolved(), sort_keys=False))
+
+
+def _claim_model(folder: Path, info: record.ModelInfo) -> None:
+    """Adds the starting weights to the claim, or compares them: rounds of two models are no run."""
+    claim = _read_claim(folder / _CLAIM)
+    if claim["model"] is None:
+        write_json(folder / _CLAIM, claim | {"model": info.weights_sha256})
+    elif claim["model"] != info.weights_sha256:
+        raise InputError(
+            f"{folder} was begun with other weights of {info.name}. Choose another --out, or bring back those weights."
+        )
+
+
+def _read_claim(path: Path) -> dict[str, Any]:
+    try:
+        claim = read_json(path)
+        return {"recipe": claim["recipe"], "data": dict(claim["data"]), "model": claim.get("model")}
+    except (DamagedFile, TypeError, KeyError, ValueError) as error:
+        raise DamagedFile(f"{path} is damaged: whose run this is cannot be told. Choose another --out.") from error
 
 
 def _finished(folder: Path) -> Record | None:

@@ -17,7 +17,7 @@ from trainflat.progress import Progress
 from trainflat.protocols.base import Planned, Produced, stage_name
 from trainflat.pruning import Masks
 from trainflat.tasks.base import EncodedSplit, Task
-from trainflat.training.fit import fit, forget
+from trainflat.training.fit import SNAPSHOT, fit, forget
 from trainflat.training.options import TrainingOptions
 
 STAGES = "stages"
@@ -76,6 +76,8 @@ class Bench:
     ) -> Produced:
         """The stage's model: recalled where it was completed before, else trained from ``start`` under ``masks``."""
         known = self.recall(stage)
+        if snapshot is not None and not is_sealed(self._snapshot_folder):
+            known = None  # train again, to the same weights, for the snapshot on the way
         if known is not None:
             self.load(type(self.model).from_pretrained(self.stage_folder(stage.name), dtype=torch.float32).state_dict())
             return Produced(stage, self.recall_masks(stage), known.training, known.timing.train_seconds)
@@ -93,7 +95,7 @@ class Bench:
             folder=work,
             seed=derive_seed(self.seed, stage.name),
             masks=masks,
-            snapshot=None if snapshot is None else (snapshot, self._snapshot_file),
+            snapshot=None if snapshot is None else (snapshot, self._snapshot_folder),
             progress=self.progress,
         )
         return Produced(stage, masks, fitted.training, fitted.seconds)
@@ -143,16 +145,21 @@ class Bench:
         )
 
     def snapshot(self) -> dict[str, Tensor]:
-        """The weights of the step that the dense training was told to keep."""
-        return load_tensors(self._snapshot_file)[0]
+        """The weights of the step that the dense training was told to keep.
+
+        Raises:
+            DamagedFile: they are not what was written.
+        """
+        verify(self._snapshot_folder)
+        return load_tensors(self._snapshot_folder / SNAPSHOT)[0]
 
     def stage_folder(self, name: str) -> Path:
         """Where a stage lies."""
         return self.folder / STAGES / name
 
     @property
-    def _snapshot_file(self) -> Path:
-        return self.folder / "rewind.safetensors"
+    def _snapshot_folder(self) -> Path:
+        return self.folder / "rewind"
 
 
 def derive_seed(seed: int, purpose: str) -> int:

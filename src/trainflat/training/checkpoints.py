@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from trainflat.files import is_sealed, remove, seal, verify
+from trainflat.files import is_sealed, read_json, remove, seal, verify
 
 _PREFIX = "checkpoint-"
 
@@ -13,20 +13,24 @@ def path(folder: Path, step: int) -> Path:
 
 
 def newest(folder: Path) -> Path | None:
-    """The newest whole checkpoint, verified; those that a kill left unfinished are deleted.
+    """The newest whole checkpoint whose best one is there too, verified; those that a kill left unfinished are deleted.
 
     Raises:
-        DamagedFile: a file of it differs from what was written.
+        DamagedFile: a file of one differs from what was written.
     """
-    sealed = []
+    sealed: dict[int, Path] = {}
     for checkpoint in sorted(folder.glob(_PREFIX + "*"), key=_step):
         if is_sealed(checkpoint):
-            sealed.append(checkpoint)
+            sealed[_step(checkpoint)] = checkpoint
         else:
             remove(checkpoint)
-    for checkpoint in sealed:
+    for checkpoint in sealed.values():
         verify(checkpoint)
-    return sealed[-1] if sealed else None
+    # Without its best checkpoint a run would end, with no word, on its last weights.
+    usable = [
+        c for c in sealed.values() if read_json(c / "trainer_state.json")["best_global_step"] in (None, 0, *sealed)
+    ]
+    return usable[-1] if usable else None
 
 
 def finish(folder: Path, step: int, best_step: int | None) -> None:

@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from trainflat import record
 from trainflat.errors import InputError
-from trainflat.files import remove, save_tensors
+from trainflat.files import remove, save_tensors, seal
 from trainflat.progress import Progress
 from trainflat.pruning import Masks
 from trainflat.tasks.base import EncodedSplit, Task
@@ -22,6 +22,7 @@ from trainflat.training.options import TrainingOptions
 from trainflat.training.trainer import FlatArguments, FlatTrainer
 
 _SCHEDULES = {"linear": "linear", "constant": "constant_with_warmup", "cosine": "cosine"}
+SNAPSHOT = "weights.safetensors"
 # The Trainer logs these beside the numbers that a repeated run reproduces.
 _CLOCKS = ("runtime", "per_second", "preparation_time", "flos")
 
@@ -55,7 +56,7 @@ def fit(
 
     Args:
         folder: For checkpoints; deleted when training is complete and its result was taken (see ``forget``).
-        snapshot: (step, file): writes the weights as they are after that many optimizer steps.
+        snapshot: (step, folder): writes the weights as they are after that many optimizer steps, sealed.
 
     Raises:
         InputError: options that this machine or task cannot follow.
@@ -216,9 +217,11 @@ class _ProgressCallback(TrainerCallback):  # type: ignore[misc]
 class _Snapshot(TrainerCallback):  # type: ignore[misc]
     """Writes the weights of one step, for rewinding."""
 
-    def __init__(self, step: int, path: Path) -> None:
-        self.step, self.path = step, path
+    def __init__(self, step: int, folder: Path) -> None:
+        self.step, self.folder = step, folder
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         if state.global_step == self.step and state.is_world_process_zero:
-            save_tensors(self.path, model.state_dict())
+            remove(self.folder)
+            save_tensors(self.folder / SNAPSHOT, model.state_dict())
+            seal(self.folder)
