@@ -43,7 +43,12 @@ def main() -> None:
                 "task": given.task,
                 "model": "minilm",
                 "seed": seed,
-                "training": {"epochs": best["epochs"], "max_length": 128, "optimizer": best["optimizer"]},
+                "training": {
+                    "epochs": best["epochs"],
+                    "max_length": 128,
+                    "precision": "bf16",
+                    "optimizer": best["optimizer"],
+                },
                 "protocol": {"name": "iterative", "sparsities": list(SPARSITIES)},
             }
             with TerminalProgress() as progress:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from trainflat.anatomy import matrix_kind
 from trainflat.errors import InputError
 from trainflat.protocols.base import Planned, Produced, Protocol, stage_name
 from trainflat.protocols.bench import Bench, check_sparsities, masks_of_run
@@ -51,11 +52,11 @@ class Ticket(Protocol):
             return PRUNERS.build("random", bench.model, sparsity=self.sparsity, seed=bench.seed).select()
         found = masks_of_run(self.source, self.sparsity)
         names = Masks.ones(bench.model)
-        missing = [name for name in names if name not in found]
-        if missing:
+        # Only the pooler may be left over: a span head has none.
+        strange = [name for name in names.keys() ^ found.keys() if name in names or matrix_kind(name)[1] != "pooler"]
+        if strange:
             raise InputError(
-                f"the ticket of {self.source} has no mask for {missing[0]}: it was found on another architecture."
+                f"the ticket of {self.source} was found on another architecture: {min(strange)} is on one side only."
             )
-        # A span head has no pooler: matrices that this model lacks are dropped.
         fitting = Masks({name: found[name] for name in names})
         return shuffled_within_layers(fitting, bench.seed) if self.structure == "layer-shuffled" else fitting

@@ -186,23 +186,23 @@ class Masks(Mapping[str, Tensor]):
 
         return HeldMasks(self, model)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Writes a safetensors file of packed bits, atomically.
 
         Raises:
             InputError: it cannot be written.
         """
         metadata = {"format": _FORMAT, "shapes": json.dumps(self._shapes), "sha256": self.sha256}
-        save_tensors(path, {name: torch.from_numpy(bits) for name, bits in self._packed.items()}, metadata)
+        save_tensors(Path(path), {name: torch.from_numpy(bits) for name, bits in self._packed.items()}, metadata)
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: str | Path) -> Self:
         """Reads what :meth:`save` wrote.
 
         Raises:
             DamagedFile: it is missing, not a file of masks, or not what was written.
         """
-        tensors, metadata = load_tensors(path)
+        tensors, metadata = load_tensors(Path(path))
         try:
             shapes = {str(name): tuple(map(int, shape)) for name, shape in json.loads(metadata["shapes"]).items()}
             masks = cls.of_packed({name: tensors[name].numpy() for name in shapes}, shapes)
