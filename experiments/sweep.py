@@ -1,8 +1,8 @@
 """Chooses learning rate, rho and epochs per task on rows held out from the training set.
 
 First AdamW's learning rate, then SAM's rho at that rate, both dense; the validation split is never read. Runs resume,
-so calling it again only adds what is missing. Writes ``results/sweeps/TASK.json``. bf16 autocast over float32 weights: a
-step takes 0.6 of the time on a core that has the instructions.
+so calling it again only adds what is missing. Writes ``results/sweeps/TASK.json``. bf16 autocast over float32 weights:
+a step takes 0.6 of the time on a core that has the instructions.
 
     python -m experiments.sweep stsb --data ../shared/data --out runs/sweeps
 """

@@ -46,7 +46,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def given(place: Path) -> dict[str, Any]:
-    """Rewinds to a step, so that there is a snapshot, and evaluates so often that the best checkpoint is not the last."""
+    """Rewinds to a step, so that there is a snapshot, and evaluates so often that the best checkpoint comes early."""
     made = recipe(place / "model", own_files(place), epochs=2, evaluate_every=2)
     made["training"] |= {"optimizer": {"name": "adamw", "lr": 1e-2}}
     return made | {
@@ -102,7 +102,7 @@ def assert_refused(answer: tuple[int, str], *pieces: str) -> None:
 @pytest.mark.parametrize("file", ["model.safetensors", "masks.safetensors", "stage.json", "config.json"])
 @damaged
 def test_a_stage(
-    file: str, damage: Callable[[Path], None], given: dict[str, Any], whole: Path, tmp_path: Path, run: Command
+    *, file: str, damage: Callable[[Path], None], given: dict[str, Any], whole: Path, tmp_path: Path, run: Command
 ) -> None:
     folder = copied(whole, given, tmp_path)
     (folder / "record.json").unlink()  # as if the run had been killed before it
@@ -146,6 +146,7 @@ def test_the_snapshot_that_is_rewound_to(
 @pytest.mark.parametrize("file", ["optimizer.pt", "trainer_state.json", "rng_state.pth", "model.safetensors"])
 @damaged
 def test_a_checkpoint(
+    *,
     file: str,
     damage: Callable[[Path], None],
     given: dict[str, Any],
