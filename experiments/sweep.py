@@ -16,7 +16,7 @@ from trainflat.files import write_json
 from trainflat.terminal import TerminalProgress
 
 RATES = (5e-5, 1e-4, 2e-4)
-RADII = (0.005, 0.01, 0.02, 0.05)
+RADII = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
 EPOCHS = (3, 5)
 
 
