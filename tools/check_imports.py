@@ -26,7 +26,8 @@ FLOORS: dict[str, float] = {
     "models": 5,
     "tasks": 4,
     **dict.fromkeys(("optim", "averaging", "pruning", "quantization", "distillation", "sharpness"), 3),
-    **dict.fromkeys(("registry", "params", "anatomy", "schedules", "record", "tensors", "progress", "yaml_values"), 2),
+    **dict.fromkeys(("registry", "params", "anatomy", "schedules", "record", "landscapes"), 2),
+    **dict.fromkeys(("tensors", "progress", "yaml_values"), 2),
     "files": 1.5,
     "errors": 1,
 }
