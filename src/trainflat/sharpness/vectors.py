@@ -1,0 +1,55 @@
+"""Vectors that are lists of tensors, one per parameter."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from trainflat.errors import InputError, UnknownName
+
+Vector = list[Tensor]
+
+
+def dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+    """The inner product over all entries, summed in float64: float32 sums over millions of entries lose digits."""
+    return float(sum((x * y).sum(dtype=torch.float64).item() for x, y in zip(a, b, strict=True)))
+
+
+def norm(a: Sequence[Tensor]) -> float:
+    """The 2-norm over all entries together."""
+    return math.sqrt(dot(a, a))
+
+
+def scaled(a: Sequence[Tensor], factor: float) -> Vector:
+    """``factor * a``, a new vector."""
+    return list(torch._foreach_mul(list(a), factor))
+
+
+def flatten(a: Sequence[Tensor]) -> Tensor:
+    """All entries as one tensor [n], in order."""
+    return torch.cat([x.reshape(-1) for x in a])
+
+
+def unflatten(flat: Tensor, like: Sequence[Tensor]) -> Vector:
+    """Views of ``flat`` [n] in the shapes of ``like``."""
+    pieces = torch.split(flat, [x.numel() for x in like])
+    return [piece.view_as(x) for piece, x in zip(pieces, like, strict=True)]
+
+
+def drawn(numbers: Tensor, like: Tensor) -> Tensor:
+    """Random numbers where and how directions are; drawn on the CPU, so that they are the same on every device."""
+    return numbers.to(like.device, torch.promote_types(like.dtype, torch.float32))
+
+
+def fitting(masks: Mapping[str, Tensor], named: Mapping[str, Tensor]) -> list[Tensor | None]:
+    """The mask of each parameter, on its device, or None."""
+    for name in masks:
+        if name not in named:
+            raise UnknownName("measured parameter with a mask", name, named)
+        if masks[name].shape != named[name].shape or masks[name].dtype != torch.bool:
+            raise InputError(
+                f"the mask of {name} is {masks[name].dtype} {tuple(masks[name].shape)}; the weights want a boolean one "
+                f"of {tuple(named[name].shape)}."
+            )
+    return [masks[name].to(p.device) if name in masks else None for name, p in named.items()]
