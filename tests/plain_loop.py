@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from transformers import get_linear_schedule_with_warmup
 
 from trainflat.optim import make_optimizer
-from trainflat.optim.base import TwoPassOptimizer
+from trainflat.optim.base import FlatOptimizer
 from trainflat.pruning import Masks
 from trainflat.tasks.base import EncodedSplit
 from trainflat.training.sampler import LengthGroupedSampler
@@ -67,17 +68,32 @@ def train(
             order = sampler.order(epoch)
             for start in range(0, len(order), batch_size):
                 batch = collate([split[i] for i in order[start : start + batch_size]])
-                loss = model(**batch).loss
-                losses.append(loss.item())
-                optimizer.zero_grad()
-                loss.backward()
-                if isinstance(optimizer, TwoPassOptimizer):
-                    with optimizer.perturbed():
-                        optimizer.zero_grad()
-                        model(**batch).loss.backward()
+                losses.append(_passes(model, batch, optimizer, steps))
                 if masks is not None:
                     masks.hold(model).mask_gradients()  # clipping must not see gradients of pruned weights
                 nn.utils.clip_grad_norm_(model.parameters(), clip)
                 optimizer.step()
                 schedule.step()
     return losses
+
+
+def _passes(model: nn.Module, batch: Mapping[str, Tensor], optimizer: Optimizer, steps: int) -> float:
+    losses = []
+
+    def one_pass() -> None:
+        optimizer.zero_grad()
+        loss = model(**batch).loss
+        loss.backward()
+        losses.append(loss.item())
+
+    flat = optimizer if isinstance(optimizer, FlatOptimizer) else None
+    if flat is not None:
+        flat.total_steps = steps
+    if flat is None or flat.first_pass:
+        one_pass()
+    if flat is not None and flat.second_pass:
+        with flat.perturbed():
+            one_pass()
+    if flat is not None:
+        flat.finish_gradients()  # before they are clipped
+    return losses[0]

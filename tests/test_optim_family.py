@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from trainflat.errors import InputError, UnknownName
-from trainflat.optim import OPTIMIZERS, SAM, Adam, AdamW, TwoPassOptimizer, check_options, make_optimizer
+from trainflat.optim import OPTIMIZERS, SAM, Adam, AdamW, FlatOptimizer, check_options, make_optimizer
 
 
 def setting(seed: int = 0):
@@ -126,7 +126,7 @@ def test_fused_for_every_float(member, dtype):
 @pytest.mark.parametrize("base", ["SGD", "adamw", "RMSprop", "muon", "nadam", "Adafactor"])
 def test_any_base_by_name(base):
     optimizer = make_optimizer("sam", [nn.Parameter(torch.ones(2, 2))], base=base, lr=0.1)
-    assert isinstance(optimizer, TwoPassOptimizer)
+    assert isinstance(optimizer, FlatOptimizer)
     assert type(optimizer.base).__name__.lower() == base.lower()
     check_options("sam", {"base": base, "lr": 0.1})
 

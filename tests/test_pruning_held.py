@@ -189,7 +189,7 @@ def test_the_end_of_the_block_leaves_no_hooks(optimizer):
     for one in {optimizer, getattr(optimizer, "base", optimizer)}:
         assert not one._optimizer_step_pre_hooks
         assert not one._optimizer_step_post_hooks
-    assert not getattr(optimizer, "_perturb_pre_hooks", {})
+    assert getattr(optimizer, "held", None) is None
 
 
 def test_parameters_without_gradients_and_frozen_ones():

@@ -39,7 +39,7 @@ def test_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         exec(block, names)  # noqa: S102
     assert [stage.name for stage in names["record"].stages] == ["dense", "sparsity-0.50"]
     assert names["masks"].sparsity == pytest.approx(0.9, abs=0.01)
-    assert names["trainer"].passes == 2 * names["trainer"].state.global_step == 4
+    assert names["trainer"].passes.count == 2 * names["trainer"].state.global_step == 4
 
 
 @pytest.mark.parametrize("text", [*blocks(README, "yaml"), *blocks(GUIDE, "yaml")])

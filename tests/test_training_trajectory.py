@@ -180,7 +180,7 @@ def test_zeros_stay_zero_and_passes_are_counted(tmp_path: Path) -> None:
     trainer.masks.check(trainer.model)
     zeros = sum(int((p == 0).sum()) for n, p in trainer.model.named_parameters() if n in trainer.masks)
     assert zeros == round(0.9 * trainer.masks.entries)
-    assert trainer.passes == 2 * trainer.state.global_step == 24
+    assert trainer.passes.count == 2 * trainer.state.global_step == 24
     entry = next(e for e in trainer.state.log_history if "loss" in e)
     assert entry["perturbation"] == pytest.approx(0.05, rel=1e-6)
     assert entry["loss_gap"] > 0

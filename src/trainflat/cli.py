@@ -186,7 +186,9 @@ def _print_plan(plan: "Plan") -> None:
     partial = ", ".join(plan.partial) + ": not comparable with published figures"
     about = "" if plan.exact else "about "
     epochs = f"{training.epochs:g} epochs of batch {training.batch_size}"
-    passes = f"{plan.passes_per_step} forward and backward passes each: {plan.steps * plan.passes_per_step} passes"
+    passes = (
+        f"{plan.passes_per_step:g} forward and backward passes each: {plan.steps * plan.passes_per_step:.0f} passes"
+    )
     facts = {
         "recipe": f"{recipe.name}, hash {recipe.hash[:10]}, seed {recipe.seed}",
         "task": f"{recipe.task['name']}: {plan.train_rows} training rows; {rows}",

@@ -151,7 +151,7 @@ class Plan:
     train_rows: int
     evaluation_rows: dict[str, int]
     steps_per_training: int
-    passes_per_step: int
+    passes_per_step: float
     exact: bool  # False: long paragraphs will be read in several windows, so that there are some more steps
     partial: list[str]  # splits that hold only some of the official rows
     note: str

@@ -71,7 +71,7 @@ class Training(_Data):
     optimizer: str
     steps: int
     epochs: float
-    passes: int  # forward and backward passes over a whole batch; 2 per step for SAM
+    passes: int | float  # forward and backward passes over a whole batch; 2 per step for SAM
     best_step: int | None  # the checkpoint that was kept
     # One entry per log: step, epoch, loss, learning_rate, grad_norm, passes; of flat optimizers perturbation, loss_gap.
     curve: list[dict[str, float]]

@@ -7,7 +7,8 @@ import torch
 from torch.optim import Optimizer
 
 from trainflat.optim.adam import Adam, AdamW
-from trainflat.optim.base import Displacement, Move, TwoPassOptimizer
+from trainflat.optim.base import FlatOptimizer
+from trainflat.optim.moves import Displacement, Move
 from trainflat.optim.options import build, settle
 from trainflat.optim.sam import SAM
 from trainflat.registry import Registry
@@ -55,14 +56,26 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
     build(name, member, [torch.nn.Parameter(torch.zeros(1, 1))], settled)
 
 
+def average_passes(name: str, options: Mapping[str, Any]) -> float:
+    """Forward and backward passes over a batch per step of the optimizer with these options of a recipe.
+
+    Example:
+        >>> average_passes("adamw", {"lr": 2e-5}), average_passes("sam", {"rho": 0.05, "every": 5})
+        (1.0, 1.2)
+    """
+    member = OPTIMIZERS[name]
+    return member.average_passes(settle(name, member, options)) if issubclass(member, FlatOptimizer) else 1.0
+
+
 __all__ = [
     "OPTIMIZERS",
     "SAM",
     "Adam",
     "AdamW",
     "Displacement",
+    "FlatOptimizer",
     "Move",
-    "TwoPassOptimizer",
+    "average_passes",
     "check_options",
     "make_optimizer",
 ]

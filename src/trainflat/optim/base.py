@@ -1,57 +1,28 @@
-"""What every optimizer that takes its gradient at displaced weights shares."""
+"""What every flat optimizer shares: which passes a step takes, the way to the displaced weights, and the way back."""
 
 import math
-from abc import abstractmethod
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
 from trainflat.errors import InputError
-
-PerturbPreHook = Callable[[Any], None]
-
-_STATE_DICT_HOOKS = tuple(
-    f"_optimizer_{what}_{when}_hooks" for what in ("state_dict", "load_state_dict") for when in ("pre", "post")
-)
-# Not copied or pickled: scratch memory and, as in torch, hooks and the step that a scheduler patched.
-_TRANSIENT = {
-    *_STATE_DICT_HOOKS,
-    "_optimizer_step_pre_hooks",
-    "_optimizer_step_post_hooks",
-    "_perturb_pre_hooks",
-    "_buffers",
-    "step",
-}
+from trainflat.optim.exclusions import matches, refuse_idle_patterns
+from trainflat.optim.holder import Holder
+from trainflat.optim.memory import Memory, join, split
+from trainflat.optim.moves import NOWHERE, Displacement, advance
+from trainflat.optim.wrapper import Wrapper
 
 
-class Move(NamedTuple):
-    """``params[i]`` goes to ``params[i] + scale * directions[i]``; the directions, often gradients, are only read."""
+class FlatOptimizer(Wrapper):
+    """A base optimizer that steps with a gradient taken, or made, so that it leads to flat minima.
 
-    params: list[Tensor]
-    directions: list[Tensor]
-    scale: float | Tensor
-
-
-class Displacement(NamedTuple):
-    """Where the weights go for the second pass: one move per parameter group, and the norm of all together (0-dim)."""
-
-    moves: list[Move]
-    norm: Tensor
-
-
-class TwoPassOptimizer(Optimizer):
-    """A base optimizer that steps with a gradient taken at displaced weights.
-
-    A method says in :meth:`displacement` where the weights go. Parameter groups, state, defaults, ``state_dict`` and
-    ``load_state_dict`` are those of :attr:`base`, never copies, so that schedulers, clipping, gradient scalers
-    and checkpoints see one optimizer. State-dict hooks are therefore called with ``base``.
+    A method says in :attr:`first_pass` and :attr:`second_pass` which passes the coming step takes, in
+    :meth:`displacement` where the weights stand in the second one, and in :meth:`combine` which gradient the base
+    optimizer gets. What it remembers between steps lies in :attr:`memory`.
 
     Args:
         params: Parameters, parameter groups or ``model.named_parameters()``.
@@ -60,15 +31,38 @@ class TwoPassOptimizer(Optimizer):
         exclude: Names of parameters that are not displaced: parts of the name, or patterns such as ``"*.bias"``.
         **base_options: Passed on to ``base_optimizer``.
 
+    Attributes:
+        held: Masks that the method respects: a pruned weight is neither displaced nor revived. Set by
+            ``masks.hold(model).attach(optimizer)``.
+        memory: Tensors by parameter and name, beside the base optimizer's state; part of ``state_dict()``.
+        steps_taken: Steps of this optimizer so far; part of ``state_dict()``.
+        total_steps: Steps of the whole training, where a method's options are shares of it; set it after construction.
+        last_norm: Norm of the last displacement, 0-dim.
+
     Raises:
         InputError: for a negative radius, for ``exclude`` without names or with a pattern that no name matches, and for
             a base optimizer that has an option ``rho`` of its own (Adadelta).
+
+    Example:
+        The loop that every flat optimizer understands, whichever passes its step takes::
+
+            if optimizer.first_pass:
+                optimizer.zero_grad()
+                loss(model).backward()
+            if optimizer.second_pass:
+                with optimizer.perturbed():
+                    optimizer.zero_grad()
+                    loss(model).backward()
+            optimizer.step()
     """
 
-    base: Optimizer
-    passes_per_step: int = 2
+    shares_first_gradient: ClassVar[bool] = False
+    """The first gradient goes into the step itself, or into what is remembered: all processes need the same one."""
+
+    second_share: float = 1.0
+    """Share of the rows that the second pass takes: those whose loss the displacement raised most."""
+
     last_norm: Tensor
-    _perturb_pre_hooks: OrderedDict[int, PerturbPreHook]
     _buffers: dict[Tensor, Tensor]
 
     def __init__(
@@ -76,7 +70,7 @@ class TwoPassOptimizer(Optimizer):
         params: Iterable[Any],
         base_optimizer: Callable[..., Optimizer],
         *,
-        rho: float,
+        rho: float = 0.0,
         exclude: Sequence[str] = (),
         **base_options: Any,
     ) -> None:
@@ -85,77 +79,67 @@ class TwoPassOptimizer(Optimizer):
             raise InputError(f"{type(base).__name__} has an option rho of its own; choose another base optimizer.")
         base.defaults["rho"] = _radius(rho)
         self.last_norm = torch.zeros(())
+        self.held: Holder | None = None
+        self.memory: Memory = {}
+        self.steps_taken, self.total_steps = 0, None
         self._exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
         self._excluded: set[Tensor] = set()
         self._origin: tuple[list[Tensor], list[Tensor]] | None = None  # not None inside perturbed()
-        self._second_gradient = False
-        # Optimizer.__init__ would make groups and a state of its own; __setstate__ makes the rest, hooks and profiling.
-        self.__setstate__({"base": base})
+        self._second_gradient = self._finished = False
+        self.wrap(base)
         for group in base.param_groups:
             self._prepare(group)
-        _refuse_idle_patterns(self._exclude, base.param_groups)
+        refuse_idle_patterns(self._exclude, base.param_groups)
 
-    @abstractmethod
+    # What a method says
+
+    @classmethod
+    def average_passes(cls, options: Mapping[str, Any]) -> float:
+        """Forward and backward passes over a batch per step with these constructor options, on average."""
+        return 2.0
+
+    @property
+    def first_pass(self) -> bool:
+        """Whether the coming step needs the gradient at the weights themselves."""
+        return True
+
+    @property
+    def second_pass(self) -> bool:
+        """Whether the coming step needs the gradient at displaced weights."""
+        return True
+
+    @torch.no_grad()
     def displacement(self) -> Displacement:
         """Where the weights go for the second pass, from the gradients at hand and what the method remembers."""
+        return NOWHERE
 
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        return self.base.param_groups
+    def prepare_labels(self, labels: Tensor, classes: int) -> Tensor:
+        """The labels [B] that a training batch is learned with; ``classes`` is 1 for numbers."""
+        return labels
 
-    @param_groups.setter
-    def param_groups(self, groups: list[dict[str, Any]]) -> None:
-        self.base.param_groups = groups
+    def combine(self) -> None:
+        """Makes the gradient for the base optimizer, in place, from those of all passes of the step."""
 
-    @property
-    def state(self) -> Any:
-        return self.base.state
-
-    @state.setter
-    def state(self, state: Any) -> None:
-        self.base.state = state
-
-    @property
-    def defaults(self) -> dict[str, Any]:
-        return self.base.defaults
-
-    @defaults.setter
-    def defaults(self, defaults: dict[str, Any]) -> None:
-        self.base.defaults = defaults
+    def remember(self) -> None:
+        """Called after each step, with the gradient that it took still there."""
 
     @torch._disable_dynamo
     def state_dict(self) -> dict[str, Any]:
-        return self.base.state_dict()
+        return join(self.base.state_dict(), self.param_groups, self.memory, self.steps_taken)
 
     @torch._disable_dynamo
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads what ``state_dict`` returned; that of the base optimizer alone will do, the radius then stays."""
         radii = [group["rho"] for group in self.param_groups]
-        self.base.load_state_dict(state_dict)
+        remembered = split(state_dict, self.param_groups)
+        self.base.load_state_dict(remembered.base)
+        self.memory, self.steps_taken = remembered.memory, remembered.steps
         for group, rho in zip(self.param_groups, radii, strict=True):
             group.setdefault("rho", rho)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         self.base.add_param_group(param_group)
         self._prepare(self.param_groups[-1])
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if key not in _TRANSIENT}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        base = state.get("base") or self.base
-        shared = {name: getattr(base, name) for name in _STATE_DICT_HOOKS}
-        self.__dict__.update(shared | {"base": base, "_buffers": {}, "_perturb_pre_hooks": OrderedDict()})
-        super().__setstate__(state)
-
-    def register_perturb_pre_hook(self, hook: Callable[[Self], None]) -> RemovableHandle:
-        """Has ``hook(optimizer)`` called, without autograd, before each displacement is computed.
-
-        What the hook does to the gradients shapes the displacement: a mask multiplied in keeps pruned weights at 0.
-        """
-        handle = RemovableHandle(self._perturb_pre_hooks)
-        self._perturb_pre_hooks[handle.id] = hook
-        return handle
 
     @contextmanager
     def perturbed(self) -> Iterator[None]:
@@ -168,7 +152,7 @@ class TwoPassOptimizer(Optimizer):
             raise RuntimeError(
                 f"{type(self).__name__}.perturbed() was entered inside its own block. Leave the first block before."
             )
-        self._second_gradient = False
+        self._second_gradient = self._finished = False
         self._origin = ([], [])
         try:
             self._displace()
@@ -177,18 +161,29 @@ class TwoPassOptimizer(Optimizer):
             self._restore()
         self._second_gradient = True
 
+    def finish_gradients(self) -> None:
+        """Turns the gradients of this step's passes into the one that is stepped with.
+
+        ``step()`` does it if nobody did. Call it before gradients are clipped, so that clipping sees the result.
+        """
+        with torch.no_grad():
+            if self.held is not None:
+                self.held.mask_gradients()
+            self.combine()
+        self._finished = True
+
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Takes the base optimizer's step with the gradient of the second pass.
+        """Takes the base optimizer's step with the gradient of this step's passes.
 
         Args:
-            closure: Clears the gradients, computes the loss, calls ``backward()`` and returns the loss. With it both
-                passes are run here; without it a :meth:`perturbed` block must have come before.
+            closure: Clears the gradients, computes the loss, calls ``backward()`` and returns the loss. With it the
+                passes are run here; without it they must have come before.
 
         Returns:
-            The loss of the first pass, at the weights themselves; ``None`` without a closure.
+            The loss of the earliest pass, that at the weights themselves if there is one; ``None`` without a closure.
 
         Raises:
-            RuntimeError: without a second gradient, and inside a ``perturbed()`` block.
+            RuntimeError: without a second gradient where the step needs one, and inside a ``perturbed()`` block.
         """
         name = type(self).__name__
         if self._origin is not None:
@@ -198,17 +193,47 @@ class TwoPassOptimizer(Optimizer):
         loss = None
         if closure is not None:
             with torch.enable_grad():
-                loss = closure()
-                with self.perturbed():
-                    closure()
-        elif not self._second_gradient:
+                loss = self._run(closure)
+        elif self.second_pass and not self._second_gradient:
             raise RuntimeError(
                 f"{name}.step() was called before a second gradient was taken. Run the forward and backward pass again "
                 "inside `with optimizer.perturbed():`, or pass a closure."
             )
-        self._second_gradient = False
-        self.base.step()
+        if not self._finished:
+            self.finish_gradients()
+        self._second_gradient = self._finished = False
+        self.base_step()
+        with torch.no_grad():
+            self.remember()
+        self.steps_taken += 1
         return loss
+
+    def base_step(self) -> None:
+        """The base optimizer's step, for a method to leave out or to surround."""
+        self.base.step()
+
+    def _run(self, closure: Callable[[], Any]) -> Any:
+        losses = [closure()] if self.first_pass else []
+        if self.second_pass:
+            with self.perturbed():
+                losses.append(closure())
+        return losses[0]
+
+    def displaced(self) -> list[tuple[float, list[Tensor]]]:
+        """Radius and parameters of each group with a radius, gradient or not: those that are not excluded or frozen."""
+        return [
+            (g["rho"], [p for p in g["params"] if p.requires_grad and p.numel() and p not in self._excluded])
+            for g in self.param_groups
+            if g["rho"] > 0
+        ]
+
+    def remembered(self, name: str, params: Sequence[Tensor]) -> list[Tensor]:
+        """What is remembered of these parameters under that name, zeros at first, in float32 at least."""
+        for p in params:
+            entries = self.memory.setdefault(p, {})
+            if name not in entries:
+                entries[name] = torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32))
+        return [self.memory[p][name] for p in params]
 
     def perturbable(self) -> list[tuple[float, list[Tensor]]]:
         """Radius and parameters of each group that is displaced: those with a gradient that are not excluded.
@@ -216,11 +241,7 @@ class TwoPassOptimizer(Optimizer):
         Raises:
             InputError: for a sparse gradient.
         """
-        groups = []
-        for group in self.param_groups:
-            if group["rho"] > 0:
-                params = [p for p in group["params"] if p.grad is not None and p.numel() and p not in self._excluded]
-                groups.append((group["rho"], params))
+        groups = [(rho, [p for p in params if p.grad is not None]) for rho, params in self.displaced()]
         if any(p.grad is not None and p.grad.layout != torch.strided for _, params in groups for p in params):
             raise InputError(f"{type(self).__name__} needs dense gradients. Build the embedding with sparse=False.")
         return [(rho, params) for rho, params in groups if params]
@@ -232,12 +253,12 @@ class TwoPassOptimizer(Optimizer):
         if "param_names" not in group:
             raise InputError(f"exclude={self._exclude} needs names: pass model.named_parameters() as params.")
         named = zip(group["param_names"], group["params"], strict=True)
-        self._excluded |= {p for name, p in named if any(_matches(pattern, name) for pattern in self._exclude)}
+        self._excluded |= {p for name, p in named if any(matches(pattern, name) for pattern in self._exclude)}
 
     @torch.no_grad()
     def _displace(self) -> None:
-        for hook in list(self._perturb_pre_hooks.values()):
-            hook(self)
+        if self.held is not None:
+            self.held.mask_gradients()
         moves, self.last_norm = self.displacement()
         params = [p for move in moves for p in move.params]
         if not params:
@@ -249,7 +270,9 @@ class TwoPassOptimizer(Optimizer):
         torch._foreach_copy_(kept, params)
         self._origin = (params, kept)
         for move in moves:
-            _advance(move)
+            advance(move)
+        if self.held is not None:  # a displacement that remembers may know nothing of the masks
+            self.held.mask_weights()
 
     def _buffer(self, p: Tensor) -> Tensor:
         old = self._buffers.get(p)
@@ -264,28 +287,7 @@ class TwoPassOptimizer(Optimizer):
         self._origin = None
 
 
-def _advance(move: Move) -> None:
-    if isinstance(move.scale, float):
-        torch._foreach_add_(move.params, move.directions, alpha=move.scale)
-        return
-    steps = torch._foreach_mul(move.directions, move.scale)
-    for step in steps:  # a scale of 0 times an overflowed gradient is NaN, and must move nothing
-        step.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
-    torch._foreach_add_(move.params, list(steps))
-
-
 def _radius(rho: Any) -> float:
     if not isinstance(rho, int | float) or not 0 <= rho < math.inf:
         raise InputError(f"rho is the radius of the displacement, a number >= 0, got {rho!r}.")
     return float(rho)
-
-
-def _matches(pattern: str, name: str) -> bool:
-    return pattern in name or fnmatchcase(name, pattern)
-
-
-def _refuse_idle_patterns(patterns: Iterable[str], groups: list[dict[str, Any]]) -> None:
-    names = [name for group in groups for name in group.get("param_names", ())]
-    for pattern in patterns:
-        if not any(_matches(pattern, name) for name in names):
-            raise InputError(f"exclude={pattern!r} matches no parameter. Names look like {names[0]!r}, {names[-1]!r}.")

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from trainflat.errors import InputError, UnknownName
 from trainflat.optim.adam import Adam, AdamW
-from trainflat.optim.base import TwoPassOptimizer
+from trainflat.optim.base import FlatOptimizer
 
 _UNFIT = {
     "lbfgs": "takes many gradients in one step",
@@ -48,7 +48,7 @@ def settle(name: str, member: type[Optimizer], options: Mapping[str, Any]) -> di
     """
     settled = {key: _number(value) for key, value in options.items()}
     known = _option_names(member)
-    if issubclass(member, TwoPassOptimizer):
+    if issubclass(member, FlatOptimizer):
         settled["base_optimizer"] = base_class(settled.pop("base", "adamw"))
         known = (known - {"base_optimizer"}) | _option_names(settled["base_optimizer"]) | {"base"}
     for key in options:
@@ -69,9 +69,11 @@ def build(name: str, member: type[Optimizer], params: Iterable[Any], settled: Ma
 
 
 def _option_names(member: type[Optimizer]) -> set[str]:
-    # Own options and, through **options, those of the torch class that it extends.
+    # Own options and, through **options, those of the torch class that it extends; those that a flat optimizer passes
+    # to its parent are its own business.
     named: set[str] = set()
-    for cls in (c for c in member.__mro__ if c is not Optimizer and issubclass(c, Optimizer)):
+    classes = [member] if issubclass(member, FlatOptimizer) else member.__mro__
+    for cls in (c for c in classes if c is not Optimizer and issubclass(c, Optimizer)):
         parameters = inspect.signature(cls).parameters.values()
         named |= {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
         if not any(p.kind == p.VAR_KEYWORD for p in parameters):

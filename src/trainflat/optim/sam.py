@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,14 +11,16 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from trainflat.errors import InputError
-from trainflat.optim.base import Displacement, Move, TwoPassOptimizer
+from trainflat.optim.base import FlatOptimizer
+from trainflat.optim.moves import NOWHERE, Displacement, Move
+from trainflat.optim.phase import Phase
 
 # Below it rho / norm would leave the range of float32; such a gradient has no direction worth following.
 _FLAT = 1e-30
 _ROW = 1024
 
 
-class SAM(TwoPassOptimizer):
+class SAM(FlatOptimizer):
     r"""Descends with the gradient taken at the steepest point of a ball around the weights.
 
     With :math:`g = \nabla L(w)`, equation (2) of the paper and the step that follows it::
@@ -37,6 +39,10 @@ class SAM(TwoPassOptimizer):
         rho: Radius of the ball in the p-norm over all parameters; :math:`\rho` in the paper.
         p: Norm of the ball, from 1 to infinity. At 1 only the entries with the largest gradient move.
         exclude: Parameters to leave in place and out of the norm: parts of names, or patterns such as ``"*.bias"``.
+        every: Perturbs each ``every``-th step, from the first on; the others are plain steps of one pass.
+        start: Share of the training before which no step is perturbed (last-phase SAM, Zhou et al. 2025,
+            arXiv:2410.10373). Needs ``total_steps``, which the Trainer sets.
+        stop: Share of the training after which none is.
         **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
 
     Example:
@@ -57,20 +63,32 @@ class SAM(TwoPassOptimizer):
         params: Iterable[Any],
         base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
         rho: float = 0.05,
+        *,
         p: float = 2.0,
         exclude: Sequence[str] = (),
+        every: int = 1,
+        start: float = 0.0,
+        stop: float = 1.0,
         **base_options: Any,
     ) -> None:
         if not isinstance(p, int | float) or not p >= 1:
             raise InputError(f"p is the norm of SAM's ball, a number >= 1, got {p!r}.")
-        self.p = float(p)
+        self.p, self.phase = float(p), Phase(every, start, stop)
         super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
+
+    @classmethod
+    def average_passes(cls, options: Mapping[str, Any]) -> float:
+        return 1 + Phase(options.get("every", 1), options.get("start", 0.0), options.get("stop", 1.0)).share
+
+    @property
+    def second_pass(self) -> bool:
+        return self.phase.includes(self.steps_taken, self.total_steps)
 
     def displacement(self) -> Displacement:
         groups = self.perturbable()
         directions = steepest([[p.grad for p in params if p.grad is not None] for _, params in groups], self.p)
         if not directions:
-            return Displacement([], torch.zeros(()))
+            return NOWHERE
         rhos = [rho for rho, _ in groups]
         scales, norm = scales_to_ball([joint_norm(group, self.p) for group in directions], rhos, self.p)
         if not scales:

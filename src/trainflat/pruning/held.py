@@ -55,6 +55,11 @@ class HeldMasks:
         if self._weights:
             torch._foreach_mul_(self._weights, tuple(self._factors))
 
+    def factor(self, weight: Tensor) -> Tensor | None:
+        """1 where a weight is kept and 0 where it is pruned; None for one that no mask is for."""
+        self._follow()
+        return next((f for w, f in zip(self._weights, self._factors, strict=True) if w is weight), None)
+
     def attach(self, optimizer: Optimizer) -> "Attached":
         """Has the optimizer keep the zeros from now on: gradients are masked before its step, weights after it.
 
@@ -71,7 +76,8 @@ class HeldMasks:
         """Sets the optimizer's state of pruned weights to 0, so that no momentum moves them."""
         self._follow()
         for weight, factor in zip(self._weights, self._factors, strict=True):
-            for value in optimizer.state.get(weight, {}).values():
+            remembered = getattr(optimizer, "memory", {}).get(weight, {})
+            for value in [*optimizer.state.get(weight, {}).values(), *remembered.values()]:
                 if isinstance(value, Tensor) and value.shape == weight.shape:
                     value.masked_fill_(factor.to(value.device) == 0, 0)
 
@@ -86,18 +92,20 @@ class Attached:
 
     def __init__(self, held: HeldMasks, optimizer: Optimizer) -> None:
         held.clear_state(optimizer)
-        self._held = held
-        self._handles = []
-        register = getattr(optimizer, "register_perturb_pre_hook", None)
-        if register is not None:
-            self._handles.append(register(lambda _: held.mask_gradients()))
-        self._handles.append(optimizer.register_step_pre_hook(self._before))
-        self._handles.append(optimizer.register_step_post_hook(lambda *_: held.mask_weights()))
+        self._held, self._optimizer = held, optimizer
+        self._handles = [
+            optimizer.register_step_pre_hook(self._before),
+            optimizer.register_step_post_hook(lambda *_: held.mask_weights()),
+        ]
+        if hasattr(optimizer, "held"):  # a flat optimizer, which asks for masks before it displaces
+            optimizer.held = held
 
     def remove(self) -> None:
         """Leaves the optimizer as it was found."""
         for handle in self._handles:
             handle.remove()
+        if hasattr(self._optimizer, "held"):
+            self._optimizer.held = None
 
     def __enter__(self) -> Self:
         return self

@@ -175,7 +175,7 @@ def _summary(trainer: FlatTrainer, options: TrainingOptions) -> record.Training:
         optimizer=options.optimizer["name"],
         steps=state.global_step,
         epochs=float(state.epoch or 0),
-        passes=trainer.passes,
+        passes=trainer.passes.count,
         best_step=state.best_global_step if options.keep == "best" else None,
         curve=curve,
         evaluations=evaluations,

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from trainflat.optim import OPTIMIZERS, check_options
+from trainflat.optim import OPTIMIZERS, average_passes, check_options
 
 
 class TrainingOptions(BaseModel):
@@ -58,9 +58,9 @@ class TrainingOptions(BaseModel):
         return self
 
     @property
-    def passes_per_step(self) -> int:
-        """Forward and backward passes over a batch behind each optimizer step."""
-        return int(getattr(OPTIMIZERS[self.optimizer["name"]], "passes_per_step", 1))
+    def passes_per_step(self) -> float:
+        """Forward and backward passes over a batch behind each optimizer step, on average."""
+        return average_passes(self.optimizer["name"], {k: v for k, v in self.optimizer.items() if k != "name"})
 
     def steps_per_epoch(self, rows: int) -> int:
         """Optimizer steps in one pass over ``rows`` training rows."""

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,12 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from trainflat.errors import InputError, TrainingDiverged
 from trainflat.files import read_json, write_json, writing
 from trainflat.optim import make_optimizer
-from trainflat.optim.base import TwoPassOptimizer
+from trainflat.optim.base import FlatOptimizer
 from trainflat.pruning import Masks
 from trainflat.training import checkpoints
+from trainflat.training.passes import Passes
 from trainflat.training.sampler import LengthGroupedSampler, ShuffledSampler, lengths_of
-from trainflat.training.window import Replay, Window, gradients_set_aside, rows_of
+from trainflat.training.window import Replay
 
 Score = Callable[[Any, Any], dict[str, float]]
 """Takes an evaluation split and the predictions for it, gives its metrics."""
@@ -88,10 +88,8 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
             masks.check(self.model)
         # Encoder heads take **kwargs and so look as if they divided their loss by `num_items_in_batch`; they do not.
         self.model_accepts_loss_kwargs = False
-        self.window = Window()
-        self.passes = 0  # forward and backward passes over a whole window, since step 0
+        self.passes = Passes(self)
         self.stopped_early = False
-        self._perturbation: list[tuple[Tensor, Tensor]] = []  # (norm of the displacement, loss gap) since the last log
         self._not_finite = 0
         self._sampler: LengthGroupedSampler | None = None
         self._scored_split: Any = None
@@ -110,7 +108,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
             super().create_optimizer(model)
         flat = self.flat_optimizer
         if flat is not None and self.held is not None:
-            flat.register_perturb_pre_hook(lambda _: self.held.mask_gradients())  # type: ignore[union-attr]
+            flat.held = self.held
         optimizer: Optimizer = self.optimizer
         return optimizer
 
@@ -124,10 +122,10 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         return [group for group in groups if group["params"]]
 
     @property
-    def flat_optimizer(self) -> TwoPassOptimizer | None:
-        """The optimizer below accelerate's wrapper, if it takes two passes."""
+    def flat_optimizer(self) -> FlatOptimizer | None:
+        """The optimizer below accelerate's wrapper, if it is a flat one."""
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
-        return optimizer if isinstance(optimizer, TwoPassOptimizer) else None
+        return optimizer if isinstance(optimizer, FlatOptimizer) else None
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -153,62 +151,36 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
         """The micro-batches of one step; remembers how many rows each holds."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self.window = Window(rows=[rows_of(batch) for batch in batches])
+        self.passes.begin(batches)
         return batches, items
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """Both passes of a flat optimizer over the window that this micro-batch completes, or one plain pass.
+        """The passes that the optimizer wants over the window that this micro-batch may complete.
 
         Returns:
-            The loss at the undisplaced weights, as its share of the window's mean.
+            The loss at the undisplaced weights, where a pass stands there, as its share of the window's mean.
         """
-        batch = self.window.add(self._prepare_inputs(inputs), self.args.device)
-        flat = self.flat_optimizer
-        if flat is None:
-            loss = self._pass(model, batch)
-        elif self.args.perturb_over == "micro-batch":
-            with gradients_set_aside(model.parameters()) as put_back, self.accelerator.no_sync(model):
-                loss = self._pass(model, batch)
-            self._second(model, flat, [batch], loss, put_back)
-        else:
-            with nullcontext() if self.args.sync_perturbation else self.accelerator.no_sync(model):
-                loss = self._pass(model, batch)
-            self.window.loss += loss
-            if self.window.complete:
-                self._second(model, flat, self.window.batches, self.window.loss, nullcontext)
-        if self.window.complete:
-            self.passes += 2 if flat is not None else 1
-            if self.held is not None:
-                self.held.mask_gradients()
+        loss = self.passes.micro_batch(model, self._prepare_inputs(inputs))
+        if self.passes.window.complete and self.held is not None:
+            self.held.mask_gradients()
         self._require_finite(loss)
         return loss
 
-    def _second(
-        self,
-        model: nn.Module,
-        flat: TwoPassOptimizer,
-        batches: list[Replay],
-        first_loss: Tensor,
-        put_back: Callable[[], AbstractContextManager[None]],
-    ) -> None:
-        """Runs the same micro-batches again, with the same dropout, at the displaced weights."""
-        second_loss = torch.zeros_like(first_loss)
-        with flat.perturbed():
-            model.zero_grad()
-            with put_back():
-                for batch in batches:
-                    batch.restore_random_state()
-                    last = batch is batches[-1]  # whether it synchronises is what the Trainer's own loop decided for it
-                    with nullcontext() if last else self.accelerator.no_sync(model):
-                        second_loss += self._pass(model, batch)
-        self._perturbation.append((flat.last_norm.detach().clone(), second_loss - first_loss))
-
-    def _pass(self, model: nn.Module, batch: Replay) -> Tensor:
+    def one_pass(self, model: nn.Module, batch: Replay, total_rows: int) -> Tensor:
+        """A forward and backward pass over a micro-batch of a window of ``total_rows``; its share of the loss."""
         # The Trainer divides a micro-batch's loss by this; so the window's gradient is that of the mean over its rows,
         # also where the last micro-batch is smaller than the others.
-        self.current_gradient_accumulation_steps = self.window.total_rows / batch.rows
+        self.current_gradient_accumulation_steps = total_rows / batch.rows
         loss: Tensor = super().training_step(model, dict(batch.inputs))
         return loss
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
+    ) -> Any:
+        """The Trainer's, whose outputs a method may want that weighs single rows."""
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        self.passes.saw(outputs, inputs)
+        return (loss, outputs) if return_outputs else loss
 
     def _require_finite(self, loss: Tensor) -> None:
         if torch.isfinite(loss):
@@ -224,7 +196,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
 
     def _batch_name(self) -> str:
         """Which rows the current micro-batch holds, where the sampler is ours."""
-        micro = len(self.window.batches) - 1
+        micro = len(self.passes.window.batches) - 1
         if self._sampler is None:
             return f"micro-batch {micro + 1}"
         per_step = self._sampler.batch_size
@@ -238,11 +210,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the passes so far and, for a flat optimizer, the mean ‖ε‖ and loss gap since the last log."""
         if "loss" in logs:
-            logs["passes"] = self.passes
-            if self._perturbation:
-                norms, gaps = (torch.stack(values) for values in zip(*self._perturbation, strict=True))
-                logs["perturbation"], logs["loss_gap"] = norms.mean().item(), gaps.mean().item()
-                self._perturbation = []
+            logs |= {"passes": self.passes.count, **self.passes.perturbation()}
         super().log(logs, start_time)
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
@@ -261,17 +229,17 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             stopped = self.control.should_training_stop and step < self.state.max_steps
-            write_json(checkpoints.path(folder, step) / "flat.json", {"passes": self.passes, "stopped": stopped})
+            write_json(checkpoints.path(folder, step) / "flat.json", {"passes": self.passes.count, "stopped": stopped})
             checkpoints.finish(folder, step, self.state.best_global_step)
         self.accelerator.wait_for_everyone()
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> Any:
         counts = super()._init_training_state(*args, **kwargs)
-        self.passes, self.stopped_early = 0, False
+        self.passes.count, self.stopped_early = 0, False
         if self.state.global_step:  # resumed
             folder = Path(self.args.output_dir)
             flat = read_json(checkpoints.path(folder, self.state.global_step) / "flat.json")
-            self.passes, self.stopped_early = flat["passes"], flat["stopped"]
+            self.passes.count, self.stopped_early = flat["passes"], flat["stopped"]
             if self.state.best_global_step:  # the folder may have moved since
                 self.state.best_model_checkpoint = str(checkpoints.path(folder, self.state.best_global_step))
         return counts

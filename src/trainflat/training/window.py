@@ -17,12 +17,18 @@ class Replay:
     rows: int
     cpu_state: Tensor
     device_state: Tensor | None
+    losses: Tensor | None = None  # of its rows in the first pass, where a method weighs them
 
     def restore_random_state(self) -> None:
         """Makes the next pass draw what the first pass drew."""
         torch.set_rng_state(self.cpu_state)
         if self.device_state is not None:
             torch.cuda.set_rng_state(self.device_state)
+
+    def only(self, chosen: Tensor) -> "Replay":
+        """The same with some of its rows; ``chosen`` [B] is boolean."""
+        inputs = {key: value[chosen.to(value.device)] for key, value in self.inputs.items()}
+        return Replay(inputs, int(chosen.sum()), self.cpu_state, self.device_state)
 
 
 @dataclass

@@ -1,0 +1,53 @@
+"""What a flat optimizer remembers between steps, beside its base optimizer's state, in one state dict with it."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+# Marks a flat optimizer's tensors among the base optimizer's, and its counter in the first parameter group.
+_PREFIX, _STEPS = "flat/", "flat_steps"
+
+Memory = dict[Tensor, dict[str, Tensor]]
+
+
+class Remembered(NamedTuple):
+    """A state dict as the base optimizer knows it, and what was beside it."""
+
+    base: dict[str, Any]
+    memory: Memory
+    steps: int
+
+
+def join(base: Mapping[str, Any], groups: list[dict[str, Any]], memory: Memory, steps: int) -> dict[str, Any]:
+    """The base optimizer's state dict with the memory of ``groups``' parameters in it; nothing given is changed."""
+    state = {key: dict(entries) for key, entries in base["state"].items()}
+    for number, p in _numbered(base, groups):
+        if memory.get(p):
+            state.setdefault(number, {}).update({_PREFIX + name: value for name, value in memory[p].items()})
+    first, *others = base["param_groups"]
+    return {**base, "state": state, "param_groups": [first | {_STEPS: steps}, *others]}
+
+
+def split(joined: Mapping[str, Any], groups: list[dict[str, Any]]) -> Remembered:
+    """The inverse; a state dict of the base optimizer alone has no memory and no steps."""
+    memory: Memory = {}
+    for number, p in _numbered(joined, groups):
+        for name, value in joined["state"].get(number, {}).items():
+            if name.startswith(_PREFIX):
+                kept = value.detach().to(p.device, copy=True)
+                memory.setdefault(p, {})[name.removeprefix(_PREFIX)] = kept
+    state = {key: _own(entries) for key, entries in joined["state"].items()}
+    own_groups = [{k: v for k, v in group.items() if k != _STEPS} for group in joined["param_groups"]]
+    base = {**joined, "state": {key: entries for key, entries in state.items() if entries}, "param_groups": own_groups}
+    return Remembered(base, memory, int(joined["param_groups"][0].get(_STEPS, 0)))
+
+
+def _own(entries: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entries.items() if not str(name).startswith(_PREFIX)}
+
+
+def _numbered(state_dict: Mapping[str, Any], groups: list[dict[str, Any]]) -> list[tuple[Any, Tensor]]:
+    """A parameter's number in a state dict, and the parameter."""
+    pairs = zip(state_dict["param_groups"], groups, strict=False)  # a wrong number of groups is the base's to refuse
+    return [pair for saved, group in pairs for pair in zip(saved["params"], group["params"], strict=False)]

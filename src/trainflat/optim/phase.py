@@ -1,0 +1,52 @@
+"""Which steps of a training are flat ones."""
+
+from dataclasses import dataclass
+
+from trainflat.errors import InputError
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Each ``every``-th step between two shares of the training.
+
+    Raises:
+        InputError: ``every`` is no whole number above 0, or the shares do not lie in order between 0 and 1.
+
+    Example:
+        >>> last_third = Phase(every=2, start=0.7)
+        >>> [step for step in range(10) if last_third.includes(step, total=10)]
+        [8]
+    """
+
+    every: int = 1
+    start: float = 0.0
+    stop: float = 1.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.every, bool) or self.every != int(self.every) or self.every < 1:
+            raise InputError(f"every is a whole number of steps, at least 1, got {self.every!r}.")
+        if not 0 <= self.start < self.stop <= 1:
+            raise InputError(
+                f"start and stop are shares with 0 <= start < stop <= 1, got {self.start} and {self.stop}."
+            )
+
+    @property
+    def share(self) -> float:
+        """Share of all steps, but for rounding."""
+        return (self.stop - self.start) / self.every
+
+    def includes(self, step: int, total: int | None) -> bool:
+        """Whether the step, counted from 0, is one of them.
+
+        Raises:
+            InputError: the shares need the number of all steps, and nobody gave it.
+        """
+        if step % self.every:
+            return False
+        if (self.start, self.stop) == (0, 1):
+            return True
+        if total is None:
+            raise InputError(
+                "start and stop are shares of the training: set optimizer.total_steps before its first step."
+            )
+        return self.start * total <= step < self.stop * total

@@ -1,0 +1,58 @@
+"""An optimizer around another one: parameter groups, state, defaults and hooks are those of the inner one."""
+
+from typing import Any
+
+from torch.optim import Optimizer
+
+_STATE_DICT_HOOKS = tuple(
+    f"_optimizer_{what}_{when}_hooks" for what in ("state_dict", "load_state_dict") for when in ("pre", "post")
+)
+# Not copied or pickled: scratch memory and, as in torch, hooks and the step that a scheduler patched.
+_TRANSIENT = {*_STATE_DICT_HOOKS, "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks", "_buffers", "step"}
+
+
+class Wrapper(Optimizer):
+    """Shares everything with :attr:`base`, never copies of it.
+
+    So schedulers, clipping, gradient scalers and checkpoints see one optimizer. State-dict hooks are called with
+    ``base``.
+    """
+
+    base: Optimizer
+
+    def wrap(self, base: Optimizer) -> None:
+        """Takes the place of ``Optimizer.__init__``, which would make groups and a state of its own."""
+        self.__setstate__({"base": base})  # which makes the rest, hooks and profiling
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return self.base.param_groups
+
+    @param_groups.setter
+    def param_groups(self, groups: list[dict[str, Any]]) -> None:
+        self.base.param_groups = groups
+
+    @property
+    def state(self) -> Any:
+        return self.base.state
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        self.base.state = state
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        return self.base.defaults
+
+    @defaults.setter
+    def defaults(self, defaults: dict[str, Any]) -> None:
+        self.base.defaults = defaults
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key not in _TRANSIENT}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        base = state.get("base") or self.base
+        shared = {name: getattr(base, name) for name in _STATE_DICT_HOOKS}
+        self.__dict__.update(shared | {"base": base, "_buffers": {}})
+        super().__setstate__(state)

@@ -1,0 +1,160 @@
+"""The passes behind one optimizer step, in the order that a flat optimizer asks for."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from trainflat.errors import InputError
+from trainflat.optim import FlatOptimizer
+from trainflat.training.examples import example_losses
+from trainflat.training.window import Replay, Window, gradients_set_aside, rows_of
+
+if TYPE_CHECKING:
+    from trainflat.training.trainer import FlatTrainer
+
+# A forward pass without a backward pass, in passes: backward takes about twice the time of forward.
+_FORWARD_ALONE = 1 / 3
+
+
+class Passes:
+    """Runs and counts forward and backward passes over whole accumulation windows."""
+
+    def __init__(self, trainer: "FlatTrainer") -> None:
+        self.trainer = trainer
+        self.window = Window()
+        self.count: float = 0  # passes over a whole window since step 0
+        self._perturbation: list[tuple[Tensor, Tensor]] = []  # (norm of the displacement, loss gap) since the last log
+        self._example_losses: Tensor | None = None  # of the latest pass, where rows are weighed
+
+    def begin(self, batches: Sequence[Any]) -> None:
+        """A new step, over these micro-batches."""
+        self.window = Window(rows=[rows_of(batch) for batch in batches])
+        flat = self.trainer.flat_optimizer
+        if flat is not None:
+            flat.total_steps = self.trainer.state.max_steps
+
+    def micro_batch(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+        """Does what can be done now that this micro-batch is here; its share of the window's loss."""
+        flat, device = self.trainer.flat_optimizer, self.trainer.args.device
+        if flat is None:
+            loss = self._pass(model, self.window.add(inputs, device))
+            self.count += self.window.complete
+            return loss
+        batch = self.window.add(self._with_labels_of(flat, inputs), device)
+        if not flat.first_pass:
+            return self._displaced_only(model, flat, batch)
+        if flat.second_pass and self.trainer.args.perturb_over == "micro-batch":
+            return self._both_at_once(model, flat, batch)
+        return self._first(model, flat, batch)
+
+    def perturbation(self) -> dict[str, float]:
+        """Mean ‖ε‖ and loss gap of the displaced steps since the last call; empty if there were none."""
+        if not self._perturbation:
+            return {}
+        norms, gaps = (torch.stack(values).mean().item() for values in zip(*self._perturbation, strict=True))
+        self._perturbation = []
+        return {"perturbation": norms, "loss_gap": gaps}
+
+    def saw(self, outputs: Any, inputs: Mapping[str, Any]) -> None:
+        """Keeps the losses of single rows, where the optimizer weighs them."""
+        flat = self.trainer.flat_optimizer
+        if flat is not None and flat.second_share < 1 and self.trainer.model.training:
+            self._example_losses = example_losses(outputs, inputs)
+
+    def _first(self, model: nn.Module, flat: FlatOptimizer, batch: Replay) -> Tensor:
+        """The pass at the weights; behind the last micro-batch of the window follows the rest of the step."""
+        # What only this process's displacement is made of need not be reduced (m-sharpness).
+        alone = flat.second_pass and not flat.shares_first_gradient and not self.trainer.args.sync_perturbation
+        with self.trainer.accelerator.no_sync(model) if alone else nullcontext():
+            loss = self._pass(model, batch)
+        batch.losses = self._example_losses
+        self.window.loss += loss
+        if self.window.complete:
+            self.count += 1
+            if flat.second_pass:
+                self._second(model, flat, self.window.batches, self.window.loss)
+            flat.finish_gradients()
+        return loss
+
+    def _both_at_once(self, model: nn.Module, flat: FlatOptimizer, batch: Replay) -> Tensor:
+        if flat.shares_first_gradient or flat.second_share < 1:
+            name = type(flat).__name__
+            raise InputError(f"{name} needs the gradient of the whole window. Use perturb_over: window.")
+        with gradients_set_aside(model.parameters()) as put_back, self.trainer.accelerator.no_sync(model):
+            loss = self._pass(model, batch)
+        self._second(model, flat, [batch], loss, put_back)
+        if self.window.complete:
+            self.count += 2 - len(self.window.batches)  # the others were counted one by one
+            flat.finish_gradients()
+        return loss
+
+    def _displaced_only(self, model: nn.Module, flat: FlatOptimizer, batch: Replay) -> Tensor:
+        """A displacement that is remembered, and one pass; all micro-batches at once, so that the weights move once."""
+        if not self.window.complete:
+            return torch.zeros_like(self.window.loss)
+        loss = torch.zeros_like(self.window.loss)
+        with flat.perturbed():
+            model.zero_grad()
+            for one in self.window.batches:
+                with self._silent_before(model, one is batch):
+                    loss += self._pass(model, one)
+        self.count += 1
+        self._perturbation.append((flat.last_norm.detach().clone(), torch.zeros_like(loss)))
+        flat.finish_gradients()
+        return loss
+
+    def _second(
+        self,
+        model: nn.Module,
+        flat: FlatOptimizer,
+        batches: Sequence[Replay],
+        first_loss: Tensor,
+        put_back: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """Runs the same micro-batches again, with the same dropout, at the displaced weights."""
+        loss = torch.zeros_like(first_loss)
+        with flat.perturbed():
+            model.zero_grad()
+            if flat.second_share < 1:
+                batches = self._most_raised(model, flat, batches)
+            rows = sum(b.rows for b in batches) if flat.second_share < 1 else self.window.total_rows
+            with put_back():
+                for batch in batches:
+                    batch.restore_random_state()
+                    with self._silent_before(model, batch is batches[-1]):
+                        loss += self._pass(model, batch, rows)
+        self.count += flat.second_share
+        self._perturbation.append((flat.last_norm.detach().clone(), loss - first_loss))
+
+    def _silent_before(self, model: nn.Module, last: bool) -> AbstractContextManager[None]:
+        # Whether the last one synchronises is what the Trainer's own loop decided for it.
+        silence: AbstractContextManager[None] = nullcontext() if last else self.trainer.accelerator.no_sync(model)
+        return silence
+
+    def _most_raised(self, model: nn.Module, flat: FlatOptimizer, batches: Sequence[Replay]) -> list[Replay]:
+        """The rows of this process's window whose loss the displacement raised most, as smaller micro-batches."""
+        raised = []
+        for batch in batches:
+            batch.restore_random_state()
+            with torch.no_grad(), self.trainer.compute_loss_context_manager():
+                after = example_losses(model(**batch.inputs), batch.inputs)
+            if batch.losses is not None:
+                raised.append(after - batch.losses)
+        together = torch.cat(raised)
+        chosen = torch.zeros_like(together, dtype=torch.bool)
+        chosen[together.topk(math.ceil(flat.second_share * len(together))).indices] = True
+        self.count += _FORWARD_ALONE
+        parts = zip(batches, torch.split(chosen, [b.rows for b in batches]), strict=True)
+        return [batch.only(rows) for batch, rows in parts if rows.any()]
+
+    def _with_labels_of(self, flat: FlatOptimizer, inputs: dict[str, Any]) -> dict[str, Any]:
+        if "labels" not in inputs:
+            return inputs
+        return inputs | {"labels": flat.prepare_labels(inputs["labels"], self.trainer.model.config.num_labels)}
+
+    def _pass(self, model: nn.Module, batch: Replay, total_rows: int | None = None) -> Tensor:
+        return self.trainer.one_pass(model, batch, self.window.total_rows if total_rows is None else total_rows)
