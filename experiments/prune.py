@@ -8,6 +8,7 @@ resume. Copies each record to ``results/pruning/`` and draws the report's figure
 
 import argparse
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import trainflat
@@ -18,10 +19,23 @@ from trainflat.terminal import TerminalProgress
 SPARSITIES = (0.3, 0.5, 0.7, 0.8, 0.9)
 
 
-def chosen(sweep: Path, optimizer: str) -> dict[str, Any]:
-    """The run of the sweep with the best held-out score."""
-    runs = [run for run in read_json(sweep)["runs"] if run["optimizer"]["name"] == optimizer]
-    return max(runs, key=lambda run: run["holdout"])  # type: ignore[no-any-return]
+def chosen(sweep: Path) -> tuple[float, dict[str, dict[str, Any]]]:
+    """Epochs, the same for both optimizers so that only these differ, and each optimizer's options.
+
+    The options with the best held-out score in the short runs; the number of epochs with the best mean over both.
+    """
+    runs = read_json(sweep)["runs"]
+    few = min(run["epochs"] for run in runs)
+    best = {}
+    for name in ("adamw", "sam"):
+        short = [run for run in runs if run["optimizer"]["name"] == name and run["epochs"] == few]
+        best[name] = max(short, key=lambda run: run["holdout"])["optimizer"]
+
+    def mean(epochs: float) -> float:
+        scores = [run["holdout"] for run in runs if run["epochs"] == epochs and run["optimizer"] in best.values()]
+        return fmean(scores)
+
+    return max({run["epochs"] for run in runs}, key=mean), best
 
 
 def main() -> None:
@@ -35,9 +49,9 @@ def main() -> None:
     parser.add_argument("--optimizers", default="adamw,sam")
     given = parser.parse_args()
     records = given.results / "pruning"
+    epochs, best = chosen(given.results / "sweeps" / f"{given.task}.json")
     for seed in map(int, given.seeds.split(",")):
         for optimizer in given.optimizers.split(","):
-            best = chosen(given.results / "sweeps" / f"{given.task}.json", optimizer)
             recipe = {
                 "name": f"{given.task}-{optimizer}",
                 "task": given.task,
