@@ -58,10 +58,10 @@ def main() -> None:
                 "model": "minilm",
                 "seed": seed,
                 "training": {
-                    "epochs": best["epochs"],
+                    "epochs": epochs,
                     "max_length": 128,
                     "precision": "bf16",
-                    "optimizer": best["optimizer"],
+                    "optimizer": best[optimizer],
                 },
                 "protocol": {"name": "iterative", "sparsities": list(SPARSITIES)},
             }
