@@ -1,0 +1,191 @@
+"""Lines and planes through the space of weights, and the models that span them."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Generator, Tensor, nn
+
+from trainflat.errors import InputError
+from trainflat.sharpness.base import Objective
+from trainflat.sharpness.vectors import Vector, dot, norm
+
+State = Mapping[str, Tensor]
+Direction = Sequence[Tensor]  # a tensor for each of an objective's weights
+# Of the longer side: below it three points are on a line as far as float32 weights can tell.
+_FLAT = 1e-6
+
+
+class Subspace:
+    """The points ``origin + sum_k c_k * directions[k]``, written into an objective's weights in place.
+
+    Every point is computed from the origin, since steps from one to the next would add up their rounding. Weights that
+    no direction moves are written once, on entering.
+    """
+
+    def __init__(self, objective: Objective, origin: Vector, directions: Sequence[Direction]) -> None:
+        self.weights, self.origin = objective.weights, origin
+        self.directions = [_in_kind(direction, origin) for direction in directions]
+        moved = [any(map(torch.any, parts)) for parts in zip(*self.directions, strict=True)]
+        self._moving, self._start, *self._ways = (
+            [tensor for tensor, moves in zip(side, moved, strict=True) if moves]
+            for side in (self.weights, origin, *self.directions)
+        )
+
+    def enter(self) -> None:
+        """Puts all weights to the origin."""
+        put(self.weights, self.origin)
+
+    @torch.no_grad()
+    def stand_at(self, *coordinates: float) -> None:
+        """Moves the weights; they must stand somewhere in the subspace already."""
+        if self._moving:
+            torch._foreach_copy_(self._moving, self._start)
+            for way, coordinate in zip(self._ways, coordinates, strict=True):
+                torch._foreach_add_(self._moving, way, alpha=coordinate)
+
+
+@torch.no_grad()
+def put(weights: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Writes ``values`` into ``weights``."""
+    if weights:
+        torch._foreach_copy_(list(weights), list(values))
+
+
+def steps(low: float, high: float, count: int) -> list[float]:
+    """Evenly from ``low`` to ``high``, both of them exactly."""
+    return [low * (1 - k / (count - 1)) + high * (k / (count - 1)) for k in range(count)]
+
+
+def loss_here(objective: Objective) -> float | None:
+    """The loss where the weights stand; None if it is no finite number, which far from a minimum happens."""
+    value = objective.value()
+    return value if math.isfinite(value) else None
+
+
+def rows_of(objective: Objective) -> str:
+    """What was measured on, in words."""
+    return f"{objective.rows:,} rows"
+
+
+def check(holds: bool, otherwise: str) -> None:
+    """Raises :class:`InputError` with that text unless the condition holds."""
+    if not holds:
+        raise InputError(otherwise)
+
+
+def filter_normalised(objective: Objective, seed: int = 0) -> Vector:
+    r"""A random direction whose rows are as long as the weights' rows (Li et al., NeurIPS 2018, arXiv:1712.09913).
+
+    :math:`d_{ij} \leftarrow d_{ij} / \|d_{ij}\| \cdot \|w_{ij}\|` with d Gaussian, over layers i and *filters* j:
+    here the output rows of weight matrices and the rows of embeddings. As an option of the authors' code has it, biases
+    and the weights of norms (all tensors of one dimension) stay where they are. A weight that the objective's masks
+    prune never moves, and counts in no length.
+
+    Returns:
+        One tensor for each of the objective's weights, in the weights' own units: at 1 every row has been displaced by
+        its own length.
+    """
+    generator = Generator().manual_seed(seed)
+    drawn = zip(objective.random_direction(generator), objective.weights, objective.kept, strict=True)
+    return [_like_rows(d, w.detach() if kept is None else w.detach() * kept) for d, w, kept in drawn]
+
+
+def _like_rows(direction: Tensor, weight: Tensor) -> Tensor:
+    if weight.ndim < 2:
+        return torch.zeros_like(direction)
+    rows = (-1, *[1] * (weight.ndim - 1))
+    length, wanted = (t.flatten(1).norm(dim=1, dtype=torch.float64).view(rows) for t in (direction, weight))
+    stretch: Tensor = wanted / length.clamp_min(torch.finfo(torch.float64).tiny)  # a row may be pruned altogether
+    return direction * stretch.to(direction.dtype)
+
+
+def through(points: Sequence[Vector], names: Sequence[str]) -> tuple[Vector, Vector, list[tuple[float, float]]]:
+    r"""An orthonormal basis of the plane through three points, by Gram and Schmidt from the first of them.
+
+    With :math:`d_1 = w_1 - w_0` and :math:`d_2 = w_2 - w_0`: :math:`u = d_1 / \|d_1\|`, and v is the part of d_2 at
+    right angles to u, divided by its length. Computed in float64.
+
+    Returns:
+        u, v and the coordinates of the points: (0, 0), (a, 0) and (b, c) with a, c > 0.
+
+    Raises:
+        InputError: the points are on one line.
+    """
+    triples = list(zip(*points, strict=True))
+    d11 = d12 = d22 = rest = 0.0
+    for d1, d2 in map(_sides, triples):
+        d11, d12, d22 = d11 + dot([d1], [d1]), d12 + dot([d1], [d2]), d22 + dot([d2], [d2])
+    along = d12 / d11 if d11 else 0.0
+    for d1, d2 in map(_sides, triples):  # not from the sums above, whose difference would lose half of the digits
+        rest += norm([d2 - along * d1]) ** 2
+    a, c = math.sqrt(d11), math.sqrt(rest)
+    if a == 0 or c <= _FLAT * math.sqrt(d22):
+        raise InputError(f"{', '.join(names)} are on one line, so that they span no plane. Give three other models.")
+    sides = ((triple[0], *_sides(triple)) for triple in triples)
+    basis = [((d1 / a).to(o.dtype), ((d2 - along * d1) / c).to(o.dtype)) for o, d1, d2 in sides]
+    return [u for u, _ in basis], [v for _, v in basis], [(0.0, 0.0), (a, 0.0), (along * a, c)]
+
+
+def _sides(triple: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """From the first point to the others, in float64; of one weight at a time, for that takes twice the memory."""
+    origin, first, second = (point.to(torch.float64) for point in triple)
+    return first - origin, second - origin
+
+
+def _in_kind(direction: Sequence[Tensor], like: Sequence[Tensor]) -> Vector:
+    return [d.to(o.device, o.dtype) for d, o in zip(direction, like, strict=True)]
+
+
+def weights_of(objective: Objective, state: State, name: str) -> Vector:
+    """A model's values for the objective's weights, in the kind of those; 0 where the objective's masks prune.
+
+    Raises:
+        InputError: the state lacks a weight, or has it in another shape.
+    """
+    found = []
+    for key, weight, kept in zip(objective.names, objective.weights, objective.kept, strict=True):
+        value = value_in(state, key, weight, name)
+        found.append(value if kept is None else value * kept)
+    return found
+
+
+def value_in(state: State, key: str, weight: Tensor, name: str) -> Tensor:
+    """A model's value for one weight, in the kind of that weight.
+
+    Raises:
+        InputError: the state lacks the weight, or has it in another shape.
+    """
+    if key not in state:
+        raise InputError(f"{name} has no weight {key}, which the model has. Give state dicts of the same architecture.")
+    if state[key].shape != weight.shape:
+        shapes = f"shape {list(state[key].shape)} in {name}, but {list(weight.shape)} in the model"
+        raise InputError(f"{key} has {shapes}. Give state dicts of the same architecture.")
+    return state[key].detach().to(weight.device, weight.dtype)
+
+
+def head_names(model: nn.Module) -> list[str]:
+    """The parameters of the task head: those outside of what transformers calls ``base_model``.
+
+    Raises:
+        InputError: the model has no encoder and head that could be told apart.
+    """
+    encoder = getattr(model, "base_model", model)
+    inside = {id(p) for p in encoder.parameters()}
+    outside = [name for name, p in model.named_parameters() if id(p) not in inside]
+    if not outside:
+        raise InputError(f"{type(model).__name__} has no task head beside an encoder. Leave `head` out.")
+    return outside
+
+
+@contextmanager
+def standing(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
+    """Inside, some of the model's parameters have the given values; afterwards their own, bit for bit."""
+    parameters = [model.get_parameter(name) for name in values]
+    before = [p.detach().clone() for p in parameters]
+    try:
+        put(parameters, list(values.values()))
+        yield
+    finally:
+        put(parameters, before)
