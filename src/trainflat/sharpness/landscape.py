@@ -12,9 +12,9 @@ from trainflat.errors import InputError, UnknownName
 from trainflat.landscapes import Loss, PlaneRecord
 from trainflat.sharpness.base import Objective
 from trainflat.sharpness.paths import (
+    AffineSubspace,
     Direction,
     State,
-    Subspace,
     check,
     head_names,
     loss_here,
@@ -96,7 +96,7 @@ def loss_plane(
 class _Grid:
     """What is to be measured."""
 
-    plane: Subspace
+    plane: AffineSubspace
     x: list[float]
     y: list[float]
     axes: tuple[str, str]
@@ -115,14 +115,14 @@ def _through_points(
     models = {name: weights_of(objective, {**state, **fixed}, name) for name, state in points.items()}
     u, v, places = through(list(models.values()), list(models))
     x, y = (_side([place[k] for place in places], margin, size) for k in (0, 1))
-    plane = Subspace(objective, next(iter(models.values())), (u, v))
+    plane = AffineSubspace(objective, next(iter(models.values())), (u, v))
     axes = ("distance (L2)", "distance (L2)")
     return _Grid(plane, x, y, axes, dict(zip(models, places, strict=True)), models, fixed, head or "")
 
 
 def _along(objective: Objective, directions: tuple[Direction, Direction], along: list[float]) -> _Grid:
     origin = [w.detach().clone() for w in objective.weights]
-    plane = Subspace(objective, origin, [objective.restrict(direction) for direction in directions])
+    plane = AffineSubspace(objective, origin, [objective.restrict(direction) for direction in directions])
     return _Grid(plane, along, along, ("times the first direction", "times the second direction"))
 
 

@@ -17,7 +17,7 @@ Direction = Sequence[Tensor]  # a tensor for each of an objective's weights
 _FLAT = 1e-6
 
 
-class Subspace:
+class AffineSubspace:
     """The points ``origin + sum_k c_k * directions[k]``, written into an objective's weights in place.
 
     Every point is computed from the origin, since steps from one to the next would add up their rounding. Weights that

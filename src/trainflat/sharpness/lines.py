@@ -9,7 +9,17 @@ from torch import nn
 from trainflat.errors import InputError
 from trainflat.landscapes import LineRecord, Loss
 from trainflat.sharpness.base import Objective
-from trainflat.sharpness.paths import Direction, State, Subspace, check, loss_here, put, rows_of, steps, weights_of
+from trainflat.sharpness.paths import (
+    AffineSubspace,
+    Direction,
+    State,
+    check,
+    loss_here,
+    put,
+    rows_of,
+    steps,
+    weights_of,
+)
 from trainflat.sharpness.vectors import Vector
 
 Score = Callable[[nn.Module], float]
@@ -96,7 +106,7 @@ def loss_line(
         return _survey(objective, _between_points(objective, points, size, margin), score, score_name)
     if direction is not None and points is None:
         origin = [w.detach().clone() for w in objective.weights]
-        line = Subspace(objective, origin, [objective.restrict(direction)])
+        line = AffineSubspace(objective, origin, [objective.restrict(direction)])
         return _survey(objective, _Way(line, steps(-span, span, size), "times the direction"), score, score_name)
     raise InputError("a line goes through two points or along a direction: give the one or the other.")
 
@@ -105,7 +115,7 @@ def loss_line(
 class _Way:
     """What is to be measured."""
 
-    line: Subspace
+    line: AffineSubspace
     positions: list[float]
     axis: str = ""
     ends: tuple[str, str] | None = None
@@ -116,7 +126,7 @@ def _between_points(objective: Objective, points: Mapping[str, State], size: int
     names = list(points)
     check(len(names) == 2, f"a line goes through exactly two points, got {len(names)}: {', '.join(names) or 'none'}.")
     one, other = (weights_of(objective, state, name) for name, state in points.items())
-    line = Subspace(objective, one, [[q - p for p, q in zip(one, other, strict=True)]])
+    line = AffineSubspace(objective, one, [[q - p for p, q in zip(one, other, strict=True)]])
     positions = sorted({*steps(0.0 - margin, 1.0 + margin, size), 0.0, 1.0})
     return _Way(line, positions, "", (names[0], names[1]), {0.0: one, 1.0: other})
 
