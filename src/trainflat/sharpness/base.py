@@ -47,7 +47,7 @@ class Objective:
         parameters: The weights by name; those that require gradients if not given.
         masks: Boolean, True = kept, by names of ``parameters``: directions, gradients and products are 0 where a mask
             is False, so that a pruned model is measured among its surviving weights only.
-        progress: Told of every micro-batch during :meth:`reporting`.
+        progress: Told of every micro-batch while a measure is taken.
 
     Raises:
         InputError: no rows, no parameters, or a mask that fits none.
@@ -159,6 +159,7 @@ class Objective:
             else:
                 batch = self._on_device(self.batches[0])
                 graph = self._gradient_graph(batch)
+                self._count("gradients", batch)
 
                 def product(vector: Sequence[Tensor]) -> Vector:
                     result = self._product(graph, self.restrict(vector), hold=True)

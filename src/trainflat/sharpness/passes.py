@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from trainflat.progress import Progress
 
@@ -20,6 +20,11 @@ class Effort:
     values: float  # losses without a gradient, in passes over all rows; so are the next two
     gradients: float  # of which each gives the loss too
     products: float  # exact Hessian-vector products
+
+    def __add__(self, other: "Effort") -> "Effort":
+        """Both, on the same rows and weights."""
+        spent = {kind: getattr(self, kind) + getattr(other, kind) for kind in get_args(Kind)}
+        return replace(self, **spent)
 
 
 class Meter:

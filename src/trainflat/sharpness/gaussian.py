@@ -1,0 +1,80 @@
+"""The loss expected under Gaussian noise on the weights (Neyshabur et al. 2017, arXiv:1706.08947)."""
+
+import math
+import statistics
+from dataclasses import dataclass
+
+import torch
+
+from trainflat.sharpness.base import Objective
+from trainflat.sharpness.measure import AT_THE_WEIGHTS, Measure, above_zero, at_least, finite
+from trainflat.sharpness.passes import Effort
+
+
+@dataclass(frozen=True)
+class GaussianSharpness:
+    """How far noise raises the loss on average."""
+
+    sharpness: float  # mean of f(w + s) - f(w), in units of the loss
+    standard_error: float  # of that mean
+    loss: float  # f(w)
+    sigma: float
+    relative: bool
+    samples: int
+    seed: int
+    effort: Effort
+
+    def figures(self) -> dict[str, float]:
+        """Mean and standard error, under the name of the noise."""
+        name = f"{'relative_' if self.relative else ''}gaussian_{self.sigma:g}"
+        return {name: self.sharpness, f"{name}_error": self.standard_error}
+
+
+@dataclass(frozen=True)
+class Gaussian(Measure):
+    """Average rise of the loss under Gaussian noise on the weights (Neyshabur 2017)."""
+
+    sigma: float = 0.01
+    relative: bool = False
+    samples: int = 10
+
+    def __post_init__(self) -> None:
+        above_zero("sigma", self.sigma, "the standard deviation of the noise")
+        at_least(2, "samples", self.samples, "how often noise is drawn")
+
+    def take(self, objective: Objective, seed: int = 0) -> GaussianSharpness:
+        generator = torch.Generator().manual_seed(seed)
+        with objective.taking(f"sharpness under noise of {self.sigma:g}", self.samples + 1) as effort:
+            loss = finite(objective.value(), AT_THE_WEIGHTS)
+            rises = [self._noisy(objective, generator) - loss for _ in range(self.samples)]
+            mean, error = statistics.fmean(rises), statistics.stdev(rises) / math.sqrt(self.samples)
+            return GaussianSharpness(mean, error, loss, self.sigma, self.relative, self.samples, seed, effort())
+
+    def _noisy(self, objective: Objective, generator: torch.Generator) -> float:
+        noise = objective.random_direction(generator)
+        if self.relative:
+            torch._foreach_mul_(noise, [w.detach().abs() for w in objective.weights])
+        with objective.displaced(noise, self.sigma):
+            return finite(objective.value(), "under the noise; take a smaller sigma")
+
+
+def gaussian_sharpness(
+    objective: Objective, sigma: float = 0.01, *, relative: bool = False, samples: int = 10, seed: int = 0
+) -> GaussianSharpness:
+    r"""How far Gaussian noise raises the loss on average, with the standard error of that average::
+
+        E f(w + s) - f(w)      s_i ~ N(0, sigma^2),  or  N(0, sigma^2 w_i^2) if relative
+
+    To second order it is :math:`\sigma^2 / 2` times the trace of the Hessian. It can be negative away from a minimum.
+
+    Args:
+        objective: Loss, weights and rows.
+        sigma: Standard deviation of the noise, in units of a weight or, if ``relative``, as a share of each weight.
+        relative: Noise in proportion to each weight.
+        samples: Draws, at least 2; each costs one forward pass.
+        seed: Of the draws.
+
+    Raises:
+        InputError: a value that cannot be used, or a loss that is not finite.
+    """
+    return Gaussian(sigma, relative, samples).take(objective, seed)

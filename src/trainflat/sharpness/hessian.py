@@ -1,0 +1,188 @@
+"""The largest eigenvalues of the Hessian, by Lanczos, and its trace, by Hutchinson's estimator."""
+
+import math
+import statistics
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainflat.errors import InputError
+from trainflat.sharpness.base import Objective, ProductMethod
+from trainflat.sharpness.lanczos import Tridiagonal, lanczos
+from trainflat.sharpness.measure import Measure, above_zero, at_least, known_product
+from trainflat.sharpness.passes import Effort
+from trainflat.sharpness.vectors import dot, flatten, unflatten
+
+
+@dataclass(frozen=True)
+class HessianEigenvalues:
+    """The eigenvalues at the upper end of the spectrum."""
+
+    values: tuple[float, ...]  # falling; in units of loss per squared weight
+    errors: tuple[float, ...]  # an eigenvalue lies within this distance of each value
+    lowest: float  # the smallest Ritz value: the smallest eigenvalue is at most that
+    converged: bool  # whether all errors kept the tolerance within the iterations
+    iterations: int  # that were used
+    tolerance: float
+    seed: int
+    effort: Effort
+
+    def figures(self) -> dict[str, float]:
+        """The values, counted from 1, and the lowest."""
+        return {f"eigenvalue_{i}": v for i, v in enumerate(self.values, 1)} | {"eigenvalue_lowest": self.lowest}
+
+
+@dataclass(frozen=True)
+class HessianTrace:
+    """The sum of all eigenvalues, estimated."""
+
+    trace: float  # in units of loss per squared weight
+    standard_error: float
+    samples: int
+    seed: int
+    effort: Effort
+
+    def figures(self) -> dict[str, float]:
+        """Estimate and standard error."""
+        return {"trace": self.trace, "trace_error": self.standard_error}
+
+
+@dataclass(frozen=True)
+class HessianSummary:
+    """Both ends of what is asked of a Hessian: its largest eigenvalues and the sum of all."""
+
+    eigenvalues: HessianEigenvalues
+    trace: HessianTrace
+
+    @property
+    def effort(self) -> Effort:
+        """That of both together."""
+        return self.eigenvalues.effort + self.trace.effort
+
+    def figures(self) -> dict[str, float]:
+        """Those of both."""
+        return self.eigenvalues.figures() | self.trace.figures()
+
+
+@dataclass(frozen=True)
+class Hessian(Measure):
+    """Largest eigenvalues (Lanczos) and trace (Hutchinson) of the Hessian."""
+
+    k: int = 1
+    iterations: int = 30
+    tolerance: float = 1e-3
+    samples: int = 20
+    products: ProductMethod = "exact"
+
+    def __post_init__(self) -> None:
+        at_least(1, "k", self.k, "the number of eigenvalues")
+        at_least(self.k, "iterations", self.iterations, "the dimensions of the Krylov space")
+        above_zero("tolerance", self.tolerance, "the error allowed to an eigenvalue, as a share of the largest")
+        at_least(2, "samples", self.samples, "the number of random vectors that estimate the trace")
+        known_product(self.products)
+
+    def take(self, objective: Objective, seed: int = 0) -> HessianSummary:
+        return HessianSummary(self.eigenvalues(objective, seed), self.trace(objective, seed))
+
+    def eigenvalues(self, objective: Objective, seed: int = 0) -> HessianEigenvalues:
+        """The first half of :meth:`take`."""
+        if self.k > objective.size:
+            raise InputError(f"k is {self.k}, but a Hessian of {objective.size} weights has no more eigenvalues.")
+        generator = torch.Generator().manual_seed(seed)
+
+        def draw() -> Tensor:
+            return flatten(objective.random_direction(generator))
+
+        with objective.taking("Hessian eigenvalues", self.iterations) as effort:
+            with objective.products(self.products) as product:
+                spaces = lanczos(lambda v: flatten(product(unflatten(v, objective.weights))), draw(), draw)
+                for space in islice(spaces, self.iterations):
+                    values, errors, lowest = _upper(space, self.k)
+                    scale = max(abs(values[0]), abs(lowest))
+                    converged = len(values) == self.k and max(errors) <= self.tolerance * scale
+                    # An invariant space may miss copies of an eigenvalue, which count among several.
+                    if converged and (space.rest > 0 or self.k == 1):
+                        break
+            used = len(space.diagonal)
+            return HessianEigenvalues(values, errors, lowest, converged, used, self.tolerance, seed, effort())
+
+    def trace(self, objective: Objective, seed: int = 0) -> HessianTrace:
+        """The second half of :meth:`take`."""
+        generator = torch.Generator().manual_seed(seed)
+        with objective.taking("Hessian trace", self.samples) as effort:
+            forms = []
+            with objective.products(self.products) as product:
+                for _ in range(self.samples):
+                    signs = objective.random_signs(generator)
+                    forms.append(dot(signs, product(signs)))
+            error = statistics.stdev(forms) / math.sqrt(self.samples)
+            return HessianTrace(statistics.fmean(forms), error, self.samples, seed, effort())
+
+
+def _upper(space: Tridiagonal, k: int) -> tuple[tuple[float, ...], tuple[float, ...], float]:
+    """The ``k`` largest Ritz values, falling, how far off each may be, and the smallest Ritz value."""
+    values, vectors = space.ritz()
+    errors = space.rest * np.abs(vectors[-1])
+    top = slice(None, -k - 1, -1)
+    return tuple(map(float, values[top])), tuple(map(float, errors[top])), float(values[0])
+
+
+def hessian_eigenvalues(
+    objective: Objective,
+    k: int = 1,
+    *,
+    iterations: int = 30,
+    tolerance: float = 1e-3,
+    seed: int = 0,
+    products: ProductMethod = "exact",
+) -> HessianEigenvalues:
+    r"""The ``k`` largest eigenvalues of the Hessian of the mean loss over all rows.
+
+    Lanczos with full reorthogonalisation. It ends when each Ritz value's residual :math:`\|H x - \theta x\|` is
+    at most ``tolerance`` of the largest one. An eigenvalue that is exactly multiple may be found once only.
+    Memory: every iteration holds one more copy of the weights.
+
+    Args:
+        objective: Loss, weights and rows.
+        k: How many.
+        iterations: Products at most.
+        tolerance: Error allowed, as a share of the largest eigenvalue in absolute value.
+        seed: Of the first vector.
+        products: ``"exact"``, or ``"differences"`` of gradients, where memory is short: see :meth:`Objective.products`.
+
+    Raises:
+        InputError: a value that cannot be used.
+        UnknownName: another kind of product.
+
+    Example:
+        >>> layer = torch.nn.Linear(2, 1, bias=False)
+        >>> rows = [{"x": torch.tensor([[1.0, 3.0]])}]
+        >>> bowl = Objective(layer, rows, loss=lambda model, batch: (model.weight.square() * batch["x"]).sum())
+        >>> [round(value, 4) for value in hessian_eigenvalues(bowl, k=2).values]
+        [6.0, 2.0]
+    """
+    return Hessian(k, iterations, tolerance, products=products).eigenvalues(objective, seed)
+
+
+def hessian_trace(
+    objective: Objective, samples: int = 20, *, seed: int = 0, products: ProductMethod = "exact"
+) -> HessianTrace:
+    r"""The trace of the Hessian of the mean loss over all rows, with the standard error of the estimate.
+
+    The mean of :math:`v^T H v` over random signs v (Hutchinson 1989). Unbiased; the variance of one sample is
+    :math:`2(\|H\|_F^2 - \sum_i H_{ii}^2)`.
+
+    Args:
+        objective: Loss, weights and rows.
+        samples: Products to spend, at least 2; the error falls as 1 / sqrt(samples).
+        seed: Of the signs.
+        products: As for :func:`hessian_eigenvalues`.
+
+    Raises:
+        InputError: a value that cannot be used.
+        UnknownName: another kind of product.
+    """
+    return Hessian(samples=samples, products=products).trace(objective, seed)

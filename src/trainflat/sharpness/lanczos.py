@@ -1,0 +1,85 @@
+"""The Lanczos process with full reorthogonalisation (Golub and Van Loan, Matrix Computations, section 10.3)."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.linalg import eigh_tridiagonal
+from torch import Tensor
+
+Array = NDArray[np.float64]
+_CHUNK = 1 << 16  # entries at a time: small enough for the cache, and float32 sums of so few stay exact to 1e-6
+
+
+@dataclass(frozen=True)
+class Tridiagonal:
+    """T = Qᵀ H Q of a Krylov space of m dimensions."""
+
+    diagonal: Array  # [m]
+    beside: Array  # [m - 1]
+    rest: float  # the next entry beside: what the space misses of H Q; 0 once it is invariant
+
+    def ritz(self) -> tuple[Array, Array]:
+        """Eigenvalues [m] of T in rising order, and its eigenvectors [m, m] as columns."""
+        values, vectors = eigh_tridiagonal(self.diagonal, self.beside)
+        return values.astype(np.float64), vectors.astype(np.float64)
+
+
+def lanczos(
+    product: Callable[[Tensor], Tensor], start: Tensor, restart: Callable[[], Tensor] | None = None
+) -> Iterator[Tridiagonal]:
+    """Grows a Krylov space of a symmetric H, known through its products, by one dimension per item.
+
+    Every vector of the basis is kept: m items hold m vectors like ``start``. Ends when the space is invariant.
+
+    Args:
+        product: Takes v [n], gives H v [n].
+        start: Any vector [n] but 0.
+        restart: Gives random vectors [n]. With it an invariant space is left through one of them, until all that they
+            span is covered, so that eigenvalues of which ``start`` holds nothing, or that are multiple, are found.
+    """
+    basis = [start / start.norm()]
+    diagonal: list[float] = []
+    beside: list[float] = []
+    while True:
+        vector = product(basis[-1])
+        size = float(vector.norm())
+        diagonal.append(orthogonalize(vector, basis)[-1])
+        rest = float(vector.norm())
+        # Below the rounding of the product nothing is left but noise.
+        if rest <= 100 * torch.finfo(vector.dtype).eps * max(size, abs(diagonal[-1]), *map(abs, diagonal)):
+            rest = 0.0
+        yield Tridiagonal(np.array(diagonal), np.array(beside), rest)
+        if rest == 0:
+            found = _fresh(restart, basis) if restart else None
+            if found is None:
+                return
+            vector, rest = found, 0.0
+        beside.append(rest)
+        basis.append(vector / vector.norm())
+
+
+def orthogonalize(vector: Tensor, basis: Sequence[Tensor]) -> Array:
+    """Takes the orthonormal ``basis`` out of ``vector``, in place and twice over; gives the coefficients."""
+    total = np.zeros(len(basis))
+    for _ in range(2):  # "twice is enough" (Parlett)
+        coefficients = torch.zeros(len(basis), dtype=torch.float64)
+        for start in range(0, len(vector), _CHUNK):
+            part = torch.stack([q[start : start + _CHUNK] for q in basis])
+            coefficients += (part @ vector[start : start + _CHUNK]).double().cpu()
+        along = coefficients.to(vector.device, vector.dtype)
+        for start in range(0, len(vector), _CHUNK):
+            part = torch.stack([q[start : start + _CHUNK] for q in basis])
+            vector[start : start + _CHUNK] -= along @ part
+        total += coefficients.numpy()
+    return total
+
+
+def _fresh(restart: Callable[[], Tensor], basis: Sequence[Tensor]) -> Tensor | None:
+    """A random vector without its part in ``basis``; None if nothing is left, which is when the basis is complete."""
+    vector = restart()
+    before = float(vector.norm())
+    orthogonalize(vector, basis)
+    return vector if float(vector.norm()) > 1e-3 * before else None

@@ -1,0 +1,64 @@
+"""What a measure of sharpness is."""
+
+import math
+from abc import ABC, abstractmethod
+from typing import Protocol, get_args
+
+from trainflat.errors import InputError, UnknownName
+from trainflat.sharpness.base import Objective, ProductMethod
+from trainflat.sharpness.passes import Effort
+
+
+class Result(Protocol):
+    """What a measure found: numbers, and beside them everything they depend on."""
+
+    @property
+    def effort(self) -> Effort:
+        """Rows, weights and passes."""
+
+    def figures(self) -> dict[str, float]:
+        """The numbers by a name that tells the setting that matters, such as ``keskar_0.001``."""
+
+
+class Measure(ABC):
+    """One way to say how flat a minimum is. The constructor takes the options and refuses those that make no sense.
+
+    A member leaves the model as it was, gives the same numbers for the same seed, and moves only weights that the
+    objective's masks keep.
+    """
+
+    @abstractmethod
+    def take(self, objective: Objective, seed: int = 0) -> Result:
+        """Measures; ``seed`` of whatever is drawn."""
+
+    def measure(self, objective: Objective, seed: int = 0) -> dict[str, float]:
+        """The numbers of :meth:`take` alone."""
+        return self.take(objective, seed).figures()
+
+
+def above_zero(name: str, value: float, meaning: str) -> None:
+    """Refuses what is not a finite number above 0."""
+    if not (isinstance(value, int | float) and 0 < value < math.inf):
+        raise InputError(f"{name} is {meaning}, a number above 0, got {value!r}.")
+
+
+def at_least(least: int, name: str, value: int, meaning: str) -> None:
+    """Refuses what is not a whole number from ``least`` on."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(f"{name} is {meaning}, a whole number of at least {least}, got {value!r}.")
+
+
+def known_product(name: str) -> None:
+    """Refuses what is not a way to multiply with the Hessian."""
+    if name not in get_args(ProductMethod):
+        raise UnknownName("way to multiply with the Hessian", name, get_args(ProductMethod))
+
+
+def finite(loss: float, where: str) -> float:
+    """The loss, if it is a number."""
+    if not math.isfinite(loss):
+        raise InputError(f"the loss is {loss} {where}.")
+    return loss
+
+
+AT_THE_WEIGHTS = "at the weights themselves; no sharpness can be told of a model that has diverged"

@@ -1,0 +1,40 @@
+"""The length of the gradient: 0 at a minimum, and the slope that a small ball meets."""
+
+from dataclasses import dataclass
+
+from trainflat.sharpness.base import Objective
+from trainflat.sharpness.measure import AT_THE_WEIGHTS, Measure, finite
+from trainflat.sharpness.passes import Effort
+from trainflat.sharpness.vectors import norm
+
+
+@dataclass(frozen=True)
+class Slope:
+    """The length of the gradient, and the loss there."""
+
+    norm: float  # 2-norm over all weights together, in units of loss per weight
+    loss: float
+    effort: Effort
+
+    def figures(self) -> dict[str, float]:
+        """The norm."""
+        return {"gradient_norm": self.norm}
+
+
+@dataclass(frozen=True)
+class GradientNorm(Measure):
+    """Length of the gradient of the whole data set."""
+
+    def take(self, objective: Objective, seed: int = 0) -> Slope:
+        with objective.taking("gradient norm", 1) as effort:
+            loss, gradient = objective.value_and_gradient()
+            return Slope(norm(gradient), finite(loss, AT_THE_WEIGHTS), effort())
+
+
+def gradient_norm(objective: Objective) -> Slope:
+    """The 2-norm of the gradient of the mean loss over all rows, taken over all weights together.
+
+    Raises:
+        InputError: the loss is not finite.
+    """
+    return GradientNorm().take(objective)

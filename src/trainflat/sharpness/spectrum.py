@@ -1,0 +1,125 @@
+"""The density of the Hessian's eigenvalues: stochastic Lanczos quadrature (Ghorbani et al. 2019, arXiv:1901.10159)."""
+
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from trainflat.sharpness.base import Objective, Product, ProductMethod
+from trainflat.sharpness.lanczos import lanczos
+from trainflat.sharpness.measure import Measure, above_zero, at_least, known_product
+from trainflat.sharpness.passes import Effort
+from trainflat.sharpness.vectors import Vector, flatten, unflatten
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SpectralDensity:
+    """Where the eigenvalues lie, as points with weights and as a smooth curve."""
+
+    nodes: tuple[Array, ...]  # of each probe: up to ``steps`` points, rising, in units of loss per squared weight
+    weights: tuple[Array, ...]  # of each probe: the share of all eigenvalues that each point stands for; sums to 1
+    grid: Array  # [g]
+    density: Array  # [g], averaged over the probes; integrates to 1
+    standard_error: Array  # [g], over the probes; 0 if there is one
+    width: float  # standard deviation of the Gaussian that smooths
+    steps: int
+    probes: int
+    seed: int
+    effort: Effort
+
+    @property
+    def negative_share(self) -> float:
+        """The part of the sum of absolute eigenvalues that negative ones make up, from 0 to 1."""
+        nodes, weights = np.concatenate(self.nodes), np.concatenate(self.weights)
+        mass = np.abs(nodes) * weights
+        return float(mass[nodes < 0].sum() / max(mass.sum(), np.finfo(float).tiny))
+
+    def figures(self) -> dict[str, float]:
+        """Both ends, and how much of it is negative."""
+        ends = {"spectrum_lowest": min(n[0] for n in self.nodes), "spectrum_highest": max(n[-1] for n in self.nodes)}
+        return {name: float(end) for name, end in ends.items()} | {"spectrum_negative_share": self.negative_share}
+
+
+@dataclass(frozen=True)
+class Spectrum(Measure):
+    """Density of the Hessian's eigenvalues (stochastic Lanczos quadrature, Ghorbani 2019)."""
+
+    steps: int = 30
+    probes: int = 4
+    grid: int = 512
+    smoothing: float = 0.01
+    products: ProductMethod = "exact"
+
+    def __post_init__(self) -> None:
+        at_least(1, "steps", self.steps, "the number of Lanczos steps for each probe")
+        at_least(1, "probes", self.probes, "the number of random vectors")
+        at_least(2, "grid", self.grid, "the number of points of the density")
+        above_zero("smoothing", self.smoothing, "the width of the smoothing as a share of the spectrum's")
+        known_product(self.products)
+
+    def take(self, objective: Objective, seed: int = 0) -> SpectralDensity:
+        generator = torch.Generator().manual_seed(seed)
+        with objective.taking("spectral density", self.steps * self.probes) as effort:
+            with objective.products(self.products) as product:
+                rules = [self._rule(product, objective.random_direction(generator)) for _ in range(self.probes)]
+            nodes, weights = zip(*rules, strict=True)
+            grid, width = self._grid(np.concatenate(nodes))
+            curves = np.stack([_smooth(grid, n, w, width) for n, w in rules])
+            error = curves.std(axis=0, ddof=1) / np.sqrt(self.probes) if self.probes > 1 else np.zeros(self.grid)
+            shape = (self.steps, self.probes, seed)
+            return SpectralDensity(nodes, weights, grid, curves.mean(axis=0), error, width, *shape, effort())
+
+    def _rule(self, product: Product, probe: Vector) -> tuple[Array, Array]:
+        """Gauss quadrature of the density as the probe sees it: nodes and weights."""
+        spaces = lanczos(lambda v: flatten(product(unflatten(v, probe))), flatten(probe))
+        *_, space = islice(spaces, self.steps)
+        values, vectors = space.ritz()
+        return values, vectors[0] ** 2
+
+    def _grid(self, nodes: Array) -> tuple[Array, float]:
+        low, high = float(nodes.min()), float(nodes.max())
+        # A spectrum of one point has no width of its own.
+        width = self.smoothing * ((high - low) or max(abs(high), 1.0))
+        return np.linspace(low - 4 * width, high + 4 * width, self.grid), width
+
+
+def _smooth(grid: Array, nodes: Array, weights: Array, width: float) -> Array:
+    bumps = np.exp(-0.5 * ((grid[:, None] - nodes) / width) ** 2) / (width * np.sqrt(2 * np.pi))
+    curve: Array = bumps @ weights
+    return curve
+
+
+def spectral_density(
+    objective: Objective,
+    steps: int = 30,
+    probes: int = 4,
+    *,
+    grid: int = 512,
+    smoothing: float = 0.01,
+    seed: int = 0,
+    products: ProductMethod = "exact",
+) -> SpectralDensity:
+    r"""The density of the eigenvalues of the Hessian of the mean loss over all rows.
+
+    For each of ``probes`` random Gaussian vectors, ``steps`` of Lanczos give a Gauss quadrature rule: its nodes are
+    the Ritz values, its weights the squared first entries of their vectors. The curve is the mean of the rules, each
+    node spread to a Gaussian of ``smoothing`` times the width of the spectrum.
+
+    Args:
+        objective: Loss, weights and rows. With masks the spectrum is that among the surviving weights.
+        steps: m; each costs one product, and holds one more copy of the weights.
+        probes: Random vectors, whose spread gives the standard error.
+        grid: Points of the curve.
+        smoothing: Standard deviation of the Gaussian as a share of the distance between the outermost nodes.
+        seed: Of the probes.
+        products: As for :func:`trainflat.sharpness.hessian_eigenvalues`.
+
+    Raises:
+        InputError: a value that cannot be used.
+        UnknownName: another kind of product.
+    """
+    return Spectrum(steps, probes, grid, smoothing, products).take(objective, seed)

@@ -1,0 +1,70 @@
+"""A random subspace of the weights that need not fit into memory."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Array = NDArray[np.float64]
+
+_ROWS = 1 << 16  # weights per block; a block of 100 directions is 6.5 MB
+_HELD = 3 << 30  # bytes of blocks to keep; those beyond are drawn again for each product
+_LEVELS = 32  # per unit
+
+
+class Subspace:
+    """A random matrix A [n, p] with independent standard normal entries, known through its products.
+
+    Entries are rounded to 1/32 and cut at ±4, so that they take a byte; mean and variance stay 0 and 1 to within 1e-3.
+    Blocks of 65536 weights are drawn, each from a seed of its own. The first 3 GiB of blocks are held; those beyond are
+    drawn again for every product, which takes some fifteen times as long as multiplying with a held one.
+
+    Args:
+        size: n.
+        dimension: p.
+        seed: Of the entries.
+        like: What the products are computed in: its type and device.
+        kept: Boolean [n]; the rows of A where it is False are 0.
+    """
+
+    def __init__(self, size: int, dimension: int, seed: int, like: Tensor, kept: Tensor | None = None) -> None:
+        self.size, self.dimension, self.seed, self.like, self.kept = size, dimension, seed, like, kept
+        self._blocks: dict[int, Tensor] = {}
+
+    def combine(self, z: Array) -> Tensor:
+        """A z, [n]."""
+        along = torch.as_tensor(z, dtype=self.like.dtype, device=self.like.device)
+        return torch.cat([along @ self._block(start) for start in range(0, self.size, _ROWS)])
+
+    def project(self, x: Tensor) -> Array:
+        """Aᵀ x, [p], for x [n]; blocks are summed in float64."""
+        total = torch.zeros(self.dimension, dtype=torch.float64)
+        for start in range(0, self.size, _ROWS):
+            total += (self._block(start) @ x[start : start + _ROWS]).double().cpu()
+        return total.numpy()
+
+    def coordinates(self, x: Tensor) -> Array:
+        """A⁺ x = (Aᵀ A)⁻¹ Aᵀ x, [p], for x [n]."""
+        gram = torch.zeros(self.dimension, self.dimension, dtype=torch.float64)
+        for start in range(0, self.size, _ROWS):
+            block = self._block(start)
+            gram += (block @ block.T).double().cpu()
+        found: Array = np.linalg.solve(gram.numpy(), self.project(x))
+        return found
+
+    def _block(self, start: int) -> Tensor:
+        """Aᵀ for the weights from ``start`` on: [p, rows]."""
+        block = self._blocks.get(start)
+        if block is None:
+            block = self._draw(start)
+            if (len(self._blocks) + 1) * self.dimension * _ROWS <= _HELD:
+                self._blocks[start] = block
+        return block.to(self.like.dtype)
+
+    def _draw(self, start: int) -> Tensor:
+        rows = min(_ROWS, self.size - start)
+        (number,) = np.random.SeedSequence([self.seed, start // _ROWS]).generate_state(1)
+        drawn = torch.randn(self.dimension, rows, generator=torch.Generator().manual_seed(int(number)))
+        block = drawn.mul_(_LEVELS).round_().clamp_(-4 * _LEVELS + 1, 4 * _LEVELS - 1).to(torch.int8)
+        block = block.to(self.like.device)
+        return block if self.kept is None else block * self.kept[start : start + rows]
