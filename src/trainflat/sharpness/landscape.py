@@ -1,7 +1,7 @@
 """The loss over planes through the space of weights."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -9,13 +9,14 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from trainflat.errors import InputError, UnknownName
-from trainflat.landscapes import Loss, PlaneRecord
+from trainflat.landscapes import Loss, PlaneRecord, SpectrumRecord
 from trainflat.sharpness.base import Objective
 from trainflat.sharpness.paths import (
     AffineSubspace,
     Direction,
     State,
     check,
+    given,
     head_names,
     loss_here,
     put,
@@ -26,6 +27,7 @@ from trainflat.sharpness.paths import (
     value_in,
     weights_of,
 )
+from trainflat.sharpness.spectrum import SpectralDensity
 from trainflat.sharpness.store import Store, fingerprint
 from trainflat.sharpness.vectors import Vector
 
@@ -92,6 +94,20 @@ def loss_plane(
     raise InputError("a plane goes through three points or along two directions: give the one or the other.")
 
 
+def spectrum_record(found: SpectralDensity, top: Sequence[float] = ()) -> SpectrumRecord:
+    """A spectral density in the form that reports draw; ``top`` are the largest eigenvalues where they are known."""
+    return SpectrumRecord(
+        name="spectrum",
+        measured_on=rows_of(found.effort.rows),
+        eigenvalues=found.grid.tolist(),
+        density=found.density.tolist(),
+        width=found.width,
+        top=sorted(top, reverse=True),
+        probes=found.probes,
+        steps=found.steps,
+    )
+
+
 @dataclass(frozen=True)
 class _Grid:
     """What is to be measured."""
@@ -122,7 +138,7 @@ def _through_points(
 
 def _along(objective: Objective, directions: tuple[Direction, Direction], along: list[float]) -> _Grid:
     origin = [w.detach().clone() for w in objective.weights]
-    plane = AffineSubspace(objective, origin, [objective.restrict(direction) for direction in directions])
+    plane = AffineSubspace(objective, origin, [given(objective, direction) for direction in directions])
     return _Grid(plane, along, along, ("times the first direction", "times the second direction"))
 
 
@@ -157,7 +173,7 @@ def _survey(objective: Objective, grid: _Grid, path: Path | None) -> PlaneRecord
         losses = [[store.get(f"{i},{k}", partial(at, x, y)) for k, x in enumerate(grid.x)] for i, y in rows]
     return PlaneRecord(
         name=f"plane-head-{grid.head_of}" if grid.head_of else "plane",
-        measured_on=rows_of(objective),
+        measured_on=rows_of(objective.rows),
         x=grid.x,
         y=grid.y,
         losses=losses,

@@ -14,6 +14,7 @@ from trainflat.sharpness.paths import (
     Direction,
     State,
     check,
+    given,
     loss_here,
     put,
     rows_of,
@@ -106,7 +107,7 @@ def loss_line(
         return _survey(objective, _between_points(objective, points, size, margin), score, score_name)
     if direction is not None and points is None:
         origin = [w.detach().clone() for w in objective.weights]
-        line = AffineSubspace(objective, origin, [objective.restrict(direction)])
+        line = AffineSubspace(objective, origin, [given(objective, direction)])
         return _survey(objective, _Way(line, steps(-span, span, size), "times the direction"), score, score_name)
     raise InputError("a line goes through two points or along a direction: give the one or the other.")
 
@@ -150,7 +151,7 @@ def _survey(objective: Objective, way: _Way, score: Score | None, score_name: st
     scores = [value for _, value in map(found.__getitem__, way.positions) if value is not None]
     return LineRecord(
         name="line",
-        measured_on=rows_of(objective),
+        measured_on=rows_of(objective.rows),
         positions=way.positions,
         losses=[found[position][0] for position in way.positions],
         ends=way.ends,

@@ -64,9 +64,9 @@ def loss_here(objective: Objective) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def rows_of(objective: Objective) -> str:
+def rows_of(count: int) -> str:
     """What was measured on, in words."""
-    return f"{objective.rows:,} rows"
+    return f"{count:,} rows" if count != 1 else "1 row"
 
 
 def check(holds: bool, otherwise: str) -> None:
@@ -136,6 +136,21 @@ def _sides(triple: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 def _in_kind(direction: Sequence[Tensor], like: Sequence[Tensor]) -> Vector:
     return [d.to(o.device, o.dtype) for d, o in zip(direction, like, strict=True)]
+
+
+def given(objective: Objective, direction: Direction) -> Vector:
+    """A direction that somebody gave, with 0 where the objective's masks prune.
+
+    Raises:
+        InputError: it does not fit the objective's weights.
+    """
+    wanted, found = ([tuple(t.shape) for t in side] for side in (objective.weights, direction))
+    if wanted != found:
+        raise InputError(
+            f"a direction has a tensor for each of the objective's {len(wanted)} weights, in their order and shapes; "
+            f"this one has {len(found)}. See `filter_normalised` for one that fits."
+        )
+    return objective.restrict(direction)
 
 
 def weights_of(objective: Objective, state: State, name: str) -> Vector:

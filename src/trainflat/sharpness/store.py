@@ -31,6 +31,8 @@ class Store(Generic[T]):
         self.found: dict[str, T] = {}
         if path is not None and path.exists():
             self.found = self._read(path)
+            for leftover in path.parent.glob(f".{path.name}.*.tmp"):  # of a write that was killed
+                leftover.unlink(missing_ok=True)
 
     def _read(self, path: Path) -> dict[str, T]:
         value = read_json(path)
