@@ -47,9 +47,11 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--optimizers", default="adamw,sam")
+    parser.add_argument("--epochs", type=float, help="instead of those that the sweep chose")
     given = parser.parse_args()
     records = given.results / "pruning"
-    epochs, best = chosen(given.results / "sweeps" / f"{given.task}.json")
+    swept, best = chosen(given.results / "sweeps" / f"{given.task}.json")
+    epochs = given.epochs or swept
     for seed in map(int, given.seeds.split(",")):
         for optimizer in given.optimizers.split(","):
             recipe = {
