@@ -62,6 +62,12 @@ class FlatOptimizer(Wrapper):
     second_share: float = 1.0
     """Share of the rows that the second pass takes: those whose loss the displacement raised most."""
 
+    changes_labels: ClassVar[bool] = False
+    """Training learns what :meth:`prepare_labels` makes of the labels, so batches must have some."""
+
+    loss_scale: float = 1.0
+    """What this step's losses, and its gradients until the base optimizer's step, are multiplied by (float16)."""
+
     last_norm: Tensor
     _buffers: dict[Tensor, Tensor]
 

@@ -33,9 +33,10 @@ class Passes:
     def begin(self, batches: Sequence[Any]) -> None:
         """A new step, over these micro-batches."""
         self.window = Window(rows=[rows_of(batch) for batch in batches])
-        flat = self.trainer.flat_optimizer
+        flat, scaler = self.trainer.flat_optimizer, self.trainer.accelerator.scaler
         if flat is not None:
             flat.total_steps = self.trainer.state.max_steps
+            flat.loss_scale = 1.0 if scaler is None else scaler.get_scale()
 
     def micro_batch(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         """Does what can be done now that this micro-batch is here; its share of the window's loss."""
@@ -152,8 +153,13 @@ class Passes:
         return [batch.only(rows) for batch, rows in parts if rows.any()]
 
     def _with_labels_of(self, flat: FlatOptimizer, inputs: dict[str, Any]) -> dict[str, Any]:
-        if "labels" not in inputs:
+        if not flat.changes_labels:
             return inputs
+        if "labels" not in inputs:
+            raise InputError(
+                f"{type(flat).__name__} changes labels, and this task's batches have {', '.join(inputs)}. Choose a task "
+                "of classes or numbers, or another optimizer."
+            )
         return inputs | {"labels": flat.prepare_labels(inputs["labels"], self.trainer.model.config.num_labels)}
 
     def _pass(self, model: nn.Module, batch: Replay, total_rows: int | None = None) -> Tensor:
