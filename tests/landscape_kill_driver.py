@@ -19,6 +19,7 @@ POINTS = [
     ("never", 0),
     ("trainflat.sharpness.base:Objective.value", 1),  # nothing is there yet
     ("trainflat.sharpness.base:Objective.value", 9),
+    ("trainflat.files:os.fsync", 1),
     ("trainflat.files:os.fsync", 5),  # the new file is written, but lies beside the old one
     ("trainflat.files:Path.replace", 11),
     ("trainflat.sharpness.landscape:PlaneRecord", 1),  # all is measured, nothing returned
@@ -47,7 +48,7 @@ def main() -> None:
 
         status = in_child(first)
         stored = folder / "store.json"
-        kept = len(json.loads(stored.read_text())["measures"]) if stored.exists() else 0
+        kept = len(json.loads(stored.read_text())["losses"]) if stored.exists() else 0
         if status:
             in_child(lambda folder=folder: measure(folder))
         plane, passes = json.loads((folder / "plane.json").read_text())

@@ -155,7 +155,7 @@ def _side(coordinates: list[float], margin: float, size: int) -> list[float]:
 
 def _survey(objective: Objective, grid: _Grid, path: Path | None) -> PlaneRecord:
     """Measures the models themselves, then the grid row by row."""
-    store = Store[Loss](path, _work(objective, grid) if path else "")
+    store = Store(path, _work(objective, grid) if path else "")
     missing = len(grid.models) + len(grid.x) * len(grid.y) - len(store.found)
 
     def of(weights: Vector) -> Loss:

@@ -1,60 +1,65 @@
-"""Measures that take long, kept on disk as they come."""
+"""Losses that take long to measure, kept on disk as they come."""
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from trainflat.errors import DamagedFile, InputError
 from trainflat.files import read_json, write_json
+from trainflat.landscapes import Loss
 
-T = TypeVar("T")
 
-
-class Store(Generic[T]):
-    """Measures by key; each is on disk before the next one is taken.
+class Store:
+    """Losses by key; each is on disk before the next one is measured.
 
     Args:
-        path: JSON, written anew and atomically with every measure (a JSON value); None keeps them in memory only.
-        work: Hash of everything that the measures depend on.
+        path: JSON, written anew and atomically with every loss; None keeps them in memory only.
+        work: Hash of everything that the losses depend on.
 
     Raises:
-        InputError: the file holds measures of other work.
+        InputError: the file holds losses of other work.
         DamagedFile: it is not what was written.
     """
 
     def __init__(self, path: Path | None, work: str) -> None:
         self.path, self.work = path, work
-        self.found: dict[str, T] = {}
-        if path is not None and path.exists():
-            self.found = self._read(path)
+        self.found: dict[str, Loss] = {}
+        if path is not None:
+            self.found = self._read(path) if path.exists() else {}
             for leftover in path.parent.glob(f".{path.name}.*.tmp"):  # of a write that was killed
                 leftover.unlink(missing_ok=True)
 
-    def _read(self, path: Path) -> dict[str, T]:
+    def _read(self, path: Path) -> dict[str, Loss]:
         value = read_json(path)
-        if not (
-            isinstance(value, dict) and isinstance(value.get("measures"), dict) and set(value) == {"work", "measures"}
-        ):
-            raise DamagedFile(f"{path} does not hold the measures that were written there. Delete it to start again.")
+        if not _is_whole(value):
+            raise DamagedFile(f"{path} does not hold the losses that were written there. Delete it to start again.")
         if value["work"] != self.work:
             raise InputError(
                 f"{path} holds losses of another plane: its models, data, size or margin differ. "
                 "Name another store, or delete this one to start again."
             )
-        measures: dict[str, T] = value["measures"]
-        return measures
+        losses: dict[str, Loss] = value["losses"]
+        return losses
 
-    def get(self, key: str, measure: Callable[[], T]) -> T:
-        """The measure of that key; taken and kept if it is not there."""
+    def get(self, key: str, measure: Callable[[], Loss]) -> Loss:
+        """The loss of that key; measured and kept if it is not there."""
         if key not in self.found:
             self.found[key] = measure()
             if self.path is not None:
-                write_json(self.path, {"work": self.work, "measures": self.found})
+                write_json(self.path, {"work": self.work, "losses": self.found})
         return self.found[key]
+
+
+def _is_whole(value: Any) -> bool:
+    if not isinstance(value, dict) or set(value) != {"work", "losses"} or not isinstance(value["losses"], dict):
+        return False
+    losses = value["losses"].values()
+    return all(loss is None or (isinstance(loss, float) and math.isfinite(loss)) for loss in losses)
 
 
 def fingerprint(texts: Iterable[str], tensors: Iterable[Tensor]) -> str:
