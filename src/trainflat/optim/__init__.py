@@ -8,13 +8,31 @@ from torch.optim import Optimizer
 
 from trainflat.optim.adam import Adam, AdamW
 from trainflat.optim.base import FlatOptimizer
+from trainflat.optim.cram import CrAM
+from trainflat.optim.entropy_sgd import EntropySGD
+from trainflat.optim.extrapolated import ExtrapolatedGradient
+from trainflat.optim.l1 import L1Penalty
+from trainflat.optim.label_noise import LabelNoise
 from trainflat.optim.moves import Displacement, Move
+from trainflat.optim.msam import MSAM
 from trainflat.optim.options import build, settle
+from trainflat.optim.s2sam import S2SAM
 from trainflat.optim.sam import SAM
 from trainflat.registry import Registry
 
 OPTIMIZERS: Registry[Optimizer] = Registry(
-    "optimizer", given={"params", "base_optimizer"}, adam=Adam, adamw=AdamW, sam=SAM
+    "optimizer",
+    given={"params", "base_optimizer"},
+    adam=Adam,
+    adamw=AdamW,
+    sam=SAM,
+    msam=MSAM,
+    s2sam=S2SAM,
+    cram=CrAM,
+    extrapolated=ExtrapolatedGradient,
+    entropy_sgd=EntropySGD,
+    label_noise=LabelNoise,
+    l1=L1Penalty,
 )
 
 
@@ -68,12 +86,19 @@ def average_passes(name: str, options: Mapping[str, Any]) -> float:
 
 
 __all__ = [
+    "MSAM",
     "OPTIMIZERS",
+    "S2SAM",
     "SAM",
     "Adam",
     "AdamW",
+    "CrAM",
     "Displacement",
+    "EntropySGD",
+    "ExtrapolatedGradient",
     "FlatOptimizer",
+    "L1Penalty",
+    "LabelNoise",
     "Move",
     "average_passes",
     "check_options",

@@ -157,8 +157,8 @@ class Passes:
             return inputs
         if "labels" not in inputs:
             raise InputError(
-                f"{type(flat).__name__} changes labels, and this task's batches have {', '.join(inputs)}. Choose a task "
-                "of classes or numbers, or another optimizer."
+                f"{type(flat).__name__} changes labels, and the batches have none but {', '.join(inputs)}. "
+                "Choose a task of classes or numbers, or another optimizer."
             )
         return inputs | {"labels": flat.prepare_labels(inputs["labels"], self.trainer.model.config.num_labels)}
 

@@ -1,0 +1,124 @@
+"""CrAM, a compression-aware minimizer (Peste, Vladu, Kurtic, Lampert and Alistarh, ICLR 2023, arXiv:2207.14200)."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from trainflat.errors import InputError
+from trainflat.optim.base import FlatOptimizer
+from trainflat.optim.chance import generator
+from trainflat.optim.directions import gradients, norm_of
+from trainflat.optim.moves import NOWHERE, Displacement, Move
+from trainflat.optim.sam import joint_norm
+
+
+class CrAM(FlatOptimizer):
+    r"""Descends with the gradient that the weights have after a step uphill and after pruning.
+
+    With C the pruning of all but the largest absolute values, and M the mask that it drew::
+
+        g = M * grad L(C(w + rho * grad L(w)))                  CrAM
+        g = M * grad L(C(w + rho * grad L(w))) + grad L(w)      CrAM+, which keeps the dense model good
+
+    :math:`\rho` multiplies the gradient itself, which is not normalised. C prunes parameters of at least two
+    dimensions that are not excluded, all ranked together, to a sparsity drawn anew at every step: by ``seed`` and the
+    number of the step, so that all processes draw the same. Weights that masks hold at 0 count as pruned. All
+    processes need the same first gradient, so with data parallel it is averaged. A gradient that overflowed (float16)
+    neither displaces nor prunes.
+
+    Departs from the paper where it re-tunes batch normalisation after pruning: encoders have none.
+
+    Args:
+        params: Parameters, parameter groups (with a ``"rho"`` of their own; 0 also exempts from C) or
+            ``model.named_parameters()``.
+        base_optimizer: Class of the optimizer that takes the step.
+        rho: Factor of the gradient in the step uphill; at 0 the method is its base optimizer, at two passes.
+        sparsities: Shares of the weights that C drops, one of which is drawn per step, each in [0, 1).
+        plus: CrAM+.
+        seed: Of the draws.
+        exclude: Parameters that are neither displaced nor pruned, usually embeddings and the task head.
+        **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
+
+    Raises:
+        InputError: for sparsities outside [0, 1) or none.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([[4.0, 1.0]]))
+        >>> optimizer = CrAM([weight], torch.optim.SGD, rho=0.25, sparsities=[0.5], lr=0.1)
+        >>> weight.square().sum().backward()  # the gradient is (8, 2), the step uphill leads to (6, 1.5)
+        >>> with optimizer.perturbed():
+        ...     weight.tolist()
+        [[6.0, 0.0]]
+    """
+
+    shares_first_gradient: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
+        rho: float = 0.05,
+        *,
+        sparsities: Sequence[float] = (0.5, 0.7, 0.9),
+        plus: bool = False,
+        seed: int = 0,
+        exclude: Sequence[str] = (),
+        **base_options: Any,
+    ) -> None:
+        if isinstance(sparsities, int | float | str) or not sparsities or not all(0 <= s < 1 for s in sparsities):
+            raise InputError(f"sparsities is a list of shares of weights to drop, each in [0, 1), got {sparsities!r}.")
+        self.sparsities, self.plus, self.seed = tuple(sparsities), bool(plus), int(seed)
+        self._kept: dict[Tensor, Tensor] = {}  # masks and, for CrAM+, first gradients of the step under way
+        self._first: dict[Tensor, Tensor] = {}
+        super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
+
+    def sparsity(self) -> float:
+        """The share that C drops in the coming step."""
+        draws = generator("cpu", self.seed, self.steps_taken)
+        return self.sparsities[int(torch.randint(len(self.sparsities), (), generator=draws))]
+
+    def displacement(self) -> Displacement:
+        groups = self.perturbable()
+        self._kept = {}
+        self._first = {p: p.grad.clone() for p in self._params() if p.grad is not None} if self.plus else {}
+        if not groups or self._overflowed(groups):
+            return NOWHERE
+        points = [_uphill(params, rho / self.loss_scale) for rho, params in groups]
+        self._compress([pair for (_, ps), at in zip(groups, points, strict=True) for pair in zip(ps, at, strict=True)])
+        moves = [Move(ps, list(torch._foreach_sub(at, ps)), 1.0) for (_, ps), at in zip(groups, points, strict=True)]
+        return Displacement(moves, norm_of(moves))
+
+    def combine(self) -> None:
+        for p, kept in self._kept.items():
+            if p.grad is not None:
+                p.grad.mul_(kept)
+        for p, first in self._first.items():
+            p.grad = first if p.grad is None else p.grad.add_(first)
+        self._kept, self._first = {}, {}
+
+    def _compress(self, points: list[tuple[Tensor, Tensor]]) -> None:
+        """Drops the smallest entries of each parameter's point, in place, and keeps the masks."""
+        matrices = [(p, point) for p, point in points if p.dim() >= 2]
+        drop = round(self.sparsity() * sum(p.numel() for p, _ in matrices))
+        if not drop:
+            return
+        device = matrices[0][0].device
+        sizes = torch.cat([point.detach().abs().flatten().to(device, torch.float32) for _, point in matrices])
+        highest = torch.kthvalue(sizes, drop).values  # of those that go; ties with it go too
+        for p, point in matrices:
+            self._kept[p] = point.abs() > highest.to(p.device)
+            point.mul_(self._kept[p])
+
+    def _overflowed(self, groups: list[tuple[float, list[Tensor]]]) -> bool:
+        grads = [g for _, params in groups for g in gradients(params)]
+        return self.loss_scale != 1 and not bool(joint_norm(grads, 2.0).isfinite())
+
+    def _params(self) -> list[Tensor]:
+        return [p for group in self.param_groups for p in group["params"]]
+
+
+def _uphill(params: list[Tensor], rho: float) -> list[Tensor]:
+    return list(torch._foreach_add(params, gradients(params), alpha=rho))

@@ -1,0 +1,90 @@
+"""Directions that cost no pass: the base optimizer's momentum, the previous gradient; and how far to go along them."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from trainflat.errors import InputError
+from trainflat.optim.base import FlatOptimizer
+from trainflat.optim.moves import NOWHERE, Displacement, Move
+from trainflat.optim.sam import joint_norm, scales_to_ball, steepest
+
+# Where torch's optimizers keep a running mean of gradients: the Adam family, then SGD, RMSprop and Muon.
+_MOMENTA = ("exp_avg", "momentum_buffer")
+
+
+class Course(NamedTuple):
+    """``params[i]`` is to go along ``directions[i]``, all of them together as far as ``rho``."""
+
+    rho: float
+    params: list[Tensor]
+    directions: list[Tensor]
+
+
+def onto_sphere(courses: Iterable[Course], sign: float = 1.0) -> Displacement:
+    """The displacement of length ``rho`` (L2 norm over all groups) along the directions; nowhere if they are 0."""
+    courses = [course for course in courses if course.params]
+    if not courses:
+        return NOWHERE
+    directions = steepest([course.directions for course in courses], 2.0)
+    norms, rhos = [joint_norm(group, 2.0) for group in directions], [course.rho for course in courses]
+    scales, norm = scales_to_ball(norms, rhos, 2.0)
+    if not scales:
+        return Displacement([], norm)
+    return Displacement(
+        [Move(c.params, d, sign * s) for c, d, s in zip(courses, directions, scales, strict=True)], norm
+    )
+
+
+def norm_of(moves: Iterable[Move]) -> Tensor:
+    """L2 norm of all moves together, 0-dim."""
+    norms = [joint_norm(move.directions, 2.0) * move.scale for move in moves]
+    return torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms])) if norms else torch.zeros(())
+
+
+def momentum_course(optimizer: FlatOptimizer) -> list[Course]:
+    """The base optimizer's momentum of each group's parameters; those that have none yet stay out."""
+    courses = []
+    for rho, params in optimizer.displaced():
+        pairs = [(p, m) for p in params if (m := _momentum(optimizer.state.get(p, {}))) is not None]
+        courses.append(Course(rho, [p for p, _ in pairs], [m for _, m in pairs]))
+    return courses
+
+
+def previous_course(optimizer: FlatOptimizer) -> list[Course]:
+    """The gradient that the previous step took, as :func:`keep_gradients` left it; 0 before the first."""
+    return [Course(rho, params, optimizer.remembered("gradient", params)) for rho, params in optimizer.displaced()]
+
+
+def keep_gradients(optimizer: FlatOptimizer) -> None:
+    """Remembers the gradients at hand, 0 where there is none."""
+    given = [p for _, params in optimizer.perturbable() for p in params]  # which refuses sparse ones
+    absent = [p for _, params in optimizer.displaced() for p in params if p.grad is None]
+    if given:
+        torch._foreach_copy_(optimizer.remembered("gradient", given), gradients(given))
+    for kept in optimizer.remembered("gradient", absent):
+        kept.zero_()
+
+
+def gradients(params: Iterable[Tensor]) -> list[Tensor]:
+    """Those that are there."""
+    return [p.grad for p in params if p.grad is not None]
+
+
+def require_momentum(optimizer: FlatOptimizer, group: Mapping[str, Any]) -> None:
+    """Checks that the base optimizer has a momentum to go along.
+
+    Raises:
+        InputError: names the base that has none.
+    """
+    if "betas" in group or group.get("momentum"):
+        return
+    name, base = type(optimizer).__name__, type(optimizer.base).__name__
+    remedy = "Set momentum (0.9), or choose adamw" if "momentum" in group else "Choose adamw, or sgd with momentum"
+    raise InputError(f"{name} goes along the momentum of its base optimizer, and {base} has none. {remedy}.")
+
+
+def _momentum(state: Mapping[str, Any]) -> Tensor | None:
+    return next((state[key] for key in _MOMENTA if state.get(key) is not None), None)

@@ -1,0 +1,135 @@
+"""Entropy-SGD (Chaudhari et al., ICLR 2017, arXiv:1611.01838)."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from trainflat.errors import InputError
+from trainflat.optim.base import FlatOptimizer
+from trainflat.optim.chance import generator
+from trainflat.optim.directions import norm_of
+from trainflat.optim.moves import NOWHERE, Displacement, Move
+
+
+class EntropySGD(FlatOptimizer):
+    r"""Steps towards the mean of a noisy walk around the weights, so towards wide valleys (local entropy).
+
+    The weights w are the walk's anchor. Every step is one step of the walk, on a batch of its own; every L-th one is
+    followed by a step of the base optimizer, after which the walk starts anew (Algorithm 1 of the paper)::
+
+        w' = w' - eta' (grad L(w') - gamma (w - w')) + sqrt(eta') epsilon N(0, 1)
+        mu = (1 - alpha) mu + alpha w'
+        every L-th step:  w = w - eta gamma (w - mu), or whatever step the base optimizer makes of gamma (w - mu)
+                          w' = mu = w
+
+    One pass per step, so L passes per step of the base optimizer. A schedule of the learning rate counts steps of the
+    walk, and reaches :math:`\eta` only. Between passes the model holds w: evaluation and checkpoints see it. Clipping
+    sees the gradients of the walk. Noise is drawn by ``seed``, number of the step and place of the parameter, so all
+    processes draw the same; pruned weights get none. Costs the memory of two copies of the weights.
+
+    Departs from the paper in that :math:`\gamma` stays constant (no scoping) and that any base optimizer may take the
+    outer step; over Adam, which is blind to the gradient's size, :math:`\gamma` acts on the walk alone.
+
+    Args:
+        params: Parameters, parameter groups or ``model.named_parameters()``.
+        base_optimizer: Class of the optimizer that takes the outer step.
+        inner_steps: Steps of the walk per outer step; L in the paper, 20 there for images and 5 for text.
+        inner_lr: Learning rate of the walk; :math:`\eta'`.
+        gamma: Strength of the pull back to the anchor; :math:`\gamma`.
+        noise: Standard deviation of the noise, before the factor sqrt(eta'); :math:`\epsilon`.
+        alpha: Weight of the newest point in the walk's mean; :math:`\alpha`.
+        seed: Of the noise.
+        **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
+
+    Raises:
+        InputError: for an option outside its range.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([2.0]))
+        >>> options = {"inner_steps": 2, "inner_lr": 0.25, "gamma": 1.0, "noise": 0.0, "alpha": 1.0}
+        >>> optimizer = EntropySGD([weight], torch.optim.SGD, lr=1.0, **options)
+        >>> def closure():
+        ...     optimizer.zero_grad()
+        ...     weight.square().sum().backward()
+        >>> for _ in range(2):  # the walk goes from 2 to 1 and 0.75; only then w follows
+        ...     optimizer.step(closure)
+        ...     weight.item()
+        2.0
+        0.75
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
+        inner_steps: int = 5,
+        *,
+        inner_lr: float = 0.1,
+        gamma: float = 0.03,
+        noise: float = 1e-4,
+        alpha: float = 0.75,
+        seed: int = 0,
+        **base_options: Any,
+    ) -> None:
+        if inner_steps != int(inner_steps) or inner_steps < 1:
+            raise InputError(f"inner_steps is a whole number of steps, at least 1, got {inner_steps!r}.")
+        _require("inner_lr", inner_lr, "a number > 0", 0 < inner_lr < math.inf)
+        _require("gamma", gamma, "a number > 0", 0 < gamma < math.inf)
+        _require("noise", noise, "a number >= 0", 0 <= noise < math.inf)
+        _require("alpha", alpha, "in (0, 1]", 0 < alpha <= 1)
+        self.inner_steps, self.inner_lr, self.gamma = int(inner_steps), inner_lr, gamma
+        self.noise, self.alpha, self.seed = noise, alpha, int(seed)
+        super().__init__(params, base_optimizer, rho=0.0, exclude=(), **base_options)
+
+    @classmethod
+    def average_passes(cls, options: Mapping[str, Any]) -> float:
+        return 1.0
+
+    @property
+    def first_pass(self) -> bool:
+        return False
+
+    def displacement(self) -> Displacement:
+        params = self._walking()
+        moves = [Move(params, self.remembered("walk", params), 1.0)]
+        return Displacement(moves, norm_of(moves)) if params else NOWHERE
+
+    @torch.no_grad()
+    def base_step(self) -> None:
+        params = self._walking()
+        # Both are remembered relative to the anchor, so that a new walk starts at 0.
+        walk, mean = self.remembered("walk", params), self.remembered("mean", params)
+        for number, (p, at) in enumerate(zip(params, walk, strict=True)):
+            if p.grad is not None:
+                at.mul_(1 - self.inner_lr * self.gamma).sub_(p.grad, alpha=self.inner_lr)
+                self._shake(p, at, number)
+        torch._foreach_lerp_(mean, walk, self.alpha)
+        if (self.steps_taken + 1) % self.inner_steps == 0:
+            self._follow(params, mean)
+            torch._foreach_zero_(walk + mean)
+
+    def _follow(self, params: list[Tensor], mean: list[Tensor]) -> None:
+        for p, towards in zip(params, mean, strict=True):
+            if p.grad is not None or towards.any():  # this batch may not have used a parameter that the walk did
+                p.grad = (towards * -self.gamma).to(p.dtype)
+        super().base_step()
+
+    def _shake(self, p: Tensor, at: Tensor, number: int) -> None:
+        if not self.noise:
+            return
+        draws = generator(p.device, self.seed, self.steps_taken, number)
+        shock = torch.randn(p.shape, generator=draws, device=p.device, dtype=at.dtype)
+        mask = self.held.factor(p) if self.held is not None else None
+        at.add_(shock if mask is None else shock * mask, alpha=math.sqrt(self.inner_lr) * self.noise)
+
+    def _walking(self) -> list[Tensor]:
+        return [p for group in self.param_groups for p in group["params"] if p.requires_grad and p.numel()]
+
+
+def _require(name: str, value: float, words: str, good: bool) -> None:
+    if not good:
+        raise InputError(f"{name} is {words}, got {value!r}.")

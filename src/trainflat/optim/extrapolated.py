@@ -1,0 +1,111 @@
+"""Extrapolated gradients (Lin, Kong, Stich and Jaggi, ICML 2020, arXiv:2006.05720)."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from trainflat.errors import InputError
+from trainflat.optim.base import FlatOptimizer
+from trainflat.optim.directions import (
+    Course,
+    gradients,
+    keep_gradients,
+    momentum_course,
+    norm_of,
+    previous_course,
+    require_momentum,
+)
+from trainflat.optim.moves import NOWHERE, Displacement, Move
+
+_DIRECTIONS = ("gradient", "previous", "momentum")
+
+
+class ExtrapolatedGradient(FlatOptimizer):
+    r"""Descends with the gradient taken a little further down: SAM's engine with the opposite sign.
+
+    With :math:`\gamma` the learning rate of the group and d the direction chosen::
+
+        w' = w - extrapolation * gamma * d     d = grad L(w), or the previous step's gradient, or the momentum
+        w  = w - gamma * grad L(w')            or whatever step the base optimizer makes of it
+
+    For ``gradient`` and ``extrapolation`` 1 over SGD this is the extragradient method, for ``momentum`` and
+    ``extrapolation`` equal to SGD's momentum Nesterov's. Under data parallel each process extrapolates by its own
+    gradient, as in the paper. The displacement is along the raw gradient also over Adam, whose steps are much longer
+    than learning rate times gradient: there ``extrapolation`` wants other values. A gradient that overflowed (float16)
+    displaces nothing. The paper finds the benefit early in training with large batches.
+
+    Args:
+        params: Parameters, parameter groups (with an extrapolation of their own under ``"rho"`` if wanted) or
+            ``model.named_parameters()``.
+        base_optimizer: Class of the optimizer that takes the step.
+        extrapolation: Length of the extrapolation, as a multiple of the group's learning rate: :math:`\hat\gamma /
+            \gamma` in the paper. It follows the learning rate's schedule.
+        direction: ``"gradient"``, of this batch: two passes per step. ``"previous"``, the gradient that the previous
+            step took, clipped if gradients are clipped, or ``"momentum"``, that of the base optimizer: one pass.
+        exclude: Parameters to leave in place: parts of names, or patterns such as ``"*.bias"``.
+        **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
+
+    Raises:
+        InputError: for a negative extrapolation, an unknown direction, and a base without the momentum asked for.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([2.0]))
+        >>> optimizer = ExtrapolatedGradient([weight], torch.optim.SGD, lr=0.25)
+        >>> def closure():
+        ...     optimizer.zero_grad()
+        ...     weight.square().sum().backward()
+        >>> optimizer.step(closure)
+        >>> weight.item()  # 2 - 0.25 * 2 * (2 - 0.25 * 4)
+        1.5
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
+        extrapolation: float = 1.0,
+        *,
+        direction: str = "gradient",
+        exclude: Sequence[str] = (),
+        **base_options: Any,
+    ) -> None:
+        if not isinstance(extrapolation, int | float) or not extrapolation >= 0:
+            raise InputError(f"extrapolation is a multiple of the learning rate, >= 0, got {extrapolation!r}.")
+        if direction not in _DIRECTIONS:
+            raise InputError(f"direction is one of {', '.join(_DIRECTIONS)}, got {direction!r}.")
+        self.direction = direction
+        super().__init__(params, base_optimizer, rho=extrapolation, exclude=exclude, **base_options)
+
+    @classmethod
+    def average_passes(cls, options: Mapping[str, Any]) -> float:
+        return 2.0 if options.get("direction", "gradient") == "gradient" else 1.0
+
+    @property
+    def first_pass(self) -> bool:
+        return self.direction == "gradient"
+
+    def displacement(self) -> Displacement:
+        rates = {p: float(group["lr"]) for group in self.param_groups for p in group["params"]}
+        moves = [Move(c.params, c.directions, -c.rho * rates[c.params[0]]) for c in self._courses() if c.params]
+        norm = norm_of(moves)
+        # Only a scaled loss may overflow; otherwise the norm need not be waited for.
+        return NOWHERE if self.loss_scale != 1 and not norm.isfinite() else Displacement(moves, norm)
+
+    def remember(self) -> None:
+        if self.direction == "previous":
+            keep_gradients(self)
+
+    def _courses(self) -> list[Course]:
+        if self.direction == "momentum":
+            return momentum_course(self)
+        return previous_course(self) if self.direction == "previous" else self._current()
+
+    def _current(self) -> list[Course]:
+        return [Course(rho / self.loss_scale, params, gradients(params)) for rho, params in self.perturbable()]
+
+    def _prepare(self, group: dict[str, Any]) -> None:
+        super()._prepare(group)
+        if self.direction == "momentum":
+            require_momentum(self, group)

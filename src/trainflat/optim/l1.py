@@ -1,0 +1,81 @@
+"""The l1 penalty, a control of flat training (Na, Mehta and Strubell 2022, arXiv:2205.12694)."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from trainflat.errors import InputError
+from trainflat.optim.base import FlatOptimizer
+
+_EMBEDDINGS = "embedding"
+
+
+class L1Penalty(FlatOptimizer):
+    """Pulls weights towards 0 by a constant force: the control that asks whether SAM is more than implicit sparsity.
+
+    The gradient of ``penalty * sum |w|`` joins that of the loss, for the weights that pruning may take: parameters of
+    at least two dimensions, without embeddings::
+
+        g = grad L(w) + penalty * sign(w)     sign(0) = 0: a pruned weight stays where it is
+
+    It is added right before the base optimizer's step, where a scaled loss has been unscaled: so clipping does not see
+    it, unlike a penalty in the loss. One plain pass per step; the logged loss is without the penalty.
+
+    Args:
+        params: Parameters, parameter groups (with a penalty of their own under ``"rho"`` if wanted) or
+            ``model.named_parameters()``.
+        base_optimizer: Class of the optimizer that takes the step.
+        penalty: Loss per unit of the sum of absolute weights.
+        exclude: Parameters without penalty: parts of names, or patterns. By default those with ``embedding`` in their
+            name, where names are known.
+        **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
+
+    Raises:
+        InputError: for a negative penalty.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([[1.0, -1.0, 0.0]]))
+        >>> optimizer = L1Penalty([weight], torch.optim.SGD, penalty=0.5, lr=0.5)
+        >>> weight.grad = torch.zeros_like(weight)
+        >>> optimizer.step()
+        >>> weight.tolist()
+        [[0.75, -0.75, 0.0]]
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
+        penalty: float = 1e-5,
+        *,
+        exclude: Sequence[str] | None = None,
+        **base_options: Any,
+    ) -> None:
+        if not isinstance(penalty, int | float) or not penalty >= 0:
+            raise InputError(f"penalty is a number >= 0, got {penalty!r}.")
+        self._by_default = exclude is None
+        super().__init__(params, base_optimizer, rho=penalty, exclude=exclude or (), **base_options)
+
+    @classmethod
+    def average_passes(cls, options: Mapping[str, Any]) -> float:
+        return 1.0
+
+    @property
+    def second_pass(self) -> bool:
+        return False
+
+    @torch.no_grad()
+    def base_step(self) -> None:
+        for penalty, params in self.perturbable():
+            for p in params:
+                if p.grad is not None and p.dim() >= 2:
+                    p.grad.add_(p.sign(), alpha=penalty)
+        super().base_step()
+
+    def _prepare(self, group: dict[str, Any]) -> None:
+        super()._prepare(group)
+        if self._by_default:
+            named = zip(group.get("param_names", ()), group["params"], strict=False)
+            self._excluded |= {p for name, p in named if _EMBEDDINGS in name}

@@ -1,0 +1,81 @@
+"""Label-noise training (Damian, Ma and Lee, NeurIPS 2021, arXiv:2106.06530)."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from trainflat.errors import InputError
+from trainflat.optim.base import FlatOptimizer
+
+
+class LabelNoise(FlatOptimizer):
+    """Learns slightly wrong labels, drawn anew at every step; their noise drives the weights to flat minima.
+
+    A class becomes one of the others, each as likely, with a probability; a number gets Gaussian noise. Draws come from
+    torch's global generator, which checkpoints keep. One plain pass per step; nothing is displaced. Labels below 0
+    (ignored positions) stay. In a loop of your own pass each training batch's labels through :meth:`prepare_labels`;
+    the Trainer does.
+
+    Departs from the paper in that any base optimizer may take the step; it proves the effect for SGD.
+
+    Args:
+        params: Parameters, parameter groups or ``model.named_parameters()``.
+        base_optimizer: Class of the optimizer that takes the step.
+        probability: Share of the class labels that are changed, from 0 to 1.
+        sigma: Standard deviation of the noise on labels that are numbers, in units of the label.
+        **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
+
+    Raises:
+        InputError: for a probability outside [0, 1] or a negative sigma.
+
+    Example:
+        >>> optimizer = LabelNoise([torch.nn.Parameter(torch.ones(2))], probability=1.0)
+        >>> optimizer.prepare_labels(torch.tensor([0, 1, 1]), classes=2)
+        tensor([1, 0, 0])
+    """
+
+    changes_labels: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
+        probability: float = 0.1,
+        *,
+        sigma: float = 0.1,
+        **base_options: Any,
+    ) -> None:
+        if not isinstance(probability, int | float) or not 0 <= probability <= 1:
+            raise InputError(f"probability is the share of labels to change, from 0 to 1, got {probability!r}.")
+        if not isinstance(sigma, int | float) or not 0 <= sigma < math.inf:
+            raise InputError(f"sigma is the standard deviation of the labels' noise, >= 0, got {sigma!r}.")
+        self.probability, self.sigma = float(probability), float(sigma)
+        super().__init__(params, base_optimizer, **base_options)
+
+    @classmethod
+    def average_passes(cls, options: Mapping[str, Any]) -> float:
+        return 1.0
+
+    @property
+    def second_pass(self) -> bool:
+        return False
+
+    def prepare_labels(self, labels: Tensor, classes: int) -> Tensor:
+        """The labels with noise: int [B], or any shape, for classes; float for numbers (``classes`` is 1).
+
+        Raises:
+            InputError: for float labels of several classes (multi-label tasks).
+        """
+        if classes == 1:
+            return labels + self.sigma * torch.randn(labels.shape, device=labels.device) if self.sigma else labels
+        if labels.is_floating_point():
+            raise InputError(f"LabelNoise changes one class per row or numbers, not {classes} truth values per row.")
+        if not self.probability:
+            return labels
+        chosen = (torch.rand(labels.shape, device=labels.device) < self.probability) & (labels >= 0)
+        others = torch.randint(1, classes, labels.shape, device=labels.device)  # how far round, never back to itself
+        return torch.where(chosen, (labels + others) % classes, labels)

@@ -1,0 +1,79 @@
+"""Momentum-SAM (Becker, Altrock and Risse, 2024, arXiv:2401.12033)."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from trainflat.optim.base import FlatOptimizer
+from trainflat.optim.directions import momentum_course, onto_sphere, require_momentum
+from trainflat.optim.moves import Displacement
+
+
+class MSAM(FlatOptimizer):
+    r"""SAM at the price of one pass: the displacement follows the momentum, which is there already.
+
+    With m the base optimizer's momentum (``exp_avg`` of Adam, ``momentum_buffer`` of SGD)::
+
+        e(w) = -rho * m / ||m||         the norm runs over all parameters together
+        w    = w - lr * grad L(w + e)   or whatever step the base optimizer makes of it
+
+    The sign is the paper's: m points along past gradients, so the weights are displaced along the coming step and
+    beyond, like Nesterov's look-ahead but as far as :math:`\rho` whatever the learning rate, not uphill like SAM's. A
+    step that overshoots the valley stands higher there, and its gradient leads back.
+
+    Departs from the published code, whose weights stay displaced between steps: here they come back before each step,
+    so that evaluation and checkpoints see them. The gradients are the same. Before the first step there is no momentum
+    and nothing is displaced.
+
+    Args:
+        params: Parameters, parameter groups (with a ``"rho"`` of their own if wanted) or ``model.named_parameters()``.
+        base_optimizer: Class of the optimizer that takes the step; it must have a momentum.
+        rho: Length of the displacement. The published AdamW form takes about 3, with learning rates near 1e-3 from
+            scratch; a step of AdamW is about lr * sqrt(number of weights) long, so fine-tuning wants far less.
+        exclude: Parameters to leave in place and out of the norm: parts of names, or patterns such as ``"*.bias"``.
+        **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
+
+    Raises:
+        InputError: for a base optimizer without momentum, such as SGD with ``momentum=0``.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([2.0, 0.0]))
+        >>> optimizer = MSAM([weight], torch.optim.SGD, rho=0.5, lr=0.1, momentum=0.9)
+        >>> def closure():
+        ...     optimizer.zero_grad()
+        ...     loss = weight.square().sum()
+        ...     loss.backward()
+        ...     return loss.item()
+        >>> optimizer.step(closure)  # at w itself; then w is (1.6, 0) and m is (4, 0)
+        4.0
+        >>> round(optimizer.step(closure), 2)  # 0.5 against m: the loss at (1.1, 0)
+        1.21
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
+        rho: float = 0.3,
+        *,
+        exclude: Sequence[str] = (),
+        **base_options: Any,
+    ) -> None:
+        super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
+
+    @classmethod
+    def average_passes(cls, options: Mapping[str, Any]) -> float:
+        return 1.0
+
+    @property
+    def first_pass(self) -> bool:
+        return False
+
+    def displacement(self) -> Displacement:
+        return onto_sphere(momentum_course(self), sign=-1.0)
+
+    def _prepare(self, group: dict[str, Any]) -> None:
+        super()._prepare(group)
+        require_momentum(self, group)
