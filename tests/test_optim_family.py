@@ -77,7 +77,7 @@ def test_takes_groups_and_names(method):
 def test_made_from_words_as_from_python(name):
     (one, batches), (two, _) = setting(), setting()
     train(one, make_optimizer(name, one.parameters(), lr="5e-2", betas=[0.8, 0.9]), batches)
-    options = {"base_optimizer": AdamW} if name == "sam" else {}
+    options = {"base_optimizer": AdamW} if issubclass(OPTIMIZERS[name], FlatOptimizer) else {}
     train(two, OPTIMIZERS[name](two.parameters(), lr=0.05, betas=(0.8, 0.9), **options), batches)
     assert weights(one) == weights(two)
 

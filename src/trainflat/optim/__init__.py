@@ -7,12 +7,18 @@ import torch
 from torch.optim import Optimizer
 
 from trainflat.optim.adam import Adam, AdamW
+from trainflat.optim.asam import ASAM
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.cram import CrAM
 from trainflat.optim.entropy_sgd import EntropySGD
+from trainflat.optim.esam import ESAM
 from trainflat.optim.extrapolated import ExtrapolatedGradient
+from trainflat.optim.fisher_ssam import FisherSSAM
+from trainflat.optim.friendlysam import FriendlySAM
+from trainflat.optim.gsam import GSAM
 from trainflat.optim.l1 import L1Penalty
 from trainflat.optim.label_noise import LabelNoise
+from trainflat.optim.looksam import LookSAM
 from trainflat.optim.moves import Displacement, Move
 from trainflat.optim.msam import MSAM
 from trainflat.optim.options import build, settle
@@ -26,6 +32,12 @@ OPTIMIZERS: Registry[Optimizer] = Registry(
     adam=Adam,
     adamw=AdamW,
     sam=SAM,
+    asam=ASAM,
+    looksam=LookSAM,
+    esam=ESAM,
+    fisher_ssam=FisherSSAM,
+    gsam=GSAM,
+    friendlysam=FriendlySAM,
     msam=MSAM,
     s2sam=S2SAM,
     cram=CrAM,
@@ -86,6 +98,9 @@ def average_passes(name: str, options: Mapping[str, Any]) -> float:
 
 
 __all__ = [
+    "ASAM",
+    "ESAM",
+    "GSAM",
     "MSAM",
     "OPTIMIZERS",
     "S2SAM",
@@ -96,9 +111,12 @@ __all__ = [
     "Displacement",
     "EntropySGD",
     "ExtrapolatedGradient",
+    "FisherSSAM",
     "FlatOptimizer",
+    "FriendlySAM",
     "L1Penalty",
     "LabelNoise",
+    "LookSAM",
     "Move",
     "average_passes",
     "check_options",

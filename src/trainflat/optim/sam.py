@@ -85,17 +85,40 @@ class SAM(FlatOptimizer):
         return self.phase.includes(self.steps_taken, self.total_steps)
 
     def displacement(self) -> Displacement:
-        groups = self.perturbable()
-        directions = steepest([[p.grad for p in params if p.grad is not None] for _, params in groups], self.p)
-        if not directions:
-            return NOWHERE
-        rhos = [rho for rho, _ in groups]
-        scales, norm = scales_to_ball([joint_norm(group, self.p) for group in directions], rhos, self.p)
-        if not scales:
-            return Displacement([], norm)
-        return Displacement(
-            [Move(params, group, s) for (_, params), group, s in zip(groups, directions, scales, strict=True)], norm
-        )
+        return steepest_ascent(self.perturbable(), self.p)
+
+
+def steepest_ascent(groups: Sequence[tuple[float, list[Tensor]]], p: float = 2.0) -> Displacement:
+    """SAM's displacement of groups of parameters with gradients, each to its radius."""
+    directions = steepest([[w.grad for w in params if w.grad is not None] for _, params in groups], p)
+    return to_ball(groups, directions, p=p) if directions else NOWHERE
+
+
+def to_ball(
+    groups: Sequence[tuple[float, list[Tensor]]],
+    directions: list[list[Tensor]],
+    *,
+    lengths: list[Tensor] | None = None,
+    p: float = 2.0,
+) -> Displacement:
+    """Moves along directions, scaled by each group's radius over the joint length.
+
+    Args:
+        groups: Radius and parameters.
+        directions: One for each parameter.
+        lengths: Of each group's directions, 0-dim, where it is not their p-norm that is brought to the radius.
+        p: The norm.
+    """
+    rhos = [rho for rho, _ in groups]
+    norms = [joint_norm(group, p) for group in directions]
+    scales, norm = scales_to_ball(norms if lengths is None else lengths, rhos, p)
+    if not scales:
+        return Displacement([], norm)
+    if lengths is not None:
+        norm = joint_norm([n * s for n, s in zip(norms, scales, strict=True)], p)
+    return Displacement(
+        [Move(params, group, s) for (_, params), group, s in zip(groups, directions, scales, strict=True)], norm
+    )
 
 
 def joint_norm(tensors: Sequence[Tensor], order: float) -> Tensor:

@@ -1,0 +1,84 @@
+"""Adaptive Sharpness-Aware Minimization (Kwon et al., ICML 2021, arXiv:2102.11600)."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from trainflat.optim.base import FlatOptimizer
+from trainflat.optim.checks import number
+from trainflat.optim.moves import NOWHERE, Displacement
+from trainflat.optim.sam import joint_norm, steepest, to_ball
+
+
+class ASAM(FlatOptimizer):
+    r"""SAM in a ball that is wide where weights are large, so that rescaling layers does not change sharpness.
+
+    With :math:`g = \nabla L(w)`, equation (9) of the paper and the authors' normalisation operator::
+
+        e(w) = rho * T^2 g / ||T g||_2     norms over all parameters together
+        T    = |w| + eta                   for weights: a matrix, or a name that ends in "weight" (LayerNorm's too)
+             = 1                           for biases
+
+    The direction does not depend on the gradient's scale, so a first pass with a scaled loss needs no unscaling.
+
+    Departs from the authors' code where parameters come without names: then a weight is known by its two dimensions
+    alone, and LayerNorm's count as biases. Pass ``model.named_parameters()``.
+
+    Args:
+        params: Parameters, parameter groups (with a ``"rho"`` of their own if wanted) or ``model.named_parameters()``.
+        base_optimizer: Class of the optimizer that takes the step.
+        rho: Radius of the adaptive ball, the largest ``||e / T||_2``; about ten times that of SAM.
+        eta: Added to the absolute weights; :math:`\eta` in the paper. Large ones, with rho / eta fixed, give SAM over
+            the weights.
+        exclude: Parameters to leave in place and out of the norm: parts of names, or patterns such as ``"*.bias"``.
+        **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([[3.0, 0.0]]))
+        >>> optimizer = ASAM([weight], rho=0.5, eta=0.01, lr=1e-3)
+        >>> weight.sum().backward()
+        >>> with optimizer.perturbed():  # far along the large weight, hardly along the small one
+        ...     (weight.detach() - torch.tensor([[3.0, 0.0]])).round(decimals=5)
+        tensor([[1.5050e+00, 2.0000e-05]])
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
+        rho: float = 0.5,
+        *,
+        eta: float = 0.01,
+        exclude: Sequence[str] = (),
+        **base_options: Any,
+    ) -> None:
+        self.eta = number("eta", eta, "a number >= 0 added to ASAM's absolute weights", lambda x: x >= 0)
+        super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
+
+    def displacement(self) -> Displacement:
+        groups, named = self.perturbable(), self._named_weights()
+        gradients = steepest([[p.grad for p in params if p.grad is not None] for _, params in groups], 2)
+        if not gradients:
+            return NOWHERE
+        directions: list[list[Tensor]] = []
+        lengths: list[Tensor] = []
+        for (_, params), grads in zip(groups, gradients, strict=True):
+            pairs = [self._adapted(p, g, p.dim() > 1 or p in named) for p, g in zip(params, grads, strict=True)]
+            directions.append([direction for direction, _ in pairs])
+            lengths.append(joint_norm([length for _, length in pairs], 2))
+        return to_ball(groups, directions, lengths=lengths)
+
+    def _adapted(self, p: Tensor, g: Tensor, is_weight: bool) -> tuple[Tensor, Tensor]:
+        """T^2 g, and the norm of T g; one parameter at a time, so that only one T g is held."""
+        if not is_weight:
+            return g, joint_norm([g], 2)
+        t = p.detach().to(g.dtype).abs().add_(self.eta)
+        tg = t * g
+        return t.mul_(tg), joint_norm([tg], 2)
+
+    def _named_weights(self) -> set[Tensor]:
+        pairs = (zip(g.get("param_names", ()), g["params"], strict=False) for g in self.param_groups)
+        return {p for group in pairs for name, p in group if name.endswith("weight")}

@@ -1,0 +1,27 @@
+"""Values of options, checked where they are used."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from trainflat.errors import InputError
+
+
+def number(name: str, value: Any, words: str, fits: Callable[[float], bool]) -> float:
+    """The value, if it is a number that fits.
+
+    Raises:
+        InputError: says that ``name`` is ``words``.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not fits(value):
+        raise InputError(f"{name} is {words}, got {value!r}.")
+    return float(value)
+
+
+def whole(name: str, value: Any, least: int = 1) -> int:
+    """The value, if it is a whole number of at least that size; 5.0, as words become, is one.
+
+    Raises:
+        InputError: names the option and the value.
+    """
+    return int(number(name, value, f"a whole number >= {least}", lambda x: x == int(x) and x >= least))

@@ -1,0 +1,100 @@
+"""Sparse SAM with a Fisher mask (Mi et al., NeurIPS 2022, arXiv:2210.05177)."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from trainflat.optim.base import FlatOptimizer
+from trainflat.optim.checks import number, whole
+from trainflat.optim.moves import NOWHERE, Displacement
+from trainflat.optim.sam import joint_norm, steepest, to_ball
+from trainflat.optim.vectors import largest
+
+
+class FisherSSAM(FlatOptimizer):
+    r"""SAM that displaces only the weights with the most Fisher information.
+
+    With :math:`g = \nabla L(w)`, equation (5) and algorithm 2 of the paper::
+
+        e(w) = rho * m * g / ||g||_2     m = 1 for the share 1 - sparsity of all weights with the largest Fisher
+                                         information, else 0; the norm is that of the whole gradient
+
+    Departs from the paper: the empirical Fisher information is the squared gradient of the mini-batch at hand at each
+    ``refresh``-th step, not a mean of squared gradients of single rows taken anew for each epoch; it costs no pass.
+    The second pass is a whole one: the paper's saving needs sparse kernels. Pruned weights are not counted and never
+    chosen. The mask is remembered, and is made from ranks, which no loss scale changes.
+
+    Args:
+        params: Parameters, parameter groups (with a ``"rho"`` of their own if wanted) or ``model.named_parameters()``.
+        base_optimizer: Class of the optimizer that takes the step.
+        rho: Radius of SAM's ball, from which the masked entries are then taken out.
+        sparsity: Share of the weights that are not displaced, in [0, 1); 0 is SAM.
+        refresh: Steps between two masks.
+        exclude: Parameters to leave in place, out of the norm and out of the ranking: parts of names, or patterns.
+        **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+        >>> optimizer = FisherSSAM([weight], rho=0.5, sparsity=0.5)
+        >>> (weight.square().sum() / 2).backward()
+        >>> with optimizer.perturbed():
+        ...     weight.detach().clone()
+        tensor([3.0000, 4.4000])
+    """
+
+    # The first gradient makes the mask: one mask for all processes, as the one that a checkpoint holds.
+    shares_first_gradient: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
+        rho: float = 0.05,
+        *,
+        sparsity: float = 0.5,
+        refresh: int = 100,
+        exclude: Sequence[str] = (),
+        **base_options: Any,
+    ) -> None:
+        words = "the share of weights that SSAM does not displace, in [0, 1)"
+        self.sparsity = number("sparsity", sparsity, words, lambda x: 0 <= x < 1)
+        self.refresh = whole("refresh", refresh)
+        super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
+
+    def displacement(self) -> Displacement:
+        groups = self.perturbable()
+        gradients = steepest([[p.grad for p in params if p.grad is not None] for _, params in groups], 2)
+        if not gradients:
+            return NOWHERE
+        if self.sparsity == 0:
+            return to_ball(groups, gradients)
+        params = [p for _, group in groups for p in group]
+        if self.steps_taken % self.refresh == 0:
+            self._choose(params, [g for group in gradients for g in group])
+        lengths = [joint_norm(group, 2) for group in gradients]
+        masked = [
+            [g * self._mask(p) for p, g in zip(group, grads, strict=True)]
+            for (_, group), grads in zip(groups, gradients, strict=True)
+        ]
+        return to_ball(groups, masked, lengths=lengths)
+
+    def _choose(self, params: list[Tensor], gradients: list[Tensor]) -> None:
+        # |g| ranks as its square does, and does not underflow.
+        scores = [g.abs() for g in gradients]
+        entries = 0
+        for p, score in zip(params, scores, strict=True):
+            factor = None if self.held is None else self.held.factor(p)
+            entries += score.numel() if factor is None else int(factor.sum(dtype=torch.float64))
+            if factor is not None:
+                score.masked_fill_(factor == 0, -1)
+        count = round((1 - self.sparsity) * entries)
+        for p, mask in zip(params, largest([s.to(scores[0].device) for s in scores], count), strict=True):
+            self.memory.setdefault(p, {})["mask"] = mask.to(p.device)
+
+    def _mask(self, p: Tensor) -> Tensor:
+        # A parameter that had no gradient when the mask was made is not displaced before the next one.
+        mask = self.memory.get(p, {}).get("mask")
+        return torch.zeros_like(p, dtype=torch.bool) if mask is None else mask

@@ -1,0 +1,100 @@
+"""LookSAM (Liu et al., CVPR 2022, arXiv:2203.02714): SAM at every k-th step, and what it taught in between."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch.optim import Optimizer
+
+from trainflat.optim.base import FlatOptimizer
+from trainflat.optim.checks import number, whole
+from trainflat.optim.directions import gradients
+from trainflat.optim.moves import Displacement, Move, advance
+from trainflat.optim.sam import joint_norm, steepest_ascent
+from trainflat.optim.vectors import Gradients, cheaply_read, coefficient, take_gradients
+
+
+class LookSAM(FlatOptimizer):
+    r"""Takes SAM's gradient at every k-th step and reuses its flat direction in the steps between, at one pass each.
+
+    With :math:`g = \nabla L(w)`, :math:`g_s = \nabla L(w + e)` as in SAM, algorithm 1 of the paper::
+
+        every k-th step, the first included:   step with g_s;  g_v = g_s - (g_s . g / ||g||^2) g   is remembered
+        between:                               step with g + alpha * (||g|| / ||g_v||) * g_v
+
+    Products and norms run over all parameters together, as in the paper; published ports take them by tensor. Only the
+    direction of ``g_v`` is remembered, which no loss scale and no clipping changes. Where rounding is all that tells
+    ``g_s`` from ``g``, as with a radius of 0, there is no ``g_v``.
+
+    Args:
+        params: Parameters, parameter groups (with a ``"rho"`` of their own if wanted) or ``model.named_parameters()``.
+        base_optimizer: Class of the optimizer that takes the step.
+        rho: Radius of SAM's ball, as an L2 norm over all parameters.
+        k: Every ``k``-th step takes SAM's two passes; 1 is SAM.
+        alpha: Weight of the reused direction; :math:`\alpha` in the paper.
+        exclude: Parameters to leave in place and out of the ball's norm: parts of names, or patterns.
+        **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
+
+    Example:
+        >>> LookSAM.average_passes({"k": 5})
+        1.2
+    """
+
+    shares_first_gradient: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
+        rho: float = 0.05,
+        *,
+        k: int = 5,
+        alpha: float = 0.7,
+        exclude: Sequence[str] = (),
+        **base_options: Any,
+    ) -> None:
+        self.k = whole("k", k)
+        self.alpha = number("alpha", alpha, "the weight of LookSAM's reused direction, a number >= 0", lambda x: x >= 0)
+        self._first: Gradients = {}
+        super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
+
+    @classmethod
+    def average_passes(cls, options: Mapping[str, Any]) -> float:
+        return 1 + 1 / whole("k", options.get("k", 5))
+
+    @property
+    def second_pass(self) -> bool:
+        return self.steps_taken % self.k == 0
+
+    def displacement(self) -> Displacement:
+        ascent = steepest_ascent(self.perturbable())
+        self._first = take_gradients(self.param_groups)
+        return ascent
+
+    def combine(self) -> None:
+        if self.second_pass:
+            return
+        params = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        known = [p for p in params if "direction" in self.memory.get(p, {})]
+        if not known:
+            return
+        length = joint_norm(gradients(params), 2)
+        directions = [self.memory[p]["direction"] for p in known]
+        advance(Move(gradients(known), directions, cheaply_read(self.alpha * length)))
+        if self.held is not None:  # what was remembered may be older than the masks
+            self.held.mask_gradients()
+
+    def remember(self) -> None:
+        first, self._first = self._first, {}
+        params = [p for p in first if p.grad is not None]
+        if self.k == 1 or not params:
+            return
+        taken, plain = gradients(params), [first[p] for p in params]
+        kept = self.remembered("direction", params)
+        torch._foreach_copy_(kept, taken)
+        # g may be scaled and g_s no longer: only the direction of g counts, and that of g_v is what is kept.
+        advance(Move(kept, plain, -coefficient(kept, plain)))
+        rounding = 8 * max(torch.finfo(g.dtype).eps for g in plain) * joint_norm(taken, 2)
+        length = joint_norm(kept, 2)
+        scale = torch.where(length > rounding, 1 / length, torch.zeros_like(length))
+        torch._foreach_mul_(kept, cheaply_read(scale))
