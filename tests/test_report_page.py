@@ -1,7 +1,6 @@
 """The page in a real browser: it renders, asks for nothing, fits a phone, and follows the light and the dark."""
 
 import re
-import shutil
 
 import pytest
 
@@ -9,22 +8,7 @@ from tests.records import make_record, make_records
 from tests.test_report_files import HOSTILE
 from trainflat.report import write_report
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync", "--no-first-run"]
 WIDTHS = {"desk": (1280, 900), "phone": (390, 844)}
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")

@@ -78,16 +78,17 @@ def check(recipe: OneRecipe, data: Data = None, out: Out = Path("runs"), set_: S
 
 @app.command(name="list", epilog="Example: trainflat list")
 def list_() -> None:
-    """Shows tasks, models, optimizers, pruners, protocols and recipes by the names that recipes use."""
+    """Shows tasks, models, optimizers, pruners, protocols, measures and recipes by the names that recipes use."""
     from trainflat.models import MODELS
     from trainflat.optim import OPTIMIZERS
     from trainflat.protocols import PROTOCOLS
     from trainflat.pruning import PRUNERS
     from trainflat.recipe import packaged_recipes
+    from trainflat.sharpness import MEASURES
     from trainflat.tasks import TASKS
 
     families: list[tuple[str, Registry[Any]]] = [("tasks", TASKS), ("optimizers", OPTIMIZERS)]
-    families += [("pruners", PRUNERS), ("protocols", PROTOCOLS)]
+    families += [("pruners", PRUNERS), ("protocols", PROTOCOLS), ("measures of sharpness", MEASURES)]
     for title, registry in families:
         _say(f"[bold]{title}[/bold]")
         for name in registry:
@@ -110,15 +111,15 @@ def report(
         "report"
     ),
 ) -> None:
-    """Turns records into one page, figures (PNG, SVG) and tables (CSV, Markdown)."""
+    """Turns records, and loss landscapes beside them, into one page, figures (PNG, SVG) and tables (CSV, Markdown)."""
     from rich.markup import escape
 
-    from trainflat.report import find_records, write_report
+    from trainflat.report import find_landscapes, find_records, write_report
 
     found = find_records(results)
     for folder in found.unfinished:
         _say(f"[yellow]note:[/yellow] {escape(str(folder))} is not finished and is left out; run its recipe again.")
-    _say(escape(str(write_report(found.records, out))))
+    _say(escape(str(write_report(found.records, out, landscapes=find_landscapes(results)))))
 
 
 def main() -> None:

@@ -1,7 +1,16 @@
 """Reports: what runs left behind, as one page, figures and tables. Reads records only, and never imports torch."""
 
-from trainflat.report.reading import Found, find_records, read_records
+from trainflat.report.reading import Found, find_landscapes, find_records, read_records
 from trainflat.report.tables import score_rows, summary_table
 from trainflat.report.write import FORMATS, write_report
 
-__all__ = ["FORMATS", "Found", "find_records", "read_records", "score_rows", "summary_table", "write_report"]
+__all__ = [
+    "FORMATS",
+    "Found",
+    "find_landscapes",
+    "find_records",
+    "read_records",
+    "score_rows",
+    "summary_table",
+    "write_report",
+]

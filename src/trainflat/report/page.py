@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -10,33 +9,22 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from trainflat.landscapes import Landscape
 from trainflat.record import Record
+from trainflat.report.landscape_panels import landscape_groups
 from trainflat.report.notes import PARTIAL, notes
 from trainflat.report.palette import DARK, HEAT_DARK, HEAT_LIGHT, LIGHT, Palette
 from trainflat.report.panels import Panel, is_partial, make_panels
 from trainflat.report.published import published, reference_sparsity
 from trainflat.report.tables import PLAIN, cost_table, score_table
-from trainflat.report.web import Plot, curve_plots, score_plot, zero_plots
+from trainflat.report.web import Group, curve_plots, score_plot, zero_plots
 from trainflat.report.words import DASH, percent, plural, task_name
 
 
-@dataclass(frozen=True)
-class Group:
-    """A figure of the page: one or more plots that are switched together, and a sentence on what is seen."""
-
-    id: str
-    title: str
-    caption: str
-    plots: list[Plot]
-    choices: list[str] = field(default_factory=list)
-    active: int = 0
-    broad: bool = False  # plots need more than a third of the page
-
-
-def render(records: Sequence[Record]) -> str:
-    """The whole page as HTML. Same records, same bytes."""
+def render(records: Sequence[Record], landscapes: Sequence[Landscape] = ()) -> str:
+    """The whole page as HTML. Same records and landscapes, same bytes."""
     panels = make_panels(records)
-    sections = _sections(panels)
+    sections = _sections(panels, landscapes)
     return (
         _environment()
         .get_template("report.html")
@@ -58,13 +46,14 @@ def render(records: Sequence[Record]) -> str:
     )
 
 
-def _sections(panels: Sequence[Panel]) -> list[tuple[str, list[Group]]]:
+def _sections(panels: Sequence[Panel], landscapes: Sequence[Landscape]) -> list[tuple[str, list[Group]]]:
     palette = Palette(record.optimizer for panel in panels for record in panel.records)
     numbered = list(enumerate(panels))
     found = [
         ("Score against sparsity", [_scores(k, panel, palette) for k, panel in numbered]),
         ("Where the zeros are", [_zeros(k, panel) for k, panel in numbered]),
         ("Training curves", [_curves(k, panel, palette) for k, panel in numbered]),
+        ("Landscape", landscape_groups(landscapes)),
     ]
     kept = [(title, [group for group in groups if group.plots]) for title, groups in found]
     return [(title, groups) for title, groups in kept if groups]

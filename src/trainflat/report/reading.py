@@ -1,11 +1,13 @@
-"""Finds the records of finished runs on disk."""
+"""Finds the records of finished runs on disk, and the loss landscapes that lie beside them."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from trainflat.errors import InputError
+from trainflat.landscapes import PATTERN, Landscape, load_landscape
 from trainflat.record import RECORD_FILE, Record
 
 RECIPE_FILE = "recipe.yaml"
@@ -36,7 +38,7 @@ def find_records(paths: Iterable[Path]) -> Found:
             raise InputError(
                 f"there is nothing at {path}. Name a record.json, the folder of a run, or a folder of runs."
             )
-        here = [path] if path.is_file() else list(_record_files(path))
+        here = _files(path, RECORD_FILE)
         files += here
         unfinished += _unfinished(path, here)
     records = {record.digest: record for record in map(Record.load, files)}
@@ -50,12 +52,34 @@ def read_records(paths: Iterable[Path]) -> list[Record]:
     return find_records(paths).records
 
 
-def _record_files(folder: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if RECORD_FILE in files:
-            folders.clear()  # below a run lie only its own stages
-            yield Path(place) / RECORD_FILE
+def find_landscapes(paths: Iterable[Path]) -> list[Landscape]:
+    """Reads every ``landscape-*.json`` in the folders of runs, and in folders above them, at or below ``paths``.
+
+    Copies count once. The order depends on the landscapes only, not on where they lie.
+
+    Raises:
+        InputError: a file of that name is something else.
+        DamagedFile: a landscape is not what was written.
+    """
+    files = [file for path in paths for file in _files(path, PATTERN)]
+    found = {landscape.model_dump_json(): landscape for landscape in map(load_landscape, files)}
+    return [found[key] for key in sorted(found)]
+
+
+def _is_landscape(path: Path) -> bool:
+    return path.is_file() and path.match(PATTERN)
+
+
+def _files(path: Path, pattern: str) -> list[Path]:
+    """Files of a name at or below a path; a path to a file stands for itself, if it is not one of the other kind."""
+    if path.is_file():
+        return [path] if _is_landscape(path) == (pattern == PATTERN) else []
+    found = []
+    for place, folders, files in os.walk(path):
+        found += [Path(place) / name for name in sorted(files) if fnmatch(name, pattern)]
+        # Below a run lie only its own stages.
+        folders[:] = [] if RECORD_FILE in files else sorted(name for name in folders if not name.startswith("."))
+    return found
 
 
 def _unfinished(path: Path, records: list[Path]) -> list[Path]:

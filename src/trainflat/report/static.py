@@ -17,10 +17,10 @@ from trainflat.report.panels import Line, Panel
 from trainflat.report.published import Figure as Published
 from trainflat.report.published import published, reference_sparsity
 from trainflat.report.series import CURVES, at, curves, focus, shares_seen, zero_grid
-from trainflat.report.words import metric_name, percent, slug
+from trainflat.report.words import metric_name, numbered, percent, slug
 
-_GREY, _RULE = "#5A6672", "#D9DFE5"
-_MARKERS = ("o", "s", "D", "^", "v", "X")
+GREY, _RULE = "#5A6672", "#D9DFE5"
+SYMBOLS = ("o", "s", "D", "^", "v", "X")
 _DASHES = ("-", "--", ":", "-.", (0, (8, 3)), (0, (8, 3, 2, 3)))
 _STYLE = {
     "svg.hashsalt": "trainflat",  # else ids are random
@@ -28,12 +28,12 @@ _STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": _GREY,
+    "axes.edgecolor": GREY,
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": _RULE,
-    "xtick.color": _GREY,
-    "ytick.color": _GREY,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
     "legend.frameon": False,
 }
 _METADATA: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
@@ -43,11 +43,11 @@ def write_figures(panels: Sequence[Panel], folder: Path, kind: str) -> list[Path
     """Writes score, zeros and training curves of every panel as ``png`` or ``svg``, where it has data for them."""
     palette = Palette(record.optimizer for panel in panels for record in panel.records)
     written = []
-    with _styled():
+    with styled():
         for name, panel in zip(_names(panels), panels, strict=True):
-            written.append(_save(draw_score(panel, palette), folder / f"score-{name}.{kind}", kind))
-            written.append(_save(draw_zeros(panel), folder / f"zeros-{name}.{kind}", kind))
-            written.append(_save(draw_curves(panel, palette), folder / f"training-{name}.{kind}", kind))
+            written.append(save(draw_score(panel, palette), folder / f"score-{name}.{kind}", kind))
+            written.append(save(draw_zeros(panel), folder / f"zeros-{name}.{kind}", kind))
+            written.append(save(draw_curves(panel, palette), folder / f"training-{name}.{kind}", kind))
     return [path for path in written if path]
 
 
@@ -58,7 +58,7 @@ def draw_score(panel: Panel, palette: Palette) -> Figure:
     reference = reference_sparsity(panel)
     if reference is not None:
         axes.axvline(
-            100 * reference, color=_GREY, linewidth=0.8, linestyle=":", label=f"reference sparsity {percent(reference)}"
+            100 * reference, color=GREY, linewidth=0.8, linestyle=":", label=f"reference sparsity {percent(reference)}"
         )
     for each in published(panel):
         _draw_published(axes, each, palette, width)
@@ -120,7 +120,7 @@ def draw_curves(panel: Panel, palette: Palette) -> Figure | None:
 def _draw_line(axes: Any, line: Line, palette: Palette) -> None:
     scored = [(100 * point.target, score) for point in line.points if (score := point.score)]
     look = _look(line, palette)
-    marker = _MARKERS[palette.slot(line.optimizer)]
+    marker = SYMBOLS[palette.slot(line.optimizer)]
     axes.plot(
         [x for x, _ in scored], [s.mean for _, s in scored], label=line.label, marker=marker, markersize=5, **look
     )
@@ -131,7 +131,7 @@ def _draw_line(axes: Any, line: Line, palette: Palette) -> None:
 
 def _draw_published(axes: Any, figure: Published, palette: Palette, width: float) -> None:
     slot, half = palette.published_slot(figure.optimizer), 0.02 * width
-    color = _GREY if slot is None else LIGHT[slot]
+    color = GREY if slot is None else LIGHT[slot]
     middle = 100 * figure.sparsity + 2 * half * figure.beside
     x = [middle - half, middle + half]
     axes.plot(x, [figure.mean] * 2, color=color, linewidth=2, label=figure.label if figure.sparsity == 0 else None)
@@ -156,19 +156,19 @@ def _figure(panel: Panel, count: int, width: float, height: float, about: str = 
 
 
 def _names(panels: Sequence[Panel]) -> list[str]:
-    """One file name per panel, numbered where names that differ look alike as file names."""
-    names = [slug(f"{panel.task}-{panel.model}-{panel.protocol}") for panel in panels]
-    return [name if names.count(name) == 1 else f"{name}-{names[:k].count(name) + 1}" for k, name in enumerate(names)]
+    return numbered([slug(f"{panel.task}-{panel.model}-{panel.protocol}") for panel in panels])
 
 
 @contextmanager
-def _styled() -> Iterator[None]:
+def styled() -> Iterator[None]:
+    """Inside, figures look like those of this package."""
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # a name may hold letters that the font lacks
         yield
 
 
-def _save(figure: Figure | None, path: Path, kind: str) -> Path | None:
+def save(figure: Figure | None, path: Path, kind: str) -> Path | None:
+    """Writes a figure atomically, without the time; returns the path, or None where there is no figure."""
     if figure is None:
         return None
     with atomic(path) as temporary:

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
+from trainflat.landscapes import Landscape
 from trainflat.record import Latency, Record, Stage
+from trainflat.report.landscape_series import landscape_table
 from trainflat.report.panels import Line, Panel, Point, make_panels
 from trainflat.report.published import published
 from trainflat.report.words import DASH, duration, megabytes, percent, plural, spread, task_name
@@ -50,12 +52,14 @@ def to_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def to_markdown(panels: Sequence[Panel], notes: Sequence[str]) -> str:
-    """Score and cost tables of every panel, for people."""
+def to_markdown(panels: Sequence[Panel], notes: Sequence[str], landscapes: Sequence[Landscape] = ()) -> str:
+    """Score and cost tables of every panel, and the figures of loss landscapes, for people."""
     parts = ["# Results", *(f"> {_safe(note)}" for note in notes), PLAIN]
     for panel in panels:
         parts += [f"## {_safe(panel.title)}", f"{_safe(panel.scored_on)}; mean ± standard deviation over seeds."]
         parts += [_markdown(score_table(panel)), _markdown(cost_table(panel))]
+    if rows := landscape_table(landscapes):
+        parts += ["## Landscape", _markdown(rows)]
     return "\n\n".join(parts) + "\n"
 
 

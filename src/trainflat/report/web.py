@@ -7,6 +7,7 @@ escaped, since plotly reads a subset of HTML.
 
 import html
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from trainflat.report.palette import DASHES, MARKERS, Palette
@@ -16,6 +17,19 @@ from trainflat.report.series import CURVES, Curve, Grid, at, curves, focus, shar
 from trainflat.report.words import metric_name, percent, plural, spread
 
 Plot = dict[str, Any]  # title, height and one frame (data, layout) per choice
+
+
+@dataclass(frozen=True)
+class Group:
+    """A figure of the page: one or more plots that are switched together, and a sentence on what is seen."""
+
+    id: str
+    title: str
+    caption: str
+    plots: list[Plot]
+    choices: list[str] = field(default_factory=list)
+    active: int = 0
+    broad: bool = False  # plots need more than a third of the page
 
 
 def score_plot(panel: Panel, palette: Palette) -> Plot:
@@ -29,7 +43,7 @@ def score_plot(panel: Panel, palette: Palette) -> Plot:
             "range": [-0.08 * width, 1.05 * width],
             "dtick": 20 if width > 40 else 5,
         },
-        "yaxis": {"title": {"text": _text(metric_name(panel.metric))}},
+        "yaxis": {"title": {"text": as_text(metric_name(panel.metric))}},
     }
     reference = reference_sparsity(panel)
     if reference is not None:
@@ -68,7 +82,7 @@ def curve_plots(panel: Panel, palette: Palette) -> tuple[list[str], int, list[Pl
 
 def _line(line: Line, palette: Palette) -> list[Plot]:
     scored = [(100 * point.target, score) for point in line.points if (score := point.score)]
-    color, name = f"@series-{palette.slot(line.optimizer)}", _text(line.label)
+    color, name = f"@series-{palette.slot(line.optimizer)}", as_text(line.label)
     mean = {
         "x": [x for x, _ in scored],
         "y": [score.mean for _, score in scored],
@@ -99,10 +113,10 @@ def _published(figure: Figure, palette: Palette, width: float) -> list[Plot]:
         "y": [figure.mean, figure.mean],
         "mode": "lines",
         "line": {"color": color, "width": 3},
-        "name": _text(figure.label),
+        "name": as_text(figure.label),
         "legendgroup": figure.label,
         "showlegend": figure.sparsity == 0,
-        "hovertemplate": f"{_text(figure.label)}<br>published: {spread(figure.mean, figure.std)}<extra></extra>",
+        "hovertemplate": f"{as_text(figure.label)}<br>published: {spread(figure.mean, figure.std)}<extra></extra>",
     }
     if figure.std is None:
         return [mean]
@@ -151,7 +165,7 @@ def _heat(grid: Grid, low: float, high: float) -> dict[str, Any]:
     cells = {
         "type": "heatmap",
         "x": grid.layers,
-        "y": [_text(kind) for kind in grid.kinds],
+        "y": [as_text(kind) for kind in grid.kinds],
         "z": grid.shares,
         "zmin": low,
         "zmax": high,
@@ -163,7 +177,7 @@ def _heat(grid: Grid, low: float, high: float) -> dict[str, Any]:
         "textfont": {"size": 10},
         "hovertemplate": "layer %{x}, %{y}: %{z:.2f} % zero<extra></extra>",
     }
-    names = {"tickvals": cells["y"], "ticktext": [_text(_short(kind)) for kind in grid.kinds]}
+    names = {"tickvals": cells["y"], "ticktext": [as_text(_short(kind)) for kind in grid.kinds]}
     layout = {
         "xaxis": {"title": {"text": "Layer"}, "type": "category", "showgrid": False, "tickangle": 0},
         "yaxis": {"autorange": "reversed", "type": "category", "showgrid": False, **names},
@@ -179,7 +193,7 @@ def _curves(panel: Panel, quantity: str, target: float, palette: Palette) -> lis
 
 
 def _curve(line: Line, curve: Curve, palette: Palette, showlegend: bool) -> Plot:
-    color, name = f"@series-{palette.slot(line.optimizer)}", _text(line.label)
+    color, name = f"@series-{palette.slot(line.optimizer)}", as_text(line.label)
     return {
         "x": curve.steps,
         "y": curve.values,
@@ -207,6 +221,6 @@ def _first(targets: Sequence[float], wanted: float) -> int:
     return min(range(len(targets)), key=lambda k: abs(targets[k] - wanted), default=0)
 
 
-def _text(label: str) -> str:
+def as_text(label: str) -> str:
     """As plotly shows it literally; a percent sign before a brace would open a placeholder."""
     return html.escape(" ".join(label.split())).replace("%{", "%&#123;")

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 
 _TASKS = {
     "cola": "CoLA",
@@ -70,6 +71,11 @@ def option(value: object) -> str:
 def slug(text: str) -> str:
     """Letters, digits, dashes and dots: safe as a file name and as an HTML id on every system."""
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")[:80] or "unnamed"
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """One file name each, numbered where names that differ look alike as file names."""
+    return [name if names.count(name) == 1 else f"{name}-{names[:k].count(name) + 1}" for k, name in enumerate(names)]
 
 
 def plural(count: int, noun: str) -> str:

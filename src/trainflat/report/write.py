@@ -5,6 +5,7 @@ from pathlib import Path
 
 from trainflat.errors import InputError, UnknownName
 from trainflat.files import write_text
+from trainflat.landscapes import Landscape
 from trainflat.record import Record
 from trainflat.report.notes import notes
 from trainflat.report.panels import make_panels
@@ -12,9 +13,12 @@ from trainflat.report.tables import score_rows, to_csv, to_markdown
 
 FORMATS = ("html", "png", "svg", "csv", "md")
 PAGE, CSV, MARKDOWN = "report.html", "results.csv", "results.md"
+Writer = Callable[[Sequence[Record], Sequence[Landscape], Path], None]
 
 
-def write_report(records: Sequence[Record], out: Path, formats: Sequence[str] = FORMATS) -> Path:
+def write_report(
+    records: Sequence[Record], out: Path, formats: Sequence[str] = FORMATS, landscapes: Sequence[Landscape] = ()
+) -> Path:
     """Writes a report on any mixture of runs.
 
     Args:
@@ -22,6 +26,7 @@ def write_report(records: Sequence[Record], out: Path, formats: Sequence[str] = 
         out: A folder. Gets ``report.html``, ``results.csv``, ``results.md`` and ``figures/*.png`` and ``*.svg``, each
             written atomically.
         formats: Which of them.
+        landscapes: Loss planes, lines and spectra to show beside the runs; the CSV has no place for them.
 
     Returns:
         The page; the folder, if no page was asked for.
@@ -38,29 +43,31 @@ def write_report(records: Sequence[Record], out: Path, formats: Sequence[str] = 
     if not records:
         raise InputError("a report needs at least one record, got none. Name the folder of a finished run.")
     for name in formats:
-        writers[name](records, out)
+        writers[name](records, landscapes, out)
     return out / PAGE if "html" in formats else out
 
 
-def _writers() -> dict[str, Callable[[Sequence[Record], Path], None]]:
-    def html(records: Sequence[Record], out: Path) -> None:
+def _writers() -> dict[str, Writer]:
+    def html(records: Sequence[Record], landscapes: Sequence[Landscape], out: Path) -> None:
         from trainflat.report.page import render
 
-        write_text(out / PAGE, render(records))
+        write_text(out / PAGE, render(records, landscapes))
 
-    def figures(kind: str) -> Callable[[Sequence[Record], Path], None]:
-        def write(records: Sequence[Record], out: Path) -> None:
+    def figures(kind: str) -> Writer:
+        def write(records: Sequence[Record], landscapes: Sequence[Landscape], out: Path) -> None:
+            from trainflat.report.landscape_static import write_landscapes
             from trainflat.report.static import write_figures  # matplotlib takes half a second to import
 
             write_figures(make_panels(records), out / "figures", kind)
+            write_landscapes(landscapes, out / "figures", kind)
 
         return write
 
-    def table(records: Sequence[Record], out: Path) -> None:
+    def table(records: Sequence[Record], landscapes: Sequence[Landscape], out: Path) -> None:
         write_text(out / CSV, to_csv(score_rows(records)))
 
-    def markdown(records: Sequence[Record], out: Path) -> None:
+    def markdown(records: Sequence[Record], landscapes: Sequence[Landscape], out: Path) -> None:
         panels = make_panels(records)
-        write_text(out / MARKDOWN, to_markdown(panels, notes(panels)))
+        write_text(out / MARKDOWN, to_markdown(panels, notes(panels), landscapes))
 
     return {"html": html, "png": figures("png"), "svg": figures("svg"), "csv": table, "md": markdown}
