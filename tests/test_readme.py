@@ -11,7 +11,7 @@ import yaml
 
 from tests.conftest import tiny_bert
 from trainflat.protocols import PROTOCOLS
-from trainflat.recipe import EvaluationOptions, LatencyOptions, ModelOptions, Recipe, load_recipe
+from trainflat.recipe import EvaluationOptions, FlatnessOptions, LatencyOptions, ModelOptions, Recipe, load_recipe
 from trainflat.tasks import TASKS
 from trainflat.training import TrainingOptions
 
@@ -56,7 +56,8 @@ def test_overrides_in_the_docs_are_some():
 def test_every_key_is_explained():
     sections: list[Any] = [Recipe, ModelOptions, TrainingOptions, EvaluationOptions]
     keys = {key for section in sections for key in section.model_fields}
-    keys |= {f"latency.{key}" for key in LatencyOptions.model_fields} - {"latency"}
+    keys |= {f"latency.{key}" for key in LatencyOptions.model_fields}
+    keys |= {f"flatness.{key}" for key in FlatnessOptions.model_fields}
     keys |= {key for registry in (TASKS, PROTOCOLS) for name in registry for key in registry.options(name)}
     explained = set(re.findall(r"`([a-z_.]+)`", GUIDE))
     assert keys - explained - {"latency"} == set()

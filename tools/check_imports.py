@@ -15,16 +15,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# `files` stands between two floors: the record is written through it.
+# Between two floors stand `files`, through which the record is written, and `diagnosis`, which holds parts of it.
 FLOORS: dict[str, float] = {
     "cli": 11,
     **dict.fromkeys(("grid", "terminal"), 10),
-    "pipeline": 9,
+    **dict.fromkeys(("pipeline", "diagnose"), 9),
     "recipe": 8,
     "protocols": 7,
     **dict.fromkeys(("training", "evaluation", "export", "report"), 6),
     "models": 5,
     "tasks": 4,
+    "diagnosis": 2.5,
     **dict.fromkeys(("optim", "averaging", "pruning", "quantization", "distillation", "sharpness"), 3),
     **dict.fromkeys(("registry", "params", "anatomy", "schedules", "record", "landscapes"), 2),
     **dict.fromkeys(("tensors", "progress", "yaml_values"), 2),

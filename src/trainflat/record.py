@@ -95,6 +95,7 @@ class Stage(_Data):
     sizes: Sizes
     matrices: list[MatrixZeros]
     masks_sha256: str | None = None
+    flatness: dict[str, float] = {}  # what measures of sharpness found: "keskar_0.001"; see the recipe for the options
     training: Training | None = None  # None: no training happened between the stage before and this one
     timing: Timing = Timing()
     files: dict[str, str] = {}  # path below the run folder -> SHA-256
@@ -150,6 +151,8 @@ class Record(_Data):
         value = self.model_dump(mode="json", exclude={"digest", "environment"})
         for stage in value["stages"]:
             del stage["timing"]
+            if not stage["flatness"]:  # records from before there were such measures keep their digest
+                del stage["flatness"]
         return hash_json(value)
 
     def score(self, stage: Stage) -> float:

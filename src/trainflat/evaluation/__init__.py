@@ -1,8 +1,19 @@
 """Measures, taken at every stage of a protocol."""
 
+from trainflat.evaluation.flatness import measure_flatness, objective_on
 from trainflat.evaluation.latency import measure_latency
 from trainflat.evaluation.predictions import predict, score
 from trainflat.evaluation.sizes import matrix_zeros, measure_sizes
 from trainflat.evaluation.zeros import SPEED_NOTE, check_zeros
 
-__all__ = ["SPEED_NOTE", "check_zeros", "matrix_zeros", "measure_latency", "measure_sizes", "predict", "score"]
+__all__ = [
+    "SPEED_NOTE",
+    "check_zeros",
+    "matrix_zeros",
+    "measure_flatness",
+    "measure_latency",
+    "measure_sizes",
+    "objective_on",
+    "predict",
+    "score",
+]

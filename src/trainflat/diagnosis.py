@@ -1,0 +1,108 @@
+"""What ``trainflat diagnose`` finds out about a fine-tuned model, as data."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from trainflat.errors import DamagedFile
+from trainflat.files import hash_json, read_json, write_json
+from trainflat.record import Fingerprint
+
+DIAGNOSIS_FILE = "diagnosis.json"
+FORMAT = 1
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Measured(_Data):
+    """One measure of sharpness, with everything that it depends on."""
+
+    name: str  # as `trainflat list` has it
+    options: dict[str, Any]
+    values: dict[str, float]
+    seconds: float
+
+
+class Cut(_Data):
+    """A score after magnitude pruning at once, without any training."""
+
+    sparsity: float  # share of the prunable weights, or of the one matrix
+    score: float
+
+
+class Sensitivity(_Data):
+    """What the score loses when one matrix alone is pruned."""
+
+    matrix: str
+    layer: int | None  # None outside the layers
+    kind: str
+    cut: Cut
+
+
+class Diagnosis(_Data):
+    """How flat one model is, how well it can be compressed, and what follows."""
+
+    model: str
+    architecture: str
+    parameters: int
+    weights_sha256: str
+    sparsity: float  # of the prunable weights, as given
+    task: str
+    split: str
+    metric: str
+    score: float  # in percent
+    loss: float  # on the rows that flatness was measured on
+    rows: int
+    data: dict[str, Fingerprint]
+    flatness: list[Measured]
+    one_shot: list[Cut]
+    sensitivity: list[Sensitivity]
+    advice: Annotated[list[str], Field(min_length=1)]
+    environment: dict[str, Any]
+    seed: int
+
+    @property
+    def partial(self) -> bool:
+        """Whether some split holds only a part of the official rows."""
+        return any(one.partial for one in self.data.values())
+
+    def kept_to(self, loss: float) -> float:
+        """The highest sparsity on the one-shot curve, with all before it, that costs at most ``loss`` points."""
+        highest = self.sparsity
+        for cut in self.one_shot:
+            if cut.score < self.score - loss:
+                break
+            highest = cut.sparsity
+        return highest
+
+
+def save_diagnoses(diagnoses: list[Diagnosis], folder: Path) -> Path:
+    """Writes ``diagnosis.json``, atomically.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    value = {"format": FORMAT, "models": [one.model_dump(mode="json") for one in diagnoses]}
+    write_json(folder / DIAGNOSIS_FILE, value | {"digest": hash_json(value)})
+    return folder / DIAGNOSIS_FILE
+
+
+def load_diagnoses(path: Path) -> list[Diagnosis]:
+    """Reads what :func:`save_diagnoses` wrote.
+
+    Raises:
+        DamagedFile: it is not what was written.
+    """
+    value = read_json(path)
+    try:
+        digest = value.pop("digest")
+        whole = digest == hash_json(value) and value["format"] == FORMAT
+        found = [Diagnosis.model_validate(one) for one in value["models"]] if whole else []
+    except (ValidationError, KeyError, TypeError, ValueError, AttributeError):
+        found = []
+    if not found:
+        raise DamagedFile(f"{path} is not a diagnosis that this trainflat wrote. Diagnose the model again.")
+    return found

@@ -1,0 +1,77 @@
+"""How flat the minimum is that a model stands in, on rows of its training set."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
+
+from trainflat.errors import InputError
+from trainflat.progress import Progress
+from trainflat.sharpness import MEASURES, Objective
+from trainflat.tasks.base import EncodedSplit
+
+
+def objective_on(
+    model: PreTrainedModel,
+    split: EncodedSplit,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    rows: int = 512,
+    batch_size: int = 32,
+    seed: int = 0,
+    masks: Mapping[str, Tensor] | None = None,
+    progress: Progress | None = None,
+) -> Objective:
+    """The model's loss on some rows of a split, drawn by the seed and batched by length.
+
+    Args:
+        model: With a head for the split's task.
+        split: Most measures are meant for the training split, whose loss is what training made small.
+        tokenizer: Pads.
+        rows: How many; all of a smaller split.
+        batch_size: Rows per forward and backward pass. The result does not depend on it.
+        seed: Of the draw.
+        masks: True = kept; with them only surviving weights move, so that dense and pruned models compare.
+        progress: Is told of every batch.
+
+    Raises:
+        InputError: the split is empty, or a size is not positive.
+    """
+    if min(rows, batch_size) < 1:
+        raise InputError(
+            f"flatness is measured on at least 1 row in batches of at least 1, got {rows} and {batch_size}."
+        )
+    drawn = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:rows].tolist()
+    order = sorted(drawn, key=lambda row: (split.lengths[row], row))
+    collate = DataCollatorWithPadding(tokenizer)
+    batches = [
+        dict(collate([split[row] for row in order[start : start + batch_size]]))
+        for start in range(0, len(order), batch_size)
+    ]
+    return Objective(model, batches, masks=masks, progress=progress)
+
+
+def measure_flatness(
+    objective: Objective, measures: Sequence[Mapping[str, Any]], seed: int = 0
+) -> list[tuple[dict[str, float], float]]:
+    """What each measure finds, and the seconds it took.
+
+    Args:
+        objective: See :func:`objective_on`.
+        measures: As in recipes: ``{"name": "keskar", "epsilon": 0.001}``.
+        seed: Of whatever they draw.
+
+    Raises:
+        UnknownName: no measure, or no option of it, has that name.
+        InputError: an option makes no sense, or the loss is not finite.
+    """
+    found = []
+    for section in measures:
+        options = {key: value for key, value in section.items() if key != "name"}
+        started = time.perf_counter()
+        figures = MEASURES.build(section["name"], **options).measure(objective, seed)
+        found.append((figures, time.perf_counter() - started))
+    return found

@@ -1,0 +1,117 @@
+"""The main job as one screen of code: task, model, protocol, measures, record."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainflat import record
+from trainflat.errors import InputError
+from trainflat.evaluation import SPEED_NOTE
+from trainflat.models import load_encoder, model_info
+from trainflat.pipeline.folder import claim_model, is_first_process, opened
+from trainflat.pipeline.measures import measure
+from trainflat.progress import Progress
+from trainflat.protocols import PROTOCOLS, Bench, Produced
+from trainflat.protocols.bench import derive_seed
+from trainflat.recipe import Recipe, build, load_recipe
+from trainflat.record import Record
+from trainflat.tasks import TASKS
+from trainflat.tasks.base import Task
+
+
+def run(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    *,
+    data: Path | None = None,
+    out: Path = Path("runs"),
+    progress: Progress | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+) -> Record:
+    """Trains, prunes, measures and records; continues where an earlier call was interrupted.
+
+    Args:
+        recipe: A file, the name of a packaged recipe, or the recipe itself.
+        data: Folder with the task's files; else the environment variable TRAINFLAT_DATA, else the Hugging Face hub.
+        out: The run's folder is made in here, named by the recipe's hash.
+        progress: Is told what happens.
+        overrides: ``{"training.epochs": 2}`` or ``["training.epochs=2"]``.
+
+    Returns:
+        The record that is now in the run's folder.
+
+    Raises:
+        InputError: something given cannot be used; see ``trainflat.errors``.
+    """
+    recipe = load_recipe(recipe, overrides)
+    progress = progress or Progress()
+    task = build(TASKS, recipe.task, data=data, seed=derive_seed(recipe.seed, "rows"))
+    folder = out / recipe.folder_name
+    with opened(folder, recipe, task) as finished:
+        if finished is not None:
+            progress.say(f"{folder} is complete: nothing to do.")
+            return finished
+        bench = _bench(recipe, task, folder, progress)
+        info = model_info(bench.encoder)
+        if bench.writes:
+            claim_model(folder, info)
+        protocol = build(PROTOCOLS, recipe.protocol)
+        if protocol.unstructured:
+            progress.say(SPEED_NOTE)
+        stages = [_finish(bench, produced, recipe) for produced in protocol.run(bench)]
+        result = _record(recipe, task, info, stages)
+        bench.tidy()
+        if bench.writes:
+            result.save(folder)
+        return result
+
+
+def _bench(recipe: Recipe, task: Task, folder: Path, progress: Progress) -> Bench:
+    name, layers = recipe.model.name, recipe.model.layers
+    encoder = load_encoder(name, task.head, layers=layers, seed=derive_seed(recipe.seed, "head"))
+    length = recipe.training.max_length
+    if length > encoder.max_length:
+        raise InputError(f"training.max_length {length} is more than the {encoder.max_length} positions of {name}.")
+    train, evaluation = task.encode(encoder.tokenizer, length)
+    first = is_first_process()
+    return Bench(encoder, task, train, evaluation, recipe.training, folder, recipe.seed, first, progress)
+
+
+def _finish(bench: Bench, produced: Produced, recipe: Recipe) -> record.Stage:
+    """Measures a stage and puts it on disk, unless an earlier call did."""
+    known = bench.recall(produced.plan)
+    if known is None:
+        known = bench.commit(produced, measure(bench, produced, recipe))
+    main = known.scores[bench.task.split][bench.task.metric]
+    zeros = f"{known.sizes.encoder_sparsity:.0%} of the encoder is zero"
+    bench.progress.say(f"{known.name}: {bench.task.metric} {main:.1f} on {bench.task.split}, {zeros}")
+    return known
+
+
+def _record(recipe: Recipe, task: Task, info: record.ModelInfo, stages: list[record.Stage]) -> Record:
+    return Record(
+        name=recipe.name,
+        recipe=recipe.resolved(),
+        recipe_hash=recipe.hash,
+        seed=recipe.seed,
+        protocol=recipe.protocol["name"],
+        optimizer=recipe.training.optimizer["name"],
+        task=record.TaskInfo(
+            name=task.name, kind=task.head.kind, split=task.split, metric=task.metric, labels=list(task.head.labels)
+        ),
+        model=info,
+        data=task.fingerprints,
+        environment=record.environment(_devices()),
+        stages=stages,
+    ).sealed()
+
+
+def _devices() -> dict[str, Any]:
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {"threads": torch.get_num_threads(), "cores": os.cpu_count(), "gpu": gpu, "processes": _processes()}
+
+
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))

@@ -1,0 +1,48 @@
+"""What is measured on every stage."""
+
+import time
+
+from trainflat import record
+from trainflat.evaluation import matrix_zeros, measure_flatness, measure_latency, measure_sizes, objective_on, score
+from trainflat.protocols import Bench, Produced
+from trainflat.protocols.bench import derive_seed
+from trainflat.recipe import FlatnessOptions, Recipe
+
+
+def measure(bench: Bench, produced: Produced, recipe: Recipe) -> record.Stage:
+    """The stage as it goes into the record."""
+    if produced.masks is not None:
+        produced.masks.check(bench.model)
+    started = time.perf_counter()
+    scores = {n: score(bench.task, bench.model, s, bench.encoder.tokenizer) for n, s in bench.evaluation.items()}
+    seconds = time.perf_counter() - started
+    flatness = _flatness(bench, produced, recipe.evaluation.flatness)
+    options = recipe.evaluation.latency
+    shapes = [(b, t) for b in options.batches for t in options.lengths if t <= bench.encoder.max_length]
+    latency = [measure_latency(bench.model, b, t, repeats=options.repeats) for b, t in shapes] if bench.writes else []
+    return record.Stage(
+        name=produced.plan.name,
+        target_sparsity=produced.plan.sparsity,
+        scores=scores,
+        sizes=measure_sizes(bench.model, produced.masks),
+        matrices=matrix_zeros(bench.model),
+        flatness=flatness,
+        training=produced.training,
+        timing=record.Timing(train_seconds=produced.seconds, evaluate_seconds=seconds, latency=latency),
+    )
+
+
+def _flatness(bench: Bench, produced: Produced, options: FlatnessOptions | None) -> dict[str, float]:
+    if options is None:
+        return {}
+    objective = objective_on(
+        bench.model,
+        bench.train_split,
+        bench.encoder.tokenizer,
+        rows=options.rows,
+        seed=derive_seed(bench.seed, "flatness rows"),
+        masks=produced.masks if options.surviving else None,
+        progress=bench.progress,
+    )
+    seed = derive_seed(bench.seed, "flatness")
+    return {k: v for found, _ in measure_flatness(objective, options.measures, seed) for k, v in found.items()}

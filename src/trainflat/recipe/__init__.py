@@ -1,0 +1,16 @@
+"""Recipes: what to train and compress, how, and what to measure. Checked to the last key before anything runs."""
+
+from trainflat.recipe.members import build
+from trainflat.recipe.reading import load_recipe, packaged_recipes
+from trainflat.recipe.sections import EvaluationOptions, FlatnessOptions, LatencyOptions, ModelOptions, Recipe
+
+__all__ = [
+    "EvaluationOptions",
+    "FlatnessOptions",
+    "LatencyOptions",
+    "ModelOptions",
+    "Recipe",
+    "build",
+    "load_recipe",
+    "packaged_recipes",
+]

@@ -1,0 +1,49 @@
+"""Sections of a recipe that name a member of a family."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from trainflat.errors import UnknownName
+from trainflat.registry import Registry
+
+T = TypeVar("T")
+
+
+def build(registry: Registry[T], section: Mapping[str, Any], **given: Any) -> T:
+    """The member that a checked section names; what JSON writes as text, a path, is one again."""
+    known = registry.options(section["name"])
+    options = {k: TypeAdapter(known[k].annotation).validate_python(v) for k, v in section.items() if k != "name"}
+    return registry.build(section["name"], **given, **options)
+
+
+def member(registry: Registry[Any], value: Any) -> Any:
+    """A section that names a member: the name exists, its options too, their values are of the annotated types."""
+    value = {"name": value} if isinstance(value, str) else value
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        raise ValueError(f"name a {registry.kind}: {', '.join(registry)}")
+    known = registry.options(value["name"])
+    checked = {"name": value["name"]}
+    for key, given in value.items():
+        if key == "name":
+            continue
+        if key not in known:
+            raise UnknownName(f"option of {registry.kind} {value['name']!r}", key, known)
+        try:
+            typed: TypeAdapter[Any] = TypeAdapter(known[key].annotation)
+            checked[key] = typed.dump_python(typed.validate_python(given), mode="json")
+        except ValidationError as error:
+            raise ValueError(f"{key}: {wanted(error.errors())}, got {given!r}") from error
+    missing = [key for key, parameter in known.items() if parameter.default is parameter.empty and key not in checked]
+    if missing:
+        raise ValueError(f"{registry.kind} {value['name']!r} needs {missing[0]}")
+    left = {key: parameter for key, parameter in known.items() if key not in checked}
+    return checked | {k: TypeAdapter(p.annotation).dump_python(p.default, mode="json") for k, p in left.items()}
+
+
+def wanted(errors: Sequence[Any]) -> str:
+    """What pydantic says of one value; of a union it says it once per branch."""
+    messages = [e["msg"].removeprefix("Value error, ").partition(" or instance of")[0] for e in errors]
+    first, *others = (m.replace("a valid dictionary", "a mapping") for m in messages)
+    return " or ".join([first, *(other.removeprefix("Input should be ") for other in others)])

@@ -1,0 +1,50 @@
+"""What is wrong with a recipe, in one line."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from trainflat.recipe.members import wanted
+from trainflat.recipe.sections import Recipe
+
+
+def first_line(error: ValidationError) -> str:
+    errors = error.errors()
+    first, path = errors[0], _path(errors[0]["loc"])
+    where = ".".join(map(str, path))
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(path[:-1])
+        near = get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        return f"{where} is not a key of recipes.{hint} Known here: {', '.join(known)}."
+    message = wanted([e for e in errors if _path(e["loc"]) == path]).removeprefix(f"{where}.")
+    told = first["type"] in ("missing", "value_error") or isinstance(first["input"], dict)
+    shown = "" if told else f", got {first['input']!r}"
+    return f"{where}: {message}{shown}".rstrip(".") + "."
+
+
+def _path(location: Sequence[int | str]) -> list[int | str]:
+    """The keys of a recipe that pydantic's location leads through, without the branch of a union at its end."""
+    path: list[int | str] = []
+    model: Any = Recipe
+    for key in location:
+        fields = getattr(model, "model_fields", None)
+        if fields is None and isinstance(key, str):
+            break
+        path.append(key)
+        model = _section(fields[key].annotation) if fields and key in fields else None
+    return path
+
+
+def _section(annotation: Any) -> Any:
+    """The section behind an annotation that also allows None."""
+    return next((one for one in get_args(annotation) if hasattr(one, "model_fields")), annotation)
+
+
+def _fields_at(path: Sequence[int | str]) -> list[str]:
+    model: Any = Recipe
+    for key in path:
+        model = _section(model.model_fields[str(key)].annotation)
+    return sorted(model.model_fields)

@@ -1,0 +1,114 @@
+"""Finds and reads recipes."""
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from trainflat.errors import InputError, UnknownName
+from trainflat.recipe.messages import first_line
+from trainflat.recipe.sections import Recipe
+from trainflat.yaml_values import parse_yaml
+
+
+def packaged_recipes() -> dict[str, Path]:
+    """Recipes that come with the package, by the name that ``trainflat run`` takes."""
+    root = Path(str(files("trainflat") / "recipes"))
+    return {str(p.relative_to(root).with_suffix("")): p for p in sorted(root.rglob("*.yaml"))}
+
+
+def load_recipe(
+    source: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[str] | Mapping[str, Any] = ()
+) -> Recipe:
+    """Reads and checks a recipe.
+
+    Args:
+        source: A file, the name of a packaged recipe, or the recipe itself.
+        overrides: ``"training.epochs=2"`` as on the command line (values are YAML), or a mapping of such paths to
+            values.
+
+    Raises:
+        InputError: names the path of the first key or value that does not fit, and the nearest name.
+    """
+    value, where = _read(source)
+    items = overrides.items() if isinstance(overrides, Mapping) else map(_split_override, overrides)
+    for path, new in items:
+        _set(value, path, new)
+    value = _copy(value, where)
+    try:
+        recipe = Recipe.model_validate(value)
+    except ValidationError as error:
+        raise InputError(f"{where}: {first_line(error)}") from error
+    _refuse_truths(value, recipe.resolved(), where)
+    return recipe
+
+
+def _read(source: str | Path | Mapping[str, Any] | Recipe) -> tuple[dict[str, Any], str]:
+    if isinstance(source, Recipe):
+        return source.resolved(), "recipe"
+    if isinstance(source, Mapping):
+        return _copy(source, "recipe"), "recipe"
+    packaged = packaged_recipes()
+    path = packaged[str(source)] if str(source) in packaged and not Path(source).is_file() else Path(source)
+    if not path.is_file():
+        if path.suffix in (".yaml", ".yml") or str(source).split("/")[0] in (".", "..", ""):
+            raise InputError(f"there is no recipe file {path}. `trainflat list` shows those of the package.")
+        raise UnknownName("recipe", str(source), packaged)
+    try:
+        value = parse_yaml(path.read_text(encoding="utf8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:  # also what is not UTF-8
+        raise InputError(f"{path} is not YAML: {error}.") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds no recipe: a mapping with at least task and model is expected.")
+    return value, str(path)
+
+
+def _split_override(text: str) -> tuple[str, Any]:
+    path, equals, value = text.partition("=")
+    if not equals or not all(path.split(".")):
+        raise InputError(f"--set takes key=value such as training.epochs=2, got {text!r}.")
+    try:
+        return path, parse_yaml(value)
+    except ValueError as error:
+        hint = f"Quote it for the shell: --set '{path}={value}'."
+        raise InputError(f"--set {path}: {value!r} is not a YAML value. {hint}") from error
+
+
+def _set(value: dict[str, Any], path: str, new: Any) -> None:
+    *parents, last = path.split(".")
+    here = value
+    for key in parents:
+        below = here.get(key)
+        if below is None or isinstance(below, str):  # `task: cola` is short for `task: {name: cola}`
+            below = {"name": below} if below else {}
+        if not isinstance(below, dict):
+            raise InputError(f"--set {path}: {key} holds {below!r}, which has no keys.")
+        here[key] = below
+        here = below
+    here[last] = new
+
+
+def _copy(value: Any, where: str) -> Any:
+    """A deep copy, whose keys are words."""
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise InputError(f"{where}: {key!r} is not a key of recipes, which are words.")
+        return {key: _copy(item, where) for key, item in value.items()}
+    return [_copy(item, where) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _refuse_truths(given: Any, read: Any, path: str) -> None:
+    """`rows: true` would be read as 1."""
+    if isinstance(given, bool) and not isinstance(read, bool):
+        raise InputError(f"{path}: a number is expected, got {str(given).lower()}.")
+    if isinstance(given, dict) and isinstance(read, dict):
+        for key in given.keys() & read.keys():
+            _refuse_truths(given[key], read[key], f"{path}: {key}" if ": " not in path else f"{path}.{key}")
+    if isinstance(given, list) and isinstance(read, list):
+        for one, other in zip(given, read, strict=False):
+            _refuse_truths(one, other, path)

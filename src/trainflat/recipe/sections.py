@@ -1,0 +1,111 @@
+"""What a recipe holds, checked to the last key."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
+
+from trainflat.files import hash_json
+from trainflat.protocols import PROTOCOLS
+from trainflat.recipe.members import build, member
+from trainflat.sharpness import MEASURES
+from trainflat.tasks import TASKS
+from trainflat.training.options import TrainingOptions
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelOptions(_Section):
+    """Which encoder: ``minilm``, a hub name or a folder; ``layers`` keeps the first N."""
+
+    name: Annotated[str, Field(min_length=1)]
+    layers: Annotated[int, Field(ge=1)] | None = None
+
+
+class LatencyOptions(_Section):
+    """Shapes of which the forward pass is timed; no batches, no timing."""
+
+    batches: list[Annotated[int, Field(ge=1)]] = [1, 32]
+    lengths: list[Annotated[int, Field(ge=1)]] = [32, 128]
+    repeats: Annotated[int, Field(ge=1)] = 7
+
+
+class FlatnessOptions(_Section):
+    """How flat the minimum is, measured on rows of the training set.
+
+    ``surviving``: only weights that are not pruned move, so that dense and pruned models compare.
+    """
+
+    measures: Annotated[list[dict[str, Any]], Field(min_length=1)] = [{"name": "keskar"}]
+    rows: Annotated[int, Field(ge=1)] = 512
+    surviving: bool = True
+
+    @field_validator("measures", mode="before")
+    @classmethod
+    def _known_measures(cls, value: Any) -> Any:
+        if not isinstance(value, list):
+            raise ValueError("a list of measures is expected, such as [keskar, {name: ball, rho: 0.05}]")
+        checked = [member(MEASURES, one) for one in value]
+        for one in checked:
+            build(MEASURES, one)
+        return checked
+
+
+class EvaluationOptions(_Section):
+    """What is measured at every stage beside scores, sparsity and sizes."""
+
+    latency: LatencyOptions = LatencyOptions()
+    flatness: FlatnessOptions | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_the_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A recipe that does not use an option that came later keeps its hash, and so its folder and its records.
+        dumped: dict[str, Any] = handler(self)
+        return {key: value for key, value in dumped.items() if key != "flatness" or value is not None}
+
+
+class Recipe(_Section):
+    """One run. ``task: cola`` is short for ``task: {name: cola}``; likewise for model and protocol."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
+    task: dict[str, Any]
+    model: ModelOptions
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    training: TrainingOptions = TrainingOptions()
+    protocol: dict[str, Any] = {"name": "dense"}
+    evaluation: EvaluationOptions = EvaluationOptions()
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _known_task(cls, value: Any) -> Any:
+        return member(TASKS, value)
+
+    @field_validator("protocol", mode="before")
+    @classmethod
+    def _known_protocol(cls, value: Any) -> Any:
+        checked = member(PROTOCOLS, value)
+        if isinstance(checked, dict):
+            build(PROTOCOLS, checked)  # members check how their options fit together
+        return checked
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _model_by_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    def resolved(self) -> dict[str, Any]:
+        """Every option with its value, as JSON: what ``recipe.yaml`` in the run's folder holds."""
+        return self.model_dump(mode="json")
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the resolved recipe; what is only reported elsewhere (``report_to``) does not count."""
+        value = self.resolved()
+        del value["training"]["report_to"]
+        return hash_json(value)
+
+    @property
+    def folder_name(self) -> str:
+        """``<name>-<first ten digits of the hash>``."""
+        return f"{self.name}-{self.hash[:10]}"
