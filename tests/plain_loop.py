@@ -1,5 +1,6 @@
 """Training written by hand, without any Trainer: what FlatTrainer must agree with."""
 
+import math
 from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -78,22 +79,33 @@ def train(
 
 
 def _passes(model: nn.Module, batch: Mapping[str, Tensor], optimizer: Optimizer, steps: int) -> float:
-    losses = []
+    losses, rows = [], []
 
-    def one_pass() -> None:
+    def one_pass(batch: Mapping[str, Tensor]) -> None:
         optimizer.zero_grad()
-        loss = model(**batch).loss
-        loss.backward()
-        losses.append(loss.item())
+        outputs = model(**batch)
+        outputs.loss.backward()
+        losses.append(outputs.loss.item())
+        rows.append(_row_losses(outputs, batch))
 
     flat = optimizer if isinstance(optimizer, FlatOptimizer) else None
     if flat is not None:
         flat.total_steps = steps
+        batch = {**batch, "labels": flat.prepare_labels(batch["labels"], 2)}
     if flat is None or flat.first_pass:
-        one_pass()
+        one_pass(batch)
     if flat is not None and flat.second_pass:
         with flat.perturbed():
-            one_pass()
+            if flat.second_share < 1:
+                with torch.no_grad():
+                    rise = _row_losses(model(**batch), batch) - rows[0]
+                chosen = rise.argsort(descending=True)[: math.ceil(flat.second_share * len(rise))]
+                batch = {key: value[chosen] for key, value in batch.items()}
+            one_pass(batch)
     if flat is not None:
         flat.finish_gradients()  # before they are clipped
     return losses[0]
+
+
+def _row_losses(outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    return -outputs.logits.detach().log_softmax(-1).gather(1, batch["labels"][:, None])[:, 0]

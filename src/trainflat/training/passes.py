@@ -28,7 +28,7 @@ class Passes:
         self.window = Window()
         self.count: float = 0  # passes over a whole window since step 0
         self._perturbation: list[tuple[Tensor, Tensor]] = []  # (norm of the displacement, loss gap) since the last log
-        self._example_losses: Tensor | None = None  # of the latest pass, where rows are weighed
+        self._example_losses = torch.zeros(())  # of the latest pass, where rows are weighed
 
     def begin(self, batches: Sequence[Any]) -> None:
         """A new step, over these micro-batches."""
@@ -117,40 +117,47 @@ class Passes:
         put_back: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         """Runs the same micro-batches again, with the same dropout, at the displaced weights."""
-        loss = torch.zeros_like(first_loss)
+        loss, gap = torch.zeros_like(first_loss), None
         with flat.perturbed():
             model.zero_grad()
+            rows = self.window.total_rows
             if flat.second_share < 1:
-                batches = self._most_raised(model, flat, batches)
-            rows = sum(b.rows for b in batches) if flat.second_share < 1 else self.window.total_rows
+                batches, gap = self._most_raised(model, flat, batches)
+                rows = sum(batch.rows for batch in batches)
             with put_back():
                 for batch in batches:
                     batch.restore_random_state()
                     with self._silent_before(model, batch is batches[-1]):
                         loss += self._pass(model, batch, rows)
         self.count += flat.second_share
-        self._perturbation.append((flat.last_norm.detach().clone(), loss - first_loss))
+        # Of all rows, also where the second pass takes those only for which it is largest.
+        self._perturbation.append((flat.last_norm.detach().clone(), loss - first_loss if gap is None else gap))
 
     def _silent_before(self, model: nn.Module, last: bool) -> AbstractContextManager[None]:
         # Whether the last one synchronises is what the Trainer's own loop decided for it.
         silence: AbstractContextManager[None] = nullcontext() if last else self.trainer.accelerator.no_sync(model)
         return silence
 
-    def _most_raised(self, model: nn.Module, flat: FlatOptimizer, batches: Sequence[Replay]) -> list[Replay]:
-        """The rows of this process's window whose loss the displacement raised most, as smaller micro-batches."""
-        raised = []
-        for batch in batches:
-            batch.restore_random_state()
-            with torch.no_grad(), self.trainer.compute_loss_context_manager():
-                after = example_losses(model(**batch.inputs), batch.inputs)
-            if batch.losses is not None:
-                raised.append(after - batch.losses)
-        together = torch.cat(raised)
-        chosen = torch.zeros_like(together, dtype=torch.bool)
-        chosen[together.topk(math.ceil(flat.second_share * len(together))).indices] = True
+    def _most_raised(
+        self, model: nn.Module, flat: FlatOptimizer, batches: Sequence[Replay]
+    ) -> tuple[list[Replay], Tensor]:
+        """The rows of this process's window whose loss the displacement raised most, and the mean rise of all.
+
+        The rows come as smaller micro-batches; one without any is left out.
+        """
+        rise = torch.cat([self._rise(model, batch) for batch in batches])
         self.count += _FORWARD_ALONE
+        chosen = torch.zeros_like(rise, dtype=torch.bool)
+        chosen[rise.topk(math.ceil(flat.second_share * len(rise))).indices] = True
         parts = zip(batches, torch.split(chosen, [b.rows for b in batches]), strict=True)
-        return [batch.only(rows) for batch, rows in parts if rows.any()]
+        return [batch.only(rows) for batch, rows in parts if rows.any()], rise.mean()
+
+    def _rise(self, model: nn.Module, batch: Replay) -> Tensor:
+        """How much the loss of each row [B] is higher than it was in the first pass."""
+        batch.restore_random_state()
+        with torch.no_grad(), self.trainer.compute_loss_context_manager():
+            outputs = model(**batch.inputs)
+        return example_losses(outputs, batch.inputs) - batch.losses
 
     def _with_labels_of(self, flat: FlatOptimizer, inputs: dict[str, Any]) -> dict[str, Any]:
         if not flat.changes_labels:

@@ -178,8 +178,9 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
     ) -> Any:
         """The Trainer's, whose outputs a method may want that weighs single rows."""
+        given = dict(inputs)  # of which label smoothing takes the labels
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
-        self.passes.saw(outputs, inputs)
+        self.passes.saw(outputs, given)
         return (loss, outputs) if return_outputs else loss
 
     def _require_finite(self, loss: Tensor) -> None:

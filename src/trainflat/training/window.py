@@ -17,7 +17,7 @@ class Replay:
     rows: int
     cpu_state: Tensor
     device_state: Tensor | None
-    losses: Tensor | None = None  # of its rows in the first pass, where a method weighs them
+    losses: Tensor = field(default_factory=lambda: torch.zeros(()))  # of its rows in pass 1, where a method weighs them
 
     def restore_random_state(self) -> None:
         """Makes the next pass draw what the first pass drew."""

@@ -1,0 +1,24 @@
+"""Settings of the table's members for the contract tests, under which a few steps meet every branch."""
+
+from typing import Any
+
+from trainflat.optim import OPTIMIZERS, FlatOptimizer
+
+FLAT = [name for name, member in OPTIMIZERS.items() if issubclass(member, FlatOptimizer)]
+
+# Changed labels are drawn as dropout is, so they are only comparable where both sides draw alike.
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "looksam": {"k": 2},
+    "fisher-ssam": {"refresh": 2},
+    "entropy-sgd": {"inner_steps": 2},
+    "label-noise": {"probability": 0.0},
+}
+
+
+def options(name: str) -> dict[str, Any]:
+    return dict(_OPTIONS.get(name, {}))
+
+
+def recipe(name: str, **changed: Any) -> dict[str, Any]:
+    """As it stands in a recipe."""
+    return {"name": name, "lr": 1e-3, "weight_decay": 0.1, **options(name), **changed}
