@@ -6,6 +6,9 @@ from trainflat.optim import OPTIMIZERS, FlatOptimizer
 
 FLAT = [name for name, member in OPTIMIZERS.items() if issubclass(member, FlatOptimizer)]
 
+# Under data parallel each process displaces the weights by a gradient of its own, unless they are synchronised.
+OWN_GRADIENT = ["sam", "asam", "esam", "extrapolated"]
+
 # Changed labels are drawn as dropout is, so they are only comparable where both sides draw alike.
 _OPTIONS: dict[str, dict[str, Any]] = {
     "looksam": {"k": 2},

@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from tests.conftest import tiny_bert
-from tests.optimizer_family import recipe
+from tests.optimizer_family import FLAT, OWN_GRADIENT, recipe
 from tests.plain_loop import collate, random_split, train
+from tests.test_training_processes import run_on_two_processes
 from tests.test_training_trajectory import NO_DROPOUT, arguments, assert_same_weights, trained
 from trainflat.optim import OPTIMIZERS, average_passes
 from trainflat.pruning import MagnitudePruner
@@ -71,3 +74,28 @@ def test_resuming_leads_to_the_same_bits(tmp_path: Path, name: str) -> None:
     assert_same_weights(whole.model, again.model, atol=0)
     assert again.passes.count == whole.passes.count
     assert [e["step"] for e in again.state.log_history if "loss" in e] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, torch.Tensor]]:
+    """What each of two processes holds after training with every flat optimizer, all in one start."""
+    out = tmp_path_factory.mktemp("two")
+    run_on_two_processes("tests.ddp_family", str(out))
+    return [load_file(out / f"rank{rank}.safetensors") for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_two_processes_hold_the_same_weights_and_memory(two_processes: Any, name: str) -> None:
+    """Displaced each by its own gradient where the method allows, or all by the same one."""
+    one, two = two_processes
+    mine = [key for key in one if key.split("/")[1] == name]
+    assert mine
+    assert all(torch.equal(one[key], two[key]) for key in mine)
+
+
+@pytest.mark.parametrize("name", [name for name in FLAT if name != "esam"])  # whose rows each process selects alone
+def test_two_synchronised_processes_take_the_steps_of_one(two_processes: Any, tmp_path: Path, name: str) -> None:
+    alone = trained(tmp_path, recipe(name), rows=24, masks=0.6, num_train_epochs=1)
+    perturb = "same" if name in OWN_GRADIENT else "own"
+    for n, p in alone.model.named_parameters():
+        torch.testing.assert_close(two_processes[0][f"{perturb}/{name}/weights/{n}"], p.detach(), rtol=0, atol=1e-10)

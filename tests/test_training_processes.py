@@ -16,13 +16,16 @@ from tests.test_training_trajectory import ADAMW, SAM, trained
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def on_two_processes(out: Path, recipe: dict[str, Any], **options: Any) -> list[dict[str, torch.Tensor]]:
-    given = json.dumps({"out": str(out), "recipe": recipe, **options})
+def run_on_two_processes(module: str, given: str) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    command += ["-m", "tests.ddp_training", given]
+    command += ["-m", module, given]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def on_two_processes(out: Path, recipe: dict[str, Any], **options: Any) -> list[dict[str, torch.Tensor]]:
+    run_on_two_processes("tests.ddp_training", json.dumps({"out": str(out), "recipe": recipe, **options}))
     assert json.loads((out / "rank0.json").read_text())["processes"] == 2
     return [load_file(out / f"rank{rank}.safetensors") for rank in (0, 1)]
 
