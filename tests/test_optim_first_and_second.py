@@ -160,7 +160,7 @@ def test_esam_displaces_a_share_of_the_weights_and_draws_anew():
             w.zero_()
     assert not torch.equal(*drawn)
     again = ESAM([w], SGD, rho=0.5, beta=0.3, gamma=1.0, seed=5, lr=LR)
-        w.grad = torch.ones_like(w)
+    w.grad = torch.ones_like(w)
     with again.perturbed():
         assert torch.equal(w != 0, drawn[0])
     with ESAM([w], SGD, beta=0.3, seed=6, lr=LR).perturbed():
