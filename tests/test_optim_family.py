@@ -2,11 +2,13 @@
 
 import copy
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
+from tests.optimizer_family import options
 from trainflat.errors import InputError, UnknownName
 from trainflat.optim import OPTIMIZERS, SAM, Adam, AdamW, FlatOptimizer, check_options, make_optimizer
 
@@ -38,8 +40,9 @@ members = pytest.mark.parametrize("method", OPTIMIZERS.values(), ids=OPTIMIZERS.
 names = pytest.mark.parametrize("name", OPTIMIZERS)
 
 
-@members
-def test_resuming_continues_the_same_path(method):
+@names
+def test_resuming_continues_the_same_path(name):
+    method = partial(OPTIMIZERS[name], **options(name))
     model, batches = setting()
     optimizer = method(model.parameters(), lr=0.05)
     train(model, optimizer, batches[:3])
