@@ -69,6 +69,34 @@ def test_a_pruned_weight_is_neither_displaced_nor_revived(name):
 
 
 @flat
+def test_masks_that_are_younger_than_what_is_remembered_hold(name):
+    """As the Trainer holds them, which clears nothing."""
+    model, batches = setting()
+    masks = Masks({"0.weight": torch.rand(6, 4) < 0.5, "2.weight": torch.rand(1, 6) < 0.5})
+    optimizer = flat_optimizer(name, model.named_parameters())
+    train(model, optimizer, batches[:3])
+    masks.apply_(model)
+    optimizer.held = held = masks.hold(model)
+    for batch in batches:
+
+        def one_pass(batch=batch):
+            masks.check(model)
+            optimizer.zero_grad()
+            model(batch).square().mean().backward()
+
+        if optimizer.first_pass:
+            one_pass()
+        if optimizer.second_pass:
+            with optimizer.perturbed():
+                one_pass()
+        optimizer.finish_gradients()
+        for n, mask in masks.items():  # before they are clipped together with the others
+            assert not model.get_parameter(n).grad[~mask].any()
+        optimizer.step()
+        held.mask_weights()
+
+
+@flat
 @pytest.mark.parametrize("how", ["deepcopy", "pickle"])
 def test_a_copy_goes_its_own_way_and_the_same(name, how):
     model, batches = setting()

@@ -11,6 +11,7 @@ from tests.optimizers import problem
 from tests.quadratic import CURVATURE, LR, START, Quadratic, shifts
 from trainflat.errors import InputError
 from trainflat.optim import ASAM, ESAM, GSAM, SAM, FisherSSAM, FriendlySAM, LookSAM
+from trainflat.pruning import Masks
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,17 @@ def test_without_a_ball_nothing_is_reused():
         plain.step()
     for p, q in zip(one.parameters(), two.parameters(), strict=True):
         assert torch.equal(p, q)
+
+
+def test_ssam_counts_the_weights_that_are_left():
+    model = nn.Linear(4, 2, bias=False)
+    masks = Masks({"weight": torch.tensor([[0, 0, 1, 1], [0, 0, 1, 1]]).bool()})
+    optimizer = FisherSSAM(model.parameters(), SGD, sparsity=0.25, lr=LR)
+    with masks.hold(model).attach(optimizer):
+        model.weight.grad = torch.tensor([[9.0, 9.0, 0.0, 0.0], [9.0, 9.0, 5.0, 0.0]])
+        with optimizer.perturbed():
+            chosen = optimizer.memory[model.weight]["mask"]
+    assert chosen.tolist() == [[False, False, True, True], [False, False, True, False]]  # 3 of 4, ties in order
 
 
 COUNTED = [
