@@ -122,6 +122,39 @@ def report(
     _say(escape(str(write_report(found.records, out, landscapes=find_landscapes(results)))))
 
 
+@app.command(epilog="Example: trainflat diagnose runs/small-3f2a/stages/dense --task stsb --data ../data")
+def diagnose(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="Folders or hub names of fine-tuned models; two to compare.")
+    ],
+    task: Annotated[str, typer.Option(help="What they were fine-tuned on, by a name that `trainflat list` shows.")],
+    *,
+    data: Data = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the task; may be repeated.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Rows that flatness is measured and cuts are scored on.")] = 256,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the rows.")] = 0,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The page and the JSON file go in here.")] = Path(
+        "diagnosis"
+    ),
+) -> None:
+    """Tells how flat a fine-tuned model is, how compressible, and what we would do about it."""
+    from rich.markup import escape
+
+    from trainflat.diagnose import diagnose as examine
+    from trainflat.recipe import task_section
+    from trainflat.report import write_diagnosis
+    from trainflat.report.advice import advice
+
+    section = task_section(task, set_ or [])
+    with _progress() as progress:
+        found = examine(models, section, data=data, rows=rows, seed=seed, progress=progress)
+    for sentence in advice(found):
+        _say(escape(sentence))
+    _say(escape(str(write_diagnosis(found, out))))
+
+
 def main() -> None:
     """Runs the command line: exit code 0 done, 2 bad input in one line, 1 a fault, 130 interrupted."""
     try:

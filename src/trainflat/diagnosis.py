@@ -1,9 +1,10 @@
 """What ``trainflat diagnose`` finds out about a fine-tuned model, as data."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trainflat.errors import DamagedFile
 from trainflat.files import hash_json, read_json, write_json
@@ -29,16 +30,15 @@ class Measured(_Data):
 class Cut(_Data):
     """A score after magnitude pruning at once, without any training."""
 
-    sparsity: float  # share of the prunable weights, or of the one matrix
+    sparsity: float  # share of the prunable weights, or of those of the one part
     score: float
 
 
 class Sensitivity(_Data):
-    """What the score loses when one matrix alone is pruned."""
+    """The score when only one part of the model is pruned, each of its matrices on its own."""
 
-    matrix: str
-    layer: int | None  # None outside the layers
-    kind: str
+    axis: Literal["layer", "kind"]
+    part: str  # "layer 3", "query"
     cut: Cut
 
 
@@ -53,14 +53,15 @@ class Diagnosis(_Data):
     task: str
     split: str
     metric: str
-    score: float  # in percent
-    loss: float  # on the rows that flatness was measured on
-    rows: int
+    score: float  # on the whole split, in percent
+    sampled_score: float  # on the rows that the cuts are scored on; differences to them are taken from here
+    sampled_rows: int
+    flatness_rows: int  # of the training set
+    seconds: float
     data: dict[str, Fingerprint]
     flatness: list[Measured]
     one_shot: list[Cut]
     sensitivity: list[Sensitivity]
-    advice: Annotated[list[str], Field(min_length=1)]
     environment: dict[str, Any]
     seed: int
 
@@ -70,22 +71,22 @@ class Diagnosis(_Data):
         return any(one.partial for one in self.data.values())
 
     def kept_to(self, loss: float) -> float:
-        """The highest sparsity on the one-shot curve, with all before it, that costs at most ``loss`` points."""
+        """The highest sparsity of the one-shot curve up to which no cut costs more than ``loss`` points."""
         highest = self.sparsity
         for cut in self.one_shot:
-            if cut.score < self.score - loss:
+            if cut.score < self.sampled_score - loss:
                 break
             highest = cut.sparsity
         return highest
 
 
-def save_diagnoses(diagnoses: list[Diagnosis], folder: Path) -> Path:
-    """Writes ``diagnosis.json``, atomically.
+def save_diagnoses(diagnoses: Sequence[Diagnosis], advice: Sequence[str], folder: Path) -> Path:
+    """Writes ``diagnosis.json``, atomically; ``advice`` is what follows, in words.
 
     Raises:
         InputError: it cannot be written.
     """
-    value = {"format": FORMAT, "models": [one.model_dump(mode="json") for one in diagnoses]}
+    value = {"format": FORMAT, "models": [one.model_dump(mode="json") for one in diagnoses], "advice": list(advice)}
     write_json(folder / DIAGNOSIS_FILE, value | {"digest": hash_json(value)})
     return folder / DIAGNOSIS_FILE
 

@@ -2,7 +2,7 @@
 
 from trainflat.evaluation.flatness import measure_flatness, objective_on
 from trainflat.evaluation.latency import measure_latency
-from trainflat.evaluation.predictions import predict, score
+from trainflat.evaluation.predictions import predict, sample_split, score
 from trainflat.evaluation.sizes import matrix_zeros, measure_sizes
 from trainflat.evaluation.zeros import SPEED_NOTE, check_zeros
 
@@ -15,5 +15,6 @@ __all__ = [
     "measure_sizes",
     "objective_on",
     "predict",
+    "sample_split",
     "score",
 ]

@@ -70,6 +70,21 @@ def score(
     return task.score(split, predict(model, split, DataCollatorWithPadding(tokenizer), batch_size, progress=progress))
 
 
+def sample_split(split: EncodedSplit, rows: int, seed: int = 0) -> EncodedSplit:
+    """Some rows of a split, in its order; all of it where it is smaller, or where its rows belong together (spans).
+
+    Args:
+        split: Of a task whose score is one of rows.
+        rows: How many.
+        seed: Of the draw.
+    """
+    if split.extras or len(split) <= rows:
+        return split
+    drawn = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:rows]
+    kept = drawn.sort().values.tolist()
+    return EncodedSplit(split.name, [split.rows[i] for i in kept], [split.lengths[i] for i in kept])
+
+
 def _question(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in ANSWERS}
 

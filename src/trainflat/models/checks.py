@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from trainflat.errors import InputError
+from trainflat.tasks.base import Head
 
 FILES = "config.json, model.safetensors and the tokenizer's files"
 
@@ -47,13 +48,31 @@ def check_is_encoder(config: PreTrainedConfig, name: str) -> None:
         )
 
 
-def check_weights(model: PreTrainedModel, info: Mapping[str, Any], name: str) -> None:
+def check_labels(config: PreTrainedConfig, head: Head, name: str) -> None:
+    """A fine-tuned model knows the task's classes, in the task's order. Names that say nothing (LABEL_0) may be any.
+
+    Raises:
+        InputError: there are more or fewer, or they have other names or another order.
+    """
+    if head.kind != "classification":
+        return
+    known = [str(config.id2label[index]) for index in sorted(config.id2label)]
+    nameless = all(label == f"LABEL_{index}" for index, label in enumerate(known))
+    if len(known) != len(head.labels) or not (nameless or known == list(head.labels)):
+        raise InputError(
+            f"model {name!r} was fine-tuned for the classes {', '.join(known)}, the task has {', '.join(head.labels)}. "
+            "Name the task that it was fine-tuned on."
+        )
+
+
+def check_weights(model: PreTrainedModel, info: Mapping[str, Any], name: str, *, complete: bool = False) -> None:
     """Every weight of the encoder came from the checkpoint; only the task head and the pooler may be new.
 
     Args:
         model: As loaded.
         info: What ``from_pretrained(output_loading_info=True)`` reports.
         name: Of the model, for messages.
+        complete: Not even these may be new.
 
     Raises:
         InputError: names the first weight that is missing or has another shape.
@@ -70,6 +89,11 @@ def check_weights(model: PreTrainedModel, info: Mapping[str, Any], name: str) ->
         )
     prefix = f"{model.base_model_prefix}."
     missing = sorted(key for key in info["missing_keys"] if key.startswith(prefix) and "pooler" not in key.split("."))
+    if complete and not missing and info["missing_keys"]:
+        raise InputError(
+            f"model {name!r} has no head for this task ({min(info['missing_keys'])} is missing). Fine-tune it first, "
+            "or name the task that it was fine-tuned on."
+        )
     if missing:
         raise InputError(
             f"model {name!r} lacks {len(missing)} of the encoder's weights, such as {missing[0]}; they would be "

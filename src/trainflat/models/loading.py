@@ -20,12 +20,21 @@ from transformers import (
 from trainflat.errors import InputError
 from trainflat.models.base import Encoder, max_positions
 from trainflat.models.builtin import MODELS
-from trainflat.models.checks import FILES, check_folder, check_is_encoder, check_tokenizer, check_weights
+from trainflat.models.checks import (
+    FILES,
+    check_folder,
+    check_is_encoder,
+    check_labels,
+    check_tokenizer,
+    check_weights,
+)
 from trainflat.models.quiet import quiet_loading
 from trainflat.tasks.base import Head
 
 
-def load_encoder(name: str, head: Head, *, layers: int | None = None, seed: int = 0) -> Encoder:
+def load_encoder(
+    name: str, head: Head, *, layers: int | None = None, seed: int = 0, fine_tuned: bool = False
+) -> Encoder:
     """A pre-trained encoder with the head that a task needs.
 
     The encoder's weights must all come from the checkpoint. What it does not have, the head and perhaps the pooler, is
@@ -38,9 +47,11 @@ def load_encoder(name: str, head: Head, *, layers: int | None = None, seed: int 
         head: What to put on top; as a task says.
         layers: How many layers to keep, the first ones; None keeps all.
         seed: Of the new weights.
+        fine_tuned: Nothing may be new: the checkpoint has a head for this very task.
 
     Raises:
-        InputError: the model cannot be found, is no encoder, is incomplete, has too few layers or no tokenizer.
+        InputError: the model cannot be found, is no encoder, is incomplete, has too few layers or no tokenizer, or no
+            head for the task where it must have one.
     """
     source = _source(name)
     with _failures_in_one_line(name), quiet_loading():
@@ -48,8 +59,10 @@ def load_encoder(name: str, head: Head, *, layers: int | None = None, seed: int 
         check_is_encoder(config, name)
         if layers is not None:
             keep_layers(config, layers, name)
+        if fine_tuned:
+            check_labels(config, head, name)
         set_head(config, head)
-        model = _load_model(source, config, head, seed, name)
+        model = _load_model(source, config, head, seed, name, fine_tuned=fine_tuned)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     check_tokenizer(tokenizer, model, name)
     return Encoder(model, tokenizer, name, _fit_length(model, tokenizer))
@@ -100,7 +113,9 @@ def _source(name: str) -> str:
     return name
 
 
-def _load_model(source: str, config: PreTrainedConfig, head: Head, seed: int, name: str) -> PreTrainedModel:
+def _load_model(
+    source: str, config: PreTrainedConfig, head: Head, seed: int, name: str, *, fine_tuned: bool
+) -> PreTrainedModel:
     auto: Any = AutoModelForQuestionAnswering if head.kind == "spans" else AutoModelForSequenceClassification
     with torch.random.fork_rng(devices=[]):  # loads on the CPU, also where there is a GPU
         torch.random.default_generator.manual_seed(seed)
@@ -113,7 +128,7 @@ def _load_model(source: str, config: PreTrainedConfig, head: Head, seed: int, na
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # so that a misfit comes back as data; the check below refuses it
         )
-    check_weights(model, info, name)
+    check_weights(model, info, name, complete=fine_tuned)
     return model
 
 

@@ -1,7 +1,7 @@
 """Recipes: what to train and compress, how, and what to measure. Checked to the last key before anything runs."""
 
 from trainflat.recipe.members import build
-from trainflat.recipe.reading import load_recipe, packaged_recipes
+from trainflat.recipe.reading import load_recipe, packaged_recipes, task_section
 from trainflat.recipe.sections import EvaluationOptions, FlatnessOptions, LatencyOptions, ModelOptions, Recipe
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "build",
     "load_recipe",
     "packaged_recipes",
+    "task_section",
 ]

@@ -45,6 +45,18 @@ def load_recipe(
     return recipe
 
 
+def task_section(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """A recipe's section on the task, from its name and options as ``key=value``.
+
+    Raises:
+        InputError: an option is not written as ``key=value``; what it means is checked where it is used.
+    """
+    section: dict[str, Any] = {"name": name}
+    for path, new in map(_split_override, overrides):
+        _set(section, path, new)
+    return section
+
+
 def _read(source: str | Path | Mapping[str, Any] | Recipe) -> tuple[dict[str, Any], str]:
     if isinstance(source, Recipe):
         return source.resolved(), "recipe"

@@ -1,5 +1,6 @@
 """Reports: what runs left behind, as one page, figures and tables. Reads records only, and never imports torch."""
 
+from trainflat.report.diagnosis_page import write_diagnosis
 from trainflat.report.reading import Found, find_landscapes, find_records, read_records
 from trainflat.report.tables import score_rows, summary_table
 from trainflat.report.write import FORMATS, write_report
@@ -12,5 +13,6 @@ __all__ = [
     "read_records",
     "score_rows",
     "summary_table",
+    "write_diagnosis",
     "write_report",
 ]

@@ -26,7 +26,7 @@ def render(records: Sequence[Record], landscapes: Sequence[Landscape] = ()) -> s
     panels = make_panels(records)
     sections = _sections(panels, landscapes)
     return (
-        _environment()
+        environment()
         .get_template("report.html")
         .render(
             headline=_headline(panels),
@@ -40,8 +40,8 @@ def render(records: Sequence[Record], landscapes: Sequence[Landscape] = ()) -> s
             score_table=score_table,
             cost_table=cost_table,
             runs=[_run(record, line.label) for panel in panels for line in panel.lines for record in line.records],
-            themes={"light": _theme(LIGHT, HEAT_LIGHT), "dark": _theme(DARK, HEAT_DARK)},
-            plotly=_plotly(),
+            themes=theme_colors(),
+            plotly=plotly_source(),
         )
     )
 
@@ -137,6 +137,11 @@ def _run(record: Record, label: str) -> dict[str, Any]:
     }
 
 
+def theme_colors() -> dict[str, dict[str, str]]:
+    """The colours of both themes by the names that figures use."""
+    return {"light": _theme(LIGHT, HEAT_LIGHT), "dark": _theme(DARK, HEAT_DARK)}
+
+
 def _theme(series: Sequence[str], heat: Sequence[str]) -> dict[str, str]:
     return {f"series-{k}": color for k, color in enumerate(series)} | {
         f"heat-{k}": color for k, color in enumerate(heat)
@@ -148,21 +153,22 @@ def _columns(table: Sequence[dict[str, str]]) -> list[str]:
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Templates, with what all pages share."""
+    found = Environment(
         loader=FunctionLoader(_template),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["columns"] = _columns
-    environment.globals |= {
+    found.filters["columns"] = _columns
+    found.globals |= {
         "style": Markup(_template("report.css")),
         "script": Markup(_template("report.js")),
         "dash": DASH,
     }
-    return environment
+    return found
 
 
 def _template(name: str) -> str:
@@ -170,7 +176,8 @@ def _template(name: str) -> str:
 
 
 @cache
-def _plotly() -> Markup:
+def plotly_source() -> Markup:
+    """The library that draws, to be put into a page."""
     from plotly.offline import get_plotlyjs
 
     return Markup(get_plotlyjs())  # the library's own text

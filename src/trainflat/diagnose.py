@@ -1,0 +1,190 @@
+"""Looks at a fine-tuned model: how flat it is, how well it can be compressed, and what follows from that."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from trainflat import record
+from trainflat.anatomy import matrix_kind
+from trainflat.diagnosis import Cut, Diagnosis, Measured, Sensitivity
+from trainflat.errors import InputError
+from trainflat.evaluation import measure_flatness, measure_sizes, objective_on, sample_split, score
+from trainflat.models import Encoder, load_encoder, model_info
+from trainflat.params import prunable
+from trainflat.progress import Progress
+from trainflat.protocols.bench import derive_seed
+from trainflat.pruning import MagnitudePruner, Masks, keep_highest
+from trainflat.recipe import build, load_recipe
+from trainflat.tasks import TASKS
+from trainflat.tasks.base import EncodedSplit, Task
+
+SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+PART_SPARSITY = 0.8  # at which single parts are compared
+EPSILONS = (5e-3, 1e-3, 5e-4)  # of the paper's tables
+MEASURES: tuple[Mapping[str, Any], ...] = (
+    *({"name": "keskar", "space": "full", "epsilon": epsilon} for epsilon in EPSILONS),
+    {"name": "ball", "rho": 0.05},
+    {"name": "hessian", "k": 1},
+    {"name": "gradient-norm"},
+)
+
+
+def diagnose(
+    models: Sequence[str | Path],
+    task: str | Mapping[str, Any],
+    *,
+    data: Path | None = None,
+    rows: int = 256,
+    measures: Sequence[Mapping[str, Any]] = MEASURES,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[Diagnosis]:
+    """Diagnoses fine-tuned models on the same rows, one after the other.
+
+    Args:
+        models: Folders or hub names of models with a head for the task, dense or pruned.
+        task: Its name, or as in a recipe.
+        data: Folder with the task's files; else the environment variable TRAINFLAT_DATA, else the Hugging Face hub.
+        rows: Training rows that flatness is measured on, and rows that every cut is scored on.
+        measures: As in recipes.
+        seed: Draws the rows and whatever the measures draw; that of the run, where it held out rows.
+        progress: Is told what happens.
+
+    Raises:
+        InputError: a model has no head for the task, the task has no such data, or a measure or option does not exist.
+    """
+    if not models:
+        raise InputError("diagnose needs at least one model. Give the folder of a fine-tuned one.")
+    recipe = load_recipe(
+        {"task": task, "model": str(models[0]), "evaluation": {"flatness": {"measures": list(measures), "rows": rows}}}
+    )
+    # The rows that a run with this seed holds out are those that its model has not seen.
+    learned = build(TASKS, recipe.task, data=data, seed=derive_seed(seed, "rows"))
+    loaded = [load_encoder(str(name), learned.head, fine_tuned=True) for name in models]
+    flatness = recipe.evaluation.flatness
+    assert flatness is not None  # given above
+    return [_Patient(one, learned, rows, seed, progress or Progress()).examine(flatness.measures) for one in loaded]
+
+
+class _Patient:
+    """One model with what it is examined on."""
+
+    def __init__(self, encoder: Encoder, task: Task, rows: int, seed: int, progress: Progress) -> None:
+        self.encoder, self.task, self.rows, self.seed, self.progress = encoder, task, rows, seed, progress
+        length = min(encoder.max_length, 384 if task.head.kind == "spans" else 128)
+        self.train, self.evaluation = task.encode(encoder.tokenizer, length)
+        self.sample = sample_split(self.evaluation[task.split], rows, seed)
+        self.given = Masks({name: w.detach() != 0 for name, w in prunable(encoder.model).items()})
+
+    def examine(self, measures: Sequence[Mapping[str, Any]]) -> Diagnosis:
+        """Everything about this model."""
+        started, info = time.perf_counter(), model_info(self.encoder)
+        self.progress.say(f"{info.name}: scoring it on {self.task.split}")
+        whole, sampled = self._score(self.evaluation[self.task.split]), self._score(self.sample)
+        flatness = self._flatness(measures)
+        one_shot, parts = self._one_shot(), self._parts()
+        return Diagnosis(
+            model=info.name,
+            architecture=info.architecture,
+            parameters=info.parameters,
+            weights_sha256=info.weights_sha256,
+            sparsity=measure_sizes(self.encoder.model, None).encoder_sparsity,
+            task=self.task.name,
+            split=self.task.split,
+            metric=self.task.metric,
+            score=whole,
+            sampled_score=sampled,
+            sampled_rows=len(self.sample),
+            flatness_rows=min(self.rows, len(self.train)),
+            data=self.task.fingerprints,
+            flatness=flatness,
+            one_shot=one_shot,
+            sensitivity=parts,
+            environment=record.environment({"threads": torch.get_num_threads()}),
+            seed=self.seed,
+            seconds=time.perf_counter() - started,
+        )
+
+    def _score(self, split: EncodedSplit) -> float:
+        return score(self.task, self.encoder.model, split, self.encoder.tokenizer)[self.task.metric]
+
+    def _flatness(self, measures: Sequence[Mapping[str, Any]]) -> list[Measured]:
+        masks = self.given if self.given.zeros else None  # a pruned model is measured among its surviving weights
+        objective = objective_on(
+            self.encoder.model,
+            self.train,
+            self.encoder.tokenizer,
+            rows=self.rows,
+            seed=self.seed,
+            masks=masks,
+            progress=self.progress,
+        )
+        found = measure_flatness(objective, measures, self.seed)
+        return [
+            Measured(name=one["name"], options=_options(one), values=values, seconds=seconds)
+            for one, (values, seconds) in zip(measures, found, strict=True)
+        ]
+
+    def _one_shot(self) -> list[Cut]:
+        wanted = [s for s in SPARSITIES if s > self.given.sparsity]
+        self.progress.begin("pruning at once, without training", len(wanted))
+        cuts = []
+        for done, sparsity in enumerate(wanted, 1):
+            masks = MagnitudePruner(self.encoder.model, sparsity=sparsity, masks=self.given).select()
+            cuts.append(self._cut(masks, sparsity))
+            self.progress.advance(done, f"{sparsity:.0%}: {cuts[-1].score:.1f}")
+        self.progress.end()
+        return cuts
+
+    def _parts(self) -> list[Sensitivity]:
+        parts = _parts_of(self.encoder.model)
+        self.progress.begin("pruning single parts", len(parts))
+        found = []
+        for done, ((axis, part), names) in enumerate(parts.items(), 1):
+            weights = prunable(self.encoder.model)
+            scores = {name: weights[name].detach().abs() for name in names}
+            masks = keep_highest(scores, PART_SPARSITY, scope="layer")
+            found.append(Sensitivity(axis=axis, part=part, cut=self._cut(masks, PART_SPARSITY)))
+            self.progress.advance(done, f"{part}: {found[-1].cut.score:.1f}")
+        self.progress.end()
+        return found
+
+    def _cut(self, masks: Masks, sparsity: float) -> Cut:
+        with _pruned(self.encoder.model, masks):
+            return Cut(sparsity=sparsity, score=self._score(self.sample))
+
+
+@contextmanager
+def _pruned(model: PreTrainedModel, masks: Masks) -> Iterator[None]:
+    """Inside, the weights are pruned; afterwards they are what they were, also after an exception."""
+    origin: dict[str, Tensor] = {name: w.detach().clone() for name, w in masks.parameters(model).items()}
+    try:
+        masks.apply_(model)
+        yield
+    finally:
+        with torch.no_grad():
+            for name, weight in masks.parameters(model).items():
+                weight.copy_(origin[name])
+
+
+def _parts_of(model: PreTrainedModel) -> dict[tuple[Any, str], list[str]]:
+    """The prunable matrices by layer and by kind."""
+    parts: dict[tuple[Any, str], list[str]] = defaultdict(list)
+    located = {name: matrix_kind(name) for name in prunable(model)}
+    for name, (layer, _) in located.items():
+        if layer is not None:
+            parts["layer", f"layer {layer}"].append(name)
+    for name, (_, kind) in located.items():
+        parts["kind", kind].append(name)
+    return dict(parts)
+
+
+def _options(measure: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in measure.items() if key != "name"}

@@ -1,0 +1,147 @@
+"""`trainflat diagnose`: on whole runs of tiny models, on what does not fit, and on the page in a real browser."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import BertForSequenceClassification, BertModel
+
+import trainflat
+from tests.test_models_families import config, write
+from tests.test_whole_run_families import own_files, recipe
+from trainflat import cli
+from trainflat.diagnose import diagnose
+from trainflat.diagnosis import Cut, Diagnosis, load_diagnoses, save_diagnoses
+from trainflat.errors import DamagedFile, InputError
+from trainflat.models import load_encoder
+from trainflat.models.base import weights_sha256
+from trainflat.report import write_diagnosis
+from trainflat.report.advice import advice
+from trainflat.tasks.base import Head
+
+MEASURES = [{"name": "keskar", "space": "full"}, {"name": "ball", "rho": 0.1}]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The folder of a finished run, dense and half pruned, and its task."""
+    folder = tmp_path_factory.mktemp("diagnose")
+    torch.manual_seed(0)
+    given = recipe(write(folder / "model", BertForSequenceClassification(config("Bert"))), own_files(folder))
+    given["protocol"] = {"name": "iterative", "sparsities": [0.5]}
+    given["evaluation"] = {"latency": {"batches": []}}
+    trainflat.run(given, out=folder / "runs")
+    return next((folder / "runs").iterdir()) / "stages", given["task"]
+
+
+@pytest.fixture(scope="module")
+def found(run: tuple[Path, dict[str, Any]]) -> list[Diagnosis]:
+    stages, task = run
+    return diagnose([stages / "dense", stages / "sparsity-0.50"], task, rows=16, measures=MEASURES)
+
+
+def test_what_is_found(found: list[Diagnosis], run: tuple[Path, dict[str, Any]]):
+    dense, pruned = found
+    assert [cut.sparsity for cut in dense.one_shot] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    assert [cut.sparsity for cut in pruned.one_shot] == [0.6, 0.7, 0.8, 0.9]
+    assert (dense.sparsity, pruned.sparsity) == (0, pytest.approx(0.5, abs=1e-2))
+    assert {one.part for one in dense.sensitivity} >= {"layer 0", "layer 2", "query", "ffn_in", "pooler"}
+    assert [one.name for one in dense.flatness] == ["keskar", "ball"]
+    stage = json.loads((run[0] / "dense" / "stage.json").read_text())
+    assert dense.score == stage["scores"][dense.split][dense.metric]
+
+
+def test_the_same_seed_finds_the_same(found: list[Diagnosis], run: tuple[Path, dict[str, Any]]):
+    stages, task = run
+    [again] = diagnose([stages / "dense"], task, rows=16, measures=MEASURES)
+    moving = {"seconds": 0.0, "flatness": []}
+    assert again.model_copy(update=moving) == found[0].model_copy(update=moving)
+    assert [one.values for one in again.flatness] == [one.values for one in found[0].flatness]
+
+
+def test_nothing_is_left_behind(run: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch):
+    seen = []
+    from trainflat import diagnose as module
+
+    def kept(*args: Any, **kwargs: Any) -> Any:
+        encoder = load_encoder(*args, **kwargs)
+        seen.append((encoder.model, weights_sha256(encoder.model)))
+        return encoder
+
+    monkeypatch.setattr(module, "load_encoder", kept)
+    stages, task = run
+    diagnose([stages / "dense"], task, rows=8, measures=MEASURES)
+    [(model, before)] = seen
+    assert weights_sha256(model) == before
+
+
+def test_what_the_command_writes(found: list[Diagnosis], run: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch):
+    stages, task = run
+    sets = [f"--set={key}={json.dumps(value)}" for key, value in task.items() if key != "name"]
+    given = ["diagnose", str(stages / "dense"), str(stages / "sparsity-0.50"), "--task", task["name"], *sets]
+    monkeypatch.setattr(sys, "argv", ["trainflat", *given, "--rows", "8", "--out", str(tmp_path / "d")])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code
+    assert len(load_diagnoses(tmp_path / "d" / "diagnosis.json")) == 2
+    assert "How flat, how compressible" in (tmp_path / "d" / "diagnosis.html").read_text()
+
+
+def test_a_damaged_file_is_refused(found: list[Diagnosis], tmp_path: Path):
+    path = save_diagnoses(found, advice(found), tmp_path)
+    assert load_diagnoses(path) == found
+    path.write_text(re.sub(r'"seed": 0', '"seed": 1', path.read_text(), count=1))
+    with pytest.raises(DamagedFile, match="Diagnose the model again"):
+        load_diagnoses(path)
+
+
+def test_models_that_do_not_fit(run: tuple[Path, dict[str, Any]], tmp_path: Path):
+    stages, task = run
+    bare = write(tmp_path / "bare", BertModel(config("Bert")))
+    with pytest.raises(InputError, match="has no head for this task"):
+        diagnose([bare], task)
+    three = BertForSequenceClassification(config("Bert", num_labels=3))
+    with pytest.raises(InputError, match="was fine-tuned for the classes LABEL_0, LABEL_1, LABEL_2, the task has"):
+        diagnose([write(tmp_path / "three", three)], task)
+    turned = BertForSequenceClassification(config("Bert", id2label={0: "yes", 1: "no"}, label2id={"yes": 0, "no": 1}))
+    with pytest.raises(InputError, match="classes yes, no, the task has no, yes"):
+        load_encoder(str(write(tmp_path / "turned", turned)), Head("classification", ("no", "yes")), fine_tuned=True)
+    with pytest.raises(InputError, match="no measure of sharpness is called 'kesker'"):
+        diagnose([stages / "dense"], task, measures=[{"name": "kesker"}])
+    with pytest.raises(InputError, match="at least one model"):
+        diagnose([], task)
+
+
+def with_curve(found: Diagnosis, scores: list[float], **changes: Any) -> Diagnosis:
+    cuts = [Cut(sparsity=k / 10, score=score) for k, score in enumerate(scores, 1)]
+    return found.model_copy(update={"one_shot": cuts, "sampled_score": 80.0, "sensitivity": [], **changes})
+
+
+def test_the_share_that_can_go_for_nothing_ends_at_the_first_loss(found: list[Diagnosis]):
+    assert with_curve(found[0], [80, 79.5, 70, 80]).kept_to(1.0) == 0.2
+    assert with_curve(found[0], [70, 80]).kept_to(1.0) == 0
+
+
+def test_advice_names_its_numbers(found: list[Diagnosis]):
+    good, bad = with_curve(found[0], [80, 79.5, 70], model="a"), with_curve(found[0], [70], model="b")
+    assert "up to 20" in advice([good])[0]
+    assert "costs more than 1 point" in advice([bad])[0]
+    assert "a is flatter than b by 0 of" in advice([good, bad])[-1]
+
+
+def test_the_page_in_a_browser(found: list[Diagnosis], browser: Any, tmp_path: Path):
+    page, complaints = browser.new_page(), []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.goto(write_diagnosis(found, tmp_path).as_uri())
+    for figure in page.query_selector_all("figure"):  # each is drawn when it comes near
+        figure.scroll_into_view_if_needed()
+        figure.wait_for_selector(".main-svg")
+    assert page.locator("#one-shot-0 .scatterlayer .trace").count() == 2
+    assert page.locator("#parts-kind-0 .barlayer .trace").count() == 2
+    assert complaints == []
+    page.close()
