@@ -10,9 +10,11 @@ from torch.optim import Optimizer
 from trainflat.errors import InputError
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.chance import generator
+from trainflat.optim.checks import number, whole
 from trainflat.optim.directions import gradients, norm_of
 from trainflat.optim.moves import NOWHERE, Displacement, Move
 from trainflat.optim.sam import joint_norm
+from trainflat.optim.vectors import Gradients, largest, take_gradients
 
 
 class CrAM(FlatOptimizer):
@@ -68,11 +70,15 @@ class CrAM(FlatOptimizer):
         exclude: Sequence[str] = (),
         **base_options: Any,
     ) -> None:
-        if isinstance(sparsities, int | float | str) or not sparsities or not all(0 <= s < 1 for s in sparsities):
-            raise InputError(f"sparsities is a list of shares of weights to drop, each in [0, 1), got {sparsities!r}.")
-        self.sparsities, self.plus, self.seed = tuple(sparsities), bool(plus), int(seed)
+        if not isinstance(sparsities, list | tuple) or not sparsities:
+            raise InputError(f"sparsities is a list of shares of weights to drop, got {sparsities!r}.")
+        words = "a list of shares of weights to drop, each in [0, 1)"
+        self.sparsities = tuple(number("sparsities", s, words, lambda x: 0 <= x < 1) for s in sparsities)
+        if not isinstance(plus, bool):
+            raise InputError(f"plus is true or false, got {plus!r}.")
+        self.plus, self.seed = plus, whole("seed", seed, least=0)
         self._kept: dict[Tensor, Tensor] = {}  # masks and, for CrAM+, first gradients of the step under way
-        self._first: dict[Tensor, Tensor] = {}
+        self._first: Gradients = {}
         super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
 
     def sparsity(self) -> float:
@@ -82,11 +88,11 @@ class CrAM(FlatOptimizer):
 
     def displacement(self) -> Displacement:
         groups = self.perturbable()
-        self._kept = {}
-        self._first = {p: p.grad.clone() for p in self._params() if p.grad is not None} if self.plus else {}
-        if not groups or self._overflowed(groups):
+        self._kept, overflowed = {}, self._overflowed(groups)
+        points = [] if overflowed else [_uphill(params, rho / self.loss_scale) for rho, params in groups]
+        self._first = take_gradients(self.param_groups) if self.plus else {}
+        if not points:
             return NOWHERE
-        points = [_uphill(params, rho / self.loss_scale) for rho, params in groups]
         self._compress([pair for (_, ps), at in zip(groups, points, strict=True) for pair in zip(ps, at, strict=True)])
         moves = [Move(ps, list(torch._foreach_sub(at, ps)), 1.0) for (_, ps), at in zip(groups, points, strict=True)]
         return Displacement(moves, norm_of(moves))
@@ -100,24 +106,19 @@ class CrAM(FlatOptimizer):
         self._kept, self._first = {}, {}
 
     def _compress(self, points: list[tuple[Tensor, Tensor]]) -> None:
-        """Drops the smallest entries of each parameter's point, in place, and keeps the masks."""
+        """Drops the smallest entries of all matrices together, in place, and keeps the masks."""
         matrices = [(p, point) for p, point in points if p.dim() >= 2]
-        drop = round(self.sparsity() * sum(p.numel() for p, _ in matrices))
-        if not drop:
+        if not matrices:
             return
-        device = matrices[0][0].device
-        sizes = torch.cat([point.detach().abs().flatten().to(device, torch.float32) for _, point in matrices])
-        highest = torch.kthvalue(sizes, drop).values  # of those that go; ties with it go too
-        for p, point in matrices:
-            self._kept[p] = point.abs() > highest.to(p.device)
-            point.mul_(self._kept[p])
+        entries = sum(p.numel() for p, _ in matrices)
+        stay = largest([point.abs() for _, point in matrices], entries - round(self.sparsity() * entries))
+        for (p, point), kept in zip(matrices, stay, strict=True):
+            self._kept[p] = kept
+            point.mul_(kept)
 
     def _overflowed(self, groups: list[tuple[float, list[Tensor]]]) -> bool:
         grads = [g for _, params in groups for g in gradients(params)]
-        return self.loss_scale != 1 and not bool(joint_norm(grads, 2.0).isfinite())
-
-    def _params(self) -> list[Tensor]:
-        return [p for group in self.param_groups for p in group["params"]]
+        return self.loss_scale != 1 and bool(grads) and not bool(joint_norm(grads, 2.0).isfinite())
 
 
 def _uphill(params: list[Tensor], rho: float) -> list[Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from trainflat.errors import InputError
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.moves import NOWHERE, Displacement, Move
-from trainflat.optim.sam import joint_norm, scales_to_ball, steepest
+from trainflat.optim.sam import joint_norm, steepest, to_ball
 
 # Where torch's optimizers keep a running mean of gradients: the Adam family, then SGD, RMSprop and Muon.
 _MOMENTA = ("exp_avg", "momentum_buffer")
@@ -28,14 +28,9 @@ def onto_sphere(courses: Iterable[Course], sign: float = 1.0) -> Displacement:
     courses = [course for course in courses if course.params]
     if not courses:
         return NOWHERE
-    directions = steepest([course.directions for course in courses], 2.0)
-    norms, rhos = [joint_norm(group, 2.0) for group in directions], [course.rho for course in courses]
-    scales, norm = scales_to_ball(norms, rhos, 2.0)
-    if not scales:
-        return Displacement([], norm)
-    return Displacement(
-        [Move(c.params, d, sign * s) for c, d, s in zip(courses, directions, scales, strict=True)], norm
-    )
+    groups = [(course.rho, course.params) for course in courses]
+    moves, norm = to_ball(groups, steepest([course.directions for course in courses], 2.0))
+    return Displacement([move._replace(scale=sign * move.scale) for move in moves], norm)
 
 
 def norm_of(moves: Iterable[Move]) -> Tensor:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from trainflat.errors import InputError
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.chance import generator
+from trainflat.optim.checks import number, whole
 from trainflat.optim.directions import norm_of
 from trainflat.optim.moves import NOWHERE, Displacement, Move
 
@@ -75,14 +75,11 @@ class EntropySGD(FlatOptimizer):
         seed: int = 0,
         **base_options: Any,
     ) -> None:
-        if inner_steps != int(inner_steps) or inner_steps < 1:
-            raise InputError(f"inner_steps is a whole number of steps, at least 1, got {inner_steps!r}.")
-        _require("inner_lr", inner_lr, "a number > 0", 0 < inner_lr < math.inf)
-        _require("gamma", gamma, "a number > 0", 0 < gamma < math.inf)
-        _require("noise", noise, "a number >= 0", 0 <= noise < math.inf)
-        _require("alpha", alpha, "in (0, 1]", 0 < alpha <= 1)
-        self.inner_steps, self.inner_lr, self.gamma = int(inner_steps), inner_lr, gamma
-        self.noise, self.alpha, self.seed = noise, alpha, int(seed)
+        self.inner_steps, self.seed = whole("inner_steps", inner_steps), whole("seed", seed, least=0)
+        self.inner_lr = number("inner_lr", inner_lr, "a number > 0", lambda x: x > 0)
+        self.gamma = number("gamma", gamma, "a number > 0", lambda x: x > 0)
+        self.noise = number("noise", noise, "a number >= 0", lambda x: x >= 0)
+        self.alpha = number("alpha", alpha, "the weight of the newest point, in (0, 1]", lambda x: 0 < x <= 1)
         super().__init__(params, base_optimizer, rho=0.0, exclude=(), **base_options)
 
     @classmethod
@@ -103,10 +100,10 @@ class EntropySGD(FlatOptimizer):
         params = self._walking()
         # Both are remembered relative to the anchor, so that a new walk starts at 0.
         walk, mean = self.remembered("walk", params), self.remembered("mean", params)
-        for number, (p, at) in enumerate(zip(params, walk, strict=True)):
+        for place, (p, at) in enumerate(zip(params, walk, strict=True)):
             if p.grad is not None:
                 at.mul_(1 - self.inner_lr * self.gamma).sub_(p.grad, alpha=self.inner_lr)
-                self._shake(p, at, number)
+                self._shake(p, at, place)
         torch._foreach_lerp_(mean, walk, self.alpha)
         if (self.steps_taken + 1) % self.inner_steps == 0:
             self._follow(params, mean)
@@ -118,18 +115,13 @@ class EntropySGD(FlatOptimizer):
                 p.grad = (towards * -self.gamma).to(p.dtype)
         super().base_step()
 
-    def _shake(self, p: Tensor, at: Tensor, number: int) -> None:
+    def _shake(self, p: Tensor, at: Tensor, place: int) -> None:
         if not self.noise:
             return
-        draws = generator(p.device, self.seed, self.steps_taken, number)
+        draws = generator(p.device, self.seed, self.steps_taken, place)
         shock = torch.randn(p.shape, generator=draws, device=p.device, dtype=at.dtype)
         mask = self.held.factor(p) if self.held is not None else None
         at.add_(shock if mask is None else shock * mask, alpha=math.sqrt(self.inner_lr) * self.noise)
 
     def _walking(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"] if p.requires_grad and p.numel()]
-
-
-def _require(name: str, value: float, words: str, good: bool) -> None:
-    if not good:
-        raise InputError(f"{name} is {words}, got {value!r}.")

@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 
 from trainflat.errors import InputError
 from trainflat.optim.base import FlatOptimizer
+from trainflat.optim.checks import number
 from trainflat.optim.directions import (
     Course,
     gradients,
@@ -71,8 +72,8 @@ class ExtrapolatedGradient(FlatOptimizer):
         exclude: Sequence[str] = (),
         **base_options: Any,
     ) -> None:
-        if not isinstance(extrapolation, int | float) or not extrapolation >= 0:
-            raise InputError(f"extrapolation is a multiple of the learning rate, >= 0, got {extrapolation!r}.")
+        words = "a multiple of the learning rate, a number >= 0"
+        extrapolation = number("extrapolation", extrapolation, words, lambda x: x >= 0)
         if direction not in _DIRECTIONS:
             raise InputError(f"direction is one of {', '.join(_DIRECTIONS)}, got {direction!r}.")
         self.direction = direction

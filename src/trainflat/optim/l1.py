@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from trainflat.errors import InputError
 from trainflat.optim.base import FlatOptimizer
+from trainflat.optim.checks import number
 
 _EMBEDDINGS = "embedding"
 
@@ -53,8 +53,7 @@ class L1Penalty(FlatOptimizer):
         exclude: Sequence[str] | None = None,
         **base_options: Any,
     ) -> None:
-        if not isinstance(penalty, int | float) or not penalty >= 0:
-            raise InputError(f"penalty is a number >= 0, got {penalty!r}.")
+        penalty = number("penalty", penalty, "a number >= 0", lambda x: x >= 0)
         self._by_default = exclude is None
         super().__init__(params, base_optimizer, rho=penalty, exclude=exclude or (), **base_options)
 

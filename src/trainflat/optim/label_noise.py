@@ -1,6 +1,5 @@
 """Label-noise training (Damian, Ma and Lee, NeurIPS 2021, arXiv:2106.06530)."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -10,6 +9,7 @@ from torch.optim import Optimizer
 
 from trainflat.errors import InputError
 from trainflat.optim.base import FlatOptimizer
+from trainflat.optim.checks import number
 
 
 class LabelNoise(FlatOptimizer):
@@ -49,11 +49,9 @@ class LabelNoise(FlatOptimizer):
         sigma: float = 0.1,
         **base_options: Any,
     ) -> None:
-        if not isinstance(probability, int | float) or not 0 <= probability <= 1:
-            raise InputError(f"probability is the share of labels to change, from 0 to 1, got {probability!r}.")
-        if not isinstance(sigma, int | float) or not 0 <= sigma < math.inf:
-            raise InputError(f"sigma is the standard deviation of the labels' noise, >= 0, got {sigma!r}.")
-        self.probability, self.sigma = float(probability), float(sigma)
+        words = "the share of labels to change, from 0 to 1"
+        self.probability = number("probability", probability, words, lambda x: 0 <= x <= 1)
+        self.sigma = number("sigma", sigma, "the standard deviation of the labels' noise, >= 0", lambda x: x >= 0)
         super().__init__(params, base_optimizer, **base_options)
 
     @classmethod
