@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from trainflat.errors import InputError
+from trainflat.optim.checks import number, whole
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,11 @@ class Phase:
     stop: float = 1.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.every, bool) or self.every != int(self.every) or self.every < 1:
-            raise InputError(f"every is a whole number of steps, at least 1, got {self.every!r}.")
-        if not 0 <= self.start < self.stop <= 1:
-            raise InputError(
-                f"start and stop are shares with 0 <= start < stop <= 1, got {self.start} and {self.stop}."
-            )
+        whole("every", self.every)
+        for name in ("start", "stop"):
+            number(name, getattr(self, name), "a share of the training, from 0 to 1", lambda x: 0 <= x <= 1)
+        if self.start >= self.stop:
+            raise InputError(f"start and stop are shares with start < stop, got {self.start} and {self.stop}.")
 
     @property
     def share(self) -> float:
