@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from trainflat.sharpness.base import Objective
-from trainflat.sharpness.measure import AT_THE_WEIGHTS, Measure, above_zero, at_least, finite
+from trainflat.sharpness.measure import AT_THE_WEIGHTS, Measure, above_zero, at_least, finite, shrinking_steps
 from trainflat.sharpness.passes import Effort
 from trainflat.sharpness.vectors import Vector, norm, scaled
 
@@ -36,7 +36,7 @@ class Ball(Measure):
     rho: float = 0.05
     adaptive: bool = False
     m: int | None = None
-    iterations: int = 5
+    iterations: int = 10
 
     def __post_init__(self) -> None:
         above_zero("rho", self.rho, "the radius of the ball")
@@ -58,15 +58,14 @@ class Ball(Measure):
         loss, gradient = objective.value_and_gradient()
         best = finite(loss, AT_THE_WEIGHTS)
         scales = [w.detach().abs() for w in objective.weights] if self.adaptive else None
-        step = self.rho * min(1.0, 2.5 / self.iterations)
-        unit: Vector = objective.zeros()  # e / T
-        for left in reversed(range(self.iterations)):
+        unit: Vector = objective.zeros()  # e / (rho T)
+        for left, step in zip(reversed(range(self.iterations)), shrinking_steps(self.iterations), strict=True):
             uphill = _times(gradient, scales)
             if norm(uphill) == 0:  # a flat point or a saddle: any direction
                 uphill = objective.random_direction(torch.Generator().manual_seed(seed))
             torch._foreach_add_(unit, scaled(uphill, step / norm(uphill)))
-            unit = scaled(unit, min(1.0, self.rho / norm(unit)))
-            with objective.displaced(_times(unit, scales)):
+            unit = scaled(unit, min(1.0, 1 / norm(unit)))
+            with objective.displaced(_times(unit, scales), self.rho):
                 value, gradient = objective.value_and_gradient() if left else (objective.value(), gradient)
             best = max(best, finite(value, "in the ball; take a smaller rho"))
         return loss, best
@@ -82,7 +81,7 @@ def ball_sharpness(
     *,
     adaptive: bool = False,
     m: int | None = None,
-    iterations: int = 5,
+    iterations: int = 10,
     seed: int = 0,
 ) -> BallSharpness:
     r"""How far the loss rises within the distance rho of the weights.
@@ -91,8 +90,8 @@ def ball_sharpness(
 
         max f(w + e) - f(w)      ||e||_2 <= rho,  or  ||T^-1 e||_2 <= rho  with T = |w|
 
-    by projected gradient ascent: ``iterations`` normalised steps of 2.5 rho / iterations, at most rho. One step is
-    SAM's own estimate, e = rho g / ||g||. A lower bound that rises with the budget. Where |w| = 0 an adaptive ball has
+    by projected gradient ascent, with steps that shrink from 2 rho linearly. One step is SAM's own estimate,
+    e = rho g / ||g||. A lower bound that rises with the budget. Where |w| = 0 an adaptive ball has
     no extent, so a pruned weight stays.
 
     Args:

@@ -1,7 +1,7 @@
 """Sharpness after Keskar et al. (ICLR 2017, arXiv:1609.04836), as Na, Mehta and Strubell (2022) report it."""
 
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
@@ -11,7 +11,7 @@ from scipy.optimize import fmin_l_bfgs_b
 
 from trainflat.errors import InputError, UnknownName
 from trainflat.sharpness.base import Objective
-from trainflat.sharpness.measure import AT_THE_WEIGHTS, Measure, above_zero, at_least, finite
+from trainflat.sharpness.measure import AT_THE_WEIGHTS, Measure, above_zero, at_least, finite, shrinking_steps
 from trainflat.sharpness.passes import Effort
 from trainflat.sharpness.subspace import Subspace
 from trainflat.sharpness.vectors import Vector, flatten, unflatten
@@ -93,16 +93,16 @@ def keskar_sharpness(
         phi = 100 (max f(w + A z) - f(w)) / (1 + f(w))      |z_i| <= epsilon (|(A^+ w)_i| + 1)
 
     ``"subspace"`` searches p directions by L-BFGS-B, as the paper does; ``"full"`` takes A = I and searches by
-    projected sign ascent in steps of 2.5 / iterations of the box, because L-BFGS-B would need many times the memory of
-    the weights there. Both find a lower bound that rises with the budget: compare only numbers of the same budget, rows
-    and p.
+    projected sign ascent, with steps that shrink from the width of the box linearly, because L-BFGS-B would
+    need many times the memory of the weights there. Both find a lower bound that rises with the budget: compare only
+    numbers of the same budget, rows and p.
 
     Args:
         objective: Loss, weights and rows.
         epsilon: Size of the box; the papers use 5e-3, 1e-3 and 5e-4.
         space: ``"subspace"`` or ``"full"``.
         dimension: p, of the subspace; the paper's 100.
-        iterations: Steps of the search. Sign ascent takes one gradient a step, L-BFGS-B about one and at most two.
+        iterations: Steps of the search, of one gradient each, for L-BFGS-B of one to two; one more comes before.
         seed: Of A.
 
     Raises:
@@ -119,49 +119,57 @@ def keskar_sharpness(
     return Keskar(epsilon, space, dimension, iterations).take(objective, seed)
 
 
+class _BudgetSpent(Exception):
+    """L-BFGS-B asks for the loss once more than allowed."""
+
+
 class _Box:
-    """-f and its gradient over the box of the subspace, which is [-1, 1]^p here: in units of the box L-BFGS-B finds
-    its first step whatever epsilon is."""
+    """The box of the subspace as [-1, 1]^p, with -f over it and its gradient for a minimiser."""
 
     def __init__(self, objective: Objective, options: Keskar, seed: int) -> None:
         self.objective = objective
-        masked = any(kept is not None for kept in objective.kept)
         weights = objective.restrict([w.detach() for w in objective.weights])
-        kept = flatten(objective.restrict([torch.ones_like(w, dtype=torch.bool) for w in weights])) if masked else None
         flat = flatten(weights)
+        masked = any(kept is not None for kept in objective.kept)
+        kept = flatten(objective.restrict([torch.ones_like(w, dtype=torch.bool) for w in weights])) if masked else None
         self.space = Subspace(len(flat), options.dimension, seed, flat, kept)
         self.limits = options.epsilon * (np.abs(self.space.coordinates(flat)) + 1)
-        self.best = -np.inf
-        self.origin = self._evaluate(self._zero)
-
-    @cached_property
-    def _zero(self) -> Array:
-        return np.zeros(self.space.dimension)
+        self.left = 2 * options.iterations
+        self.loss, slope = self._look(np.zeros(options.dimension), AT_THE_WEIGHTS)
+        self.best = self.loss
+        # L-BFGS-B's first step is the negative gradient, cut at the box. Steepened like this it reaches the corner in
+        # all coordinates but the flattest; as it comes, it would hardly leave the middle within the budget.
+        self.flat = not slope.any()
+        self.steepness = 1.0 if self.flat else 100 / max(float(np.abs(slope).max()), 1e-99)
+        self.origin = -self.loss * self.steepness, -slope * self.steepness
 
     def __call__(self, y: Array) -> tuple[float, Array]:
-        return self._evaluate(y) if y.any() else self.origin
+        if not y.any():
+            return self.origin
+        if not self.left:
+            raise _BudgetSpent
+        self.left -= 1
+        value, slope = self._look(y, "in Keskar's box; take a smaller epsilon")
+        self.best = max(self.best, value)
+        return -value * self.steepness, -slope * self.steepness
 
-    def _evaluate(self, y: Array) -> tuple[float, Array]:
+    def _look(self, y: Array, where: str) -> tuple[float, Array]:
         direction = unflatten(self.space.combine(self.limits * y), self.objective.weights)
         with self.objective.displaced(direction):
             value, gradient = self.objective.value_and_gradient()
-        where = AT_THE_WEIGHTS if not y.any() else "in Keskar's box; take a smaller epsilon"
-        self.best = max(self.best, finite(value, where))
-        return -value, -self.limits * self.space.project(flatten(gradient))
+        return finite(value, where), self.limits * self.space.project(flatten(gradient))
 
 
 def _climb_subspace(objective: Objective, options: Keskar, seed: int) -> tuple[float, float]:
     """f(w) and the largest f met by L-BFGS-B."""
     box = _Box(objective, options, seed)
-    value, gradient = box.origin
-    # Where the gradient is exactly 0 no search would leave; a corner of the box is as good a start as any.
-    start = np.zeros_like(gradient)
-    if not gradient.any():
-        start = np.random.default_rng(seed).choice([-1.0, 1.0], size=len(gradient))
-    bounds = [(-1.0, 1.0)] * len(start)
-    maxfun = 2 * options.iterations
-    fmin_l_bfgs_b(box, start, bounds=bounds, factr=1e4, pgtol=1e-10, maxiter=options.iterations, maxfun=maxfun)
-    return -value, box.best
+    start = np.zeros(options.dimension)
+    if box.flat:  # no search would leave; a corner is as good a start as any
+        start = np.random.default_rng(seed).choice([-1.0, 1.0], size=options.dimension)
+    bounds = [(-1.0, 1.0)] * options.dimension
+    with suppress(_BudgetSpent):
+        fmin_l_bfgs_b(box, start, bounds=bounds, factr=1e4, pgtol=1e-10, maxiter=options.iterations)
+    return box.loss, box.best
 
 
 def _ascend_signs(objective: Objective, options: Keskar, seed: int) -> tuple[float, float]:
@@ -169,9 +177,8 @@ def _ascend_signs(objective: Objective, options: Keskar, seed: int) -> tuple[flo
     loss, gradient = objective.value_and_gradient()
     best = finite(loss, AT_THE_WEIGHTS)
     box = [options.epsilon * (w.detach().abs() + 1) for w in objective.weights]
-    step = min(1.0, 2.5 / options.iterations)  # reaches a corner in four tenths of the budget
     moved: Vector = objective.zeros()
-    for left in reversed(range(options.iterations)):
+    for left, step in zip(reversed(range(options.iterations)), shrinking_steps(options.iterations), strict=True):
         if not any(g.any() for g in gradient):
             gradient = objective.random_signs(torch.Generator().manual_seed(seed))
         moved = [(z + step * b * g.sign()).clamp(-b, b) for z, b, g in zip(moved, box, gradient, strict=True)]

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
+from trainflat.sharpness.vectors import norm
+
 Array = NDArray[np.float64]
 _CHUNK = 1 << 16  # entries at a time: small enough for the cache, and float32 sums of so few stay exact to 1e-6
 
@@ -40,14 +42,14 @@ def lanczos(
         restart: Gives random vectors [n]. With it an invariant space is left through one of them, until all that they
             span is covered, so that eigenvalues of which ``start`` holds nothing, or that are multiple, are found.
     """
-    basis = [start / start.norm()]
+    basis = [start / norm([start])]
     diagonal: list[float] = []
     beside: list[float] = []
     while True:
         vector = product(basis[-1])
-        size = float(vector.norm())
+        size = norm([vector])
         diagonal.append(orthogonalize(vector, basis)[-1])
-        rest = float(vector.norm())
+        rest = norm([vector])
         # Below the rounding of the product nothing is left but noise.
         if rest <= 100 * torch.finfo(vector.dtype).eps * max(size, abs(diagonal[-1]), *map(abs, diagonal)):
             rest = 0.0
@@ -58,7 +60,7 @@ def lanczos(
                 return
             vector, rest = found, 0.0
         beside.append(rest)
-        basis.append(vector / vector.norm())
+        basis.append(vector / norm([vector]))
 
 
 def orthogonalize(vector: Tensor, basis: Sequence[Tensor]) -> Array:
@@ -80,6 +82,6 @@ def orthogonalize(vector: Tensor, basis: Sequence[Tensor]) -> Array:
 def _fresh(restart: Callable[[], Tensor], basis: Sequence[Tensor]) -> Tensor | None:
     """A random vector without its part in ``basis``; None if nothing is left, which is when the basis is complete."""
     vector = restart()
-    before = float(vector.norm())
+    before = norm([vector])
     orthogonalize(vector, basis)
-    return vector if float(vector.norm()) > 1e-3 * before else None
+    return vector if norm([vector]) > 1e-3 * before else None

@@ -54,6 +54,15 @@ def known_product(name: str) -> None:
         raise UnknownName("way to multiply with the Hessian", name, get_args(ProductMethod))
 
 
+def shrinking_steps(iterations: int) -> list[float]:
+    """Steps of an ascent inside a body of radius 1: from its diameter down, linearly.
+
+    The first reaches the rim from anywhere, so that a linear loss needs no second one; the sum grows with the budget,
+    so that an ascent along the rim is not cut short, as it is by the 2.5 / iterations common for adversarial examples.
+    """
+    return [2 * left / iterations for left in range(iterations, 0, -1)]
+
+
 def finite(loss: float, where: str) -> float:
     """The loss, if it is a number."""
     if not math.isfinite(loss):

@@ -33,7 +33,7 @@ class Subspace:
 
     def combine(self, z: Array) -> Tensor:
         """A z, [n]."""
-        along = torch.as_tensor(z, dtype=self.like.dtype, device=self.like.device)
+        along = torch.as_tensor(z / _LEVELS, dtype=self.like.dtype, device=self.like.device)
         return torch.cat([along @ self._block(start) for start in range(0, self.size, _ROWS)])
 
     def project(self, x: Tensor) -> Array:
@@ -41,7 +41,7 @@ class Subspace:
         total = torch.zeros(self.dimension, dtype=torch.float64)
         for start in range(0, self.size, _ROWS):
             total += (self._block(start) @ x[start : start + _ROWS]).double().cpu()
-        return total.numpy()
+        return total.numpy() / _LEVELS
 
     def coordinates(self, x: Tensor) -> Array:
         """A⁺ x = (Aᵀ A)⁻¹ Aᵀ x, [p], for x [n]."""
@@ -49,11 +49,10 @@ class Subspace:
         for start in range(0, self.size, _ROWS):
             block = self._block(start)
             gram += (block @ block.T).double().cpu()
-        found: Array = np.linalg.solve(gram.numpy(), self.project(x))
-        return found
+        return np.linalg.solve(gram.numpy() / _LEVELS**2, self.project(x)).astype(np.float64)
 
     def _block(self, start: int) -> Tensor:
-        """Aᵀ for the weights from ``start`` on: [p, rows]."""
+        """Aᵀ for the weights from ``start`` on, in units of 1 / _LEVELS: [p, rows]."""
         block = self._blocks.get(start)
         if block is None:
             block = self._draw(start)

@@ -46,7 +46,7 @@ def fitting(masks: Mapping[str, Tensor], named: Mapping[str, Tensor]) -> list[Te
     """The mask of each parameter, on its device, or None."""
     for name in masks:
         if name not in named:
-            raise UnknownName("measured parameter with a mask", name, named)
+            raise UnknownName("measured parameter", name, named)
         if masks[name].shape != named[name].shape or masks[name].dtype != torch.bool:
             raise InputError(
                 f"the mask of {name} is {masks[name].dtype} {tuple(masks[name].shape)}; the weights want a boolean one "

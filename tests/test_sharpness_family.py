@@ -1,0 +1,141 @@
+"""What every measure of sharpness promises, over the table."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from tests.objectives import bert_objective, cut, sentences, survivors
+from tests.test_sharpness_objective import Watcher, snapshot
+from trainflat.sharpness import MEASURES, Objective, model_loss
+
+QUICK = {
+    "ball": [{}, {"m": 2}, {"adaptive": True, "rho": 0.5}],
+    "gaussian": [{}, {"relative": True}],
+    "gradient-norm": [{}],
+    "hessian": [{"samples": 3, "iterations": 8}, {"samples": 2, "iterations": 5, "products": "differences"}],
+    "keskar": [{"dimension": 5}, {"space": "full"}],
+    "spectrum": [{"steps": 4, "probes": 2}],
+}
+every = pytest.mark.parametrize(
+    ("name", "options"), [(name, options) for name in MEASURES for options in QUICK[name]], ids=str
+)
+
+
+@every
+def test_the_same_seed_gives_the_same_numbers(name, options):
+    measure = MEASURES.build(name, **options)
+    first = measure.measure(bert_objective(3, 2), seed=4)
+    torch.manual_seed(99), np.random.seed(99), random.seed(99)
+    assert measure.measure(bert_objective(3, 2), seed=4) == first
+    assert all(np.isfinite(value) for value in first.values())
+    assert measure.take(bert_objective(3, 2), seed=4).figures() == first
+    if name in ("gaussian", "spectrum") or options.get("dimension") or "samples" in options:
+        assert measure.measure(bert_objective(3, 2), seed=5) != first
+
+
+@every
+@pytest.mark.parametrize("fails_at", [None, 1, 2, 4])
+def test_no_trace(name, options, fails_at):
+    calls = 0
+
+    def loss(model, batch):
+        nonlocal calls
+        calls += 1
+        if calls == fails_at:
+            raise KeyError("midway")
+        torch.rand(1), np.random.random(), random.random()
+        return model_loss(model, batch)
+
+    objective = bert_objective(2, 2, loss=loss)
+    model = objective.model
+    model.bert.encoder.eval()
+    model.classifier.bias.requires_grad_(False)
+    model.classifier.weight.grad = torch.ones_like(model.classifier.weight)
+    tensors, rest = snapshot(model)
+    measure = MEASURES.build(name, **options)
+    try:
+        measure.measure(objective)
+        ended = True
+    except KeyError:
+        ended = False
+    assert ended == (fails_at is None or fails_at > calls)
+    after, rest_after = snapshot(model)
+    assert rest_after == rest
+    assert all(torch.equal(after[key], tensor) for key, tensor in tensors.items())
+    assert torch.equal(model.classifier.weight.grad, torch.ones_like(model.classifier.weight))
+    assert sum(p.grad is not None for p in model.parameters()) == 1
+
+
+@every
+def test_only_survivors_move(name, options):
+    masks = survivors(bert_objective(4))
+    places = []
+
+    def loss(model, batch):
+        places.append({key: p.detach().clone() for key, p in model.named_parameters()})
+        return model_loss(model, batch)
+
+    objective = bert_objective(4, masks=masks, loss=loss)
+    with torch.no_grad():
+        for key, mask in masks.items():
+            objective.model.get_parameter(key).mul_(mask)
+    found = MEASURES.build(name, **options).take(objective)
+    assert found.effort.weights == objective.size < sum(w.numel() for w in objective.weights)
+    for place in places:
+        assert all((place[key][~mask] == 0).all() for key, mask in masks.items())
+    free = Objective(objective.model, objective.batches)
+    same = found.figures() == MEASURES.build(name, **options).measure(free)
+    assert same == (options.get("adaptive", False) or options.get("relative", False))  # which move no zero anyway
+
+
+@every
+def test_batches_do_not_matter(name, options):
+    if "m" in options:
+        pytest.skip("a displacement of its own for every few rows is defined by the batches")
+    whole, parts = (MEASURES.build(name, **options).take(bert_objective(*sizes)) for sizes in ((7,), (3, 3, 1)))
+    # float64 rounding, which a search may enlarge
+    tolerance = 1e-4 if options.get("products") == "differences" else 1e-6
+    assert list(parts.figures().values()) == pytest.approx(list(whole.figures().values()), rel=tolerance)
+    assert (whole.effort.rows, whole.effort.batches) == (7, 1)
+    assert (parts.effort.rows, parts.effort.batches) == (7, 3)
+
+
+@every
+def test_a_caller_without_gradients(name, options):
+    measure = MEASURES.build(name, **options)
+    expected = measure.measure(bert_objective(4))
+    for mode in (torch.no_grad, torch.inference_mode):
+        objective = bert_objective(4)
+        with mode():
+            assert measure.measure(objective) == pytest.approx(expected, rel=1e-12)
+
+
+@every
+def test_a_watcher_sees_it_begin_and_end(name, options):
+    watcher = Watcher()
+    measure = MEASURES.build(name, **options)
+    measure.measure(bert_objective(3, 2, progress=watcher))
+    begun = [entry for entry in watcher.seen if isinstance(entry, tuple)]
+    assert watcher.seen.count("end") == len(begun) >= 1
+    assert watcher.seen[-1] == "end"
+    assert any(isinstance(entry, int) for entry in watcher.seen)
+    assert all(isinstance(what, str) and total > 0 for what, total in begun)
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_a_summary_and_defaults(name):
+    assert MEASURES.summary(name).endswith(".")
+    assert "seed" not in MEASURES.options(name)
+    assert MEASURES.build(name).measure(bert_objective(2))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@every
+def test_on_a_gpu(name, options):
+    on_cpu = MEASURES.build(name, **options).measure(bert_objective(3, 2))
+    reference = bert_objective(3, 2)
+    objective = Objective(reference.model.cuda(), cut(sentences(5), 3, 2))
+    found = MEASURES.build(name, **options).measure(objective)
+    assert list(found.values()) == pytest.approx(list(on_cpu.values()), rel=1e-4)
