@@ -9,12 +9,13 @@ from torch import Generator, Tensor, nn
 
 from trainflat.errors import InputError
 from trainflat.sharpness.base import Objective
-from trainflat.sharpness.vectors import Vector, dot, norm
+from trainflat.sharpness.vectors import Vector
 
 State = Mapping[str, Tensor]
 Direction = Sequence[Tensor]  # a tensor for each of an objective's weights
 # Of the longer side: below it three points are on a line as far as float32 weights can tell.
 _FLAT = 1e-6
+_PIECE = 2**16
 
 
 class AffineSubspace:
@@ -113,25 +114,38 @@ def through(points: Sequence[Vector], names: Sequence[str]) -> tuple[Vector, Vec
     Raises:
         InputError: the points are on one line.
     """
-    triples = list(zip(*points, strict=True))
-    d11 = d12 = d22 = rest = 0.0
-    for d1, d2 in map(_sides, triples):
-        d11, d12, d22 = d11 + dot([d1], [d1]), d12 + dot([d1], [d2]), d22 + dot([d2], [d2])
-    along = d12 / d11 if d11 else 0.0
-    for d1, d2 in map(_sides, triples):  # not from the sums above, whose difference would lose half of the digits
-        rest += norm([d2 - along * d1]) ** 2
-    a, c = math.sqrt(d11), math.sqrt(rest)
+    gram = sum((_gram(*_sides(*piece)) for piece in _pieces(*points)), torch.zeros(3, dtype=torch.float64))
+    d11, d12, d22 = gram.tolist()
+    a, along, rest = math.sqrt(d11), d12 / d11 if d11 else 0.0, 0.0
+    u, v = ([torch.empty_like(w, memory_format=torch.contiguous_format) for w in points[0]] for _ in range(2))
+    for origin, first, second, along_u, along_v in _pieces(*points, u, v):
+        d1, d2 = _sides(origin, first, second)
+        d2.sub_(d1, alpha=along)
+        rest += d2.dot(d2).item()  # not from the sums above: a difference loses digits
+        along_u.copy_(d1.div_(a or 1.0))
+        along_v.copy_(d2)
+    c = math.sqrt(rest)
     if a == 0 or c <= _FLAT * math.sqrt(d22):
         raise InputError(f"{', '.join(names)} are on one line, so that they span no plane. Give three other models.")
-    sides = ((triple[0], *_sides(triple)) for triple in triples)
-    basis = [((d1 / a).to(o.dtype), ((d2 - along * d1) / c).to(o.dtype)) for o, d1, d2 in sides]
-    return [u for u, _ in basis], [v for _, v in basis], [(0.0, 0.0), (a, 0.0), (along * a, c)]
+    torch._foreach_div_(v, c)
+    return u, v, [(0.0, 0.0), (a, 0.0), (along * a, c)]
 
 
-def _sides(triple: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """From the first point to the others, in float64; of one weight at a time, for that takes twice the memory."""
-    origin, first, second = (point.to(torch.float64) for point in triple)
-    return first - origin, second - origin
+def _pieces(*vectors: Vector) -> Iterator[tuple[Tensor, ...]]:
+    """The same entries of several vectors, flat, so few at a time that float64 copies stay in the processor's cache."""
+    for same in zip(*vectors, strict=True):
+        yield from zip(*(tensor.reshape(-1).split(_PIECE) for tensor in same), strict=True)
+
+
+def _sides(origin: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """From the first point to the others, in float64."""
+    start = origin.to(torch.float64)
+    return first.to(torch.float64) - start, second.to(torch.float64) - start
+
+
+def _gram(d1: Tensor, d2: Tensor) -> Tensor:
+    """Inner products d1·d1, d1·d2 and d2·d2, as a tensor [3] on the CPU."""
+    return torch.stack([d1.dot(d1), d1.dot(d2), d2.dot(d2)]).cpu()
 
 
 def _in_kind(direction: Sequence[Tensor], like: Sequence[Tensor]) -> Vector:
