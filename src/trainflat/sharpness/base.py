@@ -147,7 +147,8 @@ class Objective:
         """For many Hessian-vector products at the weights as they stand.
 
         ``"exact"`` with a single batch holds the graph of the gradient, and a product then costs one more backward pass
-        through it; with several batches it is :meth:`hvp`. ``"differences"`` is :meth:`hvp_by_differences`.
+        through it; torch refuses that once the weights were displaced meanwhile, even if they are back. With several
+        batches it is :meth:`hvp`. ``"differences"`` is :meth:`hvp_by_differences`.
         """
         if method not in get_args(ProductMethod):
             raise UnknownName("way to multiply with the Hessian", method, get_args(ProductMethod))
