@@ -1,0 +1,52 @@
+"""Averages of the weights that a training passes through: another road to flat minima."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from trainflat.averaging.base import Averaging
+from trainflat.averaging.ema import EMA
+from trainflat.averaging.swa import SWA
+from trainflat.registry import Registry
+
+AVERAGING: Registry[Averaging] = Registry("averaging", given={"model"}, swa=SWA, ema=EMA)
+
+
+def make_averaging(name: str, model: nn.Module, **options: Any) -> Averaging:
+    """An average of a model's weights from a recipe's words.
+
+    Raises:
+        UnknownName: for a name or option that does not exist.
+        InputError: for a value that cannot be used.
+
+    Example:
+        >>> make_averaging("swa", nn.Linear(2, 2), every=0.5).start
+        0.5
+    """
+    return AVERAGING.build(name, model=model, **options)
+
+
+def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a member, those not given with their defaults; raises what :func:`make_averaging` raises.
+
+    Example:
+        >>> complete_options("swa", {"every": 1})
+        {'start': 0.5, 'every': 1.0}
+    """
+    member = make_averaging(name, nn.Module(), **options)
+    return {key: getattr(member, key) for key in AVERAGING.options(name)}
+
+
+def models_taken(name: str, options: Mapping[str, Any], total_steps: int, steps_per_epoch: int) -> int:
+    """How many models a training of so many steps would put into the average.
+
+    Example:
+        >>> models_taken("swa", {"start": 0.5, "every": 1.0}, total_steps=250, steps_per_epoch=25)
+        5
+    """
+    member = make_averaging(name, nn.Module(), **options)
+    return sum(member.takes(step, total_steps, steps_per_epoch) for step in range(1, total_steps + 1))
+
+
+__all__ = ["AVERAGING", "EMA", "SWA", "Averaging", "complete_options", "make_averaging", "models_taken"]

@@ -1,0 +1,54 @@
+"""Stochastic weight averaging (Izmailov et al., UAI 2018, arXiv:1803.05407)."""
+
+from fractions import Fraction
+
+from torch import nn
+
+from trainflat.averaging.base import Averaging, checked
+
+
+class SWA(Averaging):
+    r"""Equal average of the checkpoints of the last part of training.
+
+    With n models taken in, algorithm 1 of the paper::
+
+        w_SWA = (w_SWA * n + w) / (n + 1)
+
+    The defaults are those of Na, Mehta and Strubell 2022 (arXiv:2205.12694) for their tasks of ten epochs, where the
+    ends of epochs 6 to 10 are averaged; those of three epochs average the weights at 2, 2.5 and 3 (``every=0.5``).
+
+    Departs from Izmailov et al. as Na et al. do: the learning rate is whatever the schedule says (there: linear to 0),
+    not constant or cyclic.
+
+    Args:
+        model: Whose weights are averaged.
+        start: Share of the training after which models are taken in, itself excluded; in [0, 1).
+        every: Epochs from one model to the next, counted from the start of the training; parts are allowed. Where that
+            is no whole number of steps, the first step behind counts.
+
+    Raises:
+        InputError: an option is not such a number.
+
+    Example:
+        >>> swa = SWA(nn.Linear(2, 2), start=0.5, every=0.5)
+        >>> [step for step in range(1, 31) if swa.takes(step, total_steps=30, steps_per_epoch=10)]
+        [20, 25, 30]
+    """
+
+    def __init__(self, model: nn.Module, start: float = 0.5, every: float = 1.0) -> None:
+        super().__init__(model)
+        self.start = checked("start", start, "a share of the training, in [0, 1)", lambda x: 0 <= x < 1)
+        self.every = checked("every", every, "a number of epochs > 0", lambda x: x > 0)
+
+    def takes(self, step: int, total_steps: int, steps_per_epoch: int) -> bool:
+        """At the first step behind each multiple of ``every`` epochs that lies behind the start."""
+        # Exact decimals: three times 0.1 epochs must not come a step late. And the multiple decides, not the step behind
+        # it: where epochs have an odd number of steps, 1.5 epochs are still not behind the half of 3.
+        period = Fraction(str(self.every)) * steps_per_epoch
+        begin = Fraction(str(self.start)) * total_steps
+        multiple = step // period
+        return multiple > (step - 1) // period and multiple * period > begin
+
+    def share(self) -> float:
+        """All count the same."""
+        return 1 / (self.models + 1)
