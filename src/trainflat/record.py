@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from trainflat.errors import DamagedFile, InputError
 from trainflat.files import hash_json, read_json, write_json
@@ -65,6 +65,13 @@ class Latency(_Data):
     repeats: int
 
 
+class Averaging(_Data):
+    """Which models the weights of a stage are the average of."""
+
+    name: str  # "swa", "ema"
+    models: int  # how many are in it
+
+
 class Training(_Data):
     """How one stage was trained."""
 
@@ -75,7 +82,15 @@ class Training(_Data):
     best_step: int | None  # the checkpoint that was kept
     # One entry per log: step, epoch, loss, learning_rate, grad_norm, passes; of flat optimizers perturbation, loss_gap.
     curve: list[dict[str, float]]
-    evaluations: list[dict[str, float]]  # one entry per evaluation: step, epoch, "split/metric"
+    # One entry per evaluation: step, epoch, "split/metric"; with averaging also averaged_models (0: still the weights).
+    evaluations: list[dict[str, float]]
+    averaging: Averaging | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_the_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Records from before there was averaging keep their digest.
+        dumped: dict[str, Any] = handler(self)
+        return {key: value for key, value in dumped.items() if key != "averaging" or value is not None}
 
 
 class Timing(_Data):

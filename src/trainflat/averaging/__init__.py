@@ -8,6 +8,7 @@ from torch import nn
 from trainflat.averaging.base import Averaging
 from trainflat.averaging.ema import EMA
 from trainflat.averaging.swa import SWA
+from trainflat.errors import InputError
 from trainflat.registry import Registry
 
 AVERAGING: Registry[Averaging] = Registry("averaging", given={"model"}, swa=SWA, ema=EMA)
@@ -41,12 +42,22 @@ def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 def models_taken(name: str, options: Mapping[str, Any], total_steps: int, steps_per_epoch: int) -> int:
     """How many models a training of so many steps would put into the average.
 
+    Raises:
+        InputError: none at all.
+
     Example:
         >>> models_taken("swa", {"start": 0.5, "every": 1.0}, total_steps=250, steps_per_epoch=25)
         5
     """
     member = make_averaging(name, nn.Module(), **options)
-    return sum(member.takes(step, total_steps, steps_per_epoch) for step in range(1, total_steps + 1))
+    models = sum(member.takes(step, total_steps, steps_per_epoch) for step in range(1, total_steps + 1))
+    if not models:
+        told = ", ".join(f"{key} {getattr(member, key)}" for key in AVERAGING.options(name))
+        raise InputError(
+            f"averaging {name} ({told}) would take in no model in {total_steps} steps, {steps_per_epoch} per epoch. "
+            "Train longer, or take models in more often."
+        )
+    return models
 
 
 __all__ = ["AVERAGING", "EMA", "SWA", "Averaging", "complete_options", "make_averaging", "models_taken"]

@@ -42,8 +42,8 @@ class SWA(Averaging):
 
     def takes(self, step: int, total_steps: int, steps_per_epoch: int) -> bool:
         """At the first step behind each multiple of ``every`` epochs that lies behind the start."""
-        # Exact decimals: three times 0.1 epochs must not come a step late. And the multiple decides, not the step behind
-        # it: where epochs have an odd number of steps, 1.5 epochs are still not behind the half of 3.
+        # Exact decimals: three times 0.1 epochs must not come a step late. And the multiple decides, not the step
+        # behind it: where epochs have an odd number of steps, 1.5 epochs are still not behind the half of 3.
         period = Fraction(str(self.every)) * steps_per_epoch
         begin = Fraction(str(self.start)) * total_steps
         multiple = step // period

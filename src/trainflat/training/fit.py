@@ -73,6 +73,7 @@ def fit(
         data_collator=DataCollatorWithPadding(tokenizer),
         optimizer=options.optimizer,
         masks=masks,
+        averaging=options.averaging,
         score=task.score,
         callbacks=_callbacks(progress or Progress(), options, snapshot),
     )
@@ -179,7 +180,13 @@ def _summary(trainer: FlatTrainer, options: TrainingOptions) -> record.Training:
         best_step=state.best_global_step if options.keep == "best" else None,
         curve=curve,
         evaluations=evaluations,
+        averaging=_averaging(trainer),
     )
+
+
+def _averaging(trainer: FlatTrainer) -> record.Averaging | None:
+    name = trainer.averaged.name
+    return None if name is None else record.Averaging(name=name, models=trainer.averaged.models)
 
 
 def _slashed(key: str, trainer: FlatTrainer) -> str:

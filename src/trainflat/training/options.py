@@ -3,8 +3,17 @@
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
+from trainflat.averaging import AVERAGING, complete_options, models_taken
 from trainflat.optim import OPTIMIZERS, average_passes, check_options
 
 
@@ -22,6 +31,7 @@ class TrainingOptions(BaseModel):
     accumulate: Annotated[int, Field(ge=1)] = 1
     max_length: Annotated[int, Field(ge=4)] = 128
     optimizer: dict[str, Any] = {"name": "adamw", "lr": 2e-5}
+    averaging: dict[str, Any] | None = None  # what is evaluated and kept in place of the weights
     schedule: Literal["linear", "constant", "cosine"] = "linear"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the steps
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping
@@ -44,6 +54,23 @@ class TrainingOptions(BaseModel):
                 raise ValueError(f"name an optimizer: {', '.join(OPTIMIZERS)}; such as {{name: sam, lr: 2e-5}}")
             check_options(str(value["name"]), {key: v for key, v in value.items() if key != "name"})
         return value
+
+    @field_validator("averaging", mode="before")
+    @classmethod
+    def _known_averaging(cls, value: Any) -> Any:
+        value = {"name": value} if isinstance(value, str) else value
+        if isinstance(value, dict):
+            if "name" not in value:
+                raise ValueError(f"name an averaging: {', '.join(AVERAGING)}; such as {{name: swa, every: 0.5}}")
+            name = str(value["name"])
+            return {"name": name, **complete_options(name, {key: v for key, v in value.items() if key != "name"})}
+        return value
+
+    @model_serializer(mode="wrap")
+    def _without_the_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A recipe that does not use an option that came later keeps its hash, and so its folder and its records.
+        dumped: dict[str, Any] = handler(self)
+        return {key: value for key, value in dumped.items() if key != "averaging" or value is not None}
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainingOptions":
@@ -69,3 +96,14 @@ class TrainingOptions(BaseModel):
     def steps(self, rows: int) -> int:
         """Optimizer steps of one whole training."""
         return math.ceil(self.epochs * self.steps_per_epoch(rows))
+
+    def averaged_models(self, rows: int) -> int:
+        """How many models each training averages; 0 without averaging.
+
+        Raises:
+            InputError: there is averaging, and the training is too short for it to take in any.
+        """
+        if self.averaging is None:
+            return 0
+        options = {key: value for key, value in self.averaging.items() if key != "name"}
+        return models_taken(self.averaging["name"], options, self.steps(rows), self.steps_per_epoch(rows))

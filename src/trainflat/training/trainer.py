@@ -1,4 +1,4 @@
-"""``transformers.Trainer`` with flat optimizers, masks and exact resuming. The mathematics live below."""
+"""``transformers.Trainer`` with flat optimizers, masks, averages and exact resuming. The mathematics live below."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -18,6 +18,7 @@ from trainflat.optim import make_optimizer
 from trainflat.optim.base import FlatOptimizer
 from trainflat.pruning import Masks
 from trainflat.training import checkpoints
+from trainflat.training.averaged import Averaged
 from trainflat.training.passes import Passes
 from trainflat.training.sampler import LengthGroupedSampler, ShuffledSampler, lengths_of
 from trainflat.training.window import Replay
@@ -56,6 +57,9 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         optimizer: Name of an optimizer, a mapping ``{"name": "sam", "rho": 0.05, "lr": 2e-5}``, or None for the
             Trainer's own (then ``optimizers=(SAM(...), None)`` works too).
         masks: Pruned weights are held at exactly zero; checked at every evaluation and save.
+        averaging: Name of an averaging or a mapping ``{"name": "swa", "every": 0.5}``. As soon as the average holds a
+            model it is evaluated in place of the weights, and only then can an evaluation be the best; the best
+            checkpoint's average, or without ``load_best_model_at_end`` the last one, is what training ends with.
         score: Metrics of one evaluation split; takes the place of ``compute_metrics``.
 
     Departs from the Trainer where it is wrong or inexact: the loss of a window is the mean over its rows for every
@@ -63,7 +67,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
     that a resumed run logs the same numbers; a loss that is not a number ends the run.
 
     Raises:
-        InputError: a flat optimizer or masks together with FSDP or DeepSpeed.
+        InputError: FSDP or DeepSpeed; options of the averaging that cannot be used.
     """
 
     optimizer: Any  # the Trainer wraps it
@@ -73,6 +77,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         *args: Any,
         optimizer: str | Mapping[str, Any] | None = None,
         masks: Masks | None = None,
+        averaging: str | Mapping[str, Any] | None = None,
         score: Score | None = None,
         **kwargs: Any,
     ) -> None:
@@ -89,6 +94,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         # Encoder heads take **kwargs and so look as if they divided their loss by `num_items_in_batch`; they do not.
         self.model_accepts_loss_kwargs = False
         self.passes = Passes(self)
+        self.averaged = Averaged(self.model, {"name": averaging} if isinstance(averaging, str) else averaging)
         self.stopped_early = False
         self._not_finite = 0
         self._sampler: LengthGroupedSampler | None = None
@@ -212,35 +218,58 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         """Adds the passes so far and, for a flat optimizer, the mean ‖ε‖ and loss gap since the last log."""
         if "loss" in logs:
             logs |= {"passes": self.passes.count, **self.passes.perturbation()}
+        elif self.averaged.name is not None and any(key.startswith("eval_") for key in logs):
+            logs |= {"averaged_models": self.averaged.models}
         super().log(logs, start_time)
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
         """Checks that zeros are zero, then evaluates; ``score`` sees the split it scores."""
+        with self.averaged.in_place():
+            self._check_zeros()
+            self._scored_split = dataloader.dataset
+            return super().evaluation_loop(dataloader, *args, **kwargs)
+
+    def _check_zeros(self) -> None:
         if self.masks is not None:
             self.masks.check(self.model)
-        self._scored_split = dataloader.dataset
-        return super().evaluation_loop(dataloader, *args, **kwargs)
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        # The weights as they are before the average begins are not what training will end with.
+        return not self.averaged.waits and super()._determine_best_metric(metrics, trial)
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
+        self.averaged.end()
+        return super()._finalize_training(*args, **kwargs)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        self.averaged.load(Path(self.state.best_model_checkpoint))
+        self.averaged.end()
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        if self.masks is not None:
-            self.masks.check(self.model)
+        self._check_zeros()
+        with self.averaged.in_place():
+            self._check_zeros()
         step, folder = self.state.global_step, Path(self.args.output_dir)
         with writing(checkpoints.path(folder, step)):
             super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             stopped = self.control.should_training_stop and step < self.state.max_steps
+            self.averaged.save(checkpoints.path(folder, step))
             write_json(checkpoints.path(folder, step) / "flat.json", {"passes": self.passes.count, "stopped": stopped})
             checkpoints.finish(folder, step, self.state.best_global_step)
         self.accelerator.wait_for_everyone()
 
-    def _init_training_state(self, *args: Any, **kwargs: Any) -> Any:
-        counts = super()._init_training_state(*args, **kwargs)
+    def _init_training_state(self, max_steps: int, steps_per_epoch: int, *args: Any, **kwargs: Any) -> Any:
+        counts = super()._init_training_state(max_steps, steps_per_epoch, *args, **kwargs)
+        self.averaged.begin(max_steps, steps_per_epoch)
         self.passes.count, self.stopped_early = 0, False
         if self.state.global_step:  # resumed
             folder = Path(self.args.output_dir)
             flat = read_json(checkpoints.path(folder, self.state.global_step) / "flat.json")
             self.passes.count, self.stopped_early = flat["passes"], flat["stopped"]
+            self.averaged.load(checkpoints.path(folder, self.state.global_step))
             if self.state.best_global_step:  # the folder may have moved since
                 self.state.best_model_checkpoint = str(checkpoints.path(folder, self.state.best_global_step))
         return counts
@@ -257,7 +286,9 @@ class _FlatCallback(TrainerCallback):  # type: ignore[misc]
             self.trainer.held.mask_weights()
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.trainer.averaged.update(state.global_step)
+        self.on_epoch_end(args, state, control)
+
+    def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         # Sums between logs are not in a checkpoint: log first, so that there are none.
         control.should_log = control.should_log or control.should_save
-
-    on_epoch_end = on_step_end
