@@ -78,7 +78,8 @@ def check(recipe: OneRecipe, data: Data = None, out: Out = Path("runs"), set_: S
 
 @app.command(name="list", epilog="Example: trainflat list")
 def list_() -> None:
-    """Shows tasks, models, optimizers, pruners, protocols, measures and recipes by the names that recipes use."""
+    """Shows tasks, models, optimizers, pruners, measures, recipes and what else a recipe can name."""
+    from trainflat.averaging import AVERAGING
     from trainflat.models import MODELS
     from trainflat.optim import OPTIMIZERS
     from trainflat.protocols import PROTOCOLS
@@ -87,7 +88,7 @@ def list_() -> None:
     from trainflat.sharpness import MEASURES
     from trainflat.tasks import TASKS
 
-    families: list[tuple[str, Registry[Any]]] = [("tasks", TASKS), ("optimizers", OPTIMIZERS)]
+    families: list[tuple[str, Registry[Any]]] = [("tasks", TASKS), ("optimizers", OPTIMIZERS), ("averaging", AVERAGING)]
     families += [("pruners", PRUNERS), ("protocols", PROTOCOLS), ("measures of sharpness", MEASURES)]
     for title, registry in families:
         _say(f"[bold]{title}[/bold]")
@@ -211,6 +212,14 @@ def _print_table(rows: list[dict[str, str]]) -> None:
     Console().print(table)
 
 
+def _averaging(plan: "Plan") -> str:
+    section = plan.recipe.training.averaging
+    if section is None:
+        return "none"
+    count = f"{'' if plan.exact else 'about '}{plan.averaged_models} models of each training"
+    return f"{', '.join(f'{key} {value}' for key, value in section.items())}: {count}"
+
+
 def _print_plan(plan: "Plan") -> None:
     from rich.console import Console
     from rich.table import Table
@@ -229,6 +238,7 @@ def _print_plan(plan: "Plan") -> None:
         "partial splits": partial if plan.partial else "none",
         "model": recipe.model.name + (f", first {recipe.model.layers} layers" if recipe.model.layers else ""),
         "optimizer": ", ".join(f"{key} {value}" for key, value in training.optimizer.items()),
+        "averaging": _averaging(plan),
         "protocol": ", ".join(f"{key} {value}" for key, value in recipe.protocol.items()),
         "trainings": f"{plan.trainings} of {about}{plan.steps_per_training} steps ({epochs})",
         "steps": f"{about}{plan.steps} in all, {passes}",

@@ -25,6 +25,7 @@ class Plan:
     evaluation_rows: dict[str, int]
     steps_per_training: int
     passes_per_step: float
+    averaged_models: int  # of each training; 0: none is averaged
     exact: bool  # False: long paragraphs will be read in several windows, so that there are some more steps
     partial: list[str]  # splits that hold only some of the official rows
     note: str
@@ -72,6 +73,7 @@ def plan(
         evaluation_rows=rows,
         steps_per_training=recipe.training.steps(train),
         passes_per_step=recipe.training.passes_per_step,
+        averaged_models=recipe.training.averaged_models(train),
         exact=task.head.kind != "spans",
         partial=[name for name, fingerprint in task.fingerprints.items() if fingerprint.partial],
         note=SPEED_NOTE if protocol.unstructured else "",

@@ -210,9 +210,10 @@ def _labelled(lines: Sequence[Line]) -> list[Line]:
     return [replace(lines[i], label=_label(lines[i], settings[i], chosen), variant=v) for v, i in enumerate(order)]
 
 
-def _telling(key: str) -> tuple[bool, bool, str]:
+def _telling(key: str) -> tuple[bool, bool, bool, str]:
     path = key.split(".")
-    return "optimizer" not in path, path[-1] != "rho", key  # the optimizer's settings come first, the radius before all
+    # What is averaged comes first, then the optimizer's settings, of them the radius.
+    return path[-2:] != ["averaging", "name"], "optimizer" not in path, path[-1] != "rho", key
 
 
 def _kinds(settings: Sequence[dict[str, Any]], keys: Sequence[str]) -> int:
@@ -225,8 +226,13 @@ def _sortable(value: Any) -> tuple[int, float, str]:
 
 
 def _label(line: Line, setting: dict[str, Any], chosen: Sequence[str]) -> str:
-    told = [f"{key.rpartition('.')[2]} {option(setting[key])}" for key in chosen if key in setting]
+    told = [f"{_called(key)} {option(setting[key])}" for key in chosen if key in setting]
     return f"{line.optimizer} ({', '.join(told)})" if told else line.optimizer
+
+
+def _called(key: str) -> str:
+    """The last word of a setting's path; of a member's name what it is the name of."""
+    return key.removesuffix(".name").rpartition(".")[2]
 
 
 def _flat(value: Any, path: str) -> list[Trait]:
