@@ -18,6 +18,7 @@ def main() -> None:
     options = json.loads(sys.argv[1])
     out = Path(options.pop("out"))
     recipe, sparsity = options.pop("recipe"), options.pop("sparsity", None)
+    averaging = options.pop("averaging", None)
     model = tiny_bert(**NO_DROPOUT).double()
     masks = None if sparsity is None else MagnitudePruner(model, sparsity=sparsity).prune()
     trainer = FlatTrainer(
@@ -27,6 +28,7 @@ def main() -> None:
         data_collator=collate,
         optimizer=recipe,
         masks=masks,
+        averaging=averaging,
     )
     trainer.train()
     rank = trainer.args.process_index

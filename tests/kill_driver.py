@@ -1,9 +1,9 @@
 """Kills runs of the main job with SIGKILL at chosen moments, runs them again, and prints what came of it as JSON lines.
 
 One process imports everything once and forks a child per run, so that ten kills cost seconds and not minutes. Called by
-``test_kill.py`` as ``python -m tests.kill_driver SPEC.json``; spec: model, train file, out folder, optimizer, points.
-A point is ``[function, n]``: the child kills itself when that function is called for the n-th time; or
-``["after", seconds]``: the parent kills it then.
+``test_kill.py`` as ``python -m tests.kill_driver SPEC.json``; spec: model, train file, out folder, optimizer,
+points, maybe averaging. A point is ``[function, n]``: the child kills itself when that function is called for the n-th
+time; or ``["after", seconds]``: the parent kills it then.
 """
 
 import importlib
@@ -38,6 +38,7 @@ def recipe(spec: dict[str, Any]) -> dict[str, Any]:
             "evaluate_every": 3,
             "log_every": 2,
             "patience": 3,
+            "averaging": spec.get("averaging"),
         },
         "protocol": {"name": "iterative", "sparsities": [0.5, 0.8], "rewind": 2},
         "evaluation": {"latency": {"batches": []}},

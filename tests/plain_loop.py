@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import get_linear_schedule_with_warmup
 
+from trainflat.averaging import make_averaging
 from trainflat.optim import make_optimizer
 from trainflat.optim.base import FlatOptimizer
 from trainflat.pruning import Masks
@@ -50,8 +51,9 @@ def train(
     seed: int,
     masks: Masks | None = None,
     clip: float = 1.0,
+    averaging: Mapping[str, Any] | None = None,
 ) -> list[float]:
-    """Whole batches, gradient clipping, linear decay. Gives the loss of every step."""
+    """Whole batches, gradient clipping, linear decay; ends on the average, if any. Gives the loss of every step."""
     options = dict(recipe)
     named = [(n, p) for n, p in model.named_parameters()]
     decay = [(n, p) for n, p in named if p.dim() > 1 and "LayerNorm" not in n]
@@ -60,7 +62,9 @@ def train(
         options.pop("name"), [{"params": decay}, {"params": rest, "weight_decay": 0.0}], **options
     )
     sampler = LengthGroupedSampler(split.lengths, batch_size, seed)
-    steps = epochs * -(-len(split) // batch_size)
+    per_epoch = -(-len(split) // batch_size)
+    steps = epochs * per_epoch
+    average = None if averaging is None else make_averaging(averaging["name"], model, **without_name(averaging))
     schedule = get_linear_schedule_with_warmup(optimizer, 0, steps)
     losses = []
     model.train()
@@ -75,7 +79,15 @@ def train(
                 nn.utils.clip_grad_norm_(model.parameters(), clip)
                 optimizer.step()
                 schedule.step()
+                if average is not None:
+                    average.update(len(losses), steps, per_epoch)
+    if average is not None:
+        average.copy_to_model()
     return losses
+
+
+def without_name(section: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in section.items() if key != "name"}
 
 
 def _passes(model: nn.Module, batch: Mapping[str, Tensor], optimizer: Optimizer, steps: int) -> float:

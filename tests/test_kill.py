@@ -15,11 +15,13 @@ from tests.test_models_families import config, write
 from tests.test_whole_run_families import sentences
 from trainflat.files import verify
 from trainflat.pruning import Masks
+from trainflat.record import Record
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAINER, BENCH = "trainflat.training.trainer:FlatTrainer", "trainflat.protocols.bench"
 SAM = {"name": "sam", "rho": 0.05, "lr": 2e-3}
 ADAMW = {"name": "adamw", "lr": 2e-3}
+SWA = {"name": "swa", "start": 0.2, "every": 0.4}
 
 IN_TRAINING = [(f"{TRAINER}.training_step", n) for n in (1, 7, 40)]
 IN_A_CHECKPOINT = [
@@ -36,14 +38,19 @@ BETWEEN_ROUNDS = [
     ("trainflat.pruning.masks:Masks.save", 1),
     ("trainflat.record:Record.save", 1),  # all done but the record
 ]
+IN_AVERAGING = [
+    (f"{TRAINER}.training_step", 25),  # between two of its models, some of them in a checkpoint
+    ("trainflat.training.averaged:save_tensors", 3),  # the weights are in the checkpoint, the average is not
+    (f"{TRAINER}._load_best_model", 1),
+]
 
 
-def kill(tmp_path: Path, optimizer: dict[str, Any], points: list[Any]) -> list[dict[str, Any]]:
+def kill(tmp_path: Path, optimizer: dict[str, Any], points: list[Any], **options: Any) -> list[dict[str, Any]]:
     """What the driver says: first of an undisturbed run, then of each point."""
     torch.manual_seed(0)
     model = write(tmp_path / "model", BertForSequenceClassification(config("Bert")))
     spec = {"model": str(model), "train_file": str(sentences(tmp_path, "classification")), "optimizer": optimizer}
-    spec |= {"out": str(tmp_path / "runs"), "points": [("never", 0), *points]}
+    spec |= {"out": str(tmp_path / "runs"), "points": [("never", 0), *points], **options}
     (tmp_path / "spec.json").write_text(json.dumps(spec))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "tests.kill_driver", str(tmp_path / "spec.json")]
@@ -72,11 +79,18 @@ def assert_unharmed(tmp_path: Path, lines: list[dict[str, Any]]) -> None:
 
 @pytest.mark.parametrize(
     ("optimizer", "points"),
-    [(SAM, IN_TRAINING + IN_A_CHECKPOINT), (SAM, BETWEEN_ROUNDS), (ADAMW, [IN_TRAINING[1], IN_A_CHECKPOINT[2]])],
-    ids=["sam-in-training-and-saving", "sam-between-rounds", "adamw"],
+    [(SAM, IN_TRAINING + IN_A_CHECKPOINT), (SAM, BETWEEN_ROUNDS)],
+    ids=["sam-in-training-and-saving", "sam-between-rounds"],
 )
 def test_a_killed_run_ends_like_one_that_was_not(tmp_path: Path, optimizer: dict[str, Any], points: list[Any]) -> None:
     assert_unharmed(tmp_path, kill(tmp_path, optimizer, points))
+
+
+def test_a_killed_run_of_adamw_ends_on_the_same_average(tmp_path: Path) -> None:
+    assert_unharmed(tmp_path, kill(tmp_path, ADAMW, IN_AVERAGING, averaging=SWA))
+    [whole] = (tmp_path / "runs" / "0").iterdir()
+    trainings = [stage.training for stage in Record.load(whole).stages]
+    assert all(t is not None and t.averaging is not None and t.averaging.models > 1 for t in trainings)
 
 
 @pytest.mark.slow

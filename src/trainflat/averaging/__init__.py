@@ -8,13 +8,13 @@ from torch import nn
 from trainflat.averaging.base import Averaging
 from trainflat.averaging.ema import EMA
 from trainflat.averaging.swa import SWA
-from trainflat.errors import InputError
+from trainflat.errors import InputError, UnknownName
 from trainflat.registry import Registry
 
 AVERAGING: Registry[Averaging] = Registry("averaging", given={"model"}, swa=SWA, ema=EMA)
 
 
-def make_averaging(name: str, model: nn.Module, **options: Any) -> Averaging:
+def make_averaging(name: str, model: nn.Module, /, **options: Any) -> Averaging:
     """An average of a model's weights from a recipe's words.
 
     Raises:
@@ -25,6 +25,10 @@ def make_averaging(name: str, model: nn.Module, **options: Any) -> Averaging:
         >>> make_averaging("swa", nn.Linear(2, 2), every=0.5).start
         0.5
     """
+    known = AVERAGING.options(name)
+    for key in options:  # a recipe may not say `model` either
+        if key not in known:
+            raise UnknownName(f"option of averaging {name!r}", str(key), known)
     return AVERAGING.build(name, model=model, **options)
 
 

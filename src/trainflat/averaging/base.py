@@ -1,6 +1,6 @@
 """What an average of weights does: it takes in a model now and then, and stands in for the weights when asked."""
 
-import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -155,6 +155,7 @@ def checked(name: str, value: Any, words: str, fits: Callable[[float], bool]) ->
     Raises:
         InputError: says that ``name`` is ``words``.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not fits(value):
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not abs(value) <= sys.float_info.max or not fits(value):  # NaN compares false
         raise InputError(f"{name} is {words}, got {value!r}.")
     return float(value)

@@ -39,15 +39,17 @@ class SWA(Averaging):
         super().__init__(model)
         self.start = checked("start", start, "a share of the training, in [0, 1)", lambda x: 0 <= x < 1)
         self.every = checked("every", every, "a number of epochs > 0", lambda x: x > 0)
+        self._start, self._every = Fraction(str(self.start)), Fraction(str(self.every))
 
     def takes(self, step: int, total_steps: int, steps_per_epoch: int) -> bool:
         """At the first step behind each multiple of ``every`` epochs that lies behind the start."""
         # Exact decimals: three times 0.1 epochs must not come a step late. And the multiple decides, not the step
         # behind it: where epochs have an odd number of steps, 1.5 epochs are still not behind the half of 3.
-        period = Fraction(str(self.every)) * steps_per_epoch
-        begin = Fraction(str(self.start)) * total_steps
-        multiple = step // period
-        return multiple > (step - 1) // period and multiple * period > begin
+        period, parts = self._every.numerator * steps_per_epoch, self._every.denominator
+        multiple = step * parts // period
+        if multiple == (step - 1) * parts // period:
+            return False
+        return multiple * self._every * steps_per_epoch > self._start * total_steps
 
     def share(self) -> float:
         """All count the same."""

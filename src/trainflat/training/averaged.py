@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from trainflat.averaging import Averaging, complete_options, make_averaging, models_taken
+from trainflat.averaging import AVERAGING, Averaging, complete_options, make_averaging, models_taken
 from trainflat.errors import InputError
 from trainflat.files import load_tensors, save_tensors
 
@@ -20,16 +20,20 @@ class Averaged:
     While the training runs the average stands in for the weights at evaluations; when it has ended the model holds it.
 
     Args:
-        model: Whose weights are averaged.
-        recipe: ``{"name": "swa", "every": 0.5}`` or None.
+        recipe: A name, a mapping ``{"name": "swa", "every": 0.5}``, or None.
+
+    Raises:
+        InputError: it names none, or options that cannot be used.
     """
 
-    def __init__(self, model: nn.Module, recipe: Mapping[str, Any] | None) -> None:
-        self._options = dict(recipe or {})
+    def __init__(self, recipe: str | Mapping[str, Any] | None) -> None:
+        self._options = {"name": recipe} if isinstance(recipe, str) else dict(recipe or {})
         self.name: str | None = self._options.pop("name", None)
         if self.name is not None:
             complete_options(self.name, self._options)
-        self._model, self._length, self._running = model, (0, 0), False
+        elif recipe is not None:
+            raise InputError(f"name an averaging: {', '.join(AVERAGING)}; such as {{'name': 'swa', 'every': 0.5}}.")
+        self._length, self._running = (0, 0), False
         self._average: Averaging | None = None
 
     @property
@@ -42,15 +46,15 @@ class Averaged:
         """Whether evaluations still see the weights themselves, because nothing was averaged yet."""
         return self._average is not None and not self.models
 
-    def begin(self, total_steps: int, steps_per_epoch: int) -> None:
-        """A training of so many optimizer steps.
+    def begin(self, model: nn.Module, total_steps: int, steps_per_epoch: int) -> None:
+        """A training of the model over so many optimizer steps.
 
         Raises:
             InputError: it is too short for the average to take in anything.
         """
         if self.name is not None:
             models_taken(self.name, self._options, total_steps, steps_per_epoch)
-            self._average = make_averaging(self.name, self._model, **self._options)
+            self._average = make_averaging(self.name, model, **self._options)
             self._length, self._running = (total_steps, steps_per_epoch), True
 
     def update(self, step: int) -> None:
@@ -82,11 +86,15 @@ class Averaged:
         """Goes on from the average in a checkpoint.
 
         Raises:
-            InputError: there is none, or it is of another model.
+            InputError: there is none, or it is of another model, or there is one and no averaging was asked for.
             DamagedFile: it is not what was written.
         """
-        if self._average is None:
-            return
-        if not (checkpoint / AVERAGE).is_file():
-            raise InputError(f"{checkpoint} was written without averaging. Resume without, or begin in another folder.")
-        self._average.load_state_dict(load_tensors(checkpoint / AVERAGE)[0])
+        with_it = (checkpoint / AVERAGE).is_file()
+        if with_it != (self._average is not None):
+            one, other = ("with", "without") if with_it else ("without", "with")
+            raise InputError(
+                f"{checkpoint} was written {one} averaging and cannot go on {other}. "
+                f"Resume {one} averaging, or begin in another folder."
+            )
+        if self._average is not None:
+            self._average.load_state_dict(load_tensors(checkpoint / AVERAGE)[0])

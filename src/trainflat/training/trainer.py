@@ -94,7 +94,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         # Encoder heads take **kwargs and so look as if they divided their loss by `num_items_in_batch`; they do not.
         self.model_accepts_loss_kwargs = False
         self.passes = Passes(self)
-        self.averaged = Averaged(self.model, {"name": averaging} if isinstance(averaging, str) else averaging)
+        self.averaged = Averaged(averaging)
         self.stopped_early = False
         self._not_finite = 0
         self._sampler: LengthGroupedSampler | None = None
@@ -263,7 +263,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
 
     def _init_training_state(self, max_steps: int, steps_per_epoch: int, *args: Any, **kwargs: Any) -> Any:
         counts = super()._init_training_state(max_steps, steps_per_epoch, *args, **kwargs)
-        self.averaged.begin(max_steps, steps_per_epoch)
+        self.averaged.begin(self.model, max_steps, steps_per_epoch)  # not that of __init__, where model_init makes one
         self.passes.count, self.stopped_early = 0, False
         if self.state.global_step:  # resumed
             folder = Path(self.args.output_dir)
