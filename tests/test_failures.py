@@ -15,7 +15,10 @@ from transformers import BertForSequenceClassification
 from tests.commands import Command, command, folder_of
 from tests.test_models_families import config, write
 from tests.test_whole_run_families import own_files, recipe
-from trainflat.errors import InputError
+from trainflat.errors import DamagedFile, InputError
+from trainflat.files import load_tensors, read_json, save_tensors, write_json
+from trainflat.pruning import Masks
+from trainflat.record import Record
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -158,3 +161,39 @@ def test_processes_that_do_not_divide_the_batch(given: dict[str, Any], monkeypat
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(InputError, match="batch_size 32 cannot be cut into 1 micro-batches on 3 processes"):
         training_arguments(TrainingOptions(), None, Path("x"), 0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("read", [read_json, load_tensors, Masks.load, Record.load])
+def test_a_foreign_file_is_not_to_be_thrown_away(read: Any, tmp_path: Path) -> None:
+    for number, text in enumerate(["\\documentclass{article}", "[1, 2]", '{"stages": 3}']):
+        path = tmp_path / f"{number}.json"
+        path.write_text(text)
+        if read is read_json and number:
+            continue
+        with pytest.raises(DamagedFile, match="If trainflat wrote it, it is damaged: move it away") as error:
+            read(path)
+        assert "elete" not in str(error.value)
+        assert path.read_text() == text
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
+def test_files_have_the_mode_that_the_user_s_umask_gives(umask: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        write_json(tmp_path / "value.json", {})
+        save_tensors(tmp_path / "masks.safetensors", {"a": torch.ones(2)})
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o666 & ~umask}
+
+
+def test_colleagues_can_read_a_run(given: dict[str, Any], tmp_path: Path, run: Command) -> None:
+    before = os.umask(0o022)
+    try:
+        assert run(given | {"protocol": {"name": "dense"}})[0] == 0
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in files} == dict.fromkeys(
+        [p.name for p in files], "0o644"
+    )

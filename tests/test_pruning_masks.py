@@ -94,7 +94,7 @@ def test_every_truncated_file_is_noticed(tmp_path):
 
 def test_other_files_are_not_masks(tmp_path):
     path = tmp_path / "m"
-    with pytest.raises(DamagedFile, match="Delete it"):
+    with pytest.raises(DamagedFile, match="If trainflat wrote it, it is damaged: move it away"):
         Masks.load(path)
     save_tensors(path, {"a": torch.ones(3)})
     with pytest.raises(DamagedFile, match="does not hold the masks"):
@@ -163,6 +163,16 @@ def test_revived_weights_are_named_and_counted(tiny_model, value):
         places = (~masks[name]).nonzero()[-2:]
         weight[places[:, 0], places[:, 1]] = value
     with pytest.raises(ZerosRevived, match=f"^2 of {weight.numel() // 2} pruned weights of {name} are not zero"):
+        masks.check(tiny_model)
+
+
+def test_weights_that_are_no_numbers_are_not_blamed_on_the_masks(tiny_model):
+    masks = half(tiny_model)
+    masks.apply_(tiny_model)
+    name = next(iter(masks))
+    with torch.no_grad():
+        prunable(tiny_model)[name].fill_(torch.nan)
+    with pytest.raises(ZerosRevived, match=r"256 of its 256 weights are NaN or infinite. It is the training that dive"):
         masks.check(tiny_model)
 
 

@@ -3,8 +3,8 @@
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,12 +47,12 @@ def atomic(path: Path) -> Iterator[Path]:
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
+        temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode  # as the umask gives it
         try:
             yield temporary
-            temporary.chmod(0o644)  # mkstemp's 0600 would hide results from colleagues
+            temporary.chmod(mode)  # safetensors leaves 0600, which would hide results from colleagues
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -71,16 +71,20 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
+# The file may well be the user's own, named by mistake: nobody is told to delete it.
+MOVE = "If trainflat wrote it, it is damaged: move it away and repeat the command that made it."
+
+
 def read_json(path: Path) -> Any:
     """Reads JSON that this package wrote.
 
     Raises:
-        DamagedFile: it is not JSON any more.
+        DamagedFile: it is not JSON, or cannot be read.
     """
     try:
         return json.loads(path.read_text(encoding="utf8"))
     except (ValueError, OSError) as error:
-        raise DamagedFile(f"{path} cannot be read ({error}). Delete it to make it again.") from error
+        raise DamagedFile(f"{path} cannot be read ({error}). {MOVE}") from error
 
 
 def hash_json(value: Any) -> str:
@@ -119,7 +123,7 @@ def load_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
             metadata = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise DamagedFile(f"{path} is not a whole safetensors file ({error}). Delete it to make it again.") from error
+        raise DamagedFile(f"{path} is not a whole safetensors file ({error}). {MOVE}") from error
 
 
 MANIFEST = "manifest.json"
@@ -136,17 +140,33 @@ def is_sealed(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
-def verify(folder: Path) -> None:
+def verify(folder: Path, *, again: str | None = None) -> None:
     """Compares every file with the manifest.
+
+    Args:
+        again: What is to be deleted, in words, so that the files are computed again; by default the folder.
 
     Raises:
         DamagedFile: names the first file that is missing or differs.
     """
-    for name, digest in read_json(folder / MANIFEST).items():
+    move = f"Delete {again or f'the folder {folder}'} to compute it again."
+    for name, digest in _manifest(folder, move).items():
         path = folder / name
         if not path.is_file() or hash_file(path) != digest:
             state = "differs from what was written" if path.is_file() else "is missing"
-            raise DamagedFile(f"{path} {state}. Delete the folder {folder} to compute it again.")
+            raise DamagedFile(f"{path} {state}. {move}")
+
+
+def _manifest(folder: Path, move: str) -> dict[str, str]:
+    path = folder / MANIFEST
+    try:
+        value = json.loads(path.read_text(encoding="utf8"))
+    except (ValueError, OSError):
+        value = None
+    if not isinstance(value, dict):
+        state = "is not what was written" if path.is_file() else "is missing"
+        raise DamagedFile(f"{path} {state}. {move}")
+    return value
 
 
 def remove(folder: Path) -> None:

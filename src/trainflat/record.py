@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from trainflat.errors import DamagedFile, InputError
-from trainflat.files import hash_json, read_json, write_json
+from trainflat.files import MOVE, hash_json, read_json, write_json
 
 RECORD_FILE = "record.json"
 FORMAT = 1
@@ -192,7 +192,9 @@ class Record(_Data):
                 f"there is no record at {path}. A run writes it when it is complete; run the recipe again to finish it."
             )
         value = read_json(path)
-        if isinstance(value, dict) and value.get("format", FORMAT) != FORMAT:
+        if not isinstance(value, dict):
+            raise DamagedFile(f"{path} is not a record: it holds {value!r:.20}, no mapping. {MOVE}")
+        if value.get("format", FORMAT) != FORMAT:
             raise InputError(
                 f"{path} has format {value['format']}, this trainflat reads {FORMAT}. Use the trainflat that wrote it."
             )
@@ -201,7 +203,7 @@ class Record(_Data):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise DamagedFile(f"{path} is not a record: {where}: {first['msg']}.") from error
+            raise DamagedFile(f"{path} is not a record: {where}: {first['msg']}. {MOVE}") from error
         if record.digest != record.expected_digest():
             raise DamagedFile(
                 f"{path} was changed after it was written (its digest does not fit). Run the recipe again."

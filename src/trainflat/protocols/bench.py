@@ -22,6 +22,7 @@ from trainflat.training.options import TrainingOptions
 
 STAGES = "stages"
 MASKS, STAGE = "masks.safetensors", "stage.json"
+REWIND = "rewind"  # holds the weights of the step that rounds go back to
 
 
 @dataclass
@@ -116,6 +117,8 @@ class Bench:
         masks_hash = produced.masks.sha256 if produced.masks is not None else None
         stage = stage.model_copy(update={"files": files, "masks_sha256": masks_hash})
         write_json(folder / STAGE, stage.model_dump(mode="json"))
+        for path in folder.iterdir():
+            path.chmod((folder / STAGE).stat().st_mode)  # safetensors leaves 0600, which would hide the weights
         seal(folder)
         forget(self.folder / "work" / produced.plan.name)
         return stage
@@ -159,7 +162,7 @@ class Bench:
 
     @property
     def _snapshot_folder(self) -> Path:
-        return self.folder / "rewind"
+        return self.folder / REWIND
 
 
 def derive_seed(seed: int, purpose: str) -> int:
@@ -168,16 +171,23 @@ def derive_seed(seed: int, purpose: str) -> int:
 
 
 def check_sparsities(sparsities: Sequence[float]) -> tuple[float, ...]:
-    """Ascending shares between 0 and 1.
+    """Ascending shares between 0 and 1 that differ in their first ten decimals, as the names of their stages do.
 
     Raises:
         InputError: names the first that is not.
     """
-    before = 0.0
+    before, taken = 0.0, {"dense", stage_name(1e-11), stage_name(1.0)}  # 1e-11 is written as 0
     for sparsity in sparsities:
-        if not before < sparsity < 1:
-            raise InputError(f"protocol sparsities are shares in (0, 1), ascending; got {sparsity} after {before}.")
+        if not 0 < sparsity < 1:
+            raise InputError(f"protocol sparsities are shares in (0, 1), got {sparsity}. Half of the weights is 0.5.")
+        if sparsity <= before:
+            raise InputError(f"protocol sparsities are ascending, got {sparsity} after {before}. Order them.")
+        if stage_name(sparsity) in taken:
+            raise InputError(
+                f"protocol sparsities are told apart by ten decimals, got {sparsity} after {before}. Leave one out."
+            )
         before = sparsity
+        taken.add(stage_name(sparsity))
     if not sparsities:
         raise InputError("protocol sparsities are empty. Name at least one share, such as [0.5].")
     return tuple(float(s) for s in sparsities)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainflat.errors import DamagedFile, InputError, ZerosRevived
-from trainflat.files import load_tensors, save_tensors
+from trainflat.files import MOVE, load_tensors, save_tensors
 from trainflat.params import prunable
 from trainflat.record import MatrixZeros
 
@@ -164,10 +164,7 @@ class Masks(Mapping[str, Tensor]):
             revived = int(np.bitwise_count(nonzero & ~self._packed[name]).sum(dtype=np.int64))
             if revived:
                 zeros = next(m.zeros for m in self.statistics() if m.name == name)
-                raise ZerosRevived(
-                    f"{revived} of {zeros} pruned weights of {name} are not zero. Apply the masks after each step, "
-                    "for instance with Masks.hold(model).attach(optimizer)."
-                )
+                raise ZerosRevived(f"{revived} of {zeros} pruned weights of {name} are not zero{_cause(weight)}")
 
     def parameters(self, model: nn.Module) -> dict[str, nn.Parameter]:
         """The model's parameters that the masks are for.
@@ -210,8 +207,18 @@ class Masks(Mapping[str, Tensor]):
         except (KeyError, ValueError, TypeError, AttributeError):
             whole = False
         if not whole:
-            raise DamagedFile(f"{path} does not hold the masks that were written there. Delete it to make it again.")
+            raise DamagedFile(f"{path} does not hold the masks that were written there. {MOVE}")
         return masks
+
+
+def _cause(weight: Tensor) -> str:
+    odd = weight.numel() - int(torch.isfinite(weight).sum())
+    if odd:  # 0 * NaN is NaN: no mask can hold such a weight
+        return (
+            f": {odd} of its {weight.numel()} weights are NaN or infinite. It is the training that diverged, not the "
+            "masks that failed; lower the learning rate or rho."
+        )
+    return ". Apply the masks after each step, for instance with Masks.hold(model).attach(optimizer)."
 
 
 def check_same(wanted: Mapping[str, Shape], found: Mapping[str, Any], owner: str) -> None:
