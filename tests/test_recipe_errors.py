@@ -28,7 +28,13 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "no mapping": (["training=3"], "training: Input should be a mapping, got 3."),
     "nothing": (["model="], "model: Input should be a mapping, got None."),
     "not a number": (["training.warmup=.nan"], "training.warmup: Input should be"),
-    "name for a folder": (["name=../up"], "name: String should match pattern"),
+    "name for a folder": (["name=../up"], "name: letters, digits and . _ - make a run's folder"),
+    "empty name": (["name="], "name: Input should be a valid string, got None."),
+    "nothing for a name": (
+        ["name=''"],
+        "name: letters, digits and . _ - make a run's folder, a letter or digit first; got ''.",
+    ),
+    "name of a folder, too long": (["name=" + "a" * 300], "so 200 characters at most; got 300."),
     "truth for a number": (["training.epochs=true"], "training.epochs: a number is expected, got true."),
     "truth for a seed": (["seed=yes"], "seed: a number is expected, got true."),
     "truth in a task": (["task.rows=true"], "task.rows: a number is expected, got true."),
@@ -50,8 +56,16 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "option of the wrong type": (["task.rows=1.5"], "task: rows: Input should be a valid integer"),
     "option, choice": ([ITERATIVE + "scope: row}"], "protocol: scope: Input should be 'global' or 'layer', got 'row'."),
     "option, list": ([ITERATIVE + "sparsities: [a]}"], "protocol: sparsities: Input should be a valid number"),
-    "option, order": ([ITERATIVE + "sparsities: [0.5, 0.3]}"], "ascending; got 0.3 after 0.5."),
+    "option, order": ([ITERATIVE + "sparsities: [0.5, 0.3]}"], "ascending, got 0.3 after 0.5."),
     "option, sign": ([ITERATIVE + "rewind: -1}"], "protocol: rewind is a step of the dense training or none, got -1."),
+    "option, not a number": (
+        [ITERATIVE + "sparsities: [.nan]}"],
+        "protocol: sparsities: finite numbers are expected, got [nan].",
+    ),
+    "tracker": (
+        ["training.report_to=[tensorbord]"],
+        "training.report_to: no tracker is called 'tensorbord'. Did you mean",
+    ),
     "options that need each other": (["protocol={name: ticket, sparsity: 0.5}"], "protocol: run is missing: a found t"),
     "missing option": (["task=files"], "task: task 'files' needs train_file."),
     "no member": (["task={rows: 3}"], "task: name a task: cola, mrpc,"),
@@ -105,6 +119,12 @@ def test_file_is_refused_by_name(contents: bytes, message: str, tmp_path: Path):
 @pytest.mark.parametrize("name", ["mine.yaml", "./mine", "/nowhere/mine.yml", "../mine"])
 def test_missing_file(name: str):
     with pytest.raises(InputError, match=r"there is no recipe file .*mine.*trainflat list"):
+        load_recipe(name)
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_no_name(name: str):
+    with pytest.raises(InputError, match=r"^the name of the recipe is empty\. Give a file, or a name"):
         load_recipe(name)
 
 

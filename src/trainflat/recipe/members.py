@@ -1,5 +1,6 @@
 """Sections of a recipe that name a member of a family."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -30,6 +31,8 @@ def member(registry: Registry[Any], value: Any) -> Any:
             continue
         if key not in known:
             raise UnknownName(f"option of {registry.kind} {value['name']!r}", key, known)
+        if not _is_finite(given):  # JSON, in which recipes are kept, has no such numbers
+            raise ValueError(f"{key}: finite numbers are expected, got {given!r}")
         try:
             typed: TypeAdapter[Any] = TypeAdapter(known[key].annotation)
             checked[key] = typed.dump_python(typed.validate_python(given), mode="json")
@@ -40,6 +43,14 @@ def member(registry: Registry[Any], value: Any) -> Any:
         raise ValueError(f"{registry.kind} {value['name']!r} needs {missing[0]}")
     left = {key: parameter for key, parameter in known.items() if key not in checked}
     return checked | {k: TypeAdapter(p.annotation).dump_python(p.default, mode="json") for k, p in left.items()}
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def wanted(errors: Sequence[Any]) -> str:

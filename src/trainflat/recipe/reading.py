@@ -62,6 +62,8 @@ def _read(source: str | Path | Mapping[str, Any] | Recipe) -> tuple[dict[str, An
         return source.resolved(), "recipe"
     if isinstance(source, Mapping):
         return _copy(source, "recipe"), "recipe"
+    if not str(source).strip():
+        raise InputError("the name of the recipe is empty. Give a file, or a name that `trainflat list` shows.")
     packaged = packaged_recipes()
     path = packaged[str(source)] if str(source) in packaged and not Path(source).is_file() else Path(source)
     if not path.is_file():

@@ -1,5 +1,6 @@
 """What a recipe holds, checked to the last key."""
 
+import re
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
@@ -10,6 +11,8 @@ from trainflat.recipe.members import build, member
 from trainflat.sharpness import MEASURES
 from trainflat.tasks import TASKS
 from trainflat.training.options import TrainingOptions
+
+_LONGEST = 200  # file systems take 255 bytes, of which the hash needs some
 
 
 class _Section(BaseModel):
@@ -68,13 +71,22 @@ class EvaluationOptions(_Section):
 class Recipe(_Section):
     """One run. ``task: cola`` is short for ``task: {name: cola}``; likewise for model and protocol."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
+    name: str = "run"
     task: dict[str, Any]
     model: ModelOptions
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     training: TrainingOptions = TrainingOptions()
     protocol: dict[str, Any] = {"name": "dense"}
     evaluation: EvaluationOptions = EvaluationOptions()
+
+    @field_validator("name")
+    @classmethod
+    def _folder(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+            raise ValueError(f"letters, digits and . _ - make a run's folder, a letter or digit first; got {value!r}")
+        if len(value) > _LONGEST:
+            raise ValueError(f"a run's folder is named by it, so {_LONGEST} characters at most; got {len(value)}")
+        return value
 
     @field_validator("task", mode="before")
     @classmethod

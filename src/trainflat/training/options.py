@@ -15,6 +15,7 @@ from pydantic import (
 
 from trainflat.averaging import AVERAGING, complete_options, models_taken
 from trainflat.optim import OPTIMIZERS, average_passes, check_options
+from trainflat.training.trackers import check_names
 
 
 class TrainingOptions(BaseModel):
@@ -64,6 +65,12 @@ class TrainingOptions(BaseModel):
                 raise ValueError(f"name an averaging: {', '.join(AVERAGING)}; such as {{name: swa, every: 0.5}}")
             name = str(value["name"])
             return {"name": name, **complete_options(name, {key: v for key, v in value.items() if key != "name"})}
+        return value
+
+    @field_validator("report_to")
+    @classmethod
+    def _known_trackers(cls, value: list[str]) -> list[str]:
+        check_names(value)
         return value
 
     @model_serializer(mode="wrap")
