@@ -114,6 +114,24 @@ def test_a_stage(
     assert digest(folder) == digest(whole)
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "stage.json", "manifest.json"])
+@damaged
+def test_a_stage_of_a_complete_run(
+    *, file: str, damage: Callable[[Path], None], given: dict[str, Any], whole: Path, tmp_path: Path, run: Command
+) -> None:
+    folder = copied(whole, given, tmp_path)
+    stage = folder / "stages" / "sparsity-0.50"
+    damage(stage / file)
+    line = f"Delete the folder {stage} and {folder / 'record.json'} to compute it again."
+    assert_refused(run(given), "sparsity-0.50/", line)
+    if (stage / "manifest.json").is_file() and file != "manifest.json":
+        assert_refused(run(given), f"sparsity-0.50/{file}")
+    shutil.rmtree(stage)
+    (folder / "record.json").unlink()
+    assert run(given)[0] == 0
+    assert digest(folder) == digest(whole)
+
+
 @damaged
 def test_a_manifest(
     damage: Callable[[Path], None], given: dict[str, Any], whole: Path, tmp_path: Path, run: Command
@@ -183,6 +201,8 @@ def test_a_record(given: dict[str, Any], whole: Path, tmp_path: Path, run: Comma
     assert_refused(run(given), "was changed after it was written")
     path.write_text(text[: len(text) // 2])
     assert_refused(run(given), "record.json cannot be read")
+    path.write_text("[]")
+    assert_refused(run(given), "record.json is not a record: it holds [], no mapping. If trainflat wrote it")
     path.unlink()
     assert run(given)[0] == 0
     assert digest(path.parent) == digest(whole)
@@ -225,4 +245,4 @@ def test_a_ticket_of_another_architecture(given: dict[str, Any], whole: Path, tm
         model = write(tmp_path / str(number), BertForSequenceClassification(config("Bert", **{key: value})))
         ticket = given | {"model": str(model), "protocol": {"name": "ticket", "sparsity": 0.5, "run": str(source)}}
         assert_refused(run(ticket), "layer.3" if value == 4 else "layer.")
-        assert not list(folder_of(ticket, tmp_path).glob("stages/*"))
+        assert list((tmp_path / "runs").iterdir()) == [source]

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
+from hypothesis import strategies as st
 from transformers import BertForSequenceClassification
 
 import trainflat
@@ -193,6 +195,9 @@ def test_the_starting_weights_are_a_deep_copy(place: Path) -> None:
         ({"name": "iterative", "sparsities": [0.5, 0.5]}, "ascending"),
         ({"name": "iterative", "sparsities": []}, "empty"),
         ({"name": "one-shot", "sparsities": [1.0]}, r"shares in \(0, 1\)"),
+        ({"name": "one-shot", "sparsities": [1e-11]}, "told apart by ten decimals, got 1e-11 after 0.0"),
+        ({"name": "one-shot", "sparsities": [0.3, 0.30000000000000004]}, "got 0.30000000000000004 after 0.3. Leave"),
+        ({"name": "one-shot", "sparsities": [0.999999999999]}, "told apart by ten decimals"),
         ({"name": "iterative", "rewind": -1}, "rewind"),
         ({"name": "iterative", "sparsities": [0.5], "rewind": 99}, "beyond the 5 steps"),
         ({"name": "ticket", "sparsity": 0.5}, "run is missing"),
@@ -210,6 +215,26 @@ def test_protocols_that_cannot_be_followed(protocol: dict[str, Any], message: st
 def test_published_steps_are_the_default() -> None:
     assert [round(stage.sparsity, 1) for stage in Iterative().plan()] == [k / 10 for k in range(10)]
     assert [stage.name for stage in OneShot().plan()][:3] == ["dense", "sparsity-0.05", "sparsity-0.10"]
+
+
+@hypothesis.given(
+    st.lists(st.floats(0, 1, exclude_min=True, exclude_max=True), min_size=1, max_size=5, unique=True).map(sorted)
+)
+@hypothesis.example([0.001, 0.002])
+@hypothesis.example([1e-9, 2e-9, 0.1, 0.1000000001])
+def test_stages_have_names_of_their_own(sparsities: list[float]) -> None:
+    try:
+        names = [stage.name for stage in Iterative(sparsities).plan()]
+    except InputError:
+        ten = [f"{sparsity:.10f}" for sparsity in (0, *sparsities, 1)]
+        assert len(set(ten)) < len(ten)
+    else:
+        assert len(set(names)) == len(sparsities) + 1
+
+
+def test_usual_stages_have_two_decimals() -> None:
+    names = [stage.name for stage in Iterative([0.001, 0.1, 0.125, 0.5]).plan()]
+    assert names == ["dense", "sparsity-0.001", "sparsity-0.10", "sparsity-0.125", "sparsity-0.50"]
 
 
 def test_seeds_of_different_purposes_and_runs_differ() -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 # Between two floors stand `files`, through which the record is written, and `diagnosis`, which holds parts of it.
 FLOORS: dict[str, float] = {
     "cli": 11,
-    **dict.fromkeys(("grid", "terminal"), 10),
+    **dict.fromkeys(("grid", "terminal", "plans"), 10),
     **dict.fromkeys(("pipeline", "diagnose"), 9),
     "recipe": 8,
     "protocols": 7,
@@ -28,7 +28,7 @@ FLOORS: dict[str, float] = {
     "diagnosis": 2.5,
     **dict.fromkeys(("optim", "averaging", "pruning", "quantization", "distillation", "sharpness"), 3),
     **dict.fromkeys(("registry", "params", "anatomy", "schedules", "record", "landscapes"), 2),
-    **dict.fromkeys(("tensors", "progress", "yaml_values"), 2),
+    **dict.fromkeys(("tensors", "progress", "processes", "yaml_values"), 2),
     "files": 1.5,
     "errors": 1,
 }

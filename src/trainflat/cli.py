@@ -1,6 +1,6 @@
 """The command line. Everything heavy is imported inside the commands, so that ``--help`` answers at once."""
 
-import os
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trainflat.errors import InputError, TrainflatError
+from trainflat.processes import is_first_process
 
 if TYPE_CHECKING:
-    from trainflat.pipeline import Plan
     from trainflat.progress import Progress
     from trainflat.registry import Registry
 
@@ -62,7 +62,7 @@ def run(
         for number, recipe in enumerate(loaded, 1):
             progress.say(f"[{number}/{len(loaded)}] {recipe.folder_name}, seed {recipe.seed}")
             records.append(run_pipeline(recipe, data=data, out=out, progress=progress))
-    if os.environ.get("RANK", "0") == "0":
+    if is_first_process():
         _print_table(summary_table(records))
         for recipe in loaded:
             _say(f"{out / recipe.folder_name / 'record.json'}")
@@ -72,8 +72,9 @@ def run(
 def check(recipe: OneRecipe, data: Data = None, out: Out = Path("runs"), set_: Sets = None) -> None:
     """Validates a recipe and its data and prints the plan, without training."""
     from trainflat.pipeline import plan
+    from trainflat.plans import print_plan
 
-    _print_plan(plan(recipe, data=data, out=out, overrides=set_ or []))
+    print_plan(plan(recipe, data=data, out=out, overrides=set_ or []))
 
 
 @app.command(name="list", epilog="Example: trainflat list")
@@ -158,6 +159,8 @@ def diagnose(
 
 def main() -> None:
     """Runs the command line: exit code 0 done, 2 bad input in one line, 1 a fault, 130 interrupted."""
+    # The hub's client tells of each of its attempts; what came of them all is our one line.
+    logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
     try:
         app()
     except TrainflatError as error:
@@ -190,7 +193,7 @@ def _progress() -> Iterator["Progress"]:
     from trainflat.progress import Progress
     from trainflat.terminal import TerminalProgress
 
-    if os.environ.get("RANK", "0") != "0":  # of the processes of torchrun one speaks
+    if not is_first_process():  # of the processes of torchrun one speaks
         yield Progress()
         return
     with TerminalProgress() as progress:
@@ -210,48 +213,3 @@ def _print_table(rows: list[dict[str, str]]) -> None:
         table.add_row(*(value for key, value in row.items() if key not in shared))
     _say(escape(", ".join(f"{key.lower()} {rows[0][key]}" for key in shared)))
     Console().print(table)
-
-
-def _averaging(plan: "Plan") -> str:
-    section = plan.recipe.training.averaging
-    if section is None:
-        return "none"
-    count = f"{'' if plan.exact else 'about '}{plan.averaged_models} models of each training"
-    return f"{', '.join(f'{key} {value}' for key, value in section.items())}: {count}"
-
-
-def _print_plan(plan: "Plan") -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    recipe, training = plan.recipe, plan.recipe.training
-    rows = ", ".join(f"{name} {count}" for name, count in plan.evaluation_rows.items())
-    partial = ", ".join(plan.partial) + ": not comparable with published figures"
-    about = "" if plan.exact else "about "
-    epochs = f"{training.epochs:g} epochs of batch {training.batch_size}"
-    passes = (
-        f"{plan.passes_per_step:g} forward and backward passes each: {plan.steps * plan.passes_per_step:.0f} passes"
-    )
-    facts = {
-        "recipe": f"{recipe.name}, hash {recipe.hash[:10]}, seed {recipe.seed}",
-        "task": f"{recipe.task['name']}: {plan.train_rows} training rows; {rows}",
-        "partial splits": partial if plan.partial else "none",
-        "model": recipe.model.name + (f", first {recipe.model.layers} layers" if recipe.model.layers else ""),
-        "optimizer": ", ".join(f"{key} {value}" for key, value in training.optimizer.items()),
-        "averaging": _averaging(plan),
-        "protocol": ", ".join(f"{key} {value}" for key, value in recipe.protocol.items()),
-        "trainings": f"{plan.trainings} of {about}{plan.steps_per_training} steps ({epochs})",
-        "steps": f"{about}{plan.steps} in all, {passes}",
-        "folder": str(plan.folder),
-    }
-    table = Table(show_header=False)
-    for key, value in facts.items():
-        table.add_row(key, value)
-    Console().print(table)
-    for stage in plan.stages:
-        _say(f"  {stage.name:<16} {'trained' if stage.trained else 'evaluated only'}")
-    _say("files:")
-    for name in plan.files:
-        _say(f"  {name}")
-    if plan.note:
-        _say(plan.note)

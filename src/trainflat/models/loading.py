@@ -7,6 +7,7 @@ from textwrap import shorten
 from typing import Any
 
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from transformers import (
     AutoConfig,
     AutoModelForQuestionAnswering,
@@ -55,17 +56,46 @@ def load_encoder(
     """
     source = _source(name)
     with _failures_in_one_line(name), quiet_loading():
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        check_is_encoder(config, name)
-        if layers is not None:
-            keep_layers(config, layers, name)
-        if fine_tuned:
-            check_labels(config, head, name)
-        set_head(config, head)
+        config = _config(source, head, layers, name, fine_tuned=fine_tuned)
         model = _load_model(source, config, head, seed, name, fine_tuned=fine_tuned)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     check_tokenizer(tokenizer, model, name)
     return Encoder(model, tokenizer, name, _fit_length(model, tokenizer))
+
+
+def outline(name: str, head: Head, *, layers: int | None = None) -> Encoder | None:
+    """The encoder that :func:`load_encoder` would give, without its weights: shapes alone, on torch's meta device.
+
+    Returns:
+        None for a name on the hub that can neither be reached nor is in its cache.
+
+    Raises:
+        InputError: whatever ``load_encoder`` refuses, but for weights that are missing or do not fit.
+    """
+    source = _source(name)
+    try:
+        with _failures_in_one_line(name), quiet_loading():
+            config = _config(source, head, layers, name)
+            with torch.device("meta"):
+                model = _auto(head).from_config(config, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except InputError as error:
+        if _is_unreachable(error):
+            return None
+        raise
+    check_tokenizer(tokenizer, model, name)
+    return Encoder(model, tokenizer, name, _fit_length(model, tokenizer))
+
+
+def _config(source: str, head: Head, layers: int | None, name: str, *, fine_tuned: bool = False) -> PreTrainedConfig:
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    check_is_encoder(config, name)
+    if layers is not None:
+        keep_layers(config, layers, name)
+    if fine_tuned:
+        check_labels(config, head, name)
+    set_head(config, head)
+    return config
 
 
 def keep_layers(config: PreTrainedConfig, layers: int, name: str) -> None:
@@ -116,10 +146,9 @@ def _source(name: str) -> str:
 def _load_model(
     source: str, config: PreTrainedConfig, head: Head, seed: int, name: str, *, fine_tuned: bool
 ) -> PreTrainedModel:
-    auto: Any = AutoModelForQuestionAnswering if head.kind == "spans" else AutoModelForSequenceClassification
     with torch.random.fork_rng(devices=[]):  # loads on the CPU, also where there is a GPU
         torch.random.default_generator.manual_seed(seed)
-        model, info = auto.from_pretrained(
+        model, info = _auto(head).from_pretrained(
             source,
             config=config,
             dtype=torch.float32,  # the default is the checkpoint's: float16 files would be trained in float16
@@ -130,6 +159,10 @@ def _load_model(
         )
     check_weights(model, info, name, complete=fine_tuned)
     return model
+
+
+def _auto(head: Head) -> Any:
+    return AutoModelForQuestionAnswering if head.kind == "spans" else AutoModelForSequenceClassification
 
 
 def _fit_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -151,3 +184,12 @@ def _failures_in_one_line(name: str) -> Iterator[None]:
         raise InputError(
             f"model {name!r} cannot be loaded: {reason}. Give a folder with {FILES}, or `minilm`."
         ) from error
+
+
+def _is_unreachable(error: BaseException | None) -> bool:
+    """Whether it all began with a hub that did not answer, or was not to be asked."""
+    while error is not None:
+        if isinstance(error, LocalEntryNotFoundError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

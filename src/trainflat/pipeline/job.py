@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from trainflat import record
-from trainflat.errors import InputError
 from trainflat.evaluation import SPEED_NOTE
 from trainflat.models import load_encoder, model_info
-from trainflat.pipeline.folder import claim_model, is_first_process, opened
+from trainflat.pipeline.checks import check_length, check_machine
+from trainflat.pipeline.folder import claim_model, opened
 from trainflat.pipeline.measures import measure
+from trainflat.processes import is_first_process, process_count
 from trainflat.progress import Progress
 from trainflat.protocols import PROTOCOLS, Bench, Produced
 from trainflat.protocols.bench import derive_seed
@@ -70,11 +71,10 @@ def run(
 
 def _bench(recipe: Recipe, task: Task, folder: Path, progress: Progress) -> Bench:
     name, layers = recipe.model.name, recipe.model.layers
+    check_machine(recipe, task, folder)
     encoder = load_encoder(name, task.head, layers=layers, seed=derive_seed(recipe.seed, "head"))
-    length = recipe.training.max_length
-    if length > encoder.max_length:
-        raise InputError(f"training.max_length {length} is more than the {encoder.max_length} positions of {name}.")
-    train, evaluation = task.encode(encoder.tokenizer, length)
+    check_length(recipe, encoder)
+    train, evaluation = task.encode(encoder.tokenizer, recipe.training.max_length)
     first = is_first_process()
     return Bench(encoder, task, train, evaluation, recipe.training, folder, recipe.seed, first, progress)
 
@@ -110,8 +110,4 @@ def _record(recipe: Recipe, task: Task, info: record.ModelInfo, stages: list[rec
 
 def _devices() -> dict[str, Any]:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    return {"threads": torch.get_num_threads(), "cores": os.cpu_count(), "gpu": gpu, "processes": _processes()}
-
-
-def _processes() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return {"threads": torch.get_num_threads(), "cores": os.cpu_count(), "gpu": gpu, "processes": process_count()}

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainflat import record
 from trainflat.evaluation import SPEED_NOTE
-from trainflat.pipeline.folder import CLAIM
+from trainflat.files import MANIFEST
+from trainflat.models import outline
+from trainflat.pipeline.checks import check_length, check_machine
+from trainflat.pipeline.folder import CLAIM, RECIPE
 from trainflat.protocols import PROTOCOLS, Planned, Protocol
-from trainflat.protocols.bench import derive_seed
+from trainflat.protocols.bench import MASKS, STAGE, STAGES, derive_seed
 from trainflat.recipe import Recipe, build, load_recipe
+from trainflat.record import RECORD_FILE
 from trainflat.tasks import TASKS
 
 
@@ -29,6 +32,13 @@ class Plan:
     exact: bool  # False: long paragraphs will be read in several windows, so that there are some more steps
     partial: list[str]  # splits that hold only some of the official rows
     note: str
+    kind: str  # "classification", "regression", "spans"
+    labels: tuple[str, ...]  # names of the classes
+    texts: tuple[str, ...]  # the columns of the user's own files; none for other tasks
+    split: str  # of the main score
+    metric: str  # the main score
+    model_seen: bool  # False: the hub could not be reached, so the model was not looked at
+    protocol_files: list[str]  # what the protocol leaves beside its stages
 
     @property
     def trainings(self) -> int:
@@ -43,13 +53,9 @@ class Plan:
     @property
     def files(self) -> list[str]:
         """What the run's folder will hold."""
-        per_stage = ["config.json", "model.safetensors", "tokenizer.json", "stage.json", "manifest.json"]
-        names = [
-            f"stages/{s.name}/{f}"
-            for s in self.stages
-            for f in [*per_stage, *(["masks.safetensors"] if s.sparsity else [])]
-        ]
-        return ["recipe.yaml", CLAIM, *names, record.RECORD_FILE]
+        per_stage = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", STAGE, MANIFEST]
+        names = [f"{STAGES}/{s.name}/{f}" for s in self.stages for f in [*per_stage, *([MASKS] if s.sparsity else [])]]
+        return [RECIPE, CLAIM, *self.protocol_files, *names, RECORD_FILE]
 
 
 def plan(
@@ -59,22 +65,45 @@ def plan(
     out: Path = Path("runs"),
     overrides: Sequence[str] | Mapping[str, Any] = (),
 ) -> Plan:
-    """Reads the recipe and the data and says what would be done. Loads no model and writes nothing."""
+    """Reads the recipe, the data and the model's configuration and says what would be done. Writes nothing.
+
+    Raises:
+        InputError: what ``run`` would refuse, in the same words, but for what only the model's weights tell.
+    """
     recipe = load_recipe(recipe, overrides)
     protocol: Protocol = build(PROTOCOLS, recipe.protocol)
     task = build(TASKS, recipe.task, data=data, seed=derive_seed(recipe.seed, "rows"))
+    folder = out / recipe.folder_name
+    check_machine(recipe, task, folder)
+    encoder = outline(recipe.model.name, task.head, layers=recipe.model.layers)
+    if encoder is not None:
+        check_length(recipe, encoder)
     rows = {name: fingerprint.rows for name, fingerprint in task.fingerprints.items()}
     train = rows.pop("train")
+    steps, exact = recipe.training.steps(train), task.head.kind != "spans"
+    protocol.check(steps if exact else None, encoder.model if encoder else None)
     return Plan(
         recipe=recipe,
-        folder=out / recipe.folder_name,
+        folder=folder,
         stages=protocol.plan(),
         train_rows=train,
         evaluation_rows=rows,
-        steps_per_training=recipe.training.steps(train),
+        steps_per_training=steps,
         passes_per_step=recipe.training.passes_per_step,
         averaged_models=recipe.training.averaged_models(train),
-        exact=task.head.kind != "spans",
+        exact=exact,
         partial=[name for name, fingerprint in task.fingerprints.items() if fingerprint.partial],
         note=SPEED_NOTE if protocol.unstructured else "",
+        kind=task.head.kind,
+        labels=task.head.labels,
+        texts=_columns(recipe.task),
+        split=task.split,
+        metric=task.metric,
+        model_seen=encoder is not None,
+        protocol_files=protocol.files(),
     )
+
+
+def _columns(section: Mapping[str, Any]) -> tuple[str, ...]:
+    text = section.get("text", ())
+    return (text,) if isinstance(text, str) else tuple(text)

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from torch import nn
+
 from trainflat.pruning import Masks
 from trainflat.record import Training
 
@@ -41,12 +43,28 @@ class Protocol(ABC):
         """Every stage, in order, known before anything is trained."""
 
     @abstractmethod
+    def check(self, steps: int | None, model: nn.Module | None) -> None:
+        """What the recipe alone does not tell, said before anything is trained.
+
+        Args:
+            steps: Optimizer steps of one training; None where only the encoded rows will tell.
+            model: Gives the names and shapes of its parameters, which may have no values; None if it is not at hand.
+
+        Raises:
+            InputError: the protocol cannot be followed on such rows or with such a model.
+        """
+
+    def files(self) -> list[str]:
+        """What it leaves in the run's folder beside the stages."""
+        return []
+
+    @abstractmethod
     def run(self, bench: "Bench") -> Iterator[Produced]:
         """Yields the stages of ``plan()`` one by one."""
 
 
 def stage_name(sparsity: float) -> str:
-    """``dense`` or ``sparsity-0.30``; more digits where two are not enough."""
+    """``dense`` or ``sparsity-0.30``; more digits, up to ten, where two are not enough."""
     if sparsity == 0:
         return "dense"
     text = f"{sparsity:.10f}".rstrip("0")

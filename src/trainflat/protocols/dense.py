@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from torch import nn
+
 from trainflat.protocols.base import Planned, Produced, Protocol
 from trainflat.protocols.bench import Bench
 
@@ -14,6 +16,9 @@ class Dense(Protocol):
     def plan(self) -> list[Planned]:
         """One stage."""
         return [Planned("dense", 0.0, trained=True)]
+
+    def check(self, steps: int | None, model: nn.Module | None) -> None:
+        """Takes any rows and any encoder."""
 
     def run(self, bench: Bench) -> Iterator[Produced]:
         """Trains from the pre-trained weights."""

@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainflat.errors import InputError
+from trainflat.files import MANIFEST
 from trainflat.protocols.base import Planned, Produced, Protocol, stage_name
-from trainflat.protocols.bench import Bench, check_sparsities
+from trainflat.protocols.bench import REWIND, Bench, check_sparsities
 from trainflat.pruning import PRUNERS, Masks, Scope
+from trainflat.training.fit import SNAPSHOT
 
 _PAPER = tuple(round(0.1 * k, 1) for k in range(1, 10))
 
@@ -51,10 +53,23 @@ class Iterative(Protocol):
         """The dense model, then one round per sparsity."""
         return [Planned(stage_name(s), s, trained=True) for s in (0.0, *self.sparsities)]
 
+    def check(self, steps: int | None, model: nn.Module | None) -> None:
+        """The step to rewind to is one of the dense training."""
+        if steps is not None and self.rewind != "none" and self.rewind > steps:
+            raise InputError(
+                f"protocol.rewind {self.rewind} lies beyond the {steps} steps of the dense training. "
+                f"Choose 0 to {steps}."
+            )
+
+    def files(self) -> list[str]:
+        """The weights of the step that is rewound to."""
+        return [] if self._snapshot is None else [f"{REWIND}/{SNAPSHOT}", f"{REWIND}/{MANIFEST}"]
+
     def run(self, bench: Bench) -> Iterator[Produced]:
         """Trains round after round."""
+        self.check(bench.steps, bench.model)
         dense, *rounds = self.plan()
-        yield bench.train(dense, start=bench.initial, snapshot=self._snapshot(bench))
+        yield bench.train(dense, start=bench.initial, snapshot=self._snapshot)
         masks: Masks | None = None
         for stage in rounds:
             masks = bench.recall_masks(stage) or self._select(bench, stage, masks)
@@ -66,19 +81,13 @@ class Iterative(Protocol):
             bench.model, sparsity=stage.sparsity, scope=self.scope, masks=masks, seed=bench.seed
         ).select()
 
-    def _snapshot(self, bench: Bench) -> int | None:
-        if self.rewind in ("none", 0):
-            return None
-        steps = bench.steps
-        if int(self.rewind) > steps:
-            raise InputError(
-                f"protocol.rewind {self.rewind} lies beyond the {steps} steps of the dense training. "
-                f"Choose 0 to {steps}."
-            )
-        return int(self.rewind)
+    @property
+    def _snapshot(self) -> int | None:
+        return None if self.rewind in ("none", 0) else int(self.rewind)
 
     def _start(self, bench: Bench) -> dict[str, Tensor]:
         trained = bench.state()
-        start = trained if self.rewind == "none" else bench.snapshot() if self.rewind else bench.initial
-        head = trained if self.head == "keep" else bench.snapshot() if self.rewind not in ("none", 0) else bench.initial
+        origin = bench.initial if self._snapshot is None else bench.snapshot()
+        start = trained if self.rewind == "none" else origin
+        head = trained if self.head == "keep" else origin
         return {name: (head if name in bench.head_names else start)[name] for name in start}

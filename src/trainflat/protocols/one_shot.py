@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from torch import nn
+
 from trainflat.protocols.base import Planned, Produced, Protocol, stage_name
 from trainflat.protocols.bench import Bench, check_sparsities
 from trainflat.pruning import PRUNERS, Scope
@@ -30,6 +32,9 @@ class OneShot(Protocol):
             Planned("dense", 0.0, trained=True),
             *(Planned(stage_name(s), s, trained=False) for s in self.sparsities),
         ]
+
+    def check(self, steps: int | None, model: nn.Module | None) -> None:
+        """Takes any rows and any encoder."""
 
     def run(self, bench: Bench) -> Iterator[Produced]:
         """Trains, then prunes copies."""

@@ -4,8 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from torch import nn
+
 from trainflat.anatomy import matrix_kind
 from trainflat.errors import InputError
+from trainflat.params import prunable
 from trainflat.protocols.base import Planned, Produced, Protocol, stage_name
 from trainflat.protocols.bench import Bench, check_sparsities, masks_of_run
 from trainflat.pruning import PRUNERS, Masks, shuffled_within_layers
@@ -16,7 +19,9 @@ class Ticket(Protocol):
 
     Args:
         sparsity: Of the ticket.
-        run: Folder of the run that found it; it may have learned another task (transfer) with another optimizer.
+        run: Folder of the run that found it; it may have learned another task (transfer) with another optimizer. Only
+            the pooler may be on one side alone, since models for spans have none: one that the run's model lacked is
+            kept whole, one that this model lacks is left out.
         structure: "found": the mask of that run; "layer-shuffled": as many weights per matrix, at random places;
             "random": any weights, needs no run.
     """
@@ -42,6 +47,13 @@ class Ticket(Protocol):
         """One stage."""
         return [Planned(stage_name(self.sparsity), self.sparsity, trained=True)]
 
+    def check(self, steps: int | None, model: nn.Module | None) -> None:
+        """The other run holds masks of that sparsity, and they fit the model."""
+        if self.source is not None:
+            found = self._found(self.source)
+            if model is not None:
+                self._fitting(found, model)
+
     def run(self, bench: Bench) -> Iterator[Produced]:
         """Trains the ticket."""
         [stage] = self.plan()
@@ -50,13 +62,36 @@ class Ticket(Protocol):
     def _masks(self, bench: Bench) -> Masks:
         if self.source is None:
             return PRUNERS.build("random", bench.model, sparsity=self.sparsity, seed=bench.seed).select()
-        found = masks_of_run(self.source, self.sparsity)
-        names = Masks.ones(bench.model)
-        # Only the pooler may be left over: a span head has none.
-        strange = [name for name in names.keys() ^ found.keys() if name in names or matrix_kind(name)[1] != "pooler"]
+        found = self._found(self.source)
+        fitting = self._fitting(found, bench.model)
+        if note := _difference(found, fitting):
+            bench.progress.say(note)
+        return shuffled_within_layers(fitting, bench.seed) if self.structure == "layer-shuffled" else fitting
+
+    def _found(self, run: Path) -> Masks:
+        try:
+            return masks_of_run(run, self.sparsity)
+        except OSError as error:
+            raise InputError(f"protocol.run {run!s:.200} cannot be read: {error.strerror}. Check the path.") from error
+
+    def _fitting(self, found: Masks, model: nn.Module) -> Masks:
+        names = prunable(model)
+        strange = [name for name in names.keys() ^ found.keys() if matrix_kind(name)[1] != "pooler"]
         if strange:
             raise InputError(
                 f"the ticket of {self.source} was found on another architecture: {min(strange)} is on one side only."
             )
-        fitting = Masks({name: found[name] for name in names})
-        return shuffled_within_layers(fitting, bench.seed) if self.structure == "layer-shuffled" else fitting
+        new = Masks.ones({name: weight for name, weight in names.items() if name not in found})
+        fitting = Masks({name: (found if name in found else new)[name] for name in names})
+        fitting.parameters(model)  # refuses other shapes
+        return fitting
+
+
+def _difference(found: Masks, fitting: Masks) -> str | None:
+    """What became of a pooler that only one of the two models has, and of the sparsity with it."""
+    share = f"{100 * fitting.sparsity:.2f}% of the prunable weights are pruned, in the other run {100 * found.sparsity:.2f}%."
+    if new := fitting.keys() - found.keys():
+        return f"The ticket was found without a pooler: {min(new)} is kept whole, so {share}"
+    if left := found.keys() - fitting.keys():
+        return f"This model has no pooler: the ticket's {min(left)} is left out, so {share}"
+    return None

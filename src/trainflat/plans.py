@@ -1,0 +1,88 @@
+"""A plan as people read it."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from trainflat.pipeline import Plan
+
+_CLASSES = 20  # names of classes that are shown
+
+
+def print_plan(plan: "Plan") -> None:
+    """Prints what would be done, stage by stage, and the files that would be left."""
+    console = Console(soft_wrap=True, highlight=False)
+    table = Table(show_header=False)
+    for key, value in _facts(plan):
+        table.add_row(key, escape(value))
+    Console().print(table)
+    for line in _lines(plan):
+        console.print(escape(line))
+
+
+def _facts(plan: "Plan") -> Iterator[tuple[str, str]]:
+    recipe, training = plan.recipe, plan.recipe.training
+    about = "" if plan.exact else "about "
+    epochs = f"{training.epochs:g} epochs of batch {training.batch_size}"
+    passes = plan.steps * plan.passes_per_step
+    yield "recipe", f"{recipe.name}, hash {recipe.hash[:10]}, seed {recipe.seed}"
+    yield from _task_facts(plan)
+    yield "model", _model(plan)
+    yield "optimizer", _options(training.optimizer)
+    yield "averaging", _averaging(plan)
+    yield "protocol", _options(recipe.protocol)
+    yield "trainings", f"{plan.trainings} of {about}{plan.steps_per_training} steps ({epochs})"
+    each = f"{plan.passes_per_step:g} forward and backward passes each"
+    yield "steps", f"{about}{plan.steps} in all, {each}: {passes:.0f} passes"
+    yield "folder", str(plan.folder)
+
+
+def _task_facts(plan: "Plan") -> Iterator[tuple[str, str]]:
+    rows = ", ".join(f"{name} {count}" for name, count in plan.evaluation_rows.items())
+    yield "task", f"{plan.recipe.task['name']}: {plan.train_rows} training rows; {rows}"
+    if plan.texts:
+        yield "text", f"column{'s' if len(plan.texts) > 1 else ''} {' and '.join(plan.texts)}"
+    yield "learned", _learned(plan)
+    yield "main score", f"{plan.metric} on {plan.split}"
+    partial = ", ".join(plan.partial) + ": not comparable with published figures"
+    yield "partial splits", partial if plan.partial else "none"
+
+
+def _learned(plan: "Plan") -> str:
+    if plan.kind != "classification":
+        return {"regression": "regression: a number", "spans": "spans: where the answer begins and ends"}[plan.kind]
+    more = len(plan.labels) - _CLASSES
+    names = ", ".join(plan.labels[:_CLASSES]) + (f" and {more} more" if more > 0 else "")
+    return f"classification: {len(plan.labels)} classes: {names}"
+
+
+def _model(plan: "Plan") -> str:
+    model = plan.recipe.model
+    layers = f", first {model.layers} layers" if model.layers else ""
+    return model.name + layers + ("" if plan.model_seen else " (not looked at: the hub cannot be reached)")
+
+
+def _averaging(plan: "Plan") -> str:
+    section = plan.recipe.training.averaging
+    if section is None:
+        return "none"
+    about = "" if plan.exact else "about "
+    return f"{_options(section)}: {about}{plan.averaged_models} models of each training"
+
+
+def _options(section: dict[str, object]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in section.items())
+
+
+def _lines(plan: "Plan") -> Iterator[str]:
+    for stage in plan.stages:
+        yield f"  {stage.name:<16} {'trained' if stage.trained else 'evaluated only'}"
+    yield "files:"
+    for name in plan.files:
+        yield f"  {name}"
+    if plan.note:
+        yield plan.note
