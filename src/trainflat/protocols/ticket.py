@@ -89,7 +89,8 @@ class Ticket(Protocol):
 
 def _difference(found: Masks, fitting: Masks) -> str | None:
     """What became of a pooler that only one of the two models has, and of the sparsity with it."""
-    share = f"{100 * fitting.sparsity:.2f}% of the prunable weights are pruned, in the other run {100 * found.sparsity:.2f}%."
+    now, then = (f"{100 * masks.sparsity:.2f}%" for masks in (fitting, found))
+    share = f"{now} of the prunable weights are pruned, in the other run {then}."
     if new := fitting.keys() - found.keys():
         return f"The ticket was found without a pooler: {min(new)} is kept whole, so {share}"
     if left := found.keys() - fitting.keys():
