@@ -41,39 +41,46 @@ def encode_windows(
     Raises:
         InputError: a window has no room for more than the stride, or the tokenizer knows no offsets.
     """
+    questions = _fitting_questions(tokenizer, columns["question"], max_length, stride)
+    for first in range(0, len(questions), BATCH):
+        part = slice(first, first + BATCH)
+        batch = _tokenize(tokenizer, questions[part], columns["context"][part], max_length, stride)
+        names = [name for name in tokenizer.model_input_names if name in batch]
+        for i, sample in enumerate(batch["overflow_to_sample_mapping"]):
+            question, offsets = first + sample, _context_offsets(batch, i)
+            target = _positions(offsets, columns["starts"][question][0], columns["answers"][question][0])
+            yield Window(question, {name: batch[name][i] for name in names} | target, offsets)
+
+
+def _fitting_questions(tokenizer: Tokenizer, questions: Sequence[str], max_length: int, stride: int) -> list[str]:
+    """The questions as they are read, once it is sure that each leaves room for windows that move on."""
     if not tokenizer.is_fast:
         raise InputError(
             "spans need a tokenizer with character offsets, and this model has none. Use a model with a fast one."
         )
     room = check_length(tokenizer, max_length, pair=True)
-    questions, longest = _cut_questions(tokenizer, columns["question"])
+    cut, longest = _cut_questions(tokenizer, questions)
     if stride >= room - longest:  # the tokenizer would not raise but panic
         raise InputError(
             f"doc_stride is {stride}, but max_length {max_length} leaves beside the longest question ({longest}) only "
             f"{max(room - longest, 0)} tokens. Set doc_stride lower or max_length higher."
         )
-    for first in range(0, len(questions), BATCH):
-        part = slice(first, first + BATCH)
-        batch = tokenizer(
-            questions[part],
-            list(columns["context"][part]),
-            truncation="only_second",
-            max_length=max_length,
-            stride=stride,
-            return_overflowing_tokens=True,
-            return_offsets_mapping=True,
-            padding=False,
-        )
-        names = [name for name in tokenizer.model_input_names if name in batch]
-        for i, sample in enumerate(batch["overflow_to_sample_mapping"]):
-            question = first + sample
-            offsets = _context_offsets(batch, i)
-            row = {name: batch[name][i] for name in names}
-            yield Window(
-                question,
-                {**row, **_positions(offsets, columns["starts"][question][0], columns["answers"][question][0])},
-                offsets,
-            )
+    return cut
+
+
+def _tokenize(
+    tokenizer: Tokenizer, questions: Sequence[str], contexts: Sequence[str], max_length: int, stride: int
+) -> Any:
+    return tokenizer(
+        list(questions),
+        list(contexts),
+        truncation="only_second",
+        max_length=max_length,
+        stride=stride,
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+        padding=False,
+    )
 
 
 def _cut_questions(tokenizer: Tokenizer, questions: Sequence[str]) -> tuple[list[str], int]:
