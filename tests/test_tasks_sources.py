@@ -1,6 +1,7 @@
 """Where official data comes from, and what is said when it is not there or not right."""
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -149,6 +150,12 @@ def test_a_folder_that_is_none_is_named_with_where_it_was_given(tmp_path, monkey
     assert line(tmp_path / "nothing").startswith(f"--data names {tmp_path / 'nothing'}, which is not a folder")
     monkeypatch.setenv("TRAINFLAT_DATA", str(tmp_path / "nothing"))
     assert line(None).startswith("TRAINFLAT_DATA names")
+
+
+def test_a_folder_whose_name_no_folder_can_have_is_one_line():
+    message = line(Path("a" * 5000))
+    assert "cannot be read: File name too long. Check the folder of --data." in message
+    assert len(message) < 300
 
 
 def test_a_split_in_two_formats_is_refused(tmp_path):

@@ -188,6 +188,8 @@ def test_answers_in_a_csv_are_json(tmp_path):
         ({**question(), "answers": {"text": ["a"]}}, "row 2, column 'answers': .* is not of the form"),
         ({**question(), "answers": None}, "is not of the form"),
         ({**question(), "answers": "oak"}, "'oak' is not of the form"),
+        ({**question(), "answers": {"text": ["a"], "answer_start": [float("inf")]}}, "row 2, .* is not of the form"),
+        ({**question(), "answers": "[" * 100_000}, "row 2, .* is not of the form"),
         ({**question(), "context": None}, "row 2, column 'context': the text is missing"),
         ({**question(), "question": ""}, "row 2, column 'question': the text is empty"),
     ],

@@ -125,6 +125,8 @@ BROKEN = {
     "open.csv": (b'text,label\nok,1\n"never closed,0\nx,1\n', "line 3: unexpected end of data"),
     "inner.csv": (b'text,label\n"a"b,1\n', "line 2: ',' expected"),
     "twice.csv": (b"text,text\na,b\n", "the column 'text' twice"),
+    "key.jsonl": (b'{"text": "a"}\n{"text": "a", "label": 1, "label": 2}\n', "line 2 has the key 'label' twice"),
+    "key.json": (b'[{"text": "a"}, {"text": "a", "text": "a"}]', "entry 2 has the key 'text' twice"),
     "bad.jsonl": (b'{"text": "a"}\n{"text": \n', "line 2 is not JSON"),
     "scalar.jsonl": (b'{"text": "a"}\n3\n', "line 2 is 3, not an object"),
     "bad.json": (b'[{"text": "a"},', "is not JSON"),
@@ -152,6 +154,24 @@ def test_truncated_parquet_is_refused(tmp_path):
     (tmp_path / "x.parquet").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match="not a whole parquet file"):
         read_table(tmp_path / "x.parquet")
+
+
+def test_a_column_twice_in_parquet_is_refused(tmp_path):
+    twice = pa.Table.from_arrays([pa.array(["a"]), pa.array([1]), pa.array([2])], names=["text", "label", "label"])
+    pq.write_table(twice, tmp_path / "x.parquet")
+    with pytest.raises(InputError, match=r"x\.parquet has the column 'label' twice"):
+        read_table(tmp_path / "x.parquet")
+
+
+def test_a_key_twice_in_what_is_no_row_disturbs_nobody(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"text": "a", "meta": {"k": 1, "k": 2}}\n', encoding="utf8")
+    assert read_table(tmp_path / "x.jsonl").columns["text"] == ["a"]
+
+
+def test_a_name_that_no_file_can_have_is_one_line(tmp_path):
+    with pytest.raises(InputError, match="cannot be read: File name too long") as caught:
+        read_table(tmp_path / ("a" * 5000 + ".csv"))
+    assert len(str(caught.value)) < 300
 
 
 def test_a_folder_and_nothing_are_no_files(tmp_path):

@@ -36,8 +36,12 @@ class Source:
         Raises:
             InputError: it is not there or cannot be read.
         """
-        folder = self._root(data)
-        table = _from_hub(self, split) if folder is None else self._from_folder(folder, split)
+        try:
+            folder = self._root(data)
+            table = _from_hub(self, split) if folder is None else self._from_folder(folder, split)
+        except OSError as error:
+            place = f"{error.filename!s:.200}"
+            raise InputError(f"{place} cannot be read: {error.strerror}. Check the folder of --data.") from error
         return table, len(table) != self.sizes.get(split)
 
     def _root(self, data: Path | None) -> Path | None:

@@ -141,7 +141,7 @@ def _answer(table: Table, row: int, value: Any, context: str) -> tuple[list[str]
         value = json.loads(value) if isinstance(value, str) else value
         texts, starts = list(value["text"]), [int(start) for start in value["answer_start"]]
         pairs: Sequence[tuple[str, int]] = list(zip(texts, starts, strict=True))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         example = '{"text": ["..."], "answer_start": [0]}'
         raise table.fault(row, "answers", f"{value!r:.60} is not of the form {example}. Write it so.") from error
     if not pairs:

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -77,10 +77,7 @@ def read_table(path: Path) -> Table:
     Raises:
         InputError: no such file, a suffix that is not known, no rows, or not what the suffix says.
     """
-    if not path.exists():
-        raise InputError(f"there is no file {path}. Check the path.")
-    if not path.is_file():
-        raise InputError(f"{path} is not a file. Give the file itself.")
+    _check_file(path)
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise InputError(f"{path}: files that end in {path.suffix!r} cannot be read. Use one of {', '.join(READERS)}.")
@@ -95,6 +92,17 @@ def read_table(path: Path) -> Table:
     if not len(table):
         raise InputError(f"{path} has no rows, at most a header. Add rows.")
     return table
+
+
+def _check_file(path: Path) -> None:
+    try:
+        there, plain = path.exists(), path.is_file()
+    except OSError as error:  # the name is too long, a folder above is closed to us
+        raise InputError(f"{path!s:.200} cannot be read: {error.strerror or error}. Check the path.") from error
+    if not there:
+        raise InputError(f"there is no file {path}. Check the path.")
+    if not plain:
+        raise InputError(f"{path} is not a file. Give the file itself.")
 
 
 def _read_text(path: Path) -> str:
@@ -167,11 +175,30 @@ def _columns(path: Path, lines: Lines) -> Columns:
             f"{path}: line {bad[0]} has {len(bad[1])} fields, the header has {len(header)}. "
             "Put fields that hold the separator in quotation marks."
         )
-    twice = next((name for name in header if header.count(name) > 1), None)
-    if twice is not None:
-        raise InputError(f"{path}: the header has the column {twice!r} twice. Rename one.")
+    _check_names(path, header)
     values = list(zip(*(fields for _, fields in lines[1:]), strict=True)) or [()] * len(header)
     return {name: list(column) for name, column in zip(header, values, strict=True)}
+
+
+def _check_names(path: Path, names: Sequence[str]) -> None:
+    if len(set(names)) < len(names):
+        raise InputError(f"{path} has the column {_repeated(names)!r} twice. Rename one.")
+
+
+def _repeated(names: Sequence[str]) -> str:
+    return next(name for i, name in enumerate(names) if name in names[:i])
+
+
+@dataclass(frozen=True)
+class _Ambiguous:
+    """An object of which JSON's own reader would silently keep the last of two values."""
+
+    key: str
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Ambiguous:
+    row = dict(pairs)
+    return row if len(row) == len(pairs) else _Ambiguous(_repeated([name for name, _ in pairs]))
 
 
 def _read_json(path: Path) -> Columns:
@@ -179,7 +206,7 @@ def _read_json(path: Path) -> Columns:
     if not text.lstrip().startswith("["):
         return _read_jsonl(path)
     try:
-        rows = json.loads(text)
+        rows = json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}. Write a list of objects, or one object per line.") from error
     return _gather(path, [(f"entry {number}", row) for number, row in enumerate(rows, 1)])
@@ -191,7 +218,7 @@ def _read_jsonl(path: Path) -> Columns:
     for number, line in enumerate(_read_text(path).split("\n"), 1):
         if line.strip():
             try:
-                rows.append((f"line {number}", json.loads(line)))
+                rows.append((f"line {number}", json.loads(line, object_pairs_hook=_object)))
             except (ValueError, RecursionError) as error:
                 message = f"{path}: line {number} is not JSON ({error}). Write one object per line."
                 raise InputError(message) from error
@@ -200,6 +227,8 @@ def _read_jsonl(path: Path) -> Columns:
 
 def _gather(path: Path, rows: list[tuple[str, Any]]) -> Columns:
     for place, row in rows:
+        if isinstance(row, _Ambiguous):
+            raise InputError(f"{path}: {place} has the key {row.key!r} twice. Rename one.")
         if not isinstance(row, dict):
             raise InputError(
                 f'{path}: {place} is {row!r:.60}, not an object. Write objects like {{"text": ..., "label": ...}}.'
@@ -215,10 +244,12 @@ def _read_parquet(path: Path) -> Columns:
     try:
         # Not read_table(): it takes folder names such as lang=en for columns.
         with ParquetFile(path) as file:
-            return dict(file.read().to_pydict())
+            names, columns = file.schema_arrow.names, file.read().to_pydict()
     except (pa.ArrowException, ValueError, OSError) as error:
         reason = str(error).split("\n", maxsplit=1)[0].rstrip(".")
         raise InputError(f"{path} is not a whole parquet file: {reason}. Copy or write it again.") from error
+    _check_names(path, names)
+    return dict(columns)
 
 
 READERS: dict[str, Callable[[Path], Columns]] = {
