@@ -188,3 +188,5 @@ def test_the_training_split_is_not_evaluated(build):
         build(evaluate=["train"])
     with pytest.raises(InputError, match="names no split"):
         build(evaluate=[])
+    with pytest.raises(InputError, match="evaluate names 'validation', which is trained on"):
+        build(train="train+validation", evaluate=["validation"])

@@ -91,11 +91,8 @@ def arrange(
     Raises:
         InputError: an evaluation split is the training split, none is named, or a size does not fit.
     """
-    clash = next((name for name in evaluate if name in (train, "train")), None)
-    if clash is not None:
-        raise InputError(f"evaluate names {clash!r}, which is trained on. Name a validation split, or set holdout.")
-    if not evaluate:
-        raise InputError("evaluate names no split. Name a validation split.")
+    if not holdout:
+        _check_apart(train, evaluate)
     training = read(train)
     if holdout:
         training, held = hold_out(training, holdout, seed)
@@ -103,6 +100,15 @@ def arrange(
     else:
         evaluation = {name: read(name) for name in evaluate}
     return training if rows is None else draw(training, rows, seed), evaluation
+
+
+def _check_apart(train: str, evaluate: Sequence[str]) -> None:
+    trained = {"train", *train.split("+")}
+    clash = next((name for name in evaluate if trained.intersection(name.split("+"))), None)
+    if clash is not None:
+        raise InputError(f"evaluate names {clash!r}, which is trained on. Name a validation split, or set holdout.")
+    if not evaluate:
+        raise InputError("evaluate names no split. Name a validation split.")
 
 
 def fingerprints(training: Rows, evaluation: dict[str, Rows]) -> dict[str, Fingerprint]:
