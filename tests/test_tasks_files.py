@@ -64,6 +64,55 @@ def test_all_formats_have_one_fingerprint(build):
     assert len(hashes) == 1
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["007", "013"],
+        ["007", "013", "120"],  # one leading zero shows what the others are
+        ["00", "7"],
+        ["01.11", "10.20", "01.1"],  # of industries
+        ["+0", "+1"],
+        ["+1", "-1"],
+        ["+1", "0", "-1"],
+        ["3E1", "3E2", "10"],
+    ],
+    ids=" ".join,
+)
+def test_codes_are_classes_as_they_are_written(build, suffix, labels):
+    task = build(labels * 5, suffix, validation=labels[:1])
+    assert task.head.kind == "classification"
+    assert task.head.labels == tuple(sorted(labels))
+    names = [task.head.labels[i] for i in task.evaluation["validation"].columns["label"]]
+    assert names == labels[:1]
+
+
+@pytest.mark.parametrize(
+    "labels", [["0.5", "+1", "-1"], ["1e-05", "2e-05"], ["1.0", "2.0"], [".5", "1e5"], ["+0.5", "-0.5"]], ids=" ".join
+)
+def test_decimal_points_and_printed_exponents_are_numbers(build, labels):
+    task = build(labels * 5)
+    assert task.head.kind == "regression"
+    assert task.training.columns["label"][0] in map(float, labels)
+
+
+def test_codes_with_leading_zeros_may_be_many_and_other_codes_are_asked_for(build):
+    padded = [f"{i:03}" for i in range(50)] * 2
+    assert len(build(padded).head.labels) == 50
+    signed = [f"{i:+}" for i in range(1, 51)] * 2
+    assert "50 different labels like '+1'" in line(build, signed)
+    assert build(signed, kind="regression").training.columns["label"][:3] == [1.0, 2.0, 3.0]
+    assert len(build(signed, kind="classification").head.labels) == 50
+
+
+def test_a_padded_code_is_not_the_number(build):
+    assert "no label '7'. Did you mean '007'?" in line(build, ["007", "013"] * 5, validation=["7"])
+
+
+def test_numbers_that_are_written_differently_and_equal_do_not_make_a_regression(build):
+    assert "holds only 1.0" in line(build, ["01", "+1", "1"] * 5, kind="regression")
+
+
 def test_truth_values_are_classes(build):
     assert build([True, False] * 10, ".jsonl").head.labels == ("False", "True")
 
@@ -141,6 +190,11 @@ AB = ["a", "b"] * 5
         ([["a"], ["b"]], ".jsonl", {}, ["row 1", "is no label"]),
         (list(range(30)) * 2, ".csv", {}, ["30 different integers", "Set kind"]),
         (["1.5", "2.5", "n/a", "3.5"], ".csv", {}, ["row 3", "'n/a' is not a number, as most are"]),
+        (["1" * 400, "2"], ".csv", {}, ["train.csv: row 1, column 'label'", "more than 300 digits"]),
+        (["2", "-" + "1" * 5000], ".csv", {}, ["row 2", "more than 300 digits"]),
+        (["2", "0" * 5000], ".parquet", {"kind": "regression"}, ["row 2", "more than 300 digits"]),
+        ([0.5, 10**400], ".jsonl", {}, ["train.jsonl: row 2", "more than 300 digits"]),
+        ([2, -(10**400)], ".jsonl", {"kind": "regression"}, ["row 2", "more than 300 digits"]),
         (["1.5", "x"], ".csv", {"kind": "regression"}, ["row 2", "'x' is not a number"]),
         (["u1", "u2", "u3"], ".csv", {}, ["another class in each of its 3 rows"]),
         (AB, ".csv", {"validation": ["a", "c"]}, ["validation.csv", "row 2", "no label 'c'", "Known: a, b"]),
@@ -152,6 +206,11 @@ AB = ["a", "b"] * 5
         (AB, ".csv", {"text": ["text", "text_b"]}, ["no column is called 'text_b'"]),
         (AB, ".csv", {"text": []}, ["got 0 columns"]),
         (AB, ".csv", {"text": ["text"] * 3}, ["got 3 columns"]),
+        (AB, ".csv", {"text": ["text", "text"]}, ["text names the column 'text' twice"]),
+        (AB, ".csv", {"text": "label"}, ["text and label are both the column 'label'"]),
+        (AB, ".csv", {"text": ["text", "label"]}, ["text and label are both the column 'label'"]),
+        (AB, ".csv", {"validation_file": "a" * 5000}, ["cannot be read: File name too long"]),
+        (AB, ".csv", {"validation_file": "~nobody-at-all/x.csv"}, ["~nobody-at-all/x.csv", "no such user"]),
         (AB, ".csv", {"metric": "acuracy"}, ["no metric is called 'acuracy'", "Did you mean 'accuracy'"]),
         (AB, ".csv", {"metric": "pearson"}, ["pearson does not fit classification", "accuracy"]),
         (AB, ".csv", {"kind": "clasification"}, ["Did you mean 'classification'"]),
@@ -165,6 +224,30 @@ AB = ["a", "b"] * 5
 def test_bad_rows_get_one_line_with_file_row_and_column(build, labels, suffix, options, parts):
     message = line(build, labels, suffix, **options)
     assert all(part in message for part in parts), message
+
+
+@pytest.mark.parametrize("options", [{}, {"holdout": 0.2}, {"rows": 5}], ids=["plain", "holdout", "rows"])
+def test_the_file_that_is_trained_on_is_not_scored(build, tmp_path, options):
+    build(AB)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link.csv").symlink_to(tmp_path / "train.csv")
+    for name in ("train.csv", "folder/../train.csv", str(tmp_path / "train.csv"), "link.csv"):
+        message = line(build, AB, validation_file=name, **options)
+        assert f"train_file {tmp_path / 'train.csv'} and validation_file" in message
+        assert name in message
+        assert "are one file" in message
+
+
+def test_a_copy_of_the_training_file_is_not_scored(build, tmp_path):
+    build(AB)
+    (tmp_path / "copy.csv").write_bytes((tmp_path / "train.csv").read_bytes())
+    message = line(build, AB, validation_file="copy.csv")
+    assert all(part in message for part in ("train.csv", "copy.csv", "hold the same rows")), message
+
+
+def test_a_training_file_whose_name_no_file_can_have_is_one_line(tmp_path):
+    with pytest.raises(InputError, match="cannot be read: File name too long"):
+        TASKS.build("files", data=tmp_path, seed=0, train_file="a" * 5000)
 
 
 def test_a_missing_training_file_is_named(tmp_path):

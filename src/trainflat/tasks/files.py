@@ -6,7 +6,15 @@ from typing import Literal
 
 from trainflat.errors import InputError, UnknownName
 from trainflat.tasks.base import Head
-from trainflat.tasks.labels import Value, class_indices, class_name, is_number, read_labels, to_numbers
+from trainflat.tasks.labels import (
+    Value,
+    class_indices,
+    class_name,
+    is_number,
+    may_be_numbers,
+    read_labels,
+    to_numbers,
+)
 from trainflat.tasks.metrics import CLASSIFICATION, METRICS, REGRESSION
 from trainflat.tasks.rows import Rows, arrange
 from trainflat.tasks.tables import Table, read_table
@@ -15,7 +23,7 @@ from trainflat.tasks.text import LABEL, TEXTS, TextTask
 Kind = Literal["classification", "regression"]
 
 SHARE = 0.1  # held out where no validation file is given
-FEW = 20  # different integers that are taken for classes without asking
+FEW = 20  # different numbers that are taken for classes without asking
 
 
 class Files(TextTask):
@@ -25,10 +33,12 @@ class Files(TextTask):
         data: Folder that relative paths start from; by default the current one.
         seed: Draws ``holdout`` and ``rows``.
         train_file: Rows to train on.
-        validation_file: Rows to score; without it a tenth of the training rows is held out.
+        validation_file: Rows to score, others than those; without it a tenth of the training rows is held out.
         text: Column of the text, or the columns of two.
-        label: Column of the label.
-        kind: By default regression if the labels are numbers with a fraction or a decimal point, else classification.
+        label: Column of the label, which is no column of a text.
+        kind: By default regression if the labels are numbers with a fraction or a decimal point, else classification:
+            words, truth values, whole numbers up to 20 different ones, and codes, as
+            :func:`~trainflat.tasks.labels.read_labels` tells them (``007``, ``01.11``, ``+1``, ``3E2``).
         metric: Main score: accuracy, f1 (of the second class, or macro), matthews; pearson, spearman.
         holdout: Share of the training rows to score instead of the validation file, for tuning.
         rows: Train only on this many rows.
@@ -48,20 +58,20 @@ class Files(TextTask):
         data: Path | None = None,
         seed: int = 0,
     ) -> None:
-        texts = [text] if isinstance(text, str) else list(text)
-        if not 1 <= len(texts) <= 2:
-            raise InputError(f"text is the column of the text or the columns of two, got {len(texts)} columns.")
+        texts = _text_columns(text, label)
         if kind not in (None, "classification", "regression"):
             raise UnknownName("kind of task", kind, ("classification", "regression"))
-        table = _read(data, train_file)
+        if validation_file is not None:
+            _check_apart(_path(data, train_file), _path(data, validation_file))
+        table = read_table(_path(data, train_file))
         values = read_labels(table, label)
         kind = kind or _infer(table, label, values)
         metrics = _metrics(kind, metric)
         classes = _classes(table, label, values) if kind == "classification" else []
-        _check_spread(table, label, values)
+        _check_spread(table, label, classes or to_numbers(table, label, values))
 
         def read(split: str) -> Rows:
-            part = table if split == "train" else _read(data, str(validation_file))
+            part = table if split == "train" else _read_other(_path(data, str(validation_file)), table)
             labels = values if split == "train" else read_labels(part, label)
             columns = {key: part.texts(column) for key, column in zip(TEXTS, texts, strict=False)}
             return Rows({**columns, LABEL: _targets(part, label, labels, kind, classes)}, part.source)
@@ -81,8 +91,41 @@ class Files(TextTask):
         super().__init__("files", head, metrics, training, evaluation)
 
 
-def _read(folder: Path | None, name: str) -> Table:
-    return read_table((folder or Path()) / Path(name).expanduser())
+def _text_columns(text: str | list[str], label: str) -> list[str]:
+    texts = [text] if isinstance(text, str) else list(text)
+    if not 1 <= len(texts) <= 2:
+        raise InputError(f"text is the column of the text or the columns of two, got {len(texts)} columns.")
+    if label in texts:
+        raise InputError(f"text and label are both the column {label!r}. Name another: a text must not be its answer.")
+    if len(set(texts)) < len(texts):
+        raise InputError(f"text names the column {texts[0]!r} twice. Name it once, or two columns.")
+    return texts
+
+
+def _path(folder: Path | None, name: str) -> Path:
+    try:
+        return (folder or Path()) / Path(name).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{name:.200} cannot be read: there is no such user. Write the whole path.") from error
+
+
+_LEAK = "Scores on rows that were trained on tell nothing: name other rows, or leave validation_file out."
+
+
+def _check_apart(training: Path, validation: Path) -> None:
+    try:
+        same = training.samefile(validation)
+    except (OSError, ValueError):
+        return  # one of them is not there, which reading it says better
+    if same:
+        raise InputError(f"train_file {training} and validation_file {validation} are one file. {_LEAK}")
+
+
+def _read_other(path: Path, training: Table) -> Table:
+    table = read_table(path)
+    if table.columns == training.columns:
+        raise InputError(f"train_file {training.where} and validation_file {path} hold the same rows. {_LEAK}")
+    return table
 
 
 def _infer(table: Table, label: str, values: Sequence[Value]) -> Kind:
@@ -95,9 +138,10 @@ def _infer(table: Table, label: str, values: Sequence[Value]) -> Kind:
         )
         raise table.fault(odd[0], label, problem)
     different = len(set(values))
-    if isinstance(values[0], int) and not isinstance(values[0], bool) and different > FEW:
+    if different > FEW and may_be_numbers(values):
+        what = f"labels like {values[0]!r:.60}" if isinstance(values[0], str) else "integers"
         raise InputError(
-            f"{table.where}: column {label!r} has {different} different integers, which may be classes or numbers. "
+            f"{table.where}: column {label!r} has {different} different {what}, which may be classes or numbers. "
             "Set kind to classification or regression."
         )
     return "classification"
