@@ -221,8 +221,9 @@ def test_an_exception_in_an_evaluation_leaves_the_weights(tmp_path: Path) -> Non
     assert same(state_of(watched.trainer.model), watched.raw[18])
 
 
-def test_a_zero_that_the_average_revives_is_seen(tmp_path: Path) -> None:
-    watched = Watched(tmp_path, SWA)
+@pytest.mark.parametrize("skipped", ["eval_strategy", "save_strategy"])
+def test_a_zero_that_the_average_revives_is_seen(tmp_path: Path, skipped: str) -> None:
+    watched = Watched(tmp_path, SWA, load_best_model_at_end=False, **{skipped: "no"})
     average, masks = watched.trainer.averaged, watched.trainer.masks
     name, mask = next(iter(masks.items()))
     update = average.update
