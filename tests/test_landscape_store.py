@@ -102,5 +102,5 @@ CUT = '{"work": "x", "losses": {"0,0": NaN}}'
 def test_a_damaged_store_is_one_clear_line(tmp_path, text):
     store = tmp_path / "store.json"
     store.write_text(text)
-    with pytest.raises(DamagedFile, match=r"store.json .*Delete it"):
+    with pytest.raises(DamagedFile, match=r"store.json .*move it away"):
         plane(store)

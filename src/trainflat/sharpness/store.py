@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trainflat.errors import DamagedFile, InputError
-from trainflat.files import read_json, write_json
+from trainflat.files import MOVE, read_json, write_json
 from trainflat.landscapes import Loss
 
 
@@ -37,7 +37,7 @@ class Store:
     def _read(self, path: Path) -> dict[str, Loss]:
         value = read_json(path)
         if not _is_whole(value):
-            raise DamagedFile(f"{path} does not hold the losses that were written there. Delete it to start again.")
+            raise DamagedFile(f"{path} does not hold the losses that were written there. {MOVE}")
         if value["work"] != self.work:
             raise InputError(
                 f"{path} holds losses of another plane: its models, data, size or margin differ. "
