@@ -3,7 +3,7 @@
 One sample is five whole training steps of MiniLM-L6 (forward, backward, optimizer, gradients freed; dropout on,
 float32, batch 32 x 50 tokens), because LookSAM with k = 5 and SAM with every = 5 take their second pass once in five
 steps. All stand on torch's fused AdamW. The floor is the number of passes: 1.2 for LookSAM and every-5 SAM, 1.0 for
-MSAM and S2-SAM. Bounds are on the ratio of the medians; beside it the quartiles of the ratios round by round.
+MSAM and S2-SAM. Bounds are on the median of the ratios round by round; beside it their quartiles.
 """
 
 from collections.abc import Callable, Mapping

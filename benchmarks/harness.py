@@ -84,13 +84,11 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def ratio(over: Sequence[float], under: Sequence[float]) -> Spread:
-    """The ratio of the medians, with the quartiles of the ratios round by round.
+    """The ratios round by round: their median and quartiles.
 
-    What slows the machine for a while slows both sides of a round and cancels; the quartiles may, rarely, lie beside
-    the value.
+    What slows the machine for a while slows both sides of a round and cancels, as it would not in a ratio of medians.
     """
-    rounds = spread([a / b for a, b in zip(over, under, strict=True)])
-    return Spread(statistics.median(over) / statistics.median(under), rounds.low, rounds.high)
+    return spread([a / b for a, b in zip(over, under, strict=True)])
 
 
 @dataclass

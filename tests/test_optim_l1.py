@@ -58,7 +58,7 @@ class Encoder(nn.Module):
         (["word_embeddings", "classifier"], {"query.weight"}),
         ([], {"word_embeddings.weight", "query.weight", "classifier.weight"}),
     ],
-    ids=str,
+    ids=["by-default", "named", "none"],  # a set has another text in each process
 )
 def test_which_weights_are_pulled(exclude, pulled):
     model = Encoder()

@@ -147,7 +147,7 @@ def test_short_forms_take_options():
     assert recipe.model.name == "minilm" and recipe.model.layers == 2
     assert recipe.protocol == {"name": "one-shot", "sparsities": [0.5], "pruner": "magnitude", "scope": "global"}
     recipe = load_recipe(SOUND | {"training": {"optimizer": "sam"}}, ["training.optimizer.rho=1e-2"])
-    assert recipe.training.optimizer == {"name": "sam", "rho": 0.01}
+    assert (recipe.training.optimizer["name"], recipe.training.optimizer["rho"]) == ("sam", 0.01)
 
 
 def test_later_override_wins_and_the_given_recipe_is_left_alone():

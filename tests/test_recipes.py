@@ -15,6 +15,7 @@ from trainflat.recipe import load_recipe, packaged_recipes
 
 RECIPES = packaged_recipes()
 GLUE = ("cola", "mrpc", "rte", "stsb", "sst2", "qnli", "qqp", "mnli")
+ADAM = {"betas": [0.9, 0.999], "eps": 1e-8, "amsgrad": False}
 PAPERS = [name for name in RECIPES if name.startswith("paper/") and "-swa-" not in name]  # see test_averaging_recipes
 FEW_ROWS = ("cola", "mrpc", "rte", "stsb")  # the paper's small tasks: 10 epochs
 TEXTS = {
@@ -104,7 +105,8 @@ def test_papers_protocol(name: str):
     assert recipe.task["name"] == task and recipe.task["train"] == "train"
     assert recipe.task["rows"] is None and recipe.task["evaluate"] in (None, ["validation"])
     assert (training.batch_size, training.max_length, training.epochs) == (batch, length, epochs)
-    assert training.optimizer == {"name": "sam", "rho": 0.05, "base": "adam", "lr": lr, "weight_decay": 0.0}
+    papers = {"name": "sam", "rho": 0.05, "base": "adam", "lr": lr, "weight_decay": 0.0}
+    assert training.optimizer == papers | {"p": 2.0, "exclude": [], "every": 1, "start": 0.0, "stop": 1.0} | ADAM
     assert (training.schedule, training.warmup, training.batching) == ("linear", 0.0, "random")
     assert (training.evaluate_every, training.keep) == ("epoch", "best")
     assert protocol["name"] == "iterative" and protocol["rewind"] == (0 if kind == "imp" else "none")

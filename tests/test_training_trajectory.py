@@ -36,7 +36,9 @@ def arguments(folder: Path, **options: Any) -> FlatArguments:
     return FlatArguments(**(settings | options))
 
 
-def trained(folder: Path, recipe: Any, *, rows: int = 48, masks: float | None = None, **options: Any) -> FlatTrainer:
+def trained(
+    folder: Path, recipe: Any, *, rows: int = 48, masks: float | None = None, loss: Any = None, **options: Any
+) -> FlatTrainer:
     model = tiny_bert(**NO_DROPOUT).double()
     found = None if masks is None else MagnitudePruner(model, sparsity=masks).prune()
     trainer = FlatTrainer(
@@ -46,6 +48,7 @@ def trained(folder: Path, recipe: Any, *, rows: int = 48, masks: float | None = 
         data_collator=collate,
         optimizer=recipe,
         masks=found,
+        compute_loss_func=loss,
     )
     trainer.train()
     return trainer
@@ -75,6 +78,32 @@ def test_takes_the_steps_of_a_plain_loop(
     logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert logged == pytest.approx(losses, abs=1e-6)  # the Trainer sums losses in float32
     assert_same_weights(trainer.model, by_hand)
+
+
+def per_item(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+    """A loss of the user's, written as transformers' documentation asks for it."""
+    if num_items_in_batch is None:
+        return torch.nn.functional.cross_entropy(outputs.logits, labels)
+    return torch.nn.functional.cross_entropy(outputs.logits, labels, reduction="sum") / num_items_in_batch
+
+
+@pytest.mark.parametrize("recipe", [ADAMW, SAM], ids=["adamw", "sam"])
+@pytest.mark.parametrize("accumulate", [1, 2, 4])
+def test_a_loss_function_of_the_users_takes_the_same_steps(
+    tmp_path: Path, accumulate: int, recipe: dict[str, Any]
+) -> None:
+    by_hand = tiny_bert(**NO_DROPOUT).double()
+    losses = train(by_hand, random_split(48), recipe, epochs=2, batch_size=8, seed=3, masks=None)
+    cut = {"per_device_train_batch_size": 8 // accumulate, "gradient_accumulation_steps": accumulate}
+    trainer = trained(tmp_path, recipe, loss=per_item, **cut)
+    logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert logged == pytest.approx(losses, abs=1e-6)
+    assert_same_weights(trainer.model, by_hand)
+
+
+def test_without_an_lr_it_is_that_of_the_arguments(tmp_path: Path) -> None:
+    trainer = trained(tmp_path, "sam", max_steps=1, learning_rate=3e-4)
+    assert trainer.flat_optimizer is not None and trainer.flat_optimizer.defaults["lr"] == 3e-4
 
 
 def test_without_the_remedy_the_trainer_multiplies_the_gradient_by_the_micro_batches(tmp_path: Path) -> None:

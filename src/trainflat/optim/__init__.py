@@ -21,7 +21,7 @@ from trainflat.optim.label_noise import LabelNoise
 from trainflat.optim.looksam import LookSAM
 from trainflat.optim.moves import Displacement, Move
 from trainflat.optim.msam import MSAM
-from trainflat.optim.options import build, settle
+from trainflat.optim.options import build, complete, settle
 from trainflat.optim.s2sam import S2SAM
 from trainflat.optim.sam import SAM
 from trainflat.registry import Registry
@@ -86,6 +86,17 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
     build(name, member, [torch.nn.Parameter(torch.zeros(1, 1))], settled)
 
 
+def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of an optimizer as a recipe resolves them; raises what :func:`check_options` raises.
+
+    Example:
+        >>> complete_options("adam", {"lr": "3e-5"})
+        {'lr': 3e-05, 'betas': [0.9, 0.999], 'eps': 1e-08, 'weight_decay': 0.0, 'amsgrad': False}
+    """
+    check_options(name, options)
+    return complete(name, OPTIMIZERS[name], options)
+
+
 def average_passes(name: str, options: Mapping[str, Any]) -> float:
     """Forward and backward passes over a batch per step of the optimizer with these options of a recipe.
 
@@ -120,5 +131,6 @@ __all__ = [
     "Move",
     "average_passes",
     "check_options",
+    "complete_options",
     "make_optimizer",
 ]

@@ -17,6 +17,10 @@ _UNFIT = {
     "sparseadam": "needs sparse gradients",
     "adadelta": "has an option rho of its own",
 }
+# Which kernel computes the step, and which way it goes, is no business of a recipe.
+_MECHANICS = {"foreach", "fused", "capturable", "differentiable", "maximize"}
+_FIXED = {"betas", "etas", "step_sizes", "ns_coefficients", "eps"}  # lists of torch whose length is given
+_BASE, _RATE = "adamw", 2e-5
 _BASES: dict[str, type[Optimizer]] = {
     name.lower(): member
     for name, member in vars(torch.optim).items()
@@ -46,16 +50,39 @@ def settle(name: str, member: type[Optimizer], options: Mapping[str, Any]) -> di
         UnknownName: for an option that neither the member nor its base has.
         InputError: for a value that cannot be used.
     """
-    settled = {key: _number(value) for key, value in options.items()}
-    known = _option_names(member)
-    if issubclass(member, FlatOptimizer):
-        settled["base_optimizer"] = base_class(settled.pop("base", "adamw"))
-        known = (known - {"base_optimizer"}) | _option_names(settled["base_optimizer"]) | {"base"}
+    known = _known(member, options)
     for key in options:
         if key not in known:
             raise UnknownName(f"option of optimizer {name!r}", key, known)
-    _check_values(settled)
+    _check_values({key: _number(value) for key, value in options.items()})
+    # What a flat optimizer takes it checks itself, and says what it is; torch's classes take much without a word.
+    own = _own_options(member) if issubclass(member, FlatOptimizer) else set()
+    settled = {k: _number(v) if k in own else _typed(k, v, known[k]) for k, v in options.items()}
+    if issubclass(member, FlatOptimizer):
+        settled["base_optimizer"] = base_class(settled.pop("base", _BASE))
     return settled
+
+
+def complete(name: str, member: type[Optimizer], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Every option with its value, as JSON: those of the member, its base, those of the base.
+
+    Two ways to write one optimizer are the same afterwards. Without a learning rate it is that of fine-tuning, 2e-5,
+    not torch's for training from scratch. Of classes that are torch's alone only what was given is there, because
+    their options differ from one torch to the next, and a recipe's hash must not.
+
+    Raises:
+        UnknownName, InputError: as :func:`settle`.
+    """
+    settle(name, member, options)
+    known = _known(member, options)
+    values = known | {"lr": _RATE} | {key: value for key, value in options.items() if value is not None}
+    shown = {"lr", *_own_options(member), *options}
+    if issubclass(member, FlatOptimizer):
+        shown |= {"base", *_own_options(base_class(options.get("base", _BASE)))}
+    filled = {key: _typed(key, values[key], default) for key, default in known.items() if key in shown}
+    if "base" in filled:
+        filled["base"] = str(filled["base"]).lower()
+    return {key: _as_json(value) for key, value in filled.items()}
 
 
 def build(name: str, member: type[Optimizer], params: Iterable[Any], settled: Mapping[str, Any]) -> Optimizer:
@@ -68,17 +95,57 @@ def build(name: str, member: type[Optimizer], params: Iterable[Any], settled: Ma
         raise InputError(f"optimizer {name!r}: {error}") from error
 
 
-def _option_names(member: type[Optimizer]) -> set[str]:
+def _known(member: type[Optimizer], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a recipe may set, with their defaults."""
+    if not issubclass(member, FlatOptimizer):
+        return _defaults(member)
+    own = {key: value for key, value in _defaults(member).items() if key != "base_optimizer"}
+    return own | {"base": _BASE} | _defaults(base_class(options.get("base", _BASE)))
+
+
+def _defaults(member: type[Optimizer]) -> dict[str, Any]:
     # Own options and, through **options, those of the torch class that it extends; those that a flat optimizer passes
     # to its parent are its own business.
-    named: set[str] = set()
+    named: dict[str, Any] = {}
     classes = [member] if issubclass(member, FlatOptimizer) else member.__mro__
     for cls in (c for c in classes if c is not Optimizer and issubclass(c, Optimizer)):
         parameters = inspect.signature(cls).parameters.values()
-        named |= {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
-        if not any(p.kind == p.VAR_KEYWORD for p in parameters):
+        variable = {p.kind for p in parameters} & {inspect.Parameter.VAR_KEYWORD}
+        fixed = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+        named = {p.name: p.default for p in fixed} | named
+        if not variable:
             break
-    return named - {"params"}
+    return {key: default for key, default in named.items() if key not in _MECHANICS | {"params"}}
+
+
+def _own_options(member: type[Optimizer]) -> set[str]:
+    return set(inspect.signature(member).parameters) if member.__module__.startswith("trainflat.") else set()
+
+
+def _typed(key: str, value: Any, default: Any) -> Any:
+    """The value as what the default is, so that 1, 1.0 and, as YAML reads it, the text 1e0 are one value."""
+    if key == "exclude":
+        value = default if value is None else value
+        return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+    if isinstance(default, bool):
+        return _fitting(key, value, "true or false", isinstance(value, bool))
+    if isinstance(default, tuple):
+        members = tuple(map(_number, value)) if isinstance(value, list | tuple) else ()
+        fits = len(members) > 0 and all(x is None or _is_number(x) for x in members)
+        fits = fits and (len(members) == len(default) or key not in _FIXED)
+        words = f"a list of {f'{len(default)} ' if key in _FIXED else ''}numbers such as {list(default)}"
+        return _fitting(key, members or value, words, fits)
+    if isinstance(default, int | float):
+        number = _fitting(key, _number(value), f"a number such as {default:g}", _is_number(_number(value)))
+        whole = isinstance(default, int) and float(number).is_integer()
+        return int(number) if whole else float(number)
+    return _number(value) if default is None else value
+
+
+def _fitting(key: str, value: Any, words: str, fits: bool) -> Any:
+    if not fits:
+        raise InputError(f"{key} is {words}, got {value!r}.")
+    return value
 
 
 def _number(value: Any) -> Any:
@@ -89,6 +156,16 @@ def _number(value: Any) -> Any:
         except ValueError:
             return value
     return tuple(value) if isinstance(value, list) else value
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return str(value) if value == math.inf else value  # an option may be infinite (p), a number of JSON may not
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_values(options: Mapping[str, Any]) -> None:
@@ -102,6 +179,6 @@ def _check_values(options: Mapping[str, Any]) -> None:
         value = options.get(key, 1)
         if isinstance(value, bool) or not isinstance(value, int | float) or not good(value):
             raise InputError(f"{key} is {words}, got {value!r}.")
-    exclude = options.get("exclude", ())
+    exclude = options.get("exclude") or ()
     if not isinstance(exclude, str) and not (isinstance(exclude, tuple) and all(isinstance(e, str) for e in exclude)):
         raise InputError(f"exclude is a list of parameter names or patterns, got {exclude!r}.")

@@ -15,6 +15,7 @@ State = Mapping[str, Tensor]
 Direction = Sequence[Tensor]  # a tensor for each of an objective's weights
 # Of the longer side: below it three points are on a line as far as float32 weights can tell.
 _FLAT = 1e-6
+_VANISHING = 1e-290  # squares of lengths below have lost digits
 _PIECE = 2**16
 
 
@@ -29,10 +30,8 @@ class AffineSubspace:
         self.weights, self.origin = objective.weights, origin
         self.directions = [_in_kind(direction, origin) for direction in directions]
         moved = [any(map(torch.any, parts)) for parts in zip(*self.directions, strict=True)]
-        self._moving, self._start, *self._ways = (
-            [tensor for tensor, moves in zip(side, moved, strict=True) if moves]
-            for side in (self.weights, origin, *self.directions)
-        )
+        sides = (self.weights, origin, *self.directions)
+        self._moving = [piece for *same, moves in zip(*sides, moved, strict=True) if moves for piece in _views(*same)]
 
     def enter(self) -> None:
         """Puts all weights to the origin."""
@@ -41,10 +40,18 @@ class AffineSubspace:
     @torch.no_grad()
     def stand_at(self, *coordinates: float) -> None:
         """Moves the weights; they must stand somewhere in the subspace already."""
-        if self._moving:
-            torch._foreach_copy_(self._moving, self._start)
-            for way, coordinate in zip(self._ways, coordinates, strict=True):
-                torch._foreach_add_(self._moving, way, alpha=coordinate)
+        for weight, start, *ways in self._moving:
+            weight.copy_(start)
+            for way, coordinate in zip(ways, coordinates, strict=True):
+                weight.add_(way, alpha=coordinate)
+
+
+def _views(*same: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Tensors of one shape, so few entries at a time that these stay in the processor's cache between operations."""
+    whole = [tensor.detach() for tensor in same]
+    if all(tensor.is_contiguous() for tensor in whole):
+        return zip(*(torch.split(tensor.view(-1), _PIECE) for tensor in whole), strict=True)
+    return iter([tuple(whole)])
 
 
 @torch.no_grad()
@@ -125,7 +132,7 @@ def through(points: Sequence[Vector], names: Sequence[str]) -> tuple[Vector, Vec
         along_u.copy_(d1.div_(a or 1.0))
         along_v.copy_(d2)
     c = math.sqrt(rest)
-    if a == 0 or c <= _FLAT * math.sqrt(d22):
+    if min(d11, rest) < _VANISHING or c <= _FLAT * math.sqrt(d22):
         raise InputError(f"{', '.join(names)} are on one line, so that they span no plane. Give three other models.")
     torch._foreach_div_(v, c)
     return u, v, [(0.0, 0.0), (a, 0.0), (along * a, c)]

@@ -129,7 +129,7 @@ def training_arguments(options: TrainingOptions, task: Task, folder: Path, seed:
         max_grad_norm=options.max_grad_norm,
         bf16=options.precision == "bf16",
         fp16=options.precision == "fp16",
-        learning_rate=float(options.optimizer.get("lr", 1e-3)),
+        learning_rate=options.optimizer["lr"],
         seed=seed,
         data_seed=seed,
         perturb_over=options.perturb_over,

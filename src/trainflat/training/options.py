@@ -14,7 +14,8 @@ from pydantic import (
 )
 
 from trainflat.averaging import AVERAGING, complete_options, models_taken
-from trainflat.optim import OPTIMIZERS, average_passes, check_options
+from trainflat.optim import OPTIMIZERS, average_passes
+from trainflat.optim import complete_options as complete_optimizer
 from trainflat.training.trackers import check_names
 
 
@@ -31,7 +32,7 @@ class TrainingOptions(BaseModel):
     batch_size: Annotated[int, Field(ge=1)] = 32
     accumulate: Annotated[int, Field(ge=1)] = 1
     max_length: Annotated[int, Field(ge=4)] = 128
-    optimizer: dict[str, Any] = {"name": "adamw", "lr": 2e-5}
+    optimizer: Annotated[dict[str, Any], Field(validate_default=True)] = {"name": "adamw"}
     averaging: dict[str, Any] | None = None  # what is evaluated and kept in place of the weights
     schedule: Literal["linear", "constant", "cosine"] = "linear"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the steps
@@ -53,7 +54,8 @@ class TrainingOptions(BaseModel):
         if isinstance(value, dict):
             if "name" not in value:
                 raise ValueError(f"name an optimizer: {', '.join(OPTIMIZERS)}; such as {{name: sam, lr: 2e-5}}")
-            check_options(str(value["name"]), {key: v for key, v in value.items() if key != "name"})
+            name = str(value["name"])
+            return {"name": name, **complete_optimizer(name, {key: v for key, v in value.items() if key != "name"})}
         return value
 
     @field_validator("averaging", mode="before")

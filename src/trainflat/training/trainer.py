@@ -55,7 +55,8 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
 
     Args:
         optimizer: Name of an optimizer, a mapping ``{"name": "sam", "rho": 0.05, "lr": 2e-5}``, or None for the
-            Trainer's own (then ``optimizers=(SAM(...), None)`` works too).
+            Trainer's own (then ``optimizers=(SAM(...), None)`` works too). An ``lr`` that is not given is that
+            of the arguments.
         masks: Pruned weights are held at exactly zero; checked at every evaluation and save.
         averaging: Name of an averaging or a mapping ``{"name": "swa", "every": 0.5}``. As soon as the average holds a
             model it is evaluated in place of the weights, and only then can an evaluation be the best; the best
@@ -91,8 +92,9 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         self.held = masks.hold(self.model) if masks is not None else None
         if masks is not None:
             masks.check(self.model)
-        # Encoder heads take **kwargs and so look as if they divided their loss by `num_items_in_batch`; they do not.
-        self.model_accepts_loss_kwargs = False
+        # Encoder heads take **kwargs and so look as if they divided their loss by `num_items_in_batch`; they do not. A
+        # loss function of the user's is given no such number, so it returns a mean as well.
+        self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = False
         self.passes = Passes(self)
         self.averaged = Averaged(averaging)
         self.stopped_early = False
@@ -108,7 +110,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
         """The optimizer of the recipe over named parameters; biases and LayerNorm are not decayed."""
         if self.optimizer is None and self.optimizer_recipe is not None:
-            options = dict(self.optimizer_recipe)
+            options = {"lr": self.args.learning_rate} | dict(self.optimizer_recipe)
             self.optimizer = make_optimizer(options.pop("name"), self._groups(model or self.model), **options)
         else:
             super().create_optimizer(model)

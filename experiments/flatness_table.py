@@ -1,0 +1,123 @@
+"""Reads the runs of ``experiments.flatness``: the table, and which measure goes with what pruning costs.
+
+Spearman's rank correlation, within each task, of every measure on the dense model with two prices of compression: what
+the score loses by pruning to the reference sparsity and training again, and what it loses on average by pruning at
+once without training. Positive: sharper models lose more. Beside it the interval of 2000 bootstrap draws of the runs,
+and the share of all or 10,000 random pairings that correlate as strongly by chance.
+
+    python -m experiments.flatness_table
+"""
+
+import argparse
+import warnings
+from functools import reduce
+from operator import getitem
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from scipy.stats import ConstantInputWarning, permutation_test, spearmanr
+
+from trainflat.files import read_json, write_json, write_text
+from trainflat.record import Record
+
+COSTS = {"retrained": "pruned to 50 % and trained again", "one_shot": "pruned at once, mean of 20 to 60 %"}
+
+
+def row(folder: Path) -> dict[str, Any]:
+    """One run: score, costs of pruning, measures, price."""
+    record, at_once = Record.load(folder), read_json(folder / "one_shot.json")
+    if at_once["digest"] != record.digest:
+        raise SystemExit(f"{folder / 'one_shot.json'} is of another run. Run experiments.flatness again.")
+    dense, pruned = record.stages
+    assert dense.training is not None
+    scores = record.score(dense), record.score(pruned)
+    return {
+        "task": record.task.name,
+        "metric": record.task.metric,
+        "method": record.name.partition("-")[2],
+        "seed": record.seed,
+        "passes": dense.training.passes,
+        "dense": scores[0],
+        "pruned": scores[1],
+        "one_shot": at_once["scores"],
+        "lost": {"retrained": scores[0] - scores[1], "one_shot": scores[0] - fmean(at_once["scores"].values())},
+        "flatness": {"dense": dense.flatness, "pruned": pruned.flatness},
+        "recipe_hash": record.recipe_hash,
+        "digest": record.digest,
+    }
+
+
+def correlation(x: list[float], y: list[float]) -> dict[str, float]:
+    """Spearman's coefficient, its bootstrap interval, and how often chance does as well."""
+    found = permutation_test(
+        (x,), lambda drawn: spearmanr(drawn, y).statistic, permutation_type="pairings", n_resamples=10_000, rng=0
+    )
+    generator = np.random.default_rng(0)
+    pairs = np.array([x, y])
+    drawn = [pairs[:, generator.integers(0, len(x), len(x))] for _ in range(2000)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConstantInputWarning)  # a draw of one run only has no ranks
+        low, high = np.nanquantile([spearmanr(*one).statistic for one in drawn], [0.025, 0.975])
+    value = {"rho": found.statistic, "low": low, "high": high, "p": found.pvalue}
+    return {key: round(float(number), 3) for key, number in value.items()}
+
+
+def correlations(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of every measure with every cost, per task."""
+    found = []
+    for task in sorted({r["task"] for r in rows}):
+        runs = [r for r in rows if r["task"] == task]
+        for measure in runs[0]["flatness"]["dense"]:
+            if measure.endswith(("_error", "_loss")):
+                continue
+            for cost in COSTS:
+                x, y = [r["flatness"]["dense"][measure] for r in runs], [r["lost"][cost] for r in runs]
+                found.append({"task": task, "measure": measure, "cost": cost, "runs": len(runs)} | correlation(x, y))
+    return found
+
+
+def mean(rows: list[dict[str, Any]], *path: str) -> str:
+    """The mean over seeds, with the standard deviation if there are several."""
+    values = [float(reduce(getitem, path, one)) for one in rows]  # type: ignore[arg-type]
+    spread = f" ± {np.std(values, ddof=1):.3g}" if len(values) > 1 else ""
+    return f"{fmean(values):.4g}{spread}"
+
+
+def markdown(rows: list[dict[str, Any]], found: list[dict[str, Any]]) -> str:
+    """Both tables."""
+    measures = list(rows[0]["flatness"]["dense"])
+    head = ["task", "method", "seeds", "passes", "dense", "50 %", "at once, 50 %"]
+    head += [f"{m}, {stage}" for m in measures for stage in ("dense", "pruned")]
+    lines = [" | ".join(head), " | ".join("---" for _ in head)]
+    for task, method in dict.fromkeys((r["task"], r["method"]) for r in rows):
+        runs = [r for r in rows if (r["task"], r["method"]) == (task, method)]
+        cells = [task, method, str(len(runs)), mean(runs, "passes"), mean(runs, "dense"), mean(runs, "pruned")]
+        cells += [mean(runs, "one_shot", "0.5")]
+        cells += [mean(runs, "flatness", stage, m) for m in measures for stage in ("dense", "pruned")]
+        lines.append(" | ".join(cells))
+    lines += ["", "task | measure | loses when | ρ | 95 % | p | runs", " | ".join("---" for _ in range(7))]
+    lines += [
+        f"{c['task']} | {c['measure']} | {COSTS[c['cost']]} | {c['rho']:+.2f} | {c['low']:+.2f} to {c['high']:+.2f} | "
+        f"{c['p']:.2f} | {c['runs']}"
+        for c in found
+    ]
+    return "\n".join(f"| {line} |" if line else "" for line in lines) + "\n"
+
+
+def main() -> None:
+    """Writes ``summary.json`` and ``summary.md`` beside the runs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=Path("results/flatness"))
+    results: Path = parser.parse_args().results
+    rows = [row(path.parent) for path in sorted(results.glob("*/record.json"))]
+    if not rows:
+        raise SystemExit(f"{results} holds no runs. Run experiments.flatness first.")
+    found = correlations(rows)
+    write_json(results / "summary.json", {"runs": rows, "correlations": found})
+    write_text(results / "summary.md", markdown(rows, found))
+
+
+if __name__ == "__main__":
+    main()
