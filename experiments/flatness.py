@@ -4,8 +4,8 @@ Every method trains MiniLM on the whole training set, prunes to the paper's refe
 again; both models are scored on the official validation set, and their flatness is measured on training rows, among
 the surviving weights. The dense model is also pruned at several sparsities without training again. Learning rate and
 epochs are those of ``experiments.prune``; the last weights count, so that nothing is chosen on the reported split. All
-SAMs share rho = 0.005, the largest one that the sweeps found to cost no more than three points on either task; that of
-ASAM, whose ball is another, moves the first step's weights as far.
+SAMs share rho = 0.005, the largest one that the sweeps found to cost no more than three points on either task; in
+ASAM's ball, which is another, it is as far in the first step.
 
 Runs resume. Copies each record and its one-shot scores to ``results/flatness/``; ``experiments.flatness_table`` reads
 them.
@@ -28,14 +28,14 @@ from trainflat.record import Record
 from trainflat.tasks import TASKS
 from trainflat.terminal import TerminalProgress
 
-RHO, ADAPTIVE_RHO, EPOCHS, LENGTH = 0.005, 0.05, 3, 128
+RHO, EPOCHS, LENGTH = 0.005, 3, 128
 RATES = {"stsb": 2e-4, "cola": 1e-4}  # of the sweeps
 SPARSITY = 0.5  # the paper's reference for both tasks
 ONE_SHOT = (0.2, 0.3, 0.4, 0.5, 0.6)
 METHODS: dict[str, dict[str, Any]] = {
     "adamw": {"optimizer": {"name": "adamw"}},
     "sam": {"optimizer": {"name": "sam", "rho": RHO}},
-    "asam": {"optimizer": {"name": "asam", "rho": ADAPTIVE_RHO}},
+    "asam": {"optimizer": {"name": "asam", "rho": RHO}},
     "swa": {"optimizer": {"name": "adamw"}, "averaging": {"name": "swa", "every": 0.5}},
     "looksam": {"optimizer": {"name": "looksam", "rho": RHO, "k": 5}},
     "s2sam": {"optimizer": {"name": "s2sam", "rho": RHO}},
