@@ -70,4 +70,20 @@ def lengths_of(dataset: Any) -> Sequence[int] | None:
     first = dataset[0]
     if not isinstance(first, Mapping) or "input_ids" not in first:
         return None
+    if _has_columns(dataset):
+        return _column_lengths(dataset)
     return [len(dataset[i]["input_ids"]) for i in range(len(dataset))]
+
+
+def _has_columns(dataset: Any) -> bool:
+    """Whether it is a data set of ``datasets`` whose rows are its columns, not made of them when asked for."""
+    return hasattr(dataset, "with_format") and dataset.format["type"] != "custom"
+
+
+def _column_lengths(dataset: Any) -> list[int]:
+    from pyarrow import compute
+
+    # Row by row, every row would be decoded with all its columns.
+    column = dataset.select_columns("input_ids").with_format("arrow")[:]["input_ids"]
+    lengths: list[int] = compute.list_value_length(column).to_pylist()
+    return lengths
