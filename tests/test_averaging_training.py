@@ -1,4 +1,4 @@
-"""Averaging in FlatTrainer: the plain loop's average, evaluated in place of the weights, kept and resumed with them."""
+"""Averaging in FlatTrainer: the plain loop's average, evaluated in place of the weights, and kept."""
 
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,13 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 
 from tests.conftest import tiny_bert
 from tests.plain_loop import collate, random_split, train
-from tests.test_training_features import StoppedError, _reproducible, accuracy
+from tests.test_training_features import accuracy
 from tests.test_training_processes import on_two_processes
 from tests.test_training_trajectory import ADAMW, NO_DROPOUT, SAM, arguments, assert_same_weights
 from trainflat.averaging import make_averaging
 from trainflat.errors import InputError, ZerosRevived
 from trainflat.pruning import MagnitudePruner
-from trainflat.training import FlatTrainer, checkpoints
+from trainflat.training import FlatTrainer
 
 SWA = {"name": "swa", "start": 0.5, "every": 0.5}
 EMA = {"name": "ema", "decay": 0.9}
@@ -236,47 +236,6 @@ def test_a_zero_that_the_average_revives_is_seen(tmp_path: Path, skipped: str) -
     average.update = reviving
     with pytest.raises(ZerosRevived, match=name.replace(".", r"\.")):
         watched.trainer.train()
-
-
-@MEMBERS
-@pytest.mark.parametrize(("every", "keep"), [(5, "best"), ("epoch", "last")])
-def test_resuming_continues_the_same_average(tmp_path: Path, averaging: dict[str, Any], keep: str, every: Any) -> None:
-    """From a checkpoint without an average and from one with: the same bits, scores and log."""
-    options = {"load_best_model_at_end": keep == "best", "logging_steps": 4}
-    if every != "epoch":
-        options |= {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": every, "save_steps": every}
-    whole = Watched(tmp_path / "whole", averaging, **options)
-    whole.trainer.train()
-
-    for until in (14, 23):
-        folder = tmp_path / str(until)
-        begun = Watched(folder, averaging, **options)
-        step = begun.trainer.training_step
-
-        def stopping(*args: Any, begun: Watched = begun, step: Any = step, until: int = until) -> Tensor:
-            if begun.trainer.state.global_step == until:
-                raise StoppedError
-            return step(*args)
-
-        begun.trainer.training_step = stopping
-        with pytest.raises(StoppedError):
-            begun.trainer.train()
-        again = Watched(folder, averaging, **options)
-        checkpoint = checkpoints.newest(folder)
-        again.trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        assert same(state_of(again.trainer.model), state_of(whole.trainer.model))
-        assert all(same(state, whole.scored[step]) for step, state in again.scored.items())
-        assert _reproducible(again.trainer) == _reproducible(whole.trainer)
-        assert again.trainer.averaged.models == whole.trainer.averaged.models
-
-
-@pytest.mark.parametrize(("before", "after"), [(SWA, None), (None, SWA)], ids=["with-without", "without-with"])
-def test_a_checkpoint_goes_on_as_it_began(tmp_path: Path, before: Any, after: Any) -> None:
-    Watched(tmp_path, before, num_train_epochs=1, load_best_model_at_end=False).trainer.train()
-    again = Watched(tmp_path, after, num_train_epochs=1, load_best_model_at_end=False)
-    words = "was written with averaging and cannot go on without" if before else "was written without averaging"
-    with pytest.raises(InputError, match=words):
-        again.trainer.train(resume_from_checkpoint=str(checkpoints.newest(tmp_path)))
 
 
 def test_a_second_training_begins_its_own_average(tmp_path: Path) -> None:
