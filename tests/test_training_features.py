@@ -105,19 +105,18 @@ def test_a_loss_scaler_changes_no_step_and_an_overflow_skips_one(tmp_path: Path)
         trainer.train()
         return trainer
 
-    recipe = {**SAM, "fused": False}
-    plain, scaled_up = scaled(None, recipe), scaled(2.0**16, recipe)
+    plain, scaled_up = scaled(None, SAM), scaled(2.0**16, SAM)
     assert_same_weights(plain.model, scaled_up.model, atol=1e-12)
     norms = [e["perturbation"] for e in scaled_up.state.log_history if "perturbation" in e]
     assert norms == pytest.approx([0.05] * 12)
 
-    overflowed = scaled(2.0**16, recipe, overflows=4)  # both micro-batches of step 1, in both passes
+    overflowed = scaled(2.0**16, SAM, overflows=4)  # both micro-batches of step 1, in both passes
     norms = [e["perturbation"] for e in overflowed.state.log_history if "perturbation" in e]
     assert norms == pytest.approx([0.0] + [0.05] * 11)
     assert overflowed.accelerator.scaler.get_scale() == 2.0**15
     assert all(torch.isfinite(p).all() for p in overflowed.model.parameters())
     with pytest.raises(TrainingDiverged):
-        scaled(2.0**16, recipe, overflows=10**6)
+        scaled(2.0**16, SAM, overflows=10**6)
 
 
 def test_a_hugging_face_style_set_is_grouped_by_its_tokens(tmp_path: Path) -> None:
