@@ -198,3 +198,11 @@ def test_paths_of_a_protocol_are_paths():
     recipe = load_recipe(SOUND, ["protocol={name: ticket, sparsity: 0.5, run: runs/found}"])
     assert recipe.protocol["run"] == "runs/found"
     assert build(PROTOCOLS, recipe.protocol).source == Path("runs/found")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("text", ["task: &a {name: cola, x: *a}", "task: {name: cola, x: &a [*a]}"])
+def test_an_alias_that_contains_itself_is_one_line(text: str, tmp_path: Path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"{text}\nmodel: minilm\n", encoding="utf8")
+    with pytest.raises(InputError, match="Does an alias"):
+        load_recipe(path)

@@ -12,6 +12,8 @@ from trainflat.recipe.messages import first_line
 from trainflat.recipe.sections import Recipe
 from trainflat.yaml_values import parse_yaml
 
+_DEEPEST = 50
+
 
 def packaged_recipes() -> dict[str, Path]:
     """Recipes that come with the package, by the name that ``trainflat run`` takes."""
@@ -106,14 +108,16 @@ def _set(value: dict[str, Any], path: str, new: Any) -> None:
     here[last] = new
 
 
-def _copy(value: Any, where: str) -> Any:
+def _copy(value: Any, where: str, depth: int = 0) -> Any:
     """A deep copy, whose keys are words."""
+    if depth > _DEEPEST:
+        raise InputError(f"{where}: values are nested over {_DEEPEST} deep. Does an alias (*name) contain itself?")
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
                 raise InputError(f"{where}: {key!r} is not a key of recipes, which are words.")
-        return {key: _copy(item, where) for key, item in value.items()}
-    return [_copy(item, where) for item in value] if isinstance(value, list | tuple) else value
+        return {key: _copy(item, where, depth + 1) for key, item in value.items()}
+    return [_copy(item, where, depth + 1) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _refuse_truths(given: Any, read: Any, path: str) -> None:
