@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BertForQuestionAnswering, BertForSequenceClassification
+from transformers import AutoModel, BertForQuestionAnswering, BertForSequenceClassification
 
 import trainflat
-from tests.test_models_families import config, write
+from tests.test_models_families import FAMILIES, HEADS, config, write
 from tests.test_whole_run_families import own_files, recipe
 from trainflat.errors import InputError
+from trainflat.models import load_encoder, outline
 from trainflat.pipeline import folder as folder_module
 from trainflat.plans import print_plan
 from trainflat.processes import is_first_process
@@ -207,3 +208,16 @@ def test_a_stray_rank_is_no_second_process(
     assert not is_first_process()
     monkeypatch.setenv("RANK", "0")
     assert is_first_process()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_outline_is_the_model_without_its_weights(family: str, tmp_path: Path) -> None:
+    folder = str(write(tmp_path, AutoModel.from_config(config(family))))
+    for head in HEADS.values():
+        seen, loaded = outline(folder, head, layers=2), load_encoder(folder, head, layers=2)
+        assert seen is not None
+        assert seen.max_length == loaded.max_length == 32
+        assert {n: p.shape for n, p in seen.model.named_parameters()} == {
+            n: p.shape for n, p in loaded.model.named_parameters()
+        }
+        assert all(p.is_meta for p in seen.model.parameters())
