@@ -16,8 +16,8 @@ from trainflat.pruning.masks import Masks
 T = TypeVar("T")
 Array = NDArray[Any]
 
-# Entries per piece: threads hand the interpreter to each other so often that smaller pieces, which would stay in a core's
-# second-level cache, take half as long again. A multiple of 8: every piece starts at a whole byte of a packed mask.
+# Entries per piece: threads hand the interpreter to each other so often that smaller pieces, which would stay in a
+# core's second-level cache, take half as long again. A multiple of 8: each starts at a whole byte of a packed mask.
 PIECE = 1 << 20
 _INTEGER = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
