@@ -12,18 +12,27 @@ def _says_more_than_the_report(record: logging.LogRecord) -> bool:
 
 
 @contextmanager
+def no_bars() -> Iterator[None]:
+    """No progress bars of transformers inside the block: one voice on the terminal, ours."""
+    had_bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if had_bars:
+            transformers_logging.enable_progress_bar()
+
+
+@contextmanager
 def quiet_loading() -> Iterator[None]:
     """No progress bars and no table of unused and new weights inside the block; other warnings come through.
 
     The table is what `load_encoder` reads as data and checks; to a user it looks like an error where there is none.
     """
     logger = logging.getLogger("transformers.modeling_utils")
-    had_bars = transformers_logging.is_progress_bar_enabled()
     logger.addFilter(_says_more_than_the_report)
-    transformers_logging.disable_progress_bar()
     try:
-        yield
+        with no_bars():
+            yield
     finally:
         logger.removeFilter(_says_more_than_the_report)
-        if had_bars:
-            transformers_logging.enable_progress_bar()

@@ -12,7 +12,7 @@ from torch import Tensor
 from trainflat import record
 from trainflat.errors import InputError
 from trainflat.files import hash_file, is_sealed, load_tensors, read_json, remove, seal, verify, write_json, writing
-from trainflat.models import Encoder
+from trainflat.models import Encoder, no_bars
 from trainflat.progress import Progress
 from trainflat.protocols.base import Planned, Produced, stage_name
 from trainflat.pruning import Masks
@@ -107,7 +107,7 @@ class Bench:
             return stage
         folder = self.stage_folder(produced.plan.name)
         remove(folder)
-        with writing(folder):
+        with writing(folder), no_bars():
             self.model.save_pretrained(folder)
             self.encoder.tokenizer.save_pretrained(folder)
         if produced.masks is not None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from transformers import DataCollatorWithPadding, EarlyStoppingCallback, PrinterCallback, TrainerCallback
-from transformers.utils import logging as transformers_logging
 
 from trainflat import record
 from trainflat.errors import InputError
 from trainflat.files import remove, save_tensors, seal
+from trainflat.models import no_bars
 from trainflat.progress import Progress
 from trainflat.pruning import Masks
 from trainflat.tasks.base import EncodedSplit, Task
@@ -63,7 +63,6 @@ def fit(
         DamagedFile: a checkpoint is not what was written.
         TrainingDiverged: the loss stopped being a number.
     """
-    _quieten()
     arguments = training_arguments(options, task, folder, seed)
     trainer = FlatTrainer(
         model,
@@ -80,7 +79,8 @@ def fit(
     trainer.remove_callback(PrinterCallback)
     started = time.perf_counter()
     checkpoint = checkpoints.newest(folder)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    with no_bars():
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.free_memory()
     return Fitted(_summary(trainer, options), time.perf_counter() - started)
@@ -110,47 +110,69 @@ def training_arguments(options: TrainingOptions, task: Task, folder: Path, seed:
     Raises:
         InputError: the batch cannot be cut over the processes, or fp16 without a GPU.
     """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    cuda = torch.cuda.is_available()
-    if options.precision == "fp16" and not cuda:
+    if options.precision == "fp16" and not torch.cuda.is_available():
         raise InputError("training.precision fp16 needs a GPU (a CPU would silently train in fp32). Use fp32 or bf16.")
-    every: dict[str, Any] = {"eval_strategy": "epoch", "save_strategy": "epoch"}
-    if options.evaluate_every != "epoch":
-        n = options.evaluate_every
-        every = {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": n, "save_steps": n}
     return FlatArguments(
+        **_device_arguments(options),
         output_dir=str(folder),
-        num_train_epochs=options.epochs,
-        per_device_train_batch_size=_micro_batch(options, processes),
-        per_device_eval_batch_size=64,
-        gradient_accumulation_steps=options.accumulate,
-        lr_scheduler_type=_SCHEDULES[options.schedule],
-        warmup_steps=options.warmup,
-        max_grad_norm=options.max_grad_norm,
-        bf16=options.precision == "bf16",
-        fp16=options.precision == "fp16",
-        learning_rate=options.optimizer["lr"],
         seed=seed,
         data_seed=seed,
         perturb_over=options.perturb_over,
         sync_perturbation=options.sync_perturbation,
         length_grouped=options.batching == "length",
-        load_best_model_at_end=options.keep == "best",
-        metric_for_best_model=f"eval_{task.split}_{task.metric}",
-        greater_is_better=True,
-        logging_strategy="steps",
-        logging_steps=options.log_every,
-        logging_nan_inf_filter=False,
-        restore_callback_states_from_checkpoint=True,  # the patience used up so far
-        report_to=list(options.report_to) or "none",
         remove_unused_columns=False,
-        dataloader_pin_memory=cuda,
-        ddp_find_unused_parameters=False,
-        ddp_backend="gloo" if processes > 1 and not cuda else None,
-        use_cpu=not cuda,
-        disable_tqdm=True,
-        **every,
+        **_step_arguments(options),
+        **_selection_arguments(options, task),
+        **_logging_arguments(options),
     )
+
+
+def _step_arguments(options: TrainingOptions) -> dict[str, Any]:
+    return {
+        "num_train_epochs": options.epochs,
+        "gradient_accumulation_steps": options.accumulate,
+        "learning_rate": options.optimizer["lr"],
+        "lr_scheduler_type": _SCHEDULES[options.schedule],
+        "warmup_steps": options.warmup,
+        "max_grad_norm": options.max_grad_norm,
+    }
+
+
+def _selection_arguments(options: TrainingOptions, task: Task) -> dict[str, Any]:
+    every: dict[str, Any] = {"eval_strategy": "epoch", "save_strategy": "epoch"}
+    if options.evaluate_every != "epoch":
+        n = options.evaluate_every
+        every = {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": n, "save_steps": n}
+    return every | {
+        "load_best_model_at_end": options.keep == "best",
+        "metric_for_best_model": f"eval_{task.split}_{task.metric}",
+        "greater_is_better": True,
+        "restore_callback_states_from_checkpoint": True,  # the patience used up so far
+    }
+
+
+def _logging_arguments(options: TrainingOptions) -> dict[str, Any]:
+    return {
+        "logging_strategy": "steps",
+        "logging_steps": options.log_every,
+        "logging_nan_inf_filter": False,
+        "report_to": list(options.report_to) or "none",
+        "disable_tqdm": True,
+    }
+
+
+def _device_arguments(options: TrainingOptions) -> dict[str, Any]:
+    processes, cuda = int(os.environ.get("WORLD_SIZE", "1")), torch.cuda.is_available()
+    return {
+        "per_device_train_batch_size": _micro_batch(options, processes),
+        "per_device_eval_batch_size": 64,
+        "bf16": options.precision == "bf16",
+        "fp16": options.precision == "fp16",
+        "dataloader_pin_memory": cuda,
+        "ddp_find_unused_parameters": False,
+        "ddp_backend": "gloo" if processes > 1 and not cuda else None,
+        "use_cpu": not cuda,
+    }
 
 
 def _micro_batch(options: TrainingOptions, processes: int) -> int:
@@ -196,11 +218,6 @@ def _slashed(key: str, trainer: FlatTrainer) -> str:
         if key.startswith(prefix):
             return f"{split}/{key.removeprefix(prefix)}"
     return key
-
-
-def _quieten() -> None:
-    """One voice on the terminal: ours."""
-    transformers_logging.disable_progress_bar()
 
 
 class _ProgressCallback(TrainerCallback):  # type: ignore[misc]
