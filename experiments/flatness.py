@@ -1,11 +1,12 @@
 """Does flatness tell how well a model can be pruned? Six roads to a minimum, on real text, dense and pruned.
 
-Every method trains MiniLM (on STS-B its first three layers) on the whole training set, prunes to the paper's reference sparsity, rewinds and trains
-again; both models are scored on the official validation set, and their flatness is measured on training rows, among
-the surviving weights. The dense model is also pruned at several sparsities without training again. Learning rate and
-epochs are those of ``experiments.prune``; the last weights count, so that nothing is chosen on the reported split. All
-SAMs share rho = 0.005, the largest one that the sweeps found to cost no more than three points on either task; in
-ASAM's ball, which is another, it is as far in the first step.
+Every method trains MiniLM (on STS-B its first three layers) on the whole training set, prunes to the paper's
+reference sparsity, rewinds and trains again; both models are scored on the official validation set, and their
+flatness is measured on training rows, among the surviving weights. The dense model is also pruned at several
+sparsities without training again. Learning rate and epochs are those of ``experiments.prune``; the last weights
+count, so that nothing is chosen on the reported split. All SAMs share rho = 0.005, the largest one that the sweeps
+found to cost no more than three points on either task; in ASAM's ball, which is another, it is as far in the first
+step.
 
 Runs resume. Copies each record and its one-shot scores to ``results/flatness/``; ``experiments.flatness_table`` reads
 them.
