@@ -1,12 +1,11 @@
 """Does flatness tell how well a model can be pruned? Six roads to a minimum, on real text, dense and pruned.
 
-Every method trains MiniLM (on STS-B its first three layers) on the whole training set, prunes to the paper's
-reference sparsity, rewinds and trains again; both models are scored on the official validation set, and their
-flatness is measured on training rows, among the surviving weights. The dense model is also pruned at several
-sparsities without training again. Learning rate and epochs are those of ``experiments.prune``; the last weights
-count, so that nothing is chosen on the reported split. All SAMs share rho = 0.005, the largest one that the sweeps
-found to cost no more than three points on either task; in ASAM's ball, which is another, it is as far in the first
-step.
+Every method trains MiniLM on the whole training set (of STS-B on 3000 rows), prunes to the paper's reference
+sparsity, rewinds and trains again; both models are scored on the official validation set, and their flatness is
+measured on training rows, among the surviving weights. The dense model is also pruned at several sparsities without
+training again. Learning rate and epochs are those of ``experiments.prune``; the last weights count, so that nothing
+is chosen on the reported split. All SAMs share rho = 0.005, the largest one that the sweeps found to cost no more
+than three points on either task; in ASAM's ball, which is another, it is as far in the first step.
 
 Runs resume. Copies each record and its one-shot scores to ``results/flatness/``; ``experiments.flatness_table`` reads
 them.
@@ -31,7 +30,7 @@ from trainflat.terminal import TerminalProgress
 
 RHO, EPOCHS, LENGTH = 0.005, 3, 128
 RATES = {"stsb": 2e-4, "cola": 1e-4}  # of the sweeps
-LAYERS = {"stsb": 3, "cola": None}  # STS-B's texts are three times as long: the first three layers, for the time's sake
+ROWS = {"stsb": 3000, "cola": None}  # STS-B's texts are three times as long; as many rows as in its sweep
 SPARSITY = 0.5  # the paper's reference for both tasks
 ONE_SHOT = (0.2, 0.3, 0.4, 0.5, 0.6)
 METHODS: dict[str, dict[str, Any]] = {
@@ -57,8 +56,8 @@ def recipe(task: str, method: str, seed: int) -> dict[str, Any]:
     common = {"epochs": EPOCHS, "max_length": LENGTH, "precision": "bf16", "keep": "last"}
     return {
         "name": f"{task}-{method}",
-        "task": task,
-        "model": {"name": "minilm", "layers": LAYERS[task]},
+        "task": {"name": task, "rows": ROWS[task]},
+        "model": "minilm",
         "seed": seed,
         "training": common | training,
         "protocol": {"name": "iterative", "sparsities": [SPARSITY]},

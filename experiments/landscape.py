@@ -14,7 +14,7 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 import trainflat
-from experiments.flatness import LAYERS, LENGTH, recipe
+from experiments.flatness import LENGTH, recipe
 from trainflat.evaluation import objective_on
 from trainflat.models import Encoder, load_encoder
 from trainflat.protocols.bench import derive_seed
@@ -68,7 +68,7 @@ def main() -> None:
     }
     task = build(TASKS, plans["AdamW"].recipe.task, data=given.data, seed=given.seed)
     encoders = {n: load_encoder(str(p.folder / "stages/dense"), task.head, fine_tuned=True) for n, p in plans.items()}
-    start = load_encoder("minilm", task.head, layers=LAYERS[given.task], seed=derive_seed(given.seed, "head"))
+    start = load_encoder("minilm", task.head, seed=derive_seed(given.seed, "head"))
     train, evaluation = task.encode(start.tokenizer, LENGTH)
     split = evaluation[task.split]
     with TerminalProgress() as progress:
