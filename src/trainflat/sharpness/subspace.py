@@ -30,6 +30,10 @@ class Subspace:
     def __init__(self, size: int, dimension: int, seed: int, like: Tensor, kept: Tensor | None = None) -> None:
         self.size, self.dimension, self.seed, self.like, self.kept = size, dimension, seed, like, kept
         self._blocks: dict[int, Tensor] = {}
+        # One room for every block that is not in bytes: allocated anew between blocks that stay, such pieces leave gaps
+        # in the heap that nothing fits into, four times the size of the blocks.
+        self._room = torch.empty(dimension * min(_ROWS, size), dtype=like.dtype, device=like.device)
+        self._drawn = torch.empty(dimension * min(_ROWS, size))
 
     def combine(self, z: Array) -> Tensor:
         """A z, [n]."""
@@ -52,18 +56,18 @@ class Subspace:
         return np.linalg.solve(gram.numpy() / _LEVELS**2, self.project(x)).astype(np.float64)
 
     def _block(self, start: int) -> Tensor:
-        """Aᵀ for the weights from ``start`` on, in units of 1 / _LEVELS: [p, rows]."""
+        """Aᵀ for the weights from ``start`` on, in units of 1 / _LEVELS: [p, rows]; good until the next one."""
         block = self._blocks.get(start)
         if block is None:
             block = self._draw(start)
             if (len(self._blocks) + 1) * self.dimension * _ROWS <= _HELD:
                 self._blocks[start] = block
-        return block.to(self.like.dtype)
+        return self._room[: block.numel()].view_as(block).copy_(block)
 
     def _draw(self, start: int) -> Tensor:
         rows = min(_ROWS, self.size - start)
         (number,) = np.random.SeedSequence([self.seed, start // _ROWS]).generate_state(1)
-        drawn = torch.randn(self.dimension, rows, generator=torch.Generator().manual_seed(int(number)))
-        block = drawn.mul_(_LEVELS).round_().clamp_(-4 * _LEVELS + 1, 4 * _LEVELS - 1).to(torch.int8)
-        block = block.to(self.like.device)
+        drawn = self._drawn[: self.dimension * rows].normal_(generator=torch.Generator().manual_seed(int(number)))
+        drawn = drawn.mul_(_LEVELS).round_().clamp_(-4 * _LEVELS + 1, 4 * _LEVELS - 1).view(self.dimension, rows)
+        block = drawn.to(self.like.device, torch.int8)
         return block if self.kept is None else block * self.kept[start : start + rows]
