@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_a_killed_plane_goes_on_where_it_was(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "tests.landscape_kill_driver", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     whole, *killed = [{**how, **what} for how, what in zip(lines[::2], lines[1::2], strict=True)]

@@ -155,6 +155,26 @@ def test_nothing_is_left_behind(fail, caller):
     assert torch.equal(model.classifier.weight.grad, torch.full_like(model.classifier.weight, 7.0))
 
 
+def test_every_displacement_ends_where_it_began():
+    objective = bert_objective(3)
+    v = objective.random_direction(seeded())
+    with objective.measuring():
+        origin = flat(objective.weights).detach().clone()
+        with objective.displaced(v, 0.3):
+            first = flat(objective.weights).detach().clone()
+            with objective.displaced(v, 1e5):
+                pass
+            assert torch.equal(flat(objective.weights), first)
+        assert torch.equal(flat(objective.weights), origin)
+
+
+def test_a_graph_that_is_held_refuses_other_weights():
+    objective = bert_objective(3)
+    v = objective.random_direction(seeded())
+    with objective.products() as product, objective.displaced(v), pytest.raises(RuntimeError, match="modified by an"):
+        product(v)
+
+
 def test_dropout_is_off():
     objective = bert_objective(4)
     assert objective.model.training
