@@ -223,3 +223,38 @@ def test_shared_weights_are_masked_under_either_name():
     masks.apply_(model)
     masks.hold(model).mask_weights()
     assert torch.equal(layer.weight != 0, torch.eye(4).bool())
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_masks_attached_one_inside_the_other_leave_each_other_in_place(order):
+    model = network()
+    outer = MagnitudePruner(model, sparsity=0.4).select()
+    inner = MagnitudePruner(model, sparsity=0.8).select()
+    inner.apply_(model)
+    optimizer = SAM(model.parameters(), torch.optim.SGD, lr=0.1)
+    held = [outer.hold(model), inner.hold(model)]
+    attached = [one.attach(optimizer) for one in held]
+    assert optimizer.held is held[1]
+    first, last = order
+    attached[first].remove()
+    assert optimizer.held is held[last]
+    stay = (outer, inner)[last]
+    for x in batches(2):
+        backward(model, x)
+        with optimizer.perturbed():
+            assert all(not p[~stay[n]].any() for n, p in model.named_parameters() if n in stay)
+            backward(model, x)
+        optimizer.step()
+    assert all(not p[~stay[n]].any() for n, p in model.named_parameters() if n in stay)
+    attached[last].remove()
+    assert optimizer.held is None
+
+
+def test_masks_that_were_set_by_hand_come_back():
+    model = network()
+    optimizer, masks = SAM(model.parameters()), Masks.ones(model)
+    optimizer.held = mine = masks.hold(model)
+    for _ in range(2):
+        with masks.hold(model).attach(optimizer), masks.hold(model).attach(optimizer):
+            assert optimizer.held is not mine
+        assert optimizer.held is mine

@@ -93,6 +93,8 @@ class Attached:
     def __init__(self, held: HeldMasks, optimizer: Optimizer) -> None:
         held.clear_state(optimizer)
         self._held, self._optimizer = held, optimizer
+        outer = self._others()
+        self._found: Any = outer[-1]._found if outer else getattr(optimizer, "held", None)  # before any was attached
         self._handles = [
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(lambda *_: held.mask_weights()),
@@ -101,17 +103,24 @@ class Attached:
             optimizer.held = held
 
     def remove(self) -> None:
-        """Leaves the optimizer as it was found."""
+        """Leaves the optimizer as it would be without these masks; others that are attached stay, in any order."""
         for handle in self._handles:
             handle.remove()
         if hasattr(self._optimizer, "held"):
-            self._optimizer.held = None
+            left = self._others()
+            self._optimizer.held = left[-1]._held if left else self._found
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.remove()
+
+    def _others(self) -> list["Attached"]:
+        """Those that are attached to the optimizer now, but for this one, the latest last."""
+        hooks = self._optimizer._optimizer_step_pre_hooks.values()
+        attached = [getattr(hook, "__self__", None) for hook in hooks]
+        return [one for one in attached if isinstance(one, Attached) and one is not self]
 
     def _before(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """Masks the gradients at hand, and those that a closure will make."""
