@@ -117,8 +117,3 @@ def test_sparse_gradients_are_refused():
     with pytest.raises(InputError, match="needs dense gradients"), optimizer.perturbed():
         pytest.fail("the block must not run")
     assert bits(table) == before
-
-
-def test_a_base_with_its_own_rho_is_refused():
-    with pytest.raises(InputError, match="Adadelta has an option rho"):
-        SAM([nn.Parameter(torch.ones(2))], torch.optim.Adadelta)

@@ -9,7 +9,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
 from tests.optimizers import bits, problem, problem_inputs, two_passes
-from trainflat.optim import SAM, AdamW
+from trainflat.optim import SAM, AdamW, LookSAM
 
 
 def test_groups_state_and_defaults_are_those_of_the_base_for_ever():
@@ -124,6 +124,49 @@ def test_mixed_precision_scaler(overflow):
             torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
     assert (bits(scaled) == before) == (overflow == "second")
     assert scaler.get_scale() == (2.0**9 if overflow == "second" else 2.0**10)
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_step_that_the_scaler_left_out_is_not_half_of_the_next(finished):
+    model, _ = problem()
+    optimizer, inputs = SAM(model.parameters(), AdamW, lr=0.1), problem_inputs()
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+
+    def scaled_pass() -> None:
+        optimizer.zero_grad()
+        scaler.scale(model(inputs).square().mean()).backward()
+
+    scaled_pass()
+    with optimizer.perturbed():
+        scaled_pass()
+        model[0].weight.grad[0, 0] = float("inf")
+    if finished:  # as before clipping
+        optimizer.finish_gradients()
+    scaler.step(optimizer)
+    scaler.update()
+    assert optimizer.steps_taken == 0
+    before = bits(model)
+    scaled_pass()
+    with pytest.raises(RuntimeError, match="before a second gradient was taken"):
+        scaler.step(optimizer)
+    assert bits(model) == before
+
+
+def test_gradients_of_the_step_after_one_that_was_left_out_are_finished_too():
+    paths = []
+    for skipped in (False, True):
+        model, passes = problem()
+        optimizer = LookSAM(model.parameters(), torch.optim.SGD, lr=0.1, k=2)
+        two_passes(optimizer, passes)
+        if skipped:
+            optimizer.zero_grad()
+            passes()
+            optimizer.finish_gradients()
+        optimizer.zero_grad()
+        passes()
+        optimizer.step()
+        paths.append(bits(model))
+    assert paths[0] == paths[1]
 
 
 def test_torch_hooks_work_on_the_wrapper():

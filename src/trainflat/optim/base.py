@@ -1,6 +1,5 @@
 """What every flat optimizer shares: which passes a step takes, the way to the displaced weights, and the way back."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -10,6 +9,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from trainflat.errors import InputError
+from trainflat.optim.bases import each_once, make_base
+from trainflat.optim.checks import radius
 from trainflat.optim.exclusions import matches, refuse_idle_patterns
 from trainflat.optim.holder import Holder
 from trainflat.optim.memory import Memory, join, split
@@ -32,16 +33,15 @@ class FlatOptimizer(Wrapper):
         **base_options: Passed on to ``base_optimizer``.
 
     Attributes:
-        held: Masks that the method respects: a pruned weight is neither displaced nor revived. Set by
-            ``masks.hold(model).attach(optimizer)``.
+        held: Masks, by ``masks.hold(model).attach(optimizer)``: no pruned weight is displaced or revived.
         memory: Tensors by parameter and name, beside the base optimizer's state; part of ``state_dict()``.
         steps_taken: Steps of this optimizer so far; part of ``state_dict()``.
         total_steps: Steps of the whole training, where a method's options are shares of it; set it after construction.
         last_norm: Norm of the last displacement, 0-dim.
 
     Raises:
-        InputError: for a negative radius, for ``exclude`` without names or with a pattern that no name matches, and for
-            a base optimizer that has an option ``rho`` of its own (Adadelta).
+        InputError: for a radius that is no number >= 0, ``exclude`` without names or with a pattern that matches none,
+            a parameter given twice, and a base that is no class or unfit (LBFGS, SparseAdam, Adadelta).
 
     Example:
         The loop that every flat optimizer understands, whichever passes its step takes::
@@ -80,10 +80,9 @@ class FlatOptimizer(Wrapper):
         exclude: Sequence[str] = (),
         **base_options: Any,
     ) -> None:
-        base = base_optimizer(params, **base_options)
-        if "rho" in base.defaults:
-            raise InputError(f"{type(base).__name__} has an option rho of its own; choose another base optimizer.")
-        base.defaults["rho"] = _radius(rho)
+        rho = radius(rho)
+        base = make_base(base_optimizer, params, base_options)
+        base.defaults["rho"] = rho
         self.last_norm = torch.zeros(())
         self.held: Holder | None = None
         self.memory: Memory = {}
@@ -144,8 +143,15 @@ class FlatOptimizer(Wrapper):
             group.setdefault("rho", rho)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        self.base.add_param_group(param_group)
+        with each_once():
+            self.base.add_param_group(param_group)
         self._prepare(self.param_groups[-1])
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clears the gradients; outside :meth:`perturbed` a step begins anew, also after one that was not taken."""
+        if self._origin is None:  # a gradient scaler leaves a step out without a word
+            self._second_gradient = self._finished = False
+        super().zero_grad(set_to_none)
 
     @contextmanager
     def perturbed(self) -> Iterator[None]:
@@ -253,7 +259,7 @@ class FlatOptimizer(Wrapper):
         return [(rho, params) for rho, params in groups if params]
 
     def _prepare(self, group: dict[str, Any]) -> None:
-        group["rho"] = _radius(group.get("rho", self.defaults["rho"]))
+        group["rho"] = radius(group.get("rho", self.defaults["rho"]))
         if not self._exclude:
             return
         if "param_names" not in group:
@@ -291,9 +297,3 @@ class FlatOptimizer(Wrapper):
         if params:
             torch._foreach_copy_(params, kept)
         self._origin = None
-
-
-def _radius(rho: Any) -> float:
-    if not isinstance(rho, int | float) or not 0 <= rho < math.inf:
-        raise InputError(f"rho is the radius of the displacement, a number >= 0, got {rho!r}.")
-    return float(rho)

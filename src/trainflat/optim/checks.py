@@ -18,6 +18,15 @@ def number(name: str, value: Any, words: str, fits: Callable[[float], bool]) -> 
     return float(value)
 
 
+def radius(rho: Any) -> float:
+    """The radius, if it is one; True is none.
+
+    Raises:
+        InputError: says what ``rho`` is.
+    """
+    return number("rho", rho, "the radius of the displacement, a number >= 0", lambda x: x >= 0)
+
+
 def whole(name: str, value: Any, least: int = 1) -> int:
     """The value, if it is a whole number of at least that size; 5.0, as words become, is one.
 

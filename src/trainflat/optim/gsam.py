@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from trainflat.optim.base import FlatOptimizer
-from trainflat.optim.checks import number
+from trainflat.optim.checks import number, radius
 from trainflat.optim.moves import Displacement
 from trainflat.optim.sam import steepest_ascent
 from trainflat.optim.vectors import Gradients, coefficient, take_gradients
@@ -60,6 +60,7 @@ class GSAM(FlatOptimizer):
         exclude: Sequence[str] = (),
         **base_options: Any,
     ) -> None:
+        rho = radius(rho)
         words = f"the smallest radius, a number from 0 to rho = {rho}"
         self.rho_min = number("rho_min", rho_min, words, lambda x: 0 <= x <= rho)
         self.alpha = number("alpha", alpha, "the weight of the descent on GSAM's gap, a number >= 0", lambda x: x >= 0)

@@ -11,12 +11,8 @@ from torch.optim import Optimizer
 from trainflat.errors import InputError, UnknownName
 from trainflat.optim.adam import Adam, AdamW
 from trainflat.optim.base import FlatOptimizer
+from trainflat.optim.bases import UNFIT, refuse_unfit
 
-_UNFIT = {
-    "lbfgs": "takes many gradients in one step",
-    "sparseadam": "needs sparse gradients",
-    "adadelta": "has an option rho of its own",
-}
 # Which kernel computes the step, and which way it goes, is no business of a recipe.
 _MECHANICS = {"foreach", "fused", "capturable", "differentiable", "maximize"}
 _FIXED = {"betas", "etas", "step_sizes", "ns_coefficients", "eps"}  # lists of torch whose length is given
@@ -36,10 +32,9 @@ def base_class(name: Any) -> type[Optimizer]:
         InputError: for one that no flat optimizer can wrap.
     """
     key = str(name).lower()
-    if key in _UNFIT:
-        raise InputError(f"{name} cannot be the base of a flat optimizer: it {_UNFIT[key]}. Choose adamw, adam or sgd.")
+    refuse_unfit(str(name))
     if key not in _BASES:
-        raise UnknownName("base optimizer", str(name), _BASES.keys() - _UNFIT.keys())
+        raise UnknownName("base optimizer", str(name), _BASES.keys() - UNFIT.keys())
     return _BASES[key]
 
 

@@ -71,7 +71,7 @@ class SAM(FlatOptimizer):
         stop: float = 1.0,
         **base_options: Any,
     ) -> None:
-        if not isinstance(p, int | float) or not p >= 1:
+        if isinstance(p, bool) or not isinstance(p, int | float) or not p >= 1:
             raise InputError(f"p is the norm of SAM's ball, a number >= 1, got {p!r}.")
         self.p, self.phase = float(p), Phase(every, start, stop)
         super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
