@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from trainflat.report.panels import Panel, main_score
-from trainflat.report.words import task_name
 
 PARTIAL = "partial data: not comparable with published figures"
 
@@ -28,7 +27,7 @@ def notes(panels: Sequence[Panel]) -> list[str]:
 
 
 def _about(sentence: str, caveat: str, panels: Sequence[Panel]) -> list[str]:
-    names = list(dict.fromkeys(task_name(panel.task) for panel in panels))
+    names = list(dict.fromkeys(panel.task_title for panel in panels))
     return [sentence.format(caveat, ", ".join(names))] if names else []
 
 

@@ -96,7 +96,7 @@ def _marked(caption: str, panel: Panel) -> str:
 
 def _headline(panels: Sequence[Panel]) -> dict[str, str]:
     records = [record for panel in panels for record in panel.records]
-    tasks = list(dict.fromkeys(task_name(panel.task) for panel in panels))
+    tasks = list(dict.fromkeys(panel.task_title for panel in panels))
     models = list(dict.fromkeys(panel.model for panel in panels))
     optimizers = list(dict.fromkeys(record.optimizer for record in records))
     seeds = sorted({record.seed for record in records})

@@ -1,17 +1,22 @@
 """Puts records in order: panels that can be compared inside, lines of runs that differ only in their seed, points."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
+from trainflat.files import hash_json
 from trainflat.record import Record, Stage
-from trainflat.report.words import metric_name, option, task_name
+from trainflat.report.labels import label_lines
+from trainflat.report.options import completed, unusual
+from trainflat.report.words import metric_name, task_name
 
 # Say who a run is, or what was looked at, not what was trained.
 _NOT_A_TRAIT = {"seed", "name", "description", "evaluation", "measures", "report_to", "log_every"}
-_SPARSITIES = ("sparsity", "sparsities")  # how far a run went, which the points say
+_SPARSITIES = ("sparsity", "sparsities")  # how far a run went, which the points say; of an optimizer another thing
+_OPTIMIZER = "training.optimizer"  # where a recipe has it
+_OWN_DATA = "files"  # the task that may be on any data set
 Trait = tuple[str, Any]  # dotted key and value of one setting
 
 
@@ -70,12 +75,18 @@ class Panel:
     protocol: str
     partial: bool
     rows: int  # of the scored split
+    data: str  # which of a user's own data sets; "" where the task's name says it
     lines: tuple[Line, ...]
 
     @property
     def title(self) -> str:
         """Task, model and protocol in one line."""
-        return f"{task_name(self.task)} · {self.model}, {self.layers} layers · {self.protocol}"
+        return f"{self.task_title} · {self.model}, {self.layers} layers · {self.protocol}"
+
+    @property
+    def task_title(self) -> str:
+        """The task as papers write it, and which data set where the task may be on any."""
+        return f"{task_name(self.task)} ({self.data})" if self.data else task_name(self.task)
 
     @property
     def scored_on(self) -> str:
@@ -97,9 +108,12 @@ class Panel:
 def make_panels(records: Iterable[Record]) -> list[Panel]:
     """Groups records; the order follows names only, so that the same records give the same report."""
     groups: defaultdict[Panel, list[Record]] = defaultdict(list)
+    sections: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for record in records:
         groups[_empty_panel(record)].append(record)
-    return [replace(panel, lines=_lines(groups[panel])) for panel in sorted(groups, key=astuple)]
+        sections[record.optimizer].append(optimizer_section(record))
+    told = {name: {f"{_OPTIMIZER}.{key}" for key in unusual(found)} for name, found in sections.items()}
+    return [replace(panel, lines=_lines(groups[panel], told)) for panel in sorted(groups, key=astuple)]
 
 
 def main_score(record: Record, stage: Stage) -> float | None:
@@ -131,7 +145,17 @@ def protocol_name(record: Record) -> str:
 def traits(record: Record) -> list[Trait]:
     """Every setting of the recipe that makes a run another experiment, and how many rows it saw."""
     rows = [(f"{split} rows", fingerprint.rows) for split, fingerprint in sorted(record.data.items())]
-    return [*_flat(record.recipe, ""), *rows]
+    section = completed(optimizer_section(record)) if optimizer_section(record) else {}
+    training = record.recipe.get("training")
+    filled = {"training": training | {"optimizer": section}} if isinstance(training, dict) and section else {}
+    return [*_flat(record.recipe | filled, ""), *rows]
+
+
+def optimizer_section(record: Record) -> dict[str, Any]:
+    """The optimizer of the recipe with its options; empty where it has none."""
+    training = record.recipe.get("training")
+    section = training.get("optimizer") if isinstance(training, dict) else None
+    return section if isinstance(section, dict) else {}
 
 
 def _statistics(values: Sequence[float]) -> Statistics | None:
@@ -152,20 +176,40 @@ def _empty_panel(record: Record) -> Panel:
         protocol=protocol_name(record),
         partial=is_partial(record),
         rows=scored.rows if scored else 0,
+        data=_own_data(record) if task.name == _OWN_DATA else "",
         lines=(),
     )
 
 
-def _lines(records: Sequence[Record]) -> tuple[Line, ...]:
+def _own_data(record: Record) -> str:
+    """The file that is scored, and a sign of what is in it, so that two files of one name are two data sets.
+
+    Where rows are held out the seed decides which; then the sign is of what all seeds share.
+    """
+    scored = record.data.get(record.task.split)
+    if scored is None:
+        return ""
+    sign: Any = scored.sha256
+    if record.task.split == "holdout":
+        rows = sum(fingerprint.rows for fingerprint in record.data.values())
+        sign = [rows, record.task.kind, record.task.labels, record.recipe.get("task")]
+    return f"{scored.source.removeprefix('file:')}, {hash_json(sign)[:6]}"
+
+
+def _lines(records: Sequence[Record], told: Mapping[str, Collection[str]]) -> tuple[Line, ...]:
     groups: defaultdict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in records:
-        same = [(key, value) for key, value in traits(record) if key.rpartition(".")[2] not in _SPARSITIES]
+        same = [(key, value) for key, value in traits(record) if not _says_how_far(key)]
         groups[record.optimizer, repr(same)].append(record)
     by_optimizer: defaultdict[str, list[Line]] = defaultdict(list)
     for (optimizer, _), alike in groups.items():
         for members in _on_one_path(alike):
             by_optimizer[optimizer].append(Line(optimizer, "", 0, members, _points(members)))
-    return tuple(line for _, lines in sorted(by_optimizer.items()) for line in _labelled(lines))
+    return tuple(line for name, lines in sorted(by_optimizer.items()) for line in _labelled(name, lines, told[name]))
+
+
+def _says_how_far(key: str) -> bool:
+    return key.rpartition(".")[2] in _SPARSITIES and not key.startswith(_OPTIMIZER)
 
 
 def _on_one_path(records: Sequence[Record]) -> list[tuple[Record, ...]]:
@@ -198,41 +242,10 @@ def _points(records: Sequence[Record]) -> tuple[Point, ...]:
     return tuple(Point(name, target, tuple(members)) for (target, name), members in ordered)
 
 
-def _labelled(lines: Sequence[Line]) -> list[Line]:
-    """Names the lines of one optimizer by the fewest settings that tell them apart."""
+def _labelled(optimizer: str, lines: Sequence[Line], told: Collection[str]) -> list[Line]:
     settings = [dict(traits(line.records[0])) for line in lines]
-    keys = sorted({key for setting in settings for key in setting}, key=_telling)
-    chosen: list[str] = []
-    for key in keys:
-        if _kinds(settings, [*chosen, key]) > _kinds(settings, chosen):
-            chosen.append(key)
-    order = sorted(range(len(lines)), key=lambda i: [_sortable(settings[i].get(key)) for key in chosen])
-    return [replace(lines[i], label=_label(lines[i], settings[i], chosen), variant=v) for v, i in enumerate(order)]
-
-
-def _telling(key: str) -> tuple[bool, bool, bool, str]:
-    path = key.split(".")
-    # What is averaged comes first, then the optimizer's settings, of them the radius.
-    return path[-2:] != ["averaging", "name"], "optimizer" not in path, path[-1] != "rho", key
-
-
-def _kinds(settings: Sequence[dict[str, Any]], keys: Sequence[str]) -> int:
-    return len({repr([setting.get(key) for key in keys]) for setting in settings})
-
-
-def _sortable(value: Any) -> tuple[int, float, str]:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return (0, float(value), "") if number else (1, 0.0, str(value))
-
-
-def _label(line: Line, setting: dict[str, Any], chosen: Sequence[str]) -> str:
-    told = [f"{_called(key)} {option(setting[key])}" for key in chosen if key in setting]
-    return f"{line.optimizer} ({', '.join(told)})" if told else line.optimizer
-
-
-def _called(key: str) -> str:
-    """The last word of a setting's path; of a member's name what it is the name of."""
-    return key.removesuffix(".name").rpartition(".")[2]
+    named = label_lines(optimizer, settings, told)
+    return [replace(lines[i], label=label, variant=variant) for variant, (i, label) in enumerate(named)]
 
 
 def _flat(value: Any, path: str) -> list[Trait]:

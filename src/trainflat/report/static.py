@@ -156,7 +156,7 @@ def _figure(panel: Panel, count: int, width: float, height: float, about: str = 
 
 
 def _names(panels: Sequence[Panel]) -> list[str]:
-    return numbered([slug(f"{panel.task}-{panel.model}-{panel.protocol}") for panel in panels])
+    return numbered([slug(f"{panel.task}-{panel.data}-{panel.model}-{panel.protocol}") for panel in panels])
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from trainflat.record import Latency, Record, Stage
 from trainflat.report.landscape_series import landscape_table
 from trainflat.report.panels import Line, Panel, Point, make_panels
 from trainflat.report.published import published
-from trainflat.report.words import DASH, duration, megabytes, percent, plural, spread, task_name
+from trainflat.report.words import DASH, duration, megabytes, percent, plural, spread
 
 PLAIN = (
     "Unstructured zeros alone do not speed up dense kernels: a pruned matrix is multiplied like a full one, so latency "
@@ -84,6 +84,7 @@ def _row(panel: Panel, line: Line, point: Point) -> Row:
     score = point.score
     return {
         "task": panel.task,
+        "data": panel.data,
         "model": panel.model,
         "layers": panel.layers,
         "protocol": panel.protocol,
@@ -171,7 +172,7 @@ def _published_rows(panel: Panel) -> list[dict[str, str]]:
 
 
 def _summary(panel: Panel, line: Line, targets: Sequence[float]) -> dict[str, str]:
-    task = task_name(panel.task) + (" (partial)" if panel.partial else "")
+    task = panel.task_title + (" (partial)" if panel.partial else "")
     who = {
         "Task": task,
         "Model": panel.model,
