@@ -4,8 +4,9 @@ Every method trains MiniLM on the whole training set (of STS-B on 3000 rows), pr
 sparsity, rewinds and trains again; both models are scored on the official validation set, and their flatness is
 measured on training rows, among the surviving weights. The dense model is also pruned at several sparsities without
 training again. Learning rate and epochs are those of ``experiments.prune``; the last weights count, so that nothing
-is chosen on the reported split. All SAMs share rho = 0.005, the largest one that the sweeps found to cost no more
-than three points on either task; in ASAM's ball, which is another, it is as far in the first step.
+is chosen on the reported split. All SAMs share rho = 0.005: like all smaller ones it cost at most three points on
+either task of the sweeps, while 0.01 cost ten on STS-B; in ASAM's ball, which is another, it is as far in the first
+step.
 
 Runs resume. Copies each record and its one-shot scores to ``results/flatness/``; ``experiments.flatness_table`` reads
 them.

@@ -8,6 +8,7 @@ import torch
 from trainflat.errors import InputError, UnknownName
 from trainflat.optim import OPTIMIZERS, complete_options, make_optimizer
 from trainflat.recipe import load_recipe
+from trainflat.training.options import optimizer_section
 
 BASES = ["adamw", "adam", "sgd", "rmsprop", "adagrad", "adafactor", "nadam", "rprop", "asgd", "radam", "adamax"]
 
@@ -71,11 +72,30 @@ def test_one_experiment_has_one_hash(one: object, other: object):
         ({"lr": True}, "lr is a number"),
         ({"rho": True}, "rho is a number"),
         ({"base": "sgd", "momentum": "high"}, "momentum is a number"),
+        ({"base": "sgd", "momentum": 10**400}, "momentum is a number"),
+        ({"eps": float("inf")}, "eps is a number"),
+        ({"lr": 10**400}, "lr is a number > 0, got inf"),
+        ({"exclude": {}}, "exclude is a list of parameter names"),
     ],
 )
 def test_values_are_of_the_kind_of_the_default(options: dict[str, object], message: str):
     with pytest.raises(InputError, match=message):
         complete_options("sam", options)
+
+
+def test_a_name_that_looks_like_a_number_is_a_name():
+    assert complete_options("sam", {"exclude": "11"})["exclude"] == ["11"]
+
+
+def test_without_a_name_it_is_the_default_one():
+    given = {"task": "cola", "model": "minilm"}
+    assert load_recipe(given, ["training.optimizer.lr=1e-3"]).training.optimizer["name"] == "adamw"
+
+
+@pytest.mark.parametrize("given", [{"rho": 1}, 5, []])
+def test_what_names_no_optimizer_is_refused(given: object):
+    with pytest.raises(InputError, match="optimizer is a name or a mapping"):
+        optimizer_section(given)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("key", ["differentiable", "maximize", "foreach", "fused", "capturable"])

@@ -190,3 +190,12 @@ def test_the_training_split_is_not_evaluated(build):
         build(evaluate=[])
     with pytest.raises(InputError, match="evaluate names 'validation', which is trained on"):
         build(train="train+validation", evaluate=["validation"])
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_no_row_is_held_out_and_trained_on(build):
+    for train in ("train+train", "train+train_partial"):
+        with pytest.raises(InputError, match="names rows of 'train' twice"):
+            build(train=train, holdout=0.1)
+    with pytest.raises(InputError, match="names rows of 'validation' twice"):
+        build(evaluate=["validation", "validation"])

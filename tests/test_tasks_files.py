@@ -209,6 +209,7 @@ AB = ["a", "b"] * 5
         (AB, ".csv", {"text": ["text", "text"]}, ["text names the column 'text' twice"]),
         (AB, ".csv", {"text": "label"}, ["text and label are both the column 'label'"]),
         (AB, ".csv", {"text": ["text", "label"]}, ["text and label are both the column 'label'"]),
+        (AB, ".csv", {"validation_file": ""}, ["validation_file is '', which names no file"]),
         (AB, ".csv", {"validation_file": "a" * 5000}, ["cannot be read: File name too long"]),
         (AB, ".csv", {"validation_file": "~nobody-at-all/x.csv"}, ["~nobody-at-all/x.csv", "no such user"]),
         (AB, ".csv", {"metric": "acuracy"}, ["no metric is called 'acuracy'", "Did you mean 'accuracy'"]),

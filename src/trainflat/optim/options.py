@@ -17,6 +17,7 @@ from trainflat.optim.bases import UNFIT, refuse_unfit
 _MECHANICS = {"foreach", "fused", "capturable", "differentiable", "maximize"}
 _FIXED = {"betas", "etas", "step_sizes", "ns_coefficients", "eps"}  # lists of torch whose length is given
 _BASE, _RATE = "adamw", 2e-5
+_LARGEST = 2**53  # of whole numbers that a float holds exactly
 _BASES: dict[str, type[Optimizer]] = {
     name.lower(): member
     for name, member in vars(torch.optim).items()
@@ -49,10 +50,10 @@ def settle(name: str, member: type[Optimizer], options: Mapping[str, Any]) -> di
     for key in options:
         if key not in known:
             raise UnknownName(f"option of optimizer {name!r}", key, known)
-    _check_values({key: _number(value) for key, value in options.items()})
+    _check_values({key: _read(key, value) for key, value in options.items()})
     # What a flat optimizer takes it checks itself, and says what it is; torch's classes take much without a word.
     own = _own_options(member) if issubclass(member, FlatOptimizer) else set()
-    settled = {k: _number(v) if k in own else _typed(k, v, known[k]) for k, v in options.items()}
+    settled = {k: _read(k, v) if k in own else _typed(k, v, known[k]) for k, v in options.items()}
     if issubclass(member, FlatOptimizer):
         settled["base_optimizer"] = base_class(settled.pop("base", _BASE))
     return settled
@@ -131,7 +132,9 @@ def _typed(key: str, value: Any, default: Any) -> Any:
         words = f"a list of {f'{len(default)} ' if key in _FIXED else ''}numbers such as {list(default)}"
         return _fitting(key, members or value, words, fits)
     if isinstance(default, int | float):
-        number = _fitting(key, _number(value), f"a number such as {default:g}", _is_number(_number(value)))
+        number = _number(value)
+        finite = _is_number(number) and (math.isfinite(number) or key == "p")
+        _fitting(key, value, f"a number such as {default:g}", finite)
         whole = isinstance(default, int) and float(number).is_integer()
         return int(number) if whole else float(number)
     return _number(value) if default is None else value
@@ -143,13 +146,20 @@ def _fitting(key: str, value: Any, words: str, fits: bool) -> Any:
     return value
 
 
+def _read(key: str, value: Any) -> Any:
+    """Names are no numbers, though they may look like some: exclude: '11'."""
+    if key == "exclude":
+        return tuple(value) if isinstance(value, list) else value
+    return _number(value)
+
+
 def _number(value: Any) -> Any:
     # YAML reads 3e-5, without a point, as text.
-    if isinstance(value, str):
+    if isinstance(value, str | int) and not isinstance(value, bool):
         try:
-            return float(value)
-        except ValueError:
-            return value
+            return float(value) if isinstance(value, str) or abs(value) > _LARGEST else value
+        except (ValueError, OverflowError):
+            return value if isinstance(value, str) else math.inf
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -174,6 +184,6 @@ def _check_values(options: Mapping[str, Any]) -> None:
         value = options.get(key, 1)
         if isinstance(value, bool) or not isinstance(value, int | float) or not good(value):
             raise InputError(f"{key} is {words}, got {value!r}.")
-    exclude = options.get("exclude") or ()
+    exclude = () if options.get("exclude") is None else options["exclude"]
     if not isinstance(exclude, str) and not (isinstance(exclude, tuple) and all(isinstance(e, str) for e in exclude)):
         raise InputError(f"exclude is a list of parameter names or patterns, got {exclude!r}.")

@@ -61,6 +61,8 @@ class Files(TextTask):
         texts = _text_columns(text, label)
         if kind not in (None, "classification", "regression"):
             raise UnknownName("kind of task", kind, ("classification", "regression"))
+        if validation_file == "":
+            raise InputError("validation_file is '', which names no file. Leave it out to hold out training rows.")
         if validation_file is not None:
             _check_apart(_path(data, train_file), _path(data, validation_file))
         table = read_table(_path(data, train_file))

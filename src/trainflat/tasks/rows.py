@@ -89,8 +89,10 @@ def arrange(
     With ``holdout`` the evaluation splits are not even read.
 
     Raises:
-        InputError: an evaluation split is the training split, none is named, or a size does not fit.
+        InputError: an evaluation split is the training split, none is named, rows are named twice, or a size does not
+            fit.
     """
+    _check_once(train, evaluate)
     if not holdout:
         _check_apart(train, evaluate)
     training = read(train)
@@ -100,6 +102,15 @@ def arrange(
     else:
         evaluation = {name: read(name) for name in evaluate}
     return training if rows is None else draw(training, rows, seed), evaluation
+
+
+def _check_once(train: str, evaluate: Sequence[str]) -> None:
+    """A row that is there twice may be held out and trained on at once."""
+    for names, where in ((train.split("+"), f"train {train!r}"), (list(evaluate), f"evaluate {list(evaluate)}")):
+        whole = [name.removesuffix("_partial") for name in names]
+        twice = next((name for name in whole if whole.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(f"{where} names rows of {twice!r} twice. Name each split once.")
 
 
 def _check_apart(train: str, evaluate: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """What a recipe may say about training."""
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -14,7 +15,8 @@ from pydantic import (
 )
 
 from trainflat.averaging import AVERAGING, complete_options, models_taken
-from trainflat.optim import OPTIMIZERS, average_passes
+from trainflat.errors import InputError
+from trainflat.optim import average_passes
 from trainflat.optim import complete_options as complete_optimizer
 from trainflat.training.trackers import check_names
 
@@ -52,9 +54,7 @@ class TrainingOptions(BaseModel):
     def _known_optimizer(cls, value: Any) -> Any:
         value = {"name": value} if isinstance(value, str) else value
         if isinstance(value, dict):
-            if "name" not in value:
-                raise ValueError(f"name an optimizer: {', '.join(OPTIMIZERS)}; such as {{name: sam, lr: 2e-5}}")
-            name = str(value["name"])
+            name = str(value.get("name", "adamw"))
             return {"name": name, **complete_optimizer(name, {key: v for key, v in value.items() if key != "name"})}
         return value
 
@@ -116,3 +116,15 @@ class TrainingOptions(BaseModel):
             return 0
         options = {key: value for key, value in self.averaging.items() if key != "name"}
         return models_taken(self.averaging["name"], options, self.steps(rows), self.steps_per_epoch(rows))
+
+
+def optimizer_section(given: str | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """An optimizer by name as the section that it is short for.
+
+    Raises:
+        InputError: it names none.
+    """
+    section = {"name": given} if isinstance(given, str) else given
+    if section is not None and not (isinstance(section, Mapping) and "name" in section):
+        raise InputError(f"optimizer is a name or a mapping such as {{'name': 'sam', 'rho': 0.05}}, got {given!r}.")
+    return section

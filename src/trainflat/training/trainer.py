@@ -19,6 +19,7 @@ from trainflat.optim.base import FlatOptimizer
 from trainflat.pruning import Masks
 from trainflat.training import checkpoints
 from trainflat.training.averaged import Averaged
+from trainflat.training.options import optimizer_section
 from trainflat.training.passes import Passes
 from trainflat.training.sampler import LengthGroupedSampler, ShuffledSampler, lengths_of
 from trainflat.training.window import Replay
@@ -87,7 +88,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
             raise InputError(
                 "FlatTrainer does not shard models: FSDP and DeepSpeed are not supported. Use data parallel (torchrun)."
             )
-        self.optimizer_recipe = {"name": optimizer} if isinstance(optimizer, str) else optimizer
+        self.optimizer_recipe = optimizer_section(optimizer)
         self.masks, self.score = masks, score
         self.held = masks.hold(self.model) if masks is not None else None
         if masks is not None:
