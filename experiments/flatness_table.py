@@ -1,7 +1,7 @@
 """Reads the runs of ``experiments.flatness``: the table, and which measure goes with what pruning costs.
 
 Spearman's rank correlation, within each task, of every measure on the dense model with two prices of compression: what
-the score loses by pruning to the reference sparsity and training again, and what it loses on average by pruning at
+the score loses by pruning to the reference sparsity and training on, and what it loses on average by pruning at
 once without training. Positive: sharper models lose more. Beside it the interval of 2000 bootstrap draws of the runs,
 and the share of all or 10,000 random pairings that correlate as strongly by chance.
 
@@ -22,7 +22,7 @@ from scipy.stats import ConstantInputWarning, permutation_test, spearmanr
 from trainflat.files import read_json, write_json, write_text
 from trainflat.record import Record
 
-COSTS = {"retrained": "pruned to 50 % and trained again", "one_shot": "pruned at once, mean of 20 to 60 %"}
+COSTS = {"retrained": "pruned to 50 % and trained on", "one_shot": "pruned at once, mean of 20 to 60 %"}
 
 
 def row(folder: Path) -> dict[str, Any]:
@@ -49,8 +49,10 @@ def row(folder: Path) -> dict[str, Any]:
     }
 
 
-def correlation(x: list[float], y: list[float]) -> dict[str, float]:
-    """Spearman's coefficient, its bootstrap interval, and how often chance does as well."""
+def correlation(x: list[float], y: list[float]) -> dict[str, float] | None:
+    """Spearman's coefficient, its bootstrap interval, and how often chance does as well; None where all are equal."""
+    if len(set(x)) == 1 or len(set(y)) == 1:
+        return None
     found = permutation_test(
         (x,), lambda drawn: spearmanr(drawn, y).statistic, permutation_type="pairings", n_resamples=10_000, rng=0
     )
@@ -74,7 +76,9 @@ def correlations(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 continue
             for cost in COSTS:
                 x, y = [r["flatness"]["dense"][measure] for r in runs], [r["lost"][cost] for r in runs]
-                found.append({"task": task, "measure": measure, "cost": cost, "runs": len(runs)} | correlation(x, y))
+                one = correlation(x, y)
+                if one is not None:
+                    found.append({"task": task, "measure": measure, "cost": cost, "runs": len(runs)} | one)
     return found
 
 
