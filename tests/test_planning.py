@@ -1,11 +1,14 @@
 """``check`` refuses what ``run`` refuses, in the same words; and what is refused leaves nothing behind."""
 
+import gc
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModel, BertForQuestionAnswering, BertForSequenceClassification
+from transformers.integrations import integration_utils
 
 import trainflat
 from tests.test_models_families import FAMILIES, HEADS, config, write
@@ -16,6 +19,7 @@ from trainflat.pipeline import folder as folder_module
 from trainflat.plans import print_plan
 from trainflat.processes import is_first_process
 from trainflat.protocols import PROTOCOLS
+from trainflat.training import trackers
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +89,24 @@ def test_a_tracker_that_is_not_installed(
                 call(given, out=tmp_path / "runs", overrides={"training.report_to": [name]})
     assert list(tmp_path.iterdir()) == []
     assert trainflat.plan(given, overrides={"training.report_to": ["none"]}).steps == 10
+
+
+def test_looking_for_a_tracker_makes_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half-made callbacks of MLflow, DagsHub and Neptune complain on standard error when they are thrown away."""
+    complaints: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    for name in integration_utils.INTEGRATION_TO_CALLBACK:  # each can be looked for, by whatever name
+        found = f"is_{trackers._CALLED.get(name, name)}_available"
+        with monkeypatch.context() as patch:
+            patch.setattr(integration_utils, found, lambda: True)
+            trackers.check_installed([name])
+            patch.setattr(integration_utils, found, lambda: False)
+            with pytest.raises(InputError, match=f"report_to: {name} cannot be used here") as error:
+                trackers.check_installed([name])
+        move = "Set KUBEFLOW_TRAINER_SERVER_URL" if name == "kubeflow" else "Run: pip install "
+        assert move in str(error.value)
+    gc.collect()
+    assert complaints == []
 
 
 def test_a_model_that_cannot_be_reached_is_said_not_to_be_looked_at(

@@ -12,6 +12,9 @@ _PACKAGES = {
     "dagshub": "dagshub mlflow",
     "flyte": "flytekit",
 }
+_MOVES = {"kubeflow": "Set KUBEFLOW_TRAINER_SERVER_URL"}  # where installing does not help
+# What transformers calls them where it looks for them.
+_CALLED = {"azure_ml": "azureml", "comet_ml": "comet", "flyte": "flytekit"}
 _WORDS = (["all"], ["none"])  # whatever is installed; nothing
 
 
@@ -34,18 +37,17 @@ def check_installed(names: Sequence[str]) -> None:
     """They can be used on this machine.
 
     Raises:
-        InputError: the first that cannot, what it says, and what to install.
+        InputError: the first that cannot, and what to do.
     """
     if not names or list(names) in _WORDS:
         return
-    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+    from transformers.integrations import integration_utils
 
     for name in names:
-        try:
-            INTEGRATION_TO_CALLBACK[name]()
-        except Exception as error:  # each package refuses in its own way
-            reason = str(error).split("\n", maxsplit=1)[0].split(". ")[0].rstrip(".")
+        # Not by making its callback: some measure as soon as they are made, some complain when they are thrown away.
+        if not getattr(integration_utils, f"is_{_CALLED.get(name, name)}_available")():
+            move = _MOVES.get(name, f"Run: pip install {_PACKAGES.get(name, name)}")
             raise InputError(
-                f"training.report_to: {name} cannot be used here ({reason}). "
-                f"Run: pip install {_PACKAGES.get(name, name)}, or leave it out."
-            ) from error
+                f"training.report_to: {name} cannot be used here (transformers finds it not installed or not set up). "
+                f"{move}, or leave it out."
+            )
