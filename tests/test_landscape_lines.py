@@ -1,5 +1,7 @@
 """Lines through the space of weights and barriers between models, on functions where they are known."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -149,6 +151,7 @@ def test_a_loss_that_is_no_number_leaves_no_barrier():
     assert line.barrier_over_mean is None
 
 
+MORE = state([1.0, 0, 0]) | {"c": torch.zeros(1)}
 BAD = {
     "one point": (lambda o: loss_line(o, {"a": state([0.0, 0, 0])}), "exactly two points, got 1: a"),
     "nothing": (loss_line, "two points or along a direction"),
@@ -158,6 +161,16 @@ BAD = {
     "direction": (lambda o: loss_line(o, direction=[torch.zeros(2)]), "objective's 2 weights.*this one has 1"),
     "ends only": (lambda o: barrier(o, *list(corners().values())[:2], points=2), "got points 2"),
     "same names": (lambda o: barrier(o, {}, {}, names=("a", "a")), "both called 'a'"),
+    "surplus": (lambda o: barrier(o, state([0.0, 0, 0]), MORE), "other has a weight c, which the model lacks"),
+    "surplus on a line": (lambda o: loss_line(o, {"x": MORE, "y": MORE}), "x has a weight c, which the model lacks"),
+    "nan": (lambda o: barrier(o, state([0.0, math.nan, 0]), state([0.0, 0, 0])), "a of one holds NaN or infinite"),
+    "models": (lambda o: barrier(o, o.model, o.model), "one is a Weights, no state dict"),
+    "half a point": (lambda o: barrier(o, {}, {}, points=3.5), "got points 3.5"),
+    "half a size": (lambda o: loss_line(o, corners(), size=2.5), "whole number of at least 2 points, got size 2.5"),
+    "direction nan": (
+        lambda o: loss_line(o, direction=[torch.ones(2), torch.tensor([math.nan])]),
+        "b of the direction",
+    ),
     "shape": (lambda o: barrier(o, state([0.0, 0, 0]), state([0.0, 0, 0, 0])), r"b has shape \[2\] in other"),
 }
 

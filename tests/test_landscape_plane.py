@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from collections import OrderedDict
 
 import pytest
 import torch
@@ -196,9 +195,9 @@ def test_no_trace_is_left_also_after_an_exception(fails_at):
         return model(**batch).loss
 
     objective = Objective(model, sentences(batches=1), loss=loss)
-    direction = filter_normalised(objective, 0)
+    directions = filter_normalised(objective, 0), filter_normalised(objective, 1)
     stopped = []
-    for options in {"points": BERT, "head": "model 1"}, {"directions": (direction, direction)}:
+    for options in {"points": BERT, "head": "model 1"}, {"directions": directions}:
         calls = itertools.count()
         try:
             loss_plane(objective, size=3, **options)
@@ -281,42 +280,3 @@ def test_losses_that_are_no_numbers_are_kept_as_none():
     plane = loss_plane(objective, corners(), size=5, margin=1.0)
     seen = {value is None for row in plane.losses for value in row}
     assert seen == {True, False}
-
-
-SMALL = tiny_bert(0, hidden_size=8).state_dict()
-BAD = {
-    "two points": ({"points": dict(list(BERT.items())[:2])}, "exactly three points, got 2: model 0, model 1"),
-    "no points": ({}, "three points or along two directions"),
-    "both": ({"points": BERT, "directions": ([], [])}, "give the one or the other"),
-    "other shapes": ({"points": {**BERT, "model 2": SMALL}}, r"has shape \[120, 8\] in model 2, but \[120, 16\]"),
-    "other names": ({"points": {**BERT, "model 2": OrderedDict()}}, "model 2 has no weight bert.embeddings"),
-    "one line": ({"points": {**BERT, "model 2": BERT["model 1"]}}, "model 0, model 1, model 2 are on one line"),
-    "one point": ({"points": dict.fromkeys("abc", BERT["model 1"])}, "a, b, c are on one line"),
-    "small grid": ({"points": BERT, "size": 1}, "at least 2 points, got size 1"),
-    "negative margin": ({"points": BERT, "margin": -0.1}, "margin is .* got -0.1"),
-    "no span": ({"directions": ([], []), "span": 0.0}, "span is .* above 0, got 0.0"),
-    "span nan": ({"directions": ([], []), "span": float("nan")}, "span is .* got nan"),
-    "wrong direction": ({"directions": ([], [])}, "a tensor for each of the objective's"),
-    "unknown head": ({"points": BERT, "head": "model 3"}, "no point is called 'model 3'. Did you mean 'model"),
-    "head of directions": ({"directions": ([], []), "head": "adam"}, "head 'adam' names one of three points"),
-}
-
-
-@pytest.mark.parametrize(("options", "text"), BAD.values(), ids=BAD)
-def test_bad_input_is_one_clear_line(options, text):
-    model = tiny_bert(7)
-    before, random = snapshot(model), torch.get_rng_state()
-    with pytest.raises(InputError, match=text) as caught:
-        loss_plane(Objective(model, sentences()), **options)
-    assert "\n" not in str(caught.value)
-    assert_untouched(model, before, random)
-
-
-def test_a_head_needs_an_encoder_beside_it():
-    with pytest.raises(InputError, match="Weights has no task head beside an encoder"):
-        loss_plane(bowl(), corners(), head="sam")
-
-
-def test_an_empty_split_is_refused():
-    with pytest.raises(InputError, match="split is empty"):
-        loss_plane(Objective(tiny_bert(), [{"input_ids": torch.zeros(0, 4)}]), BERT)

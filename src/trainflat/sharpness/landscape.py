@@ -11,14 +11,18 @@ from torch import Tensor, nn
 from trainflat.errors import InputError, UnknownName
 from trainflat.landscapes import Loss, PlaneRecord, SpectrumRecord
 from trainflat.sharpness.base import Objective
+from trainflat.sharpness.measure import is_number, is_whole
 from trainflat.sharpness.paths import (
     AffineSubspace,
     Direction,
     State,
     check,
+    check_states,
     given,
     head_names,
     loss_here,
+    on_one_line,
+    own_weights,
     put,
     rows_of,
     standing,
@@ -69,8 +73,9 @@ def loss_plane(
             there, with the same bits as if nothing had happened.
 
     Raises:
-        InputError: not three points, points on one line, models of different shapes, fewer than 2 grid points a side, a
-            margin below 0 or a span that is not above 0, or a store of another plane.
+        InputError: not three points or two directions, all on one line, models of different layers or shapes, weights
+            that are not finite, fewer than 2 grid points a side, a margin below 0 or a span that is not above 0, or a
+            store of another plane.
 
     Example:
         >>> import torch
@@ -83,9 +88,10 @@ def loss_plane(
         >>> plane.losses
         [[0.0, 0.5, 2.0], [0.5, 1.0, 2.5], [2.0, 2.5, 4.0]]
     """
-    check(size >= 2, f"a side of the grid has at least 2 points, got size {size}.")
-    check(0 <= margin < math.inf, f"margin is a share of the points' extent, 0 or more, got {margin}.")
-    check(0 < span < math.inf, f"span is how far to go along the directions, above 0, got {span}.")
+    check(is_whole(size) and size >= 2, f"a side of the grid has a whole number of at least 2 points, got size {size}.")
+    is_share = is_number(margin) and 0 <= margin < math.inf
+    check(is_share, f"margin is a share of the points' extent, 0 or more, got {margin}.")
+    check(is_number(span) and 0 < span < math.inf, f"span is how far to go along the directions, above 0, got {span}.")
     check(directions is None or head is None, f"head {head!r} names one of three points, and directions have none.")
     if points is not None and directions is None:
         return _survey(objective, _through_points(objective, points, head, size, margin), store)
@@ -125,10 +131,11 @@ class _Grid:
 def _through_points(
     objective: Objective, points: Mapping[str, State], head: str | None, size: int, margin: float
 ) -> _Grid:
+    check_states(points)
     names = ", ".join(points)
     check(len(points) == 3, f"a plane goes through exactly three points, got {len(points)}: {names or 'none'}.")
     fixed = {} if head is None else _head(objective.model, points, head)
-    models = {name: weights_of(objective, {**state, **fixed}, name) for name, state in points.items()}
+    models = {name: weights_of(objective, state, name, fixed) for name, state in points.items()}
     u, v, places = through(list(models.values()), list(models))
     x, y = (_side([place[k] for place in places], margin, size) for k in (0, 1))
     plane = AffineSubspace(objective, next(iter(models.values())), (u, v))
@@ -137,8 +144,10 @@ def _through_points(
 
 
 def _along(objective: Objective, directions: tuple[Direction, Direction], along: list[float]) -> _Grid:
-    origin = [w.detach().clone() for w in objective.weights]
-    plane = AffineSubspace(objective, origin, [given(objective, direction) for direction in directions])
+    check(len(directions) == 2, f"a plane goes along exactly two directions, got {len(directions)}.")
+    fitting = [given(objective, direction) for direction in directions]
+    plane = AffineSubspace(objective, own_weights(objective), fitting)
+    check(not on_one_line(*plane.directions), "the two directions are on one line, so that they span no plane.")
     return _Grid(plane, along, along, ("times the first direction", "times the second direction"))
 
 

@@ -9,13 +9,16 @@ from torch import nn
 from trainflat.errors import InputError
 from trainflat.landscapes import LineRecord, Loss
 from trainflat.sharpness.base import Objective
+from trainflat.sharpness.measure import is_number, is_whole
 from trainflat.sharpness.paths import (
     AffineSubspace,
     Direction,
     State,
     check,
+    check_states,
     given,
     loss_here,
+    own_weights,
     put,
     rows_of,
     steps,
@@ -51,7 +54,7 @@ def barrier(
         score_name: Name and unit of it.
 
     Raises:
-        InputError: models of different shapes, or fewer than 3 points.
+        InputError: models of different layers or shapes, weights that are not finite, or fewer than 3 points.
 
     Example:
         >>> import torch
@@ -61,7 +64,8 @@ def barrier(
         >>> barrier(objective, {"weight": torch.tensor([[-1.0]])}, {"weight": torch.tensor([[1.0]])}).barrier
         1.0
     """
-    check(points >= 3, f"a barrier takes at least one point between its two ends, so 3 in all, got points {points}.")
+    enough = is_whole(points) and points >= 3
+    check(enough, f"a barrier takes at least one point between its two ends, so 3 in all, got points {points}.")
     check(names[0] != names[1], f"the two ends are both called {names[0]!r}. Give them two names.")
     line = loss_line(
         objective, {names[0]: one, names[1]: other}, size=points, margin=0, score=score, score_name=score_name
@@ -97,17 +101,17 @@ def loss_line(
         score_name: Name and unit of it.
 
     Raises:
-        InputError: not two points, models of different shapes, fewer than 2 points, a margin below 0 or a span that is
-            not above 0.
+        InputError: not two points, models of different layers or shapes, weights that are not finite, fewer than 2
+            points, a margin below 0 or a span that is not above 0.
     """
-    check(size >= 2, f"a line has at least 2 points, got size {size}.")
-    check(0 <= margin < math.inf, f"margin is a share of the distance, 0 or more, got {margin}.")
-    check(0 < span < math.inf, f"span is how far to go along the direction, above 0, got {span}.")
+    check(is_whole(size) and size >= 2, f"a line has a whole number of at least 2 points, got size {size}.")
+    is_share = is_number(margin) and 0 <= margin < math.inf
+    check(is_share, f"margin is a share of the distance, 0 or more, got {margin}.")
+    check(is_number(span) and 0 < span < math.inf, f"span is how far to go along the direction, above 0, got {span}.")
     if points is not None and direction is None:
         return _survey(objective, _between_points(objective, points, size, margin), score, score_name)
     if direction is not None and points is None:
-        origin = [w.detach().clone() for w in objective.weights]
-        line = AffineSubspace(objective, origin, [given(objective, direction)])
+        line = AffineSubspace(objective, own_weights(objective), [given(objective, direction)])
         return _survey(objective, _Way(line, steps(-span, span, size), "times the direction"), score, score_name)
     raise InputError("a line goes through two points or along a direction: give the one or the other.")
 
@@ -124,6 +128,7 @@ class _Way:
 
 
 def _between_points(objective: Objective, points: Mapping[str, State], size: int, margin: float) -> _Way:
+    check_states(points)
     names = list(points)
     check(len(names) == 2, f"a line goes through exactly two points, got {len(names)}: {', '.join(names) or 'none'}.")
     one, other = (weights_of(objective, state, name) for name, state in points.items())

@@ -1,6 +1,7 @@
 """What a measure of sharpness is."""
 
 import math
+import numbers
 from abc import ABC, abstractmethod
 from typing import Protocol, get_args
 
@@ -36,15 +37,25 @@ class Measure(ABC):
         return self.take(objective, seed).figures()
 
 
+def is_number(value: object) -> bool:
+    """Whether it is a real number, also NumPy's; a truth value is none."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def is_whole(value: object) -> bool:
+    """Whether it is a whole number, also NumPy's; a truth value is none."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
 def above_zero(name: str, value: float, meaning: str) -> None:
     """Refuses what is not a finite number above 0."""
-    if not (isinstance(value, int | float) and 0 < value < math.inf):
+    if not (is_number(value) and 0 < value < math.inf):
         raise InputError(f"{name} is {meaning}, a number above 0, got {value!r}.")
 
 
 def at_least(least: int, name: str, value: int, meaning: str) -> None:
     """Refuses what is not a whole number from ``least`` on."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    if not (is_whole(value) and value >= least):
         raise InputError(f"{name} is {meaning}, a whole number of at least {least}, got {value!r}.")
 
 

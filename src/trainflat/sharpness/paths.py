@@ -132,10 +132,27 @@ def through(points: Sequence[Vector], names: Sequence[str]) -> tuple[Vector, Vec
         along_u.copy_(d1.div_(a or 1.0))
         along_v.copy_(d2)
     c = math.sqrt(rest)
-    if min(d11, rest) < _VANISHING or c <= _FLAT * math.sqrt(d22):
+    if _is_flat(d11, d22, rest):
         raise InputError(f"{', '.join(names)} are on one line, so that they span no plane. Give three other models.")
     torch._foreach_div_(v, c)
     return u, v, [(0.0, 0.0), (a, 0.0), (along * a, c)]
+
+
+def on_one_line(first: Vector, second: Vector) -> bool:
+    """Whether two directions span no plane. Computed in float64."""
+    gram, rest = torch.zeros(3, dtype=torch.float64), 0.0
+    for piece in _pieces(first, second):
+        gram += _gram(*(side.to(torch.float64) for side in piece))
+    d11, d12, d22 = gram.tolist()
+    for piece in _pieces(first, second):
+        d1, d2 = (side.to(torch.float64) for side in piece)
+        rest += d2.sub(d1, alpha=d12 / d11 if d11 else 0.0).square().sum().item()
+    return _is_flat(d11, d22, rest)
+
+
+def _is_flat(d11: float, d22: float, rest: float) -> bool:
+    """By the squared lengths of two sides, and of what of the second is at right angles to the first."""
+    return min(d11, rest) < _VANISHING or math.sqrt(rest) <= _FLAT * math.sqrt(d22)
 
 
 def _pieces(*vectors: Vector) -> Iterator[tuple[Tensor, ...]]:
@@ -163,42 +180,91 @@ def given(objective: Objective, direction: Direction) -> Vector:
     """A direction that somebody gave, with 0 where the objective's masks prune.
 
     Raises:
-        InputError: it does not fit the objective's weights.
+        InputError: it does not fit the objective's weights, or is not finite.
     """
-    wanted, found = ([tuple(t.shape) for t in side] for side in (objective.weights, direction))
+    wanted, found = ([getattr(t, "shape", None) for t in side] for side in (objective.weights, direction))
     if wanted != found:
         raise InputError(
             f"a direction has a tensor for each of the objective's {len(wanted)} weights, in their order and shapes; "
             f"this one has {len(found)}. See `filter_normalised` for one that fits."
         )
+    for key, entries in zip(objective.names, direction, strict=True):
+        _finite(entries, key, "the direction")
     return objective.restrict(direction)
 
 
-def weights_of(objective: Objective, state: State, name: str) -> Vector:
-    """A model's values for the objective's weights, in the kind of those; 0 where the objective's masks prune.
+def check_states(points: Mapping[str, State]) -> None:
+    """Refuses what are no state dicts by name."""
+    check(isinstance(points, Mapping), f"points are state dicts by name, got a {type(points).__name__}.")
+    for name, state in points.items():
+        check(isinstance(name, str), f"points are state dicts by name, got {name!r} for a name.")
+        kind = type(state).__name__
+        check(isinstance(state, Mapping), f"{name} is a {kind}, no state dict. Give what `state_dict()` of it returns.")
+
+
+def own_weights(objective: Objective) -> Vector:
+    """Copies of the weights as the model has them.
 
     Raises:
-        InputError: the state lacks a weight, or has it in another shape.
+        InputError: they are not finite.
     """
-    found = []
+    pairs = zip(objective.names, objective.weights, strict=True)
+    return [_finite(weight.detach().clone(), key, "the model") for key, weight in pairs]
+
+
+def weights_of(objective: Objective, state: State, name: str, head: State | None = None) -> Vector:
+    """A model's values for the objective's weights, in the kind of those; 0 where the objective's masks prune.
+
+    Args:
+        head: Values that stand in for those of the model's own task head, whatever that is.
+
+    Raises:
+        InputError: the state lacks a weight, has it in another shape or not finite, or has weights that the
+            objective's model does not have.
+    """
+    found, values = [], {**state, **(head or {})}
     for key, weight, kept in zip(objective.names, objective.weights, objective.kept, strict=True):
-        value = value_in(state, key, weight, name)
+        value = value_in(values, key, weight, name)
         found.append(value if kept is None else value * kept)
+    _check_surplus(objective, state, name, getattr(objective.model, "base_model_prefix", "") if head else "")
     return found
+
+
+def _check_surplus(objective: Objective, state: State, name: str, within: str) -> None:
+    """Refuses weights that the model lacks: they would count in no distance, and the losses were of another model.
+
+    What is not floating-point is no weight: older versions of transformers saved ``position_ids``, for one.
+    """
+    model = objective.model
+    known = {*objective.names, *model.state_dict(), *dict(model.named_parameters(remove_duplicate=False))}
+    known |= dict(model.named_buffers(remove_duplicate=False)).keys()
+    for key in state:
+        is_weight = isinstance(state[key], Tensor) and state[key].is_floating_point()
+        if is_weight and key not in known and key.startswith(within):
+            raise InputError(
+                f"{name} has a weight {key}, which the model lacks. Give state dicts of the same architecture."
+            )
 
 
 def value_in(state: State, key: str, weight: Tensor, name: str) -> Tensor:
     """A model's value for one weight, in the kind of that weight.
 
     Raises:
-        InputError: the state lacks the weight, or has it in another shape.
+        InputError: the state lacks the weight, or has it in another shape or not finite.
     """
-    if key not in state:
+    value = state.get(key)
+    if not isinstance(value, Tensor):
         raise InputError(f"{name} has no weight {key}, which the model has. Give state dicts of the same architecture.")
-    if state[key].shape != weight.shape:
-        shapes = f"shape {list(state[key].shape)} in {name}, but {list(weight.shape)} in the model"
+    if value.shape != weight.shape:
+        shapes = f"shape {list(value.shape)} in {name}, but {list(weight.shape)} in the model"
         raise InputError(f"{key} has {shapes}. Give state dicts of the same architecture.")
-    return state[key].detach().to(weight.device, weight.dtype)
+    return _finite(value.detach().to(weight.device, weight.dtype), key, name)
+
+
+def _finite(value: Tensor, key: str, name: str) -> Tensor:
+    if not value.isfinite().all():
+        raise InputError(f"{key} of {name} holds NaN or infinite values; a landscape needs finite weights.")
+    return value
 
 
 def head_names(model: nn.Module) -> list[str]:
