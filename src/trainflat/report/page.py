@@ -11,13 +11,14 @@ from markupsafe import Markup
 
 from trainflat.landscapes import Landscape
 from trainflat.record import Record
+from trainflat.report.flatness import ABOUT, ABOUT_PUBLISHED, comparable, flatness_table, measured
 from trainflat.report.landscape_panels import landscape_groups
 from trainflat.report.notes import PARTIAL, notes
 from trainflat.report.palette import DARK, HEAT_DARK, HEAT_LIGHT, LIGHT, Palette
 from trainflat.report.panels import Panel, is_partial, make_panels
 from trainflat.report.published import published, reference_sparsity
 from trainflat.report.tables import PLAIN, cost_table, score_table
-from trainflat.report.web import Group, curve_plots, score_plot, zero_plots
+from trainflat.report.web import Group, curve_plots, flatness_plots, score_plot, zero_plots
 from trainflat.report.words import DASH, percent, plural, task_name
 
 
@@ -51,6 +52,7 @@ def _sections(panels: Sequence[Panel], landscapes: Sequence[Landscape]) -> list[
     numbered = list(enumerate(panels))
     found = [
         ("Score against sparsity", [_scores(k, panel, palette) for k, panel in numbered]),
+        ("Flatness", [_flatness(k, panel, palette) for k, panel in numbered]),
         ("Where the zeros are", [_zeros(k, panel) for k, panel in numbered]),
         ("Training curves", [_curves(k, panel, palette) for k, panel in numbered]),
         ("Landscape", landscape_groups(landscapes)),
@@ -70,6 +72,13 @@ def _scores(k: int, panel: Panel, palette: Palette) -> Group:
     if reference_sparsity(panel) is not None:
         caption += " The dotted line is the sparsity at which the papers compare this task."
     return Group(f"score-{k}", panel.title, _marked(caption, panel), [score_plot(panel, palette)])
+
+
+def _flatness(k: int, panel: Panel, palette: Palette) -> Group:
+    plots = flatness_plots(panel, palette)
+    compared = any(comparable(panel, name) for name in measured(panel))
+    caption = f"{ABOUT} Short bars are published means ± standard deviations. {ABOUT_PUBLISHED}" if compared else ABOUT
+    return Group(f"flatness-{k}", panel.title, _marked(caption, panel), plots, rows=flatness_table(panel))
 
 
 def _zeros(k: int, panel: Panel) -> Group:

@@ -30,6 +30,10 @@ class Palette:
         """The optimizer's place in the tables of colours and markers."""
         return self._slots[optimizer]
 
+    def symbol(self, optimizer: str, variant: int) -> int:
+        """Place of a line's marker, another one each time its optimizer's dashes begin anew."""
+        return (self._slots[optimizer] + variant // len(DASHES)) % len(MARKERS)
+
     def published_slot(self, optimizer: str) -> int | None:
         """The slot of the optimizer behind a published figure; None, for neutral grey, where it is unknown."""
         names = _PAPER.get(optimizer, ())

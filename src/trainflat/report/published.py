@@ -1,6 +1,6 @@
 """The figures of the papers, where a run may be compared with them.
 
-Values: Na, Mehta and Strubell 2022 (arXiv:2205.12694v2), tables 1 and 5; there also those of Chen et al. 2020
+Values: Na, Mehta and Strubell 2022 (arXiv:2205.12694v2), tables 1 and 3 to 5; there also those of Chen et al. 2020
 (arXiv:2007.12223), which the table calls the reference. All are of BERT-base uncased.
 """
 
@@ -16,18 +16,25 @@ _MODELS = {"bert-base-uncased", "google-bert/bert-base-uncased"}
 _LAYERS = 12  # a model cut to fewer layers is another model
 _METRICS = {"matthews": "matthews_correlation"}
 _DEV = {"validation", "validation_matched"}  # a labelled "test" file is not GLUE's, whose labels are secret
-_LABELS = {"reference": "Chen et al. 2020", "adam": "Na et al. 2022, Adam", "sam": "Na et al. 2022, SAM"}
+_LABELS = {
+    "reference": "Chen et al. 2020",
+    "adam": "Na et al. 2022, Adam",
+    "sam": "Na et al. 2022, SAM",
+    "swa": "Na et al. 2022, SWA",
+}
+_SCORES, _SHARPNESS = "glue_squad_bert_base.csv", "sharpness.csv"
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One published score."""
+    """One published score, or figure of flatness."""
 
-    optimizer: str  # "adam", "sam"; "reference" for Chen et al.
+    optimizer: str  # "adam", "sam", "swa"; "reference" for Chen et al.
     sparsity: float  # a share of the encoder's weights
     mean: float  # percent
     std: float | None
     source: str
+    measure: str = ""  # of flatness, as records call it; "" for a score
 
     @property
     def label(self) -> str:
@@ -37,7 +44,7 @@ class Figure:
     @property
     def beside(self) -> int:
         """-1: drawn left of its sparsity, 0: on it, 1: right of it, so that figures do not cover each other."""
-        return {"adam": -1, "reference": 0, "sam": 1}[self.optimizer]
+        return {"adam": -1, "reference": 0, "swa": 0, "sam": 1}[self.optimizer]
 
 
 def published(panel: Panel) -> list[Figure]:
@@ -48,16 +55,39 @@ def published(panel: Panel) -> list[Figure]:
     if not _same_model(panel) or panel.split not in _DEV:
         return []
     found: dict[tuple[str, str], Figure] = {}
-    for row in _rows():
+    for row in _rows(_SCORES):
         fits = row["task"] == panel.task and row["metric"] == _metric(panel) and row["split"] == "dev"
         if fits and row["optimizer"] in _LABELS and row["setting"] in _settings(panel.records[0]):
             found.setdefault((row["optimizer"], row["setting"]), _figure(row))  # table 5 comes first, and has all
     return list(found.values())
 
 
+def published_sharpness(panel: Panel) -> list[Figure]:
+    """Published sharpness in Keskar's random subspace of the panel's task: dense and, for IMP, at its sparsity.
+
+    Empty where model, amount of data or protocol differ, as for :func:`published`; the metric does not matter.
+    """
+    if not _same_model(panel) or panel.split not in _DEV:
+        return []
+    settings = _settings(panel.records[0])
+    rows = [row for row in _rows(_SHARPNESS) if row["task"] == panel.task]
+    return [
+        Figure(
+            optimizer=row["optimizer"],
+            sparsity=int(row["sparsity_percent"]) / 100,
+            mean=float(row["sharpness_mean"]),
+            std=float(row["sharpness_std"]),
+            source=row["source"],
+            measure=f"keskar_{float(row['epsilon']):g}",
+        )
+        for row in rows
+        if ("imp" if int(row["sparsity_percent"]) else "full") in settings
+    ]
+
+
 def reference_sparsity(panel: Panel) -> float | None:
     """The sparsity at which the papers compare the panel's task, as a share; None where task or model is another."""
-    rows = [row for row in _rows() if row["task"] == panel.task and row["setting"] == "imp"]
+    rows = [row for row in _rows(_SCORES) if row["task"] == panel.task and row["setting"] == "imp"]
     return int(rows[0]["sparsity_percent"]) / 100 if rows and _same_model(panel) else None
 
 
@@ -82,6 +112,6 @@ def _figure(row: dict[str, str]) -> Figure:
 
 
 @cache
-def _rows() -> list[dict[str, str]]:
-    text = files("trainflat.report").joinpath("reference/glue_squad_bert_base.csv").read_text(encoding="utf8")
+def _rows(name: str) -> list[dict[str, str]]:
+    text = files("trainflat.report").joinpath("reference", name).read_text(encoding="utf8")
     return list(csv.DictReader(text.splitlines()))

@@ -1,8 +1,9 @@
 """The figures as files, by matplotlib without a display; the same records give the same bytes."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from trainflat.files import atomic
+from trainflat.report.flatness import comparable, figure_name, flatness_of, measured
 from trainflat.report.notes import PARTIAL
 from trainflat.report.palette import HEAT_LIGHT, LIGHT, Palette
-from trainflat.report.panels import Line, Panel
+from trainflat.report.panels import Line, Panel, Point, Statistics
 from trainflat.report.published import Figure as Published
 from trainflat.report.published import published, reference_sparsity
 from trainflat.report.series import CURVES, at, curves, focus, shares_seen, zero_grid
@@ -40,12 +42,13 @@ _METADATA: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date
 
 
 def write_figures(panels: Sequence[Panel], folder: Path, kind: str) -> list[Path]:
-    """Writes score, zeros and training curves of every panel as ``png`` or ``svg``, where it has data for them."""
+    """Writes score, flatness, zeros and training curves of every panel as ``png`` or ``svg``, where there is data."""
     palette = Palette(record.optimizer for panel in panels for record in panel.records)
     written = []
     with styled():
         for name, panel in zip(_names(panels), panels, strict=True):
             written.append(save(draw_score(panel, palette), folder / f"score-{name}.{kind}", kind))
+            written.append(save(draw_flatness(panel, palette), folder / f"flatness-{name}.{kind}", kind))
             written.append(save(draw_zeros(panel), folder / f"zeros-{name}.{kind}", kind))
             written.append(save(draw_curves(panel, palette), folder / f"training-{name}.{kind}", kind))
     return [path for path in written if path]
@@ -54,7 +57,7 @@ def write_figures(panels: Sequence[Panel], folder: Path, kind: str) -> list[Path
 def draw_score(panel: Panel, palette: Palette) -> Figure:
     """Score against sparsity: means, one standard deviation to either side, and published figures."""
     figure, (axes,) = _figure(panel, 1, 5.6, 3.8)
-    width = max(100 * max(panel.targets, default=0.0), 10.0)
+    width = _width(panel)
     reference = reference_sparsity(panel)
     if reference is not None:
         axes.axvline(
@@ -63,9 +66,26 @@ def draw_score(panel: Panel, palette: Palette) -> Figure:
     for each in published(panel):
         _draw_published(axes, each, palette, width)
     for line in panel.lines:
-        _draw_line(axes, line, palette)
+        _draw_line(axes, line, palette, lambda point: point.score)
     axes.set(xlabel="Sparsity of the encoder (%)", ylabel=metric_name(panel.metric), xlim=(-0.08 * width, 1.05 * width))
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
+    _legend(figure)
+    return figure
+
+
+def draw_flatness(panel: Panel, palette: Palette) -> Figure | None:
+    """Figures of flatness against sparsity, as :func:`draw_score`."""
+    names, width = measured(panel), _width(panel)
+    if not names:
+        return None
+    figure, plots = _figure(panel, len(names), 3.6, 2.9)
+    for axes, name in zip(plots, names, strict=True):
+        for each in comparable(panel, name):
+            _draw_published(axes, each, palette, width)
+        for line in panel.lines:
+            _draw_line(axes, line, palette, partial(flatness_of, name=name))
+        axes.set(title=figure_name(name), xlabel="Sparsity of the encoder (%)", xlim=(-0.08 * width, 1.05 * width))
+        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    _legend(figure)
     return figure
 
 
@@ -113,14 +133,27 @@ def draw_curves(panel: Panel, palette: Palette) -> Figure | None:
             axes.plot(curve.steps, curve.values, label=label, linewidth=1.1, **_look(line, palette))
         axes.set(title=CURVES[name], xlabel="Step")
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
-        axes.legend()
+    _legend(figure)
     return figure
 
 
-def _draw_line(axes: Any, line: Line, palette: Palette) -> None:
-    scored = [(100 * point.target, score) for point in line.points if (score := point.score)]
+def _legend(figure: Figure) -> None:
+    """One for all axes, below them, for which the figure grows: it never squeezes what it explains."""
+    named = {label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if not named:
+        return
+    width, height = figure.get_size_inches()
+    columns = max(1, min(len(named), int(width / (0.6 + 0.075 * max(map(len, named))))))
+    figure.set_size_inches(width, height + 0.2 * -(-len(named) // columns) + 0.1)
+    figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=columns)
+
+
+def _draw_line(axes: Any, line: Line, palette: Palette, measure: Callable[[Point], Statistics | None]) -> None:
+    scored = [(100 * point.target, found) for point in line.points if (found := measure(point))]
+    if not scored:
+        return
     look = _look(line, palette)
-    marker = SYMBOLS[palette.slot(line.optimizer)]
+    marker = SYMBOLS[palette.symbol(line.optimizer, line.variant)]
     axes.plot(
         [x for x, _ in scored], [s.mean for _, s in scored], label=line.label, marker=marker, markersize=5, **look
     )
@@ -134,7 +167,7 @@ def _draw_published(axes: Any, figure: Published, palette: Palette, width: float
     color = GREY if slot is None else LIGHT[slot]
     middle = 100 * figure.sparsity + 2 * half * figure.beside
     x = [middle - half, middle + half]
-    axes.plot(x, [figure.mean] * 2, color=color, linewidth=2, label=figure.label if figure.sparsity == 0 else None)
+    axes.plot(x, [figure.mean] * 2, color=color, linewidth=2, label=figure.label)
     if figure.std is not None:
         axes.fill_between(x, figure.mean - figure.std, figure.mean + figure.std, color=color, alpha=0.3, linewidth=0)
 
@@ -153,6 +186,10 @@ def _figure(panel: Panel, count: int, width: float, height: float, about: str = 
     for unused in places[count:]:
         unused.remove()
     return figure, places[:count]
+
+
+def _width(panel: Panel) -> float:
+    return max(100 * max(panel.targets, default=0.0), 10.0)
 
 
 def _names(panels: Sequence[Panel]) -> list[str]:

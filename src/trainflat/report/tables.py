@@ -8,9 +8,10 @@ from typing import Any
 
 from trainflat.landscapes import Landscape
 from trainflat.record import Latency, Record, Stage
+from trainflat.report.flatness import ABOUT, ABOUT_PUBLISHED, flatness_of, flatness_table, measured
 from trainflat.report.landscape_series import landscape_table
 from trainflat.report.panels import Line, Panel, Point, make_panels
-from trainflat.report.published import published
+from trainflat.report.published import published, published_sharpness
 from trainflat.report.words import DASH, duration, megabytes, percent, plural, spread
 
 PLAIN = (
@@ -57,7 +58,11 @@ def to_markdown(panels: Sequence[Panel], notes: Sequence[str], landscapes: Seque
     parts = ["# Results", *(f"> {_safe(note)}" for note in notes), PLAIN]
     for panel in panels:
         parts += [f"## {_safe(panel.title)}", f"{_safe(panel.scored_on)}; mean ± standard deviation over seeds."]
-        parts += [_markdown(score_table(panel)), _markdown(cost_table(panel))]
+        parts += [_markdown(score_table(panel))]
+        if rows := flatness_table(panel):
+            parts += [f"Flatness. {ABOUT}", _markdown(rows)]
+            parts += [ABOUT_PUBLISHED] if published_sharpness(panel) else []
+        parts += [_markdown(cost_table(panel))]
     if rows := landscape_table(landscapes):
         parts += ["## Landscape", _markdown(rows)]
     return "\n\n".join(parts) + "\n"
@@ -98,6 +103,7 @@ def _row(panel: Panel, line: Line, point: Point) -> Row:
         "score_std": score.std if score else None,
         "seeds": score.n if score else 0,
         **{name: _mean(point, measure) for name, measure in _MEASURES.items()},
+        **_flatness(panel, point),
         **{f"latency_ms_{b}x{t}_{device}_{n}_threads": value for (b, t, device, n), value in _latencies(point).items()},
     }
 
@@ -115,6 +121,18 @@ _MEASURES: dict[str, Measure] = {
     "train_seconds": lambda _, stage: stage.timing.train_seconds if stage.training else None,
     "evaluate_seconds": lambda _, stage: stage.timing.evaluate_seconds,
 }
+
+
+def _flatness(panel: Panel, point: Point) -> Row:
+    found = {name: flatness_of(point, name) for name in measured(panel)}
+    return {
+        column: value
+        for name, each in found.items()
+        for column, value in (
+            (f"flatness_{name}", each.mean if each else None),
+            (f"flatness_{name}_std", each.std if each else None),
+        )
+    }
 
 
 def _mean(point: Point, measure: Measure) -> float | None:

@@ -6,12 +6,14 @@ escaped, since plotly reads a subset of HTML.
 """
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from trainflat.report.flatness import comparable, figure_name, flatness_of, measured
 from trainflat.report.palette import DASHES, MARKERS, Palette
-from trainflat.report.panels import Line, Panel, Point
+from trainflat.report.panels import Line, Panel, Point, Statistics
 from trainflat.report.published import Figure, published, reference_sparsity
 from trainflat.report.series import CURVES, Curve, Grid, at, curves, focus, shares_seen, zero_grid
 from trainflat.report.words import metric_name, percent, plural, spread
@@ -30,25 +32,35 @@ class Group:
     choices: list[str] = field(default_factory=list)
     active: int = 0
     broad: bool = False  # plots need more than a third of the page
+    rows: list[dict[str, str]] = field(default_factory=list)  # a table under the plots
 
 
 def score_plot(panel: Panel, palette: Palette) -> Plot:
     """Score against sparsity, with published figures and the reference sparsity where they apply."""
     width = max(100 * max(panel.targets, default=0.0), 10.0)
-    bands = [trace for figure in published(panel) for trace in _published(figure, palette, width)]
-    lines = [trace for line in panel.lines for trace in _line(line, palette)]
+    bands = _published(published(panel), palette, width)
+    lines = [trace for line in panel.lines for trace in _line(line, palette, lambda point: point.score)]
     layout: dict[str, Any] = {
-        "xaxis": {
-            "title": {"text": "Sparsity of the encoder (%)"},
-            "range": [-0.08 * width, 1.05 * width],
-            "dtick": 20 if width > 40 else 5,
-        },
+        "xaxis": _sparsities(width),
         "yaxis": {"title": {"text": as_text(metric_name(panel.metric))}},
     }
     reference = reference_sparsity(panel)
     if reference is not None:
         layout |= _reference_line(100 * reference)
-    return {"height": 400, "frames": [{"data": bands + lines, "layout": layout}]}
+    return {"height": _height(400, bands + lines), "frames": [{"data": bands + lines, "layout": layout}]}
+
+
+def flatness_plots(panel: Panel, palette: Palette) -> list[Plot]:
+    """One figure of flatness against sparsity per plot, with published values where they apply."""
+    width = max(100 * max(panel.targets, default=0.0), 10.0)
+    layout = {"xaxis": _sparsities(width), "yaxis": {"rangemode": "tozero"}}
+    plots = []
+    for name in measured(panel):
+        data = _published(comparable(panel, name), palette, width)
+        data += [t for line in panel.lines for t in _line(line, palette, partial(flatness_of, name=name))]
+        frames = [{"data": data, "layout": layout}]
+        plots.append({"title": figure_name(name), "height": _height(300, data), "frames": frames})
+    return plots
 
 
 def zero_plots(panel: Panel) -> tuple[list[str], int, list[Plot]]:
@@ -74,14 +86,26 @@ def curve_plots(panel: Panel, palette: Palette) -> tuple[list[str], int, list[Pl
     targets = [target for target in panel.targets if any(everything[quantity, target] for quantity in CURVES)]
     plots = []
     for quantity, name in CURVES.items():
-        frames = [{"data": everything[quantity, target], "layout": _CURVE_LAYOUT} for target in targets]
+        frames: list[Plot] = [{"data": everything[quantity, target], "layout": _CURVE_LAYOUT} for target in targets]
         if any(frame["data"] for frame in frames):
-            plots.append({"title": name, "height": 300, "frames": frames})
+            height = max(_height(300, frame["data"]) for frame in frames)
+            plots.append({"title": name, "height": height, "frames": frames})
     return [percent(target) for target in targets], _first(targets, focus(panel)), plots
 
 
-def _line(line: Line, palette: Palette) -> list[Plot]:
-    scored = [(100 * point.target, score) for point in line.points if (score := point.score)]
+def _height(plot: int, data: Sequence[Plot]) -> int:
+    """Pixels of a plot with its legend, in the narrowest column; up to three rows of it fit in as they are."""
+    names = [trace["name"] for trace in data if "name" in trace and trace.get("showlegend", True)]
+    if not names:
+        return plot
+    in_a_row = max(1, 290 // (45 + 7 * max(map(len, names))))
+    return plot + 20 * max(0, -(-len(names) // in_a_row) - 3)
+
+
+def _line(line: Line, palette: Palette, measure: Callable[[Point], Statistics | None]) -> list[Plot]:
+    scored = [(100 * point.target, found) for point in line.points if (found := measure(point))]
+    if not scored:
+        return []
     color, name = f"@series-{palette.slot(line.optimizer)}", as_text(line.label)
     mean = {
         "x": [x for x, _ in scored],
@@ -92,7 +116,7 @@ def _line(line: Line, palette: Palette) -> list[Plot]:
         "legendgroup": name,
         "mode": "lines+markers",
         "line": {"color": color, "width": 2.5, "dash": DASHES[line.variant % len(DASHES)]},
-        "marker": {"color": color, "size": 8, "symbol": MARKERS[palette.slot(line.optimizer)]},
+        "marker": {"color": color, "size": 8, "symbol": MARKERS[palette.symbol(line.optimizer, line.variant)]},
     }
     spreads = [(x, score.mean, score.std) for x, score in scored if score.std is not None]
     if not spreads:
@@ -101,7 +125,24 @@ def _line(line: Line, palette: Palette) -> list[Plot]:
     return [_area(area, f"{color}/0.18", legendgroup=name), mean]
 
 
-def _published(figure: Figure, palette: Palette, width: float) -> list[Plot]:
+def _sparsities(width: float) -> dict[str, Any]:
+    return {
+        "title": {"text": "Sparsity of the encoder (%)"},
+        "range": [-0.08 * width, 1.05 * width],
+        "dtick": 20 if width > 40 else 5,
+    }
+
+
+def _published(figures: Sequence[Figure], palette: Palette, width: float) -> list[Plot]:
+    named = [figure.label for figure in figures]
+    return [
+        trace
+        for k, figure in enumerate(figures)
+        for trace in _bar(figure, palette, width, showlegend=figure.label not in named[:k])
+    ]
+
+
+def _bar(figure: Figure, palette: Palette, width: float, *, showlegend: bool) -> list[Plot]:
     """A short bar at the figure's sparsity: mean ± standard deviation."""
     slot = palette.published_slot(figure.optimizer)
     color = "@muted" if slot is None else f"@series-{slot}"
@@ -115,7 +156,7 @@ def _published(figure: Figure, palette: Palette, width: float) -> list[Plot]:
         "line": {"color": color, "width": 3},
         "name": as_text(figure.label),
         "legendgroup": figure.label,
-        "showlegend": figure.sparsity == 0,
+        "showlegend": showlegend,
         "hovertemplate": f"{as_text(figure.label)}<br>published: {spread(figure.mean, figure.std)}<extra></extra>",
     }
     if figure.std is None:

@@ -31,7 +31,7 @@
       paper_bgcolor: "@ground",
       plot_bgcolor: "@ground",
       hoverlabel: { bgcolor: "@raised", bordercolor: "@rule", font: { color: "@ink" } },
-      legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", bgcolor: "@ground", font: { size: narrow.matches ? 11 : 12 } },
+      legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", maxheight: 0.9, tracegroupgap: 0, bgcolor: "@ground", font: { size: narrow.matches ? 11 : 12 } },
       margin: { l: 52, r: 12, t: 8, b: 44, ...own.margin },
       dragmode: touch ? false : "zoom",
       showlegend: own.yaxis.type !== "category",

@@ -1,0 +1,70 @@
+"""How flat the minima of a panel's models are: tables of the stages' measures, and the papers' figures beside them."""
+
+from collections.abc import Sequence
+
+from trainflat.report.panels import Line, Panel, Point, Statistics
+from trainflat.report.published import Figure, published_sharpness
+from trainflat.report.words import DASH, percent, spread
+
+ABOUT = (
+    "Measured on rows of the training set without dropout; of a pruned model only the surviving weights move. Lower is "
+    "flatter. Every figure rises with its budget and rows, which the recipe tells: compare those of one recipe."
+)
+ABOUT_PUBLISHED = (
+    "The paper searches Keskar's random subspace too, but does not say how many directions, steps and rows it took: "
+    "its figures tell the order of optimizers, less so the size."
+)
+
+
+def measured(panel: Panel) -> list[str]:
+    """Names of the figures that some stage of the panel has, as in records."""
+    stages = [stage for record in panel.records for stage in record.stages]
+    return sorted({name for stage in stages for name in stage.flatness})
+
+
+def flatness_of(point: Point, name: str) -> Statistics | None:
+    """A figure over seeds; None where no run measured it."""
+    return point.over_seeds(lambda _, stage: stage.flatness.get(name))
+
+
+def comparable(panel: Panel, name: str) -> list[Figure]:
+    """Published values of a figure at sparsities where some run of the panel has it too."""
+    found = [figure for figure in published_sharpness(panel) if figure.measure == name]
+    ours = {point.target for line in panel.lines for point in line.points if flatness_of(point, name)}
+    return [figure for figure in found if any(abs(figure.sparsity - target) < 1e-9 for target in ours)]
+
+
+def flatness_table(panel: Panel) -> list[dict[str, str]]:
+    """Models × figures, and under them the published ones where they compare; empty where nothing was measured."""
+    names = measured(panel)
+    points = [(line, point) for line in panel.lines for point in line.points]
+    rows = [_row(line, point, names) for line, point in points if any(flatness_of(point, name) for name in names)]
+    return rows + _published_rows(panel, names)
+
+
+def figure_name(name: str) -> str:
+    """A record's name of a figure as people read it."""
+    return name.replace("_", " ")
+
+
+def _row(line: Line, point: Point, names: Sequence[str]) -> dict[str, str]:
+    shown = {figure_name(name): _shown(flatness_of(point, name)) for name in names}
+    seeds = {record.seed for record, stage in point.runs if stage.flatness}
+    return {"Optimizer": line.label, "Seeds": str(len(seeds)), "Sparsity": percent(point.target), **shown}
+
+
+def _published_rows(panel: Panel, names: Sequence[str]) -> list[dict[str, str]]:
+    rows: dict[tuple[float, str], dict[str, str]] = {}
+    for name in names:
+        for figure in comparable(panel, name):
+            head = {"Optimizer": figure.label, "Seeds": "published", "Sparsity": percent(figure.sparsity)}
+            row = rows.setdefault((figure.sparsity, figure.label), head | dict.fromkeys(map(figure_name, names), DASH))
+            row[figure_name(name)] = spread(figure.mean, figure.std)
+    return [rows[key] for key in sorted(rows)]
+
+
+def _shown(statistics: Statistics | None) -> str:
+    if statistics is None:
+        return DASH
+    mean = f"{statistics.mean:.4g}"
+    return mean if statistics.std is None else f"{mean} ± {statistics.std:.2g}"
