@@ -1,7 +1,6 @@
 """Files of a run that are damaged, lost or exchanged: detected by their hashes, named, and made again as told."""
 
 import json
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,24 +11,14 @@ import torch
 from transformers import BertForSequenceClassification
 
 import trainflat
-from tests.commands import Command, command, folder_of
+from tests.commands import Command, command
+from tests.damage import assert_refused, copied, digest, flip_a_byte, rewinding, truncate
 from tests.test_models_families import config, write
-from tests.test_whole_run_families import own_files, recipe
 from trainflat.protocols import bench
 
 
 class Killed(Exception):
     pass
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-20])
-
-
-def flip_a_byte(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 DAMAGE = {"truncated": truncate, "flipped": flip_a_byte, "missing": Path.unlink}
@@ -46,13 +35,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def given(place: Path) -> dict[str, Any]:
-    """Rewinds to a step, so that there is a snapshot, and evaluates so often that the best checkpoint comes early."""
-    made = recipe(place / "model", own_files(place), epochs=2, evaluate_every=2)
-    made["training"] |= {"optimizer": {"name": "adamw", "lr": 1e-2}}
-    return made | {
-        "protocol": {"name": "iterative", "sparsities": [0.5], "rewind": 2},
-        "evaluation": {"latency": {"batches": []}},
-    }
+    return rewinding(place)
 
 
 @pytest.fixture(scope="module")
@@ -78,25 +61,6 @@ def interrupted(given: dict[str, Any], place: Path) -> Path:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     return lambda given: command(given, tmp_path, monkeypatch, capsys)
-
-
-def copied(source: Path, given: dict[str, Any], tmp_path: Path) -> Path:
-    shutil.copytree(source, tmp_path / "runs")
-    return folder_of(given, tmp_path)
-
-
-def digest(folder: Path) -> str:
-    text: str = json.loads(
-        (next(folder.glob("*")) if folder.name == "whole" else folder).joinpath("record.json").read_text()
-    )["digest"]
-    return text
-
-
-def assert_refused(answer: tuple[int, str], *pieces: str) -> None:
-    code, line = answer
-    assert code == 2
-    for piece in pieces:
-        assert piece in line
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "masks.safetensors", "stage.json", "config.json"])
@@ -194,20 +158,6 @@ def test_a_best_checkpoint_that_is_gone_is_not_passed_over_in_silence(
     assert digest(folder) == digest(whole)
 
 
-def test_a_record(given: dict[str, Any], whole: Path, tmp_path: Path, run: Command) -> None:
-    path = copied(whole, given, tmp_path) / "record.json"
-    text = path.read_text()
-    path.write_text(re.sub(r'"passes": \d+', '"passes": 3', text, count=1))
-    assert_refused(run(given), "was changed after it was written")
-    path.write_text(text[: len(text) // 2])
-    assert_refused(run(given), "record.json cannot be read")
-    path.write_text("[]")
-    assert_refused(run(given), "record.json is not a record: it holds [], no mapping. If trainflat wrote it")
-    path.unlink()
-    assert run(given)[0] == 0
-    assert digest(path.parent) == digest(whole)
-
-
 @pytest.mark.parametrize("text", ["{", "[]", '{"recipe": 1}'])
 def test_a_claim(text: str, given: dict[str, Any], whole: Path, tmp_path: Path, run: Command) -> None:
     folder = copied(whole, given, tmp_path)
@@ -228,13 +178,6 @@ def test_a_model_that_was_exchanged_between_two_rounds(
     finally:
         shutil.rmtree(place / "model")
         shutil.move(tmp_path / "model", place / "model")
-
-
-def test_a_ticket_whose_masks_are_damaged(given: dict[str, Any], whole: Path, tmp_path: Path, run: Command) -> None:
-    source = copied(whole, given, tmp_path)
-    ticket = given | {"protocol": {"name": "ticket", "sparsity": 0.5, "run": str(source)}}
-    flip_a_byte(source / "stages" / "sparsity-0.50" / "masks.safetensors")
-    assert_refused(run(ticket), "masks.safetensors differs")
 
 
 def test_a_ticket_of_another_architecture(given: dict[str, Any], whole: Path, tmp_path: Path, run: Command) -> None:

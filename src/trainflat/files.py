@@ -140,33 +140,39 @@ def is_sealed(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
-def verify(folder: Path, *, again: str | None = None) -> None:
+def verify(folder: Path, *, known: Mapping[str, str | None] | None = None, move: str | None = None) -> None:
     """Compares every file with the manifest.
 
     Args:
-        again: What is to be deleted, in words, so that the files are computed again; by default the folder.
+        known: Files that the manifest must list, and their hashes where somebody else tells them.
+        move: What to do about damage, as a sentence; by default to delete the folder.
 
     Raises:
         DamagedFile: names the first file that is missing or differs.
     """
-    move = f"Delete {again or f'the folder {folder}'} to compute it again."
-    for name, digest in _manifest(folder, move).items():
+    move = move or f"Delete the folder {folder} to compute it again."
+    for name, digest in _manifest(folder, known or {}, move).items():
         path = folder / name
         if not path.is_file() or hash_file(path) != digest:
             state = "differs from what was written" if path.is_file() else "is missing"
             raise DamagedFile(f"{path} {state}. {move}")
 
 
-def _manifest(folder: Path, move: str) -> dict[str, str]:
+def _manifest(folder: Path, known: Mapping[str, str | None], move: str) -> dict[str, str]:
     path = folder / MANIFEST
     try:
         value = json.loads(path.read_text(encoding="utf8"))
     except (ValueError, OSError):
         value = None
-    if not isinstance(value, dict):
+    # Nothing that is sealed is empty.
+    if not isinstance(value, dict) or not value or not _agrees(value, known):
         state = "is not what was written" if path.is_file() else "is missing"
         raise DamagedFile(f"{path} {state}. {move}")
     return value
+
+
+def _agrees(manifest: Mapping[str, str], known: Mapping[str, str | None]) -> bool:
+    return all(name in manifest and digest in (None, manifest[name]) for name, digest in known.items())
 
 
 def remove(folder: Path) -> None:

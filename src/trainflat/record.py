@@ -206,7 +206,8 @@ class Record(_Data):
             raise DamagedFile(f"{path} is not a record: {where}: {first['msg']}. {MOVE}") from error
         if record.digest != record.expected_digest():
             raise DamagedFile(
-                f"{path} was changed after it was written (its digest does not fit). Run the recipe again."
+                f"{path} was changed after it was written (its digest does not fit). "
+                "Move it away and run the recipe again, which writes it anew from the run's stages."
             )
         return record
 

@@ -4,7 +4,10 @@ from pathlib import Path
 
 from trainflat.errors import InputError
 from trainflat.models import Encoder
-from trainflat.recipe import Recipe
+from trainflat.params import prunable
+from trainflat.protocols import PROTOCOLS
+from trainflat.recipe import Recipe, build
+from trainflat.sharpness import MEASURES
 from trainflat.tasks.base import Task
 from trainflat.training.fit import training_arguments
 from trainflat.training.trackers import check_installed
@@ -32,3 +35,20 @@ def check_length(recipe: Recipe, encoder: Encoder) -> None:
             f"training.max_length {length} is more than the {encoder.max_length} positions of {name}. "
             f"Set {encoder.max_length} or less."
         )
+
+
+def check_measures(recipe: Recipe, encoder: Encoder) -> None:
+    """Every measure of flatness finds weights enough, also in the sparsest stage.
+
+    Raises:
+        InputError: one needs more.
+    """
+    options = recipe.evaluation.flatness
+    if options is None:
+        return
+    weights = sum(p.numel() for p in encoder.model.parameters() if p.requires_grad)
+    if options.surviving:
+        sparsest = max(stage.sparsity for stage in build(PROTOCOLS, recipe.protocol).plan())
+        weights -= int(sparsest * sum(p.numel() for p in prunable(encoder.model).values()))
+    for one in options.measures:
+        build(MEASURES, one).fits(weights)

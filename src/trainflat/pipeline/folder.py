@@ -1,22 +1,26 @@
 """The folder of a run: one process, one recipe, one set of rows and one model at a time."""
 
+import errno
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
 from trainflat.errors import DamagedFile, InputError
-from trainflat.files import read_json, verify, write_json, write_text, writing
+from trainflat.files import MANIFEST, read_json, verify, write_json, write_text, writing
 from trainflat.processes import is_first_process
-from trainflat.protocols.bench import STAGES
-from trainflat.recipe import Recipe
+from trainflat.protocols import PROTOCOLS, Protocol
+from trainflat.protocols.bench import STAGE, STAGES
+from trainflat.recipe import Recipe, build
 from trainflat.record import RECORD_FILE, ModelInfo, Record
 from trainflat.tasks.base import Task
+from trainflat.yaml_values import parse_yaml
 
-CLAIM, RECIPE, _LOCK = "claim.json", "recipe.yaml", ".lock"
+CLAIM, RECIPE, LOCK = "claim.json", "recipe.yaml", ".lock"
 
 
 @contextmanager
@@ -30,13 +34,13 @@ def opened(folder: Path, recipe: Recipe, task: Task) -> Iterator[Record | None]:
         DamagedFile: the run is complete, and a file of it is not what was written.
     """
     if not is_first_process():
-        yield _finished(folder)
+        yield _finished(folder, recipe)
         return
     made = [place for place in (folder, *folder.parents) if not place.exists()]
-    locked = (folder / _LOCK).exists()
+    locked = (folder / LOCK).exists()
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / _LOCK).open("w")
+        lock = (folder / LOCK).open("w")
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, however it ends
@@ -47,7 +51,7 @@ def opened(folder: Path, recipe: Recipe, task: Task) -> Iterator[Record | None]:
         claimed = (folder / CLAIM).exists()
         try:
             _claim(folder, recipe, task)
-            yield _finished(folder)
+            yield _finished(folder, recipe)
         except BaseException:
             if not claimed:
                 _withdraw(folder, made, locked=locked)
@@ -56,7 +60,7 @@ def opened(folder: Path, recipe: Recipe, task: Task) -> Iterator[Record | None]:
 
 def _withdraw(folder: Path, made: list[Path], *, locked: bool) -> None:
     """Takes back what a call wrote that was refused before it had anything to keep, and the folders that it made."""
-    ours = {folder / _LOCK, folder / CLAIM, folder / RECIPE}
+    ours = {folder / LOCK, folder / CLAIM, folder / RECIPE}
     claimed = (folder / CLAIM).exists()
     kept = any(path.is_file() and path not in ours for path in folder.rglob("*"))
     if kept and claimed:  # checkpoints, stages: the next call continues
@@ -64,26 +68,55 @@ def _withdraw(folder: Path, made: list[Path], *, locked: bool) -> None:
     for path in [folder / RECIPE, folder / CLAIM] if claimed else []:  # without a claim the recipe is not ours
         path.unlink(missing_ok=True)
     if not locked:
-        (folder / _LOCK).unlink(missing_ok=True)
+        (folder / LOCK).unlink(missing_ok=True)
     emptied = [path for path in sorted(folder.rglob("*"), reverse=True) if claimed and path.is_dir()]
     for place in [*emptied, *made]:
         with suppress(OSError):  # it is not empty
             place.rmdir()
 
 
+def look(folder: Path, recipe: Recipe, task: Task) -> None:
+    """Raises what :func:`opened` would raise, and writes nothing; that another process works there is no matter."""
+    with writing(folder):
+        nearest = next(place for place in (folder, *folder.parents) if place.exists())
+        if not nearest.is_dir():
+            reason = errno.EEXIST if nearest == folder else errno.ENOTDIR
+            raise OSError(reason, os.strerror(reason))
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    if (folder / CLAIM).is_file():
+        _compare(folder, recipe, _told(task))
+        _finished(folder, recipe)
+    elif nearest == folder:
+        _refuse_strangers(folder)
+
+
 def _claim(folder: Path, recipe: Recipe, task: Task) -> None:
     """Writes what the folder is for, or compares it."""
-    given = {name: fingerprint.model_dump(mode="json") for name, fingerprint in task.fingerprints.items()}
-    claim = folder / CLAIM
+    given, claim = _told(task), folder / CLAIM
     if not claim.is_file():
-        if any(p.name != _LOCK and not p.match(f".{CLAIM}.*.tmp") for p in folder.iterdir()):
-            raise InputError(
-                f"{folder} holds files that no run of this recipe wrote. Choose another --out or empty it."
-            )
+        _refuse_strangers(folder)
         write_json(claim, {"recipe": recipe.hash, "data": given})  # first of all: without it nothing here is ours
     for leftover in folder.glob(".*.tmp"):  # of a write that was killed
         leftover.unlink()
-    before = _read_claim(claim)
+    _compare(folder, recipe, given)
+    if not (folder / RECIPE).is_file():
+        write_text(folder / RECIPE, yaml.safe_dump(recipe.resolved(), sort_keys=False))
+
+
+def _told(task: Task) -> dict[str, Any]:
+    """What a claim says of the data."""
+    return {name: fingerprint.model_dump(mode="json") for name, fingerprint in task.fingerprints.items()}
+
+
+def _refuse_strangers(folder: Path) -> None:
+    if any(p.name != LOCK and not p.match(f".{CLAIM}.*.tmp") for p in folder.iterdir()):
+        raise InputError(f"{folder} holds files that no run of this recipe wrote. Choose another --out or empty it.")
+
+
+def _compare(folder: Path, recipe: Recipe, given: dict[str, Any]) -> None:
+    """Refuses a folder that was claimed for something else, or tells another recipe than it was claimed for."""
+    before = _read_claim(folder / CLAIM)
     if before["recipe"] != recipe.hash:
         raise InputError(f"{folder} holds the run of another recipe. Choose another --out or another name.")
     for split, fingerprint in given.items():
@@ -91,8 +124,19 @@ def _claim(folder: Path, recipe: Recipe, task: Task) -> None:
             raise InputError(
                 f"{folder} was begun with other {split} data. Choose another --out, or bring back those rows."
             )
-    if not (folder / RECIPE).is_file():
-        write_text(folder / RECIPE, yaml.safe_dump(recipe.resolved(), sort_keys=False))
+    if (folder / RECIPE).is_file() and not _tells(folder / RECIPE, recipe):
+        raise DamagedFile(f"{folder / RECIPE} is not what was written. Delete it: the next run writes it again.")
+
+
+def _tells(path: Path, recipe: Recipe) -> bool:
+    """Whether the file holds the recipe, wherever else its numbers were reported to."""
+    expected = recipe.resolved()
+    try:
+        value = parse_yaml(path.read_text(encoding="utf8"))
+        expected["training"]["report_to"] = value["training"]["report_to"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+    return bool(value == expected)
 
 
 def claim_model(folder: Path, info: ModelInfo) -> None:
@@ -114,11 +158,27 @@ def _read_claim(path: Path) -> dict[str, Any]:
         raise DamagedFile(f"{path} is damaged: whose run this is cannot be told. Choose another --out.") from error
 
 
-def _finished(folder: Path) -> Record | None:
-    if not (folder / RECORD_FILE).is_file():
+def _finished(folder: Path, recipe: Recipe) -> Record | None:
+    path = folder / RECORD_FILE
+    if not path.is_file():
         return None
     known = Record.load(folder)
-    for stage in known.stages:
-        place = folder / STAGES / stage.name
-        verify(place, again=f"the folder {place} and {folder / RECORD_FILE}")
+    if known.recipe_hash != recipe.hash:
+        raise DamagedFile(f"{path} is the record of another recipe. Move it away and run the recipe again.")
+    for name, files in _sealed(known, build(PROTOCOLS, recipe.protocol)).items():
+        move = f"Delete the folder {folder / name} and {path} to compute it again."
+        verify(folder / name, known=files, move=move)
     return known
+
+
+def _sealed(known: Record, protocol: Protocol) -> dict[str, dict[str, str | None]]:
+    """The folders of a complete run, and what each must hold, with the hashes that the record's digest protects."""
+    sealed: dict[str, dict[str, str | None]] = {}
+    for stage in known.stages:
+        place = f"{STAGES}/{stage.name}"
+        hashes = {name.removeprefix(f"{place}/"): digest for name, digest in stage.files.items()}
+        sealed[place] = {STAGE: None, **hashes}
+    for path in map(PurePosixPath, protocol.files()):
+        if path.name != MANIFEST:
+            sealed.setdefault(str(path.parent), {})[path.name] = None
+    return sealed

@@ -8,8 +8,8 @@ from typing import Any
 from trainflat.evaluation import SPEED_NOTE
 from trainflat.files import MANIFEST
 from trainflat.models import outline
-from trainflat.pipeline.checks import check_length, check_machine
-from trainflat.pipeline.folder import CLAIM, RECIPE
+from trainflat.pipeline.checks import check_length, check_machine, check_measures
+from trainflat.pipeline.folder import CLAIM, LOCK, RECIPE, look
 from trainflat.protocols import PROTOCOLS, Planned, Protocol
 from trainflat.protocols.bench import MASKS, STAGE, STAGES, derive_seed
 from trainflat.recipe import Recipe, build, load_recipe
@@ -55,7 +55,7 @@ class Plan:
         """What the run's folder will hold."""
         per_stage = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", STAGE, MANIFEST]
         names = [f"{STAGES}/{s.name}/{f}" for s in self.stages for f in [*per_stage, *([MASKS] if s.sparsity else [])]]
-        return [RECIPE, CLAIM, *self.protocol_files, *names, RECORD_FILE]
+        return [LOCK, RECIPE, CLAIM, *self.protocol_files, *names, RECORD_FILE]
 
 
 def plan(
@@ -68,16 +68,19 @@ def plan(
     """Reads the recipe, the data and the model's configuration and says what would be done. Writes nothing.
 
     Raises:
-        InputError: what ``run`` would refuse, in the same words, but for what only the model's weights tell.
+        InputError: what ``run`` would refuse, in the same words, but for what only the model's weights tell, and for
+            another process that works in the folder now.
     """
     recipe = load_recipe(recipe, overrides)
     protocol: Protocol = build(PROTOCOLS, recipe.protocol)
     task = build(TASKS, recipe.task, data=data, seed=derive_seed(recipe.seed, "rows"))
     folder = out / recipe.folder_name
+    look(folder, recipe, task)
     check_machine(recipe, task, folder)
     encoder = outline(recipe.model.name, task.head, layers=recipe.model.layers)
     if encoder is not None:
         check_length(recipe, encoder)
+        check_measures(recipe, encoder)
     rows = {name: fingerprint.rows for name, fingerprint in task.fingerprints.items()}
     train = rows.pop("train")
     steps, exact = recipe.training.steps(train), task.head.kind != "spans"

@@ -80,7 +80,9 @@ class Bench:
         if snapshot is not None and not is_sealed(self._snapshot_folder):
             known = None  # train again, to the same weights, for the snapshot on the way
         if known is not None:
-            self.load(type(self.model).from_pretrained(self.stage_folder(stage.name), dtype=torch.float32).state_dict())
+            with no_bars():
+                stored = type(self.model).from_pretrained(self.stage_folder(stage.name), dtype=torch.float32)
+            self.load(stored.state_dict())
             return Produced(stage, self.recall_masks(stage), known.training, known.timing.train_seconds)
         self.load(start)
         if masks is not None:
@@ -201,8 +203,11 @@ def masks_of_run(run: Path, sparsity: float) -> Masks:
         DamagedFile: the masks are not what was written.
     """
     folder = run / STAGES / stage_name(sparsity)
-    if not (folder / MASKS).is_file() or not is_sealed(folder):
-        known = sorted(p.parent.name for p in run.glob(f"{STAGES}/*/{MASKS}"))
+    complete = (run / record.RECORD_FILE).is_file()
+    if not is_sealed(folder) and not (folder.is_dir() and complete):
+        known = sorted(p.parent.name for p in run.glob(f"{STAGES}/*/{MASKS}") if is_sealed(p.parent))
         raise InputError(f"the run {run} has no masks at sparsity {sparsity}. It has: {', '.join(known) or 'none'}.")
-    verify(folder)
+    # A run that has a record would not compute it again.
+    damaged = f"the folder {folder}" + (f" and {run / record.RECORD_FILE}" if complete else "")
+    verify(folder, known={MASKS: None}, move=f"Delete {damaged}, then run the recipe of {run} again.")
     return Masks.load(folder / MASKS)
