@@ -106,11 +106,15 @@ def test_names_tell_the_setting():
 
 def test_refusals():
     objective = surface(START, G)
-    for value in (0, -0.05, float("nan"), "big"):
+    for value in (0, -0.05, float("nan"), "big", True):
         with pytest.raises(InputError, match=r"rho is the radius of the ball, a number above 0, got"):
             ball_sharpness(objective, value)
         with pytest.raises(InputError, match=r"sigma is the standard deviation of the noise, a number above 0, got"):
             gaussian_sharpness(objective, value)
+    with pytest.raises(InputError, match="adaptive is True or False, got 'yes'"):
+        ball_sharpness(objective, adaptive="yes")
+    with pytest.raises(InputError, match="relative is True or False, got 1"):
+        gaussian_sharpness(objective, relative=1)
     with pytest.raises(InputError, match=r"m is the rows that share one displacement, a whole number of at least 1"):
         ball_sharpness(objective, m=0)
     with pytest.raises(InputError, match=r"iterations is the budget of the search in the ball"):

@@ -8,7 +8,9 @@ import torch
 
 from tests.objectives import bert_objective, cut, sentences, survivors
 from tests.test_sharpness_objective import Watcher, snapshot
-from trainflat.sharpness import MEASURES, Objective, model_loss
+from trainflat.errors import InputError
+from trainflat.evaluation import measure_flatness
+from trainflat.sharpness import MEASURES, Objective, distinct, model_loss
 
 QUICK = {
     "ball": [{}, {"m": 2}, {"adaptive": True, "rho": 0.5}],
@@ -33,6 +35,73 @@ def test_the_same_seed_gives_the_same_numbers(name, options):
     assert measure.take(bert_objective(3, 2), seed=4).figures() == first
     if name in ("gaussian", "spectrum") or options.get("dimension") or "samples" in options:
         assert measure.measure(bert_objective(3, 2), seed=5) != first
+
+
+@every
+def test_it_names_its_numbers_beforehand(name, options):
+    measure = MEASURES.build(name, **options)
+    assert measure.names() == list(measure.measure(bert_objective(3)))
+
+
+@every
+def test_a_model_that_has_diverged(name, options):
+    """One weight is enough, and nothing goes on after the first pass."""
+    calls = []
+
+    def loss(model, batch):
+        calls.append(1)
+        return model_loss(model, batch)
+
+    for sizes in (3,), (2, 1):
+        objective = bert_objective(*sizes, loss=loss)
+        with torch.no_grad():
+            objective.model.classifier.bias[0] = float("nan")
+        calls.clear()
+        with pytest.raises(InputError, match=r" is nan at the weights themselves; no sharpness can be told") as caught:
+            MEASURES.build(name, **options).take(objective)
+        assert "\n" not in str(caught.value)
+        assert len(calls) <= 2 * len(sizes)
+
+
+@every
+def test_seeds_that_are_none(name, options):
+    for seed in (-1, 1.5, True, "0", None, np.int64(3), 2**63):
+        with pytest.raises(InputError, match=r"seed is .* a whole number from 0 to 2\^63 - 1, got "):
+            MEASURES.build(name, **options).take(bert_objective(2), seed)
+
+
+@every
+def test_without_a_weight_that_may_move(name, options):
+    objective = bert_objective(2)
+    named = zip(objective.names, objective.weights, strict=True)
+    masks = {key: torch.zeros_like(w, dtype=torch.bool) for key, w in named}
+    with pytest.raises(InputError, match="no weight may move, so that nothing can be measured"):
+        MEASURES.build(name, **options).take(bert_objective(2, masks=masks))
+
+
+def test_figures_of_one_name_are_refused():
+    objective = bert_objective(2)
+    for first, second, name in [
+        ({"name": "gaussian", "samples": 2}, {"name": "gaussian", "samples": 5}, "gaussian_0.01"),
+        ({"name": "keskar"}, {"name": "keskar"}, "keskar_0.001"),
+        ({"name": "hessian", "k": 2}, {"name": "hessian"}, "eigenvalue_1"),
+        ({"name": "spectrum"}, {"name": "spectrum", "steps": 3}, "spectrum_lowest"),
+    ]:
+        with pytest.raises(InputError, match=f"two of the measures give a figure called {name}. Leave one"):
+            measure_flatness(objective, [first, {"name": "ball"}, second])
+    apart = [MEASURES.build(name, **options) for name in QUICK for options in QUICK[name] if name != "hessian"]
+    distinct(apart)
+
+
+def test_what_does_not_fit_is_told_before_anything_is_measured():
+    calls = []
+    objective = bert_objective(2, loss=lambda model, batch: calls.append(1) or model_loss(model, batch))
+    size = objective.size
+    with pytest.raises(InputError, match=f"dimension is {size + 1}, but only {size} weights may move"):
+        measure_flatness(objective, [{"name": "ball"}, {"name": "keskar", "dimension": size + 1}])
+    with pytest.raises(InputError, match=f"k is {size + 1}, but a Hessian of {size} weights has no more eigenvalues"):
+        measure_flatness(objective, [{"name": "ball"}, {"name": "hessian", "k": size + 1, "iterations": size + 1}])
+    assert calls == []
 
 
 @every

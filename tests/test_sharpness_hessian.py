@@ -202,6 +202,7 @@ def test_refusals():
         hessian_eigenvalues(objective, k=31, iterations=40)
     with pytest.raises(InputError, match=r"iterations is the dimensions of the Krylov space, .* at least 5, got 4"):
         hessian_eigenvalues(objective, k=5, iterations=4)
+    assert len(hessian_eigenvalues(objective, k=2, iterations=40, tolerance=1e-15).values) == 2  # "at most" 40
     with pytest.raises(InputError, match=r"tolerance is the error allowed .* a number above 0, got 0"):
         hessian_eigenvalues(objective, tolerance=0)
     with pytest.raises(InputError, match=r"samples is the number of random vectors .* at least 2, got 1"):

@@ -166,7 +166,7 @@ def test_global_randomness_is_not_drawn_from():
 
 def test_refusals():
     objective = surface(START, G)
-    for epsilon in (0, -1e-3, float("nan"), float("inf"), "small"):
+    for epsilon in (0, -1e-3, float("nan"), float("inf"), "small", True):
         with pytest.raises(InputError, match=r"epsilon is the size of Keskar's box, a number above 0, got"):
             keskar_sharpness(objective, epsilon)
     for name, words in (("dimension", "the number of random directions"), ("iterations", "the budget of the search")):

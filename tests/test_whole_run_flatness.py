@@ -1,6 +1,7 @@
 """Flatness measured at the stages of a recipe, and what recipes and records without it keep."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import trainflat
 from tests.test_models_families import config, write
 from tests.test_whole_run_families import own_files, recipe
 from trainflat.errors import InputError
+from trainflat.params import prunable
 from trainflat.recipe import load_recipe
 from trainflat.record import Record
 
@@ -18,13 +20,17 @@ MEASURES = [{"name": "keskar", "space": "full"}, {"name": "ball", "rho": 0.1}, "
 
 
 @pytest.fixture(scope="module")
-def record(tmp_path_factory: pytest.TempPathFactory) -> Record:
+def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("flatness")
     torch.manual_seed(0)
-    given = recipe(write(folder / "model", BertForSequenceClassification(config("Bert"))), own_files(folder))
-    given["protocol"] = {"name": "iterative", "sparsities": [0.5]}
-    given["evaluation"] = {"latency": {"batches": []}, "flatness": {"measures": MEASURES, "rows": 10}}
-    return trainflat.run(given, out=folder / "runs")
+    made = recipe(write(folder / "model", BertForSequenceClassification(config("Bert"))), own_files(folder))
+    made["protocol"] = {"name": "iterative", "sparsities": [0.5]}
+    return made | {"evaluation": {"latency": {"batches": []}, "flatness": {"measures": MEASURES, "rows": 10}}}
+
+
+@pytest.fixture(scope="module")
+def record(given: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Record:
+    return trainflat.run(given, out=tmp_path_factory.mktemp("runs"))
 
 
 def test_every_stage_has_every_measure(record: Record):
@@ -33,6 +39,28 @@ def test_every_stage_has_every_measure(record: Record):
         assert all(value >= 0 for value in stage.flatness.values())
     dense, pruned = record.stages
     assert dense.flatness != pruned.flatness
+
+
+def test_what_cannot_be_measured_is_refused_before_anything_is_trained(given: dict[str, Any], tmp_path: Path):
+    with torch.device("meta"):
+        model = BertForSequenceClassification(config("Bert"))
+    weights, matrices = (sum(p.numel() for p in ps) for ps in (model.parameters(), prunable(model).values()))
+    left = weights - matrices // 2  # of the pruned stage
+    for one, text in [
+        ({"name": "keskar", "dimension": left + 1}, f"dimension is {left + 1}, but only {left} weights may move"),
+        (
+            {"name": "hessian", "k": left + 1, "iterations": weights},
+            f"k is {left + 1}, but a Hessian of {left} weights",
+        ),
+    ]:
+        for refuse in trainflat.run, trainflat.plan:
+            with pytest.raises(InputError, match=text):
+                refuse(given, out=tmp_path, overrides={"evaluation.flatness.measures": [one]})
+    assert not list(tmp_path.rglob("*.safetensors"))
+    fits = {"measures": [{"name": "keskar", "dimension": left}]}
+    assert trainflat.plan(given, out=tmp_path, overrides={"evaluation.flatness": fits})
+    all_move = {"measures": [{"name": "keskar", "dimension": weights}], "surviving": False}
+    assert trainflat.plan(given, out=tmp_path, overrides={"evaluation.flatness": all_move})
 
 
 def test_it_is_part_of_the_digest(record: Record):
@@ -58,6 +86,11 @@ def test_committed_records_and_recipes_without_it_are_what_they_were():
         ({"measures": [{"name": "ball", "rho": 0}]}, "rho is the radius of the ball"),
         ({"measures": "keskar"}, "a list of measures is expected"),
         ({"measures": []}, "evaluation.flatness.measures: List should have at least 1 item"),
+        ({"measures": ["keskar", "keskar"]}, "two of the measures give a figure called keskar_0.001"),
+        (
+            {"measures": [{"name": "gaussian", "samples": n} for n in (2, 5)]},
+            "two of the measures give a figure called gaussian_0.01. Leave one of them out",
+        ),
         ({"rows": 0}, r"evaluation\.flatness\.rows: Input should be greater"),
         ({"row": 9}, r"evaluation\.flatness\.row is not a key of recipes\. Did you mean 'rows'"),
     ],

@@ -10,7 +10,7 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTok
 
 from trainflat.errors import InputError
 from trainflat.progress import Progress
-from trainflat.sharpness import MEASURES, Objective
+from trainflat.sharpness import MEASURES, Measure, Objective, distinct
 from trainflat.tasks.base import EncodedSplit
 
 
@@ -66,12 +66,19 @@ def measure_flatness(
 
     Raises:
         UnknownName: no measure, or no option of it, has that name.
-        InputError: an option makes no sense, or the loss is not finite.
+        InputError: an option makes no sense, two measures give figures of one name, a measure wants more weights
+            than there are, or the loss is not finite. All but the last is told before anything is measured.
     """
-    found = []
-    for section in measures:
-        options = {key: value for key, value in section.items() if key != "name"}
+    found, members = [], [_member(section) for section in measures]
+    distinct(members)
+    for member in members:
+        member.check(objective, seed)
+    for member in members:
         started = time.perf_counter()
-        figures = MEASURES.build(section["name"], **options).measure(objective, seed)
+        figures = member.measure(objective, seed)
         found.append((figures, time.perf_counter() - started))
     return found
+
+
+def _member(section: Mapping[str, Any]) -> Measure:
+    return MEASURES.build(section["name"], **{key: value for key, value in section.items() if key != "name"})

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 from trainflat.files import hash_json
 from trainflat.protocols import PROTOCOLS
 from trainflat.recipe.members import build, member
-from trainflat.sharpness import MEASURES
+from trainflat.sharpness import MEASURES, distinct
 from trainflat.tasks import TASKS
 from trainflat.training.options import TrainingOptions
 
@@ -50,8 +50,7 @@ class FlatnessOptions(_Section):
         if not isinstance(value, list):
             raise ValueError("a list of measures is expected, such as [keskar, {name: ball, rho: 0.05}]")
         checked = [member(MEASURES, one) for one in value]
-        for one in checked:
-            build(MEASURES, one)
+        distinct(build(MEASURES, one) for one in checked)
         return checked
 
 

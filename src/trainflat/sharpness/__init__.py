@@ -15,7 +15,7 @@ from trainflat.sharpness.hessian import (
 from trainflat.sharpness.keskar import Keskar, KeskarSharpness, keskar_sharpness
 from trainflat.sharpness.landscape import loss_plane, spectrum_record
 from trainflat.sharpness.lines import barrier, loss_line
-from trainflat.sharpness.measure import Measure, Result
+from trainflat.sharpness.measure import Measure, Result, distinct
 from trainflat.sharpness.passes import Effort
 from trainflat.sharpness.paths import filter_normalised
 from trainflat.sharpness.slope import GradientNorm, Slope, gradient_norm
@@ -47,6 +47,7 @@ __all__ = [
     "SpectralDensity",
     "ball_sharpness",
     "barrier",
+    "distinct",
     "filter_normalised",
     "gaussian_sharpness",
     "gradient_norm",

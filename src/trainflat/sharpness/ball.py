@@ -5,7 +5,15 @@ from dataclasses import dataclass
 import torch
 
 from trainflat.sharpness.base import Objective
-from trainflat.sharpness.measure import AT_THE_WEIGHTS, Measure, above_zero, at_least, finite, shrinking_steps
+from trainflat.sharpness.measure import (
+    AT_THE_WEIGHTS,
+    Measure,
+    above_zero,
+    at_least,
+    finite,
+    shrinking_steps,
+    yes_or_no,
+)
 from trainflat.sharpness.passes import Effort
 from trainflat.sharpness.vectors import Vector, norm, scaled
 
@@ -25,8 +33,7 @@ class BallSharpness:
 
     def figures(self) -> dict[str, float]:
         """The rise, under the name of its ball."""
-        name = f"{'adaptive_' if self.adaptive else ''}ball_{self.rho:g}"
-        return {f"{name}_m{self.m}" if self.m else name: self.sharpness}
+        return {_name(self.rho, self.adaptive, self.m): self.sharpness}
 
 
 @dataclass(frozen=True)
@@ -40,11 +47,16 @@ class Ball(Measure):
 
     def __post_init__(self) -> None:
         above_zero("rho", self.rho, "the radius of the ball")
+        yes_or_no("adaptive", self.adaptive)
         at_least(1, "iterations", self.iterations, "the budget of the search in the ball")
         if self.m is not None:
             at_least(1, "m", self.m, "the rows that share one displacement")
 
+    def names(self) -> list[str]:
+        return [_name(self.rho, self.adaptive, self.m)]
+
     def take(self, objective: Objective, seed: int = 0) -> BallSharpness:
+        self.check(objective, seed)
         with objective.taking(f"sharpness in a ball of {self.rho:g}", self.iterations + 0.4) as effort:
             loss = rise = 0.0
             for part in objective.split(self.m) if self.m else [objective]:
@@ -69,6 +81,11 @@ class Ball(Measure):
                 value, gradient = objective.value_and_gradient() if left else (objective.value(), gradient)
             best = max(best, finite(value, "in the ball; take a smaller rho"))
         return loss, best
+
+
+def _name(rho: float, adaptive: bool, m: int | None) -> str:
+    name = f"{'adaptive_' if adaptive else ''}ball_{rho:g}"
+    return f"{name}_m{m}" if m else name
 
 
 def _times(vector: Vector, scales: Vector | None) -> Vector:

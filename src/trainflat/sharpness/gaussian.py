@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from trainflat.sharpness.base import Objective
-from trainflat.sharpness.measure import AT_THE_WEIGHTS, Measure, above_zero, at_least, finite
+from trainflat.sharpness.measure import AT_THE_WEIGHTS, Measure, above_zero, at_least, finite, yes_or_no
 from trainflat.sharpness.passes import Effort
 
 
@@ -26,8 +26,8 @@ class GaussianSharpness:
 
     def figures(self) -> dict[str, float]:
         """Mean and standard error, under the name of the noise."""
-        name = f"{'relative_' if self.relative else ''}gaussian_{self.sigma:g}"
-        return {name: self.sharpness, f"{name}_error": self.standard_error}
+        mean, error = _names(self.sigma, self.relative)
+        return {mean: self.sharpness, error: self.standard_error}
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,14 @@ class Gaussian(Measure):
 
     def __post_init__(self) -> None:
         above_zero("sigma", self.sigma, "the standard deviation of the noise")
+        yes_or_no("relative", self.relative)
         at_least(2, "samples", self.samples, "how often noise is drawn")
 
+    def names(self) -> list[str]:
+        return list(_names(self.sigma, self.relative))
+
     def take(self, objective: Objective, seed: int = 0) -> GaussianSharpness:
+        self.check(objective, seed)
         generator = torch.Generator().manual_seed(seed)
         with objective.taking(f"sharpness under noise of {self.sigma:g}", self.samples + 1) as effort:
             loss = finite(objective.value(), AT_THE_WEIGHTS)
@@ -56,6 +61,11 @@ class Gaussian(Measure):
             torch._foreach_mul_(noise, [w.detach().abs() for w in objective.weights])
         with objective.displaced(noise, self.sigma):
             return finite(objective.value(), "under the noise; take a smaller sigma")
+
+
+def _names(sigma: float, relative: bool) -> tuple[str, str]:
+    name = f"{'relative_' if relative else ''}gaussian_{sigma:g}"
+    return name, f"{name}_error"
 
 
 def gaussian_sharpness(

@@ -12,9 +12,11 @@ from torch import Tensor
 from trainflat.errors import InputError
 from trainflat.sharpness.base import Objective, ProductMethod
 from trainflat.sharpness.lanczos import Tridiagonal, lanczos
-from trainflat.sharpness.measure import Measure, above_zero, at_least, known_product
+from trainflat.sharpness.measure import AT_THE_WEIGHTS, Measure, above_zero, at_least, finite, known_product
 from trainflat.sharpness.passes import Effort
 from trainflat.sharpness.vectors import dot, flatten, unflatten
+
+_TRACE_NAMES = ("trace", "trace_error")
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class HessianEigenvalues:
 
     def figures(self) -> dict[str, float]:
         """The values, counted from 1, and the lowest."""
-        return {f"eigenvalue_{i}": v for i, v in enumerate(self.values, 1)} | {"eigenvalue_lowest": self.lowest}
+        return dict(zip(_eigenvalue_names(len(self.values)), (*self.values, self.lowest), strict=True))
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class HessianTrace:
 
     def figures(self) -> dict[str, float]:
         """Estimate and standard error."""
-        return {"trace": self.trace, "trace_error": self.standard_error}
+        return dict(zip(_TRACE_NAMES, (self.trace, self.standard_error), strict=True))
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,20 @@ class Hessian(Measure):
         at_least(2, "samples", self.samples, "the number of random vectors that estimate the trace")
         known_product(self.products)
 
+    def names(self) -> list[str]:
+        return [*_eigenvalue_names(self.k), *_TRACE_NAMES]
+
+    def fits(self, weights: int) -> None:
+        super().fits(weights)
+        if self.k > weights:
+            raise InputError(f"k is {self.k}, but a Hessian of {weights} weights has no more eigenvalues.")
+
     def take(self, objective: Objective, seed: int = 0) -> HessianSummary:
         return HessianSummary(self.eigenvalues(objective, seed), self.trace(objective, seed))
 
     def eigenvalues(self, objective: Objective, seed: int = 0) -> HessianEigenvalues:
         """The first half of :meth:`take`."""
-        if self.k > objective.size:
-            raise InputError(f"k is {self.k}, but a Hessian of {objective.size} weights has no more eigenvalues.")
+        self.check(objective, seed)
         generator = torch.Generator().manual_seed(seed)
 
         def draw() -> Tensor:
@@ -111,15 +120,20 @@ class Hessian(Measure):
 
     def trace(self, objective: Objective, seed: int = 0) -> HessianTrace:
         """The second half of :meth:`take`."""
+        self.check(objective, seed)
         generator = torch.Generator().manual_seed(seed)
         with objective.taking("Hessian trace", self.samples) as effort:
             forms = []
             with objective.products(self.products) as product:
                 for _ in range(self.samples):
                     signs = objective.random_signs(generator)
-                    forms.append(dot(signs, product(signs)))
+                    forms.append(finite(dot(signs, product(signs)), AT_THE_WEIGHTS, "Hessian's product with a vector"))
             error = statistics.stdev(forms) / math.sqrt(self.samples)
             return HessianTrace(statistics.fmean(forms), error, self.samples, seed, effort())
+
+
+def _eigenvalue_names(k: int) -> list[str]:
+    return [*(f"eigenvalue_{i}" for i in range(1, k + 1)), "eigenvalue_lowest"]
 
 
 def _upper(space: Tridiagonal, k: int) -> tuple[tuple[float, ...], tuple[float, ...], float]:
@@ -154,7 +168,7 @@ def hessian_eigenvalues(
         products: ``"exact"``, or ``"differences"`` of gradients, where memory is short: see :meth:`Objective.products`.
 
     Raises:
-        InputError: a value that cannot be used.
+        InputError: a value that cannot be used, or a Hessian that is not finite.
         UnknownName: another kind of product.
 
     Example:
@@ -182,7 +196,7 @@ def hessian_trace(
         products: As for :func:`hessian_eigenvalues`.
 
     Raises:
-        InputError: a value that cannot be used.
+        InputError: a value that cannot be used, or a Hessian that is not finite.
         UnknownName: another kind of product.
     """
     return Hessian(samples=samples, products=products).trace(objective, seed)

@@ -36,7 +36,7 @@ class KeskarSharpness:
 
     def figures(self) -> dict[str, float]:
         """Phi, under the name of its box."""
-        return {f"keskar{'_full' if self.space == 'full' else ''}_{self.epsilon:g}": self.sharpness}
+        return {_name(self.epsilon, self.space): self.sharpness}
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,19 @@ class Keskar(Measure):
         at_least(1, "dimension", self.dimension, "the number of random directions of Keskar's subspace")
         at_least(1, "iterations", self.iterations, "the budget of the search in Keskar's box")
 
-    def take(self, objective: Objective, seed: int = 0) -> KeskarSharpness:
-        full = self.space == "full"
-        if not full and self.dimension > objective.size:
+    def names(self) -> list[str]:
+        return [_name(self.epsilon, self.space)]
+
+    def fits(self, weights: int) -> None:
+        super().fits(weights)
+        if self.space == "subspace" and self.dimension > weights:
             raise InputError(
-                f"dimension is {self.dimension}, but only {objective.size} weights may move. Take fewer directions."
+                f"dimension is {self.dimension}, but only {weights} weights may move. Take fewer directions."
             )
+
+    def take(self, objective: Objective, seed: int = 0) -> KeskarSharpness:
+        self.check(objective, seed)
+        full = self.space == "full"
         with objective.taking(f"Keskar sharpness, epsilon {self.epsilon:g}", self.iterations + 1.5) as effort:
             search = _ascend_signs if full else _climb_subspace
             loss, highest = search(objective, self, seed)
@@ -75,6 +82,10 @@ class Keskar(Measure):
                 seed=seed,
                 effort=effort(),
             )
+
+
+def _name(epsilon: float, space: Space) -> str:
+    return f"keskar{'_full' if space == 'full' else ''}_{epsilon:g}"
 
 
 def keskar_sharpness(

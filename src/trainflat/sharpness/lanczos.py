@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
+from trainflat.sharpness.measure import AT_THE_WEIGHTS, finite
 from trainflat.sharpness.vectors import norm
 
 Array = NDArray[np.float64]
@@ -35,6 +36,7 @@ def lanczos(
     """Grows a Krylov space of a symmetric H, known through its products, by one dimension per item.
 
     Every vector of the basis is kept: m items hold m vectors like ``start``. Ends when the space is invariant.
+    A product that is not finite raises :class:`~trainflat.errors.InputError`.
 
     Args:
         product: Takes v [n], gives H v [n].
@@ -47,7 +49,7 @@ def lanczos(
     beside: list[float] = []
     while True:
         vector = product(basis[-1])
-        size = norm([vector])
+        size = finite(norm([vector]), AT_THE_WEIGHTS, "Hessian's product with a vector")
         diagonal.append(orthogonalize(vector, basis)[-1])
         rest = norm([vector])
         # Below the rounding of the product nothing is left but noise.

@@ -3,6 +3,7 @@
 import math
 import numbers
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Protocol, get_args
 
 from trainflat.errors import InputError, UnknownName
@@ -32,6 +33,24 @@ class Measure(ABC):
     def take(self, objective: Objective, seed: int = 0) -> Result:
         """Measures; ``seed`` of whatever is drawn."""
 
+    @abstractmethod
+    def names(self) -> list[str]:
+        """Of the numbers that it gives, known before anything is measured."""
+
+    def fits(self, weights: int) -> None:
+        """Refuses what cannot be taken where so many weights may move.
+
+        Raises:
+            InputError: there are too few of them.
+        """
+        if weights < 1:
+            raise InputError("no weight may move, so that nothing can be measured. Leave some outside of the masks.")
+
+    def check(self, objective: Objective, seed: int) -> None:
+        """What :meth:`take` refuses before it begins."""
+        check_seed(seed)
+        self.fits(objective.size)
+
     def measure(self, objective: Objective, seed: int = 0) -> dict[str, float]:
         """The numbers of :meth:`take` alone."""
         return self.take(objective, seed).figures()
@@ -59,6 +78,28 @@ def at_least(least: int, name: str, value: int, meaning: str) -> None:
         raise InputError(f"{name} is {meaning}, a whole number of at least {least}, got {value!r}.")
 
 
+def yes_or_no(name: str, value: bool) -> None:
+    """Refuses what is not a truth value."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name} is True or False, got {value!r}.")
+
+
+def check_seed(seed: int) -> None:
+    """Refuses what no generator takes."""
+    if not (isinstance(seed, int) and is_whole(seed) and 0 <= seed < 2**63):  # torch takes none of NumPy's
+        raise InputError(f"seed is what random draws begin from, a whole number from 0 to 2^63 - 1, got {seed!r}.")
+
+
+def distinct(measures: Iterable[Measure]) -> None:
+    """Refuses measures that would give numbers of the same name, since only the last of them would be kept."""
+    taken: set[str] = set()
+    for measure in measures:
+        for name in measure.names():
+            if name in taken:
+                raise InputError(f"two of the measures give a figure called {name}. Leave one of them out.")
+            taken.add(name)
+
+
 def known_product(name: str) -> None:
     """Refuses what is not a way to multiply with the Hessian."""
     if name not in get_args(ProductMethod):
@@ -74,11 +115,11 @@ def shrinking_steps(iterations: int) -> list[float]:
     return [2 * left / iterations for left in range(iterations, 0, -1)]
 
 
-def finite(loss: float, where: str) -> float:
-    """The loss, if it is a number."""
-    if not math.isfinite(loss):
-        raise InputError(f"the loss is {loss} {where}.")
-    return loss
+def finite(value: float, where: str, what: str = "loss") -> float:
+    """The value, if it is a finite number."""
+    if not math.isfinite(value):
+        raise InputError(f"the {what} is {value} {where}.")
+    return value
 
 
 AT_THE_WEIGHTS = "at the weights themselves; no sharpness can be told of a model that has diverged"

@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 
 from trainflat.errors import InputError
 from trainflat.sharpness.base import Objective
+from trainflat.sharpness.measure import check_seed
 from trainflat.sharpness.vectors import Vector
 
 State = Mapping[str, Tensor]
@@ -94,7 +95,11 @@ def filter_normalised(objective: Objective, seed: int = 0) -> Vector:
     Returns:
         One tensor for each of the objective's weights, in the weights' own units: at 1 every row has been displaced by
         its own length.
+
+    Raises:
+        InputError: a seed that is no whole number from 0 on.
     """
+    check_seed(seed)
     generator = Generator().manual_seed(seed)
     drawn = zip(objective.random_direction(generator), objective.weights, objective.kept, strict=True)
     return [_like_rows(d, w.detach() if kept is None else w.detach() * kept) for d, w, kept in drawn]

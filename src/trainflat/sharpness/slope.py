@@ -25,7 +25,11 @@ class Slope:
 class GradientNorm(Measure):
     """Length of the gradient of the whole data set."""
 
+    def names(self) -> list[str]:
+        return ["gradient_norm"]
+
     def take(self, objective: Objective, seed: int = 0) -> Slope:
+        self.check(objective, seed)
         with objective.taking("gradient norm", 1) as effort:
             loss, gradient = objective.value_and_gradient()
             return Slope(norm(gradient), finite(loss, AT_THE_WEIGHTS), effort())

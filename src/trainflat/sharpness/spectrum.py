@@ -14,6 +14,7 @@ from trainflat.sharpness.passes import Effort
 from trainflat.sharpness.vectors import Vector, flatten, unflatten
 
 Array = NDArray[np.float64]
+_NAMES = ("spectrum_lowest", "spectrum_highest", "spectrum_negative_share")
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class SpectralDensity:
 
     def figures(self) -> dict[str, float]:
         """Both ends, and how much of it is negative."""
-        ends = {"spectrum_lowest": min(n[0] for n in self.nodes), "spectrum_highest": max(n[-1] for n in self.nodes)}
-        return {name: float(end) for name, end in ends.items()} | {"spectrum_negative_share": self.negative_share}
+        lowest, highest = min(n[0] for n in self.nodes), max(n[-1] for n in self.nodes)
+        return dict(zip(_NAMES, map(float, (lowest, highest, self.negative_share)), strict=True))
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,11 @@ class Spectrum(Measure):
         above_zero("smoothing", self.smoothing, "the width of the smoothing as a share of the spectrum's")
         known_product(self.products)
 
+    def names(self) -> list[str]:
+        return list(_NAMES)
+
     def take(self, objective: Objective, seed: int = 0) -> SpectralDensity:
+        self.check(objective, seed)
         generator = torch.Generator().manual_seed(seed)
         with objective.taking("spectral density", self.steps * self.probes) as effort:
             with objective.products(self.products) as product:
@@ -119,7 +124,7 @@ def spectral_density(
         products: As for :func:`trainflat.sharpness.hessian_eigenvalues`.
 
     Raises:
-        InputError: a value that cannot be used.
+        InputError: a value that cannot be used, or a Hessian that is not finite.
         UnknownName: another kind of product.
     """
     return Spectrum(steps, probes, grid, smoothing, products).take(objective, seed)
