@@ -1,7 +1,6 @@
 """`trainflat diagnose`: on whole runs of tiny models, on what does not fit, and on the page in a real browser."""
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,14 @@ from tests.test_models_families import config, write
 from tests.test_whole_run_families import own_files, recipe
 from trainflat import cli
 from trainflat.diagnose import diagnose
-from trainflat.diagnosis import Cut, Diagnosis, load_diagnoses, save_diagnoses
-from trainflat.errors import DamagedFile, InputError
+from trainflat.diagnosis import Cut, Diagnosis, Measured, save_diagnoses
+from trainflat.errors import InputError
 from trainflat.models import load_encoder
 from trainflat.models.base import weights_sha256
+from trainflat.progress import Progress
 from trainflat.report import write_diagnosis
 from trainflat.report.advice import advice
+from trainflat.report.words import places
 from trainflat.tasks.base import Head
 
 MEASURES = [{"name": "keskar", "space": "full"}, {"name": "ball", "rho": 0.1}]
@@ -87,16 +88,14 @@ def test_what_the_command_writes(found: list[Diagnosis], run: tuple[Path, dict[s
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert not end.value.code
-    assert len(load_diagnoses(tmp_path / "d" / "diagnosis.json")) == 2
+    assert len(json.loads((tmp_path / "d" / "diagnosis.json").read_text())["models"]) == 2
     assert "How flat, how compressible" in (tmp_path / "d" / "diagnosis.html").read_text()
 
 
-def test_a_damaged_file_is_refused(found: list[Diagnosis], tmp_path: Path):
-    path = save_diagnoses(found, advice(found), tmp_path)
-    assert load_diagnoses(path) == found
-    path.write_text(re.sub(r'"seed": 0', '"seed": 1', path.read_text(), count=1))
-    with pytest.raises(DamagedFile, match="Diagnose the model again"):
-        load_diagnoses(path)
+def test_the_file_says_all_and_what_follows(found: list[Diagnosis], tmp_path: Path):
+    value = json.loads(save_diagnoses(found, advice(found), tmp_path).read_text())
+    assert [Diagnosis.model_validate(one) for one in value["models"]] == found
+    assert value["advice"] == advice(found)
 
 
 def test_models_that_do_not_fit(run: tuple[Path, dict[str, Any]], tmp_path: Path):
@@ -131,6 +130,48 @@ def test_advice_names_its_numbers(found: list[Diagnosis]):
     assert "up to 20" in advice([good])[0]
     assert "costs more than 1 point" in advice([bad])[0]
     assert "a is flatter than b by 0 of" in advice([good, bad])[-1]
+
+
+@pytest.mark.parametrize(
+    ("lower", "curve", "text"),
+    [
+        (3, [80, 80], "by 3 of 3 figures, and keeps its score to 20 % against 10 % without training: as the flatness"),
+        (1, [80, 80], "by 1 of 3 figures, and keeps its score to 20 % against 10 % without training: not as the"),
+        (2, [80, 70], "by 2 of 3 figures, and keeps its score to 10 % against 10 % without training: so here flatness"),
+    ],
+)
+def test_two_models_are_compared_by_what_is_flatness(found: list[Diagnosis], lower: int, curve: list[float], text: str):
+    names = ["keskar_0.001", "eigenvalue_1", "trace"]
+    sharp = dict.fromkeys(names, 2.0) | {"trace_error": 1.0, "eigenvalue_lowest": -1.0}
+    flat = sharp | {name: 1.0 if k < lower else 3.0 for k, name in enumerate(names)}
+    one, other = (
+        with_curve(found[0], scores, model=model, flatness=[Measured(name="m", options={}, values=values, seconds=1.0)])
+        for scores, model, values in ((curve, "/r/a/stages/dense", flat), ([80, 70], "/r/b/stages/dense", sharp))
+    )
+    assert f"a is flatter than b {text}" in advice([one, other])[-1]
+
+
+def test_models_go_by_what_tells_their_folders_apart():
+    assert places(["r/a/stages/x", "r/b/stages/x"]) == ["a", "b"]
+    assert places(["r/a/stages/x", "r/a/stages/y", "r/a/stages/y"]) == ["x", "y (2)", "y (3)"]
+    assert places(["r/a", "r"]) == ["r/a", "r"]
+    assert places(["org/name", "/deep/in/a/folder"]) == ["org/name", "deep/in/a/folder"]
+    assert places(["/deep/in/a/folder"]) == ["a/folder"]
+
+
+def test_each_model_is_announced_with_its_number(run: tuple[Path, dict[str, Any]]):
+    said: list[str] = []
+    stages, task = run
+    diagnose([stages / "dense"] * 2, task, rows=4, measures=[{"name": "gradient-norm"}], progress=Saying(said))
+    assert [line.split(",")[0] for line in said] == ["model 1 of 2", "model 2 of 2"]
+
+
+class Saying(Progress):
+    def __init__(self, said: list[str]) -> None:
+        self.said = said
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
 
 
 def test_the_page_in_a_browser(found: list[Diagnosis], browser: Any, tmp_path: Path):

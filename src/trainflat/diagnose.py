@@ -70,7 +70,11 @@ def diagnose(
     loaded = [load_encoder(str(name), learned.head, fine_tuned=True) for name in models]
     flatness = recipe.evaluation.flatness
     assert flatness is not None  # given above
-    return [_Patient(one, learned, rows, seed, progress or Progress()).examine(flatness.measures) for one in loaded]
+    watched, found = progress or Progress(), []
+    for k, one in enumerate(loaded, 1):
+        watched.say(f"model {k} of {len(loaded)}, {model_info(one).name}: scoring it on {learned.split}")
+        found.append(_Patient(one, learned, rows, seed, watched).examine(flatness.measures))
+    return found
 
 
 class _Patient:
@@ -86,7 +90,6 @@ class _Patient:
     def examine(self, measures: Sequence[Mapping[str, Any]]) -> Diagnosis:
         """Everything about this model."""
         started, info = time.perf_counter(), model_info(self.encoder)
-        self.progress.say(f"{info.name}: scoring it on {self.task.split}")
         whole, sampled = self._score(self.evaluation[self.task.split]), self._score(self.sample)
         flatness = self._flatness(measures)
         one_shot, parts = self._one_shot(), self._parts()

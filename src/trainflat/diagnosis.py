@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from trainflat.errors import DamagedFile
-from trainflat.files import hash_json, read_json, write_json
+from trainflat.files import write_json
 from trainflat.record import Fingerprint
 
 DIAGNOSIS_FILE = "diagnosis.json"
@@ -87,23 +86,5 @@ def save_diagnoses(diagnoses: Sequence[Diagnosis], advice: Sequence[str], folder
         InputError: it cannot be written.
     """
     value = {"format": FORMAT, "models": [one.model_dump(mode="json") for one in diagnoses], "advice": list(advice)}
-    write_json(folder / DIAGNOSIS_FILE, value | {"digest": hash_json(value)})
+    write_json(folder / DIAGNOSIS_FILE, value)
     return folder / DIAGNOSIS_FILE
-
-
-def load_diagnoses(path: Path) -> list[Diagnosis]:
-    """Reads what :func:`save_diagnoses` wrote.
-
-    Raises:
-        DamagedFile: it is not what was written.
-    """
-    value = read_json(path)
-    try:
-        digest = value.pop("digest")
-        whole = digest == hash_json(value) and value["format"] == FORMAT
-        found = [Diagnosis.model_validate(one) for one in value["models"]] if whole else []
-    except (ValidationError, KeyError, TypeError, ValueError, AttributeError):
-        found = []
-    if not found:
-        raise DamagedFile(f"{path} is not a diagnosis that this trainflat wrote. Diagnose the model again.")
-    return found

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from trainflat.diagnosis import Diagnosis, Sensitivity
-from trainflat.report.words import metric_name, percent
+from trainflat.report.words import metric_name, percent, places
 
 TOLERATED = 1.0  # points of the score that a compressed model may lose
 _SHARP = 3.0  # a part is singled out where its loss is this many times the median's
@@ -11,8 +11,10 @@ _SHARP = 3.0  # a part is singled out where its loss is this many times the medi
 
 def advice(diagnoses: Sequence[Diagnosis]) -> list[str]:
     """A few sentences on every model, and on two of them beside each other."""
-    said = [sentence for one in diagnoses for sentence in _on_one(one, named=len(diagnoses) > 1)]
-    return said + [sentence for other in diagnoses[1:] for sentence in _beside(diagnoses[0], other)]
+    named = places([one.model for one in diagnoses])
+    found = [one.model_copy(update={"model": name}) for one, name in zip(diagnoses, named, strict=True)]
+    said = [sentence for one in found for sentence in _on_one(one, named=len(found) > 1)]
+    return said + [sentence for other in found[1:] for sentence in _beside(found[0], other)]
 
 
 def _on_one(found: Diagnosis, named: bool) -> list[str]:
@@ -53,23 +55,27 @@ def _loss(found: Diagnosis, part: Sensitivity) -> float:
 
 
 def _beside(one: Diagnosis, other: Diagnosis) -> list[str]:
-    pairs = [(v, theirs[k]) for k, v in _figures(one).items() if k in (theirs := _figures(other))]
-    flatter = sum(mine < its for mine, its in pairs)
+    ours, theirs = _figures(one), _figures(other)
+    pairs = [(value, theirs[name]) for name, value in ours.items() if name in theirs]
+    flatter, sharper = sum(a < b for a, b in pairs), sum(a > b for a, b in pairs)
     mine, its = one.kept_to(TOLERATED), other.kept_to(TOLERATED)
-    verdict = (
-        "as the flatness hypothesis has it"
-        if (flatter * 2 - len(pairs)) * (mine - its) > 0
-        else (
-            "which the flatness hypothesis does not predict"
-            if mine != its
-            else "so here flatness made no difference to that"
-        )
-    )
     return [
         f"{one.model} is flatter than {other.model} by {flatter} of {len(pairs)} figures, and keeps its score to "
-        f"{percent(mine)} against {percent(its)} without training: {verdict}. One pair of models proves nothing."
+        f"{percent(mine)} against {percent(its)} without training: {_verdict(flatter - sharper, mine - its)}. One pair "
+        "of models proves nothing."
     ]
 
 
+def _verdict(flatter: int, kept: float) -> str:
+    """What the flatness hypothesis makes of more figures that are lower, and more weights that can go."""
+    if not flatter:
+        return "the figures do not agree on which one is flatter"
+    if not kept:
+        return "so here flatness made no difference to that"
+    return f"{'as' if flatter * kept > 0 else 'not as'} the flatness hypothesis has it"
+
+
 def _figures(found: Diagnosis) -> dict[str, float]:
-    return {name: value for measured in found.flatness for name, value in measured.values.items()}
+    """Those of which lower is flatter: not errors of estimates, nor the lowest eigenvalue."""
+    values = {name: value for measured in found.flatness for name, value in measured.values.items()}
+    return {name: value for name, value in values.items() if not name.endswith(("_error", "_lowest"))}

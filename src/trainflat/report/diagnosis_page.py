@@ -10,7 +10,7 @@ from trainflat.report.advice import advice
 from trainflat.report.page import environment, plotly_source, theme_colors
 from trainflat.report.palette import DASHES, MARKERS
 from trainflat.report.web import Group, as_text
-from trainflat.report.words import duration, metric_name, percent, task_name
+from trainflat.report.words import duration, metric_name, percent, places, task_name
 
 PAGE = "diagnosis.html"
 
@@ -42,7 +42,8 @@ def render_diagnosis(diagnoses: Sequence[Diagnosis]) -> str:
         .render(
             diagnoses=diagnoses,
             task=task_name(diagnoses[0].task),
-            scores=[_scores(one) for one in diagnoses],
+            names=_columns(diagnoses),
+            scores=[_scores(name, one) for name, one in zip(_columns(diagnoses), diagnoses, strict=True)],
             flatness=_flatness(diagnoses),
             advice=advice(diagnoses),
             partial=any(one.partial for one in diagnoses),
@@ -54,9 +55,9 @@ def render_diagnosis(diagnoses: Sequence[Diagnosis]) -> str:
     )
 
 
-def _scores(found: Diagnosis) -> dict[str, str]:
+def _scores(name: str, found: Diagnosis) -> dict[str, str]:
     return {
-        "Model": found.model,
+        "Model": name,
         f"{metric_name(found.metric)}, {found.split}": f"{found.score:.1f}",
         f"on {found.sampled_rows:,} rows": f"{found.sampled_score:.1f}",
         "Zeros of the encoder": percent(found.sparsity, 1),
@@ -82,8 +83,7 @@ def _settings(measured: Any) -> str:
 
 
 def _columns(diagnoses: Sequence[Diagnosis]) -> list[str]:
-    names = [one.model for one in diagnoses]
-    return [name if names.count(name) == 1 else f"{name} ({k})" for k, name in enumerate(names, 1)]
+    return places([one.model for one in diagnoses])
 
 
 def _curve(diagnoses: Sequence[Diagnosis]) -> Group:

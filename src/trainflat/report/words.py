@@ -62,6 +62,26 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
+def places(names: Sequence[str]) -> list[str]:
+    """What tells models apart in the paths of their folders, numbered where nothing does; hub names as they are.
+
+    Example:
+        >>> places(["/runs/a-1/stages/dense", "/runs/b-2/stages/dense"]), places(["/runs/a-1/stages/dense"])
+        (['a-1', 'b-2'], ['a-1/dense'])
+    """
+    parts = [
+        [p for p in name.replace("\\", "/").split("/") if p not in ("", ".", "stages")] or [name] for name in names
+    ]
+    if len(parts) == 1:
+        return ["/".join(parts[0][-2:])]
+    for end in (0, -1):
+        while min(map(len, parts)) > 1 and len({each[end] for each in parts}) == 1:
+            for each in parts:
+                del each[end]
+    found = ["/".join(each) for each in parts]
+    return [name if found.count(name) == 1 else f"{name} ({k})" for k, name in enumerate(found, 1)]
+
+
 def option(value: object) -> str:
     """A recipe's value in a label: short, floats without trailing zeros."""
     text = f"{value:g}" if isinstance(value, float) and math.isfinite(value) else str(value)
