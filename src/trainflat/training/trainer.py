@@ -193,6 +193,8 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         return (loss, outputs) if return_outputs else loss
 
     def _require_finite(self, loss: Tensor) -> None:
+        # On a GPU this waits for the pass. No other read is there to join (fit() turns off the Trainer's own, clipping
+        # does not look), and one step later weights, averages and perhaps a checkpoint would have taken the loss in.
         if torch.isfinite(loss):
             self._not_finite = 0
             return
