@@ -34,7 +34,7 @@ def _facts(plan: "Plan") -> Iterator[tuple[str, str]]:
     yield "model", _model(plan)
     yield "optimizer", _options(training.optimizer)
     yield "averaging", _averaging(plan)
-    yield "protocol", _options(recipe.protocol)
+    yield "protocol", _options(plan.protocol)
     yield "trainings", f"{plan.trainings} of {about}{plan.steps_per_training} steps ({epochs})"
     each = f"{plan.passes_per_step:g} forward and backward passes each"
     yield "steps", f"{about}{plan.steps} in all, {each}: {passes:.0f} passes"

@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import torch
+from torch import nn
+
 from trainflat.errors import InputError
 from trainflat.models import Encoder
+from trainflat.optim import make_optimizer
 from trainflat.params import prunable
 from trainflat.protocols import PROTOCOLS
 from trainflat.recipe import Recipe, build
@@ -21,6 +25,22 @@ def check_machine(recipe: Recipe, task: Task, folder: Path) -> None:
     """
     training_arguments(recipe.training, task, folder, recipe.seed)
     check_installed(recipe.training.report_to)
+
+
+def check_optimizer(recipe: Recipe, encoder: Encoder) -> None:
+    """The optimizer takes the encoder's parameters, of which only names and shapes are looked at.
+
+    Raises:
+        InputError: it does not: a pattern that matches none, a class that is for matrices alone.
+    """
+    options = dict(recipe.training.optimizer)
+    trained = [(name, p) for name, p in encoder.model.named_parameters() if p.requires_grad]
+    outlines = [(name, nn.Parameter(torch.empty_like(p, device="meta"))) for name, p in trained]
+    try:
+        make_optimizer(options.pop("name"), outlines, **options)
+    except InputError as error:
+        move = "" if str(error).endswith(".") else ". Choose another optimizer, or another base."  # torch says none
+        raise InputError(f"training.optimizer for model {recipe.model.name!r}: {error}{move}") from error
 
 
 def check_length(recipe: Recipe, encoder: Encoder) -> None:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -57,6 +57,10 @@ class Protocol(ABC):
     def files(self) -> list[str]:
         """What it leaves in the run's folder beside the stages."""
         return []
+
+    def settled(self) -> dict[str, Any]:
+        """What options come to that a recipe may leave open."""
+        return {}
 
     @abstractmethod
     def run(self, bench: "Bench") -> Iterator[Produced]:

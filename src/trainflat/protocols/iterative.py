@@ -1,7 +1,7 @@
 """Iterative pruning with or without rewinding (Frankle and Carbin 2019; Chen et al. 2020; Na et al. 2022)."""
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -64,6 +64,10 @@ class Iterative(Protocol):
     def files(self) -> list[str]:
         """The weights of the step that is rewound to."""
         return [] if self._snapshot is None else [f"{REWIND}/{SNAPSHOT}", f"{REWIND}/{MANIFEST}"]
+
+    def settled(self) -> dict[str, Any]:
+        """What becomes of the head."""
+        return {"head": self.head}
 
     def run(self, bench: Bench) -> Iterator[Produced]:
         """Trains round after round."""
