@@ -117,13 +117,16 @@ def test_both_refuse_a_folder_in_the_same_words_and_write_nothing(
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_both_refuse_a_folder_that_cannot_be_written(given: dict[str, Any], tmp_path: Path) -> None:
-    (tmp_path / "closed").mkdir(mode=0o555)
+@pytest.mark.parametrize("mode", [0o555, 0])
+def test_both_refuse_a_folder_that_cannot_be_written(mode: int, given: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "closed").chmod(mode)
     lines = []
     for call in (trainflat.plan, trainflat.run):
         with pytest.raises(InputError, match="Permission denied") as error:
             call(given, out=tmp_path / "closed" / "runs")
         lines.append(str(error.value))
+    (tmp_path / "closed").chmod(0o755)
     assert lines[0] == lines[1]
 
 

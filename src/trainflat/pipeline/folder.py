@@ -36,9 +36,9 @@ def opened(folder: Path, recipe: Recipe, task: Task) -> Iterator[Record | None]:
     if not is_first_process():
         yield _finished(folder, recipe)
         return
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
-    locked = (folder / LOCK).exists()
     with writing(folder):
+        made = [place for place in (folder, *folder.parents) if not place.exists()]
+        locked = (folder / LOCK).exists()
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / LOCK).open("w")
     with lock:
