@@ -132,6 +132,21 @@ def test_advice_names_its_numbers(found: list[Diagnosis]):
     assert "a is flatter than b by 0 of" in advice([good, bad])[-1]
 
 
+def test_a_matrix_that_a_global_ranking_empties_is_named(tmp_path: Path):
+    """As MiniLM's pooler, whose small weights go first: its score falls to 0 at once."""
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(config("Bert"))
+    with torch.no_grad():
+        model.bert.pooler.dense.weight.mul_(1e-3)
+    folder = write(tmp_path / "model", model)
+    [one] = diagnose([folder], own_files(tmp_path), rows=8, measures=[{"name": "gradient-norm"}])
+    assert one.one_shot[-1].emptied == ["bert.pooler.dense.weight"]
+    collapsed = one.model_copy(update={"one_shot": [one.one_shot[-1].model_copy(update={"score": 0.0})]})
+    (said,) = [sentence for sentence in advice([collapsed]) if "scope: layer" in sentence]
+    assert "leave nothing of bert.pooler.dense.weight at 90 %" in said
+    assert not any("scope: layer" in sentence for sentence in advice([with_curve(one, [80.0])]))
+
+
 @pytest.mark.parametrize(
     ("lower", "curve", "text"),
     [

@@ -161,7 +161,8 @@ class _Patient:
 
     def _cut(self, masks: Masks, sparsity: float) -> Cut:
         with _pruned(self.encoder.model, masks):
-            return Cut(sparsity=sparsity, score=self._score(self.sample))
+            emptied = [name for name in masks if not masks[name].any()]
+            return Cut(sparsity=sparsity, score=self._score(self.sample), emptied=emptied)
 
 
 @contextmanager

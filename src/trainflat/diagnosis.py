@@ -31,6 +31,7 @@ class Cut(_Data):
 
     sparsity: float  # share of the prunable weights, or of those of the one part
     score: float
+    emptied: list[str] = []  # matrices of which nothing is left
 
 
 class Sensitivity(_Data):

@@ -31,7 +31,20 @@ def _on_one(found: Diagnosis, named: bool) -> list[str]:
             f"{at_once} costs more than {TOLERATED:g} point at the first cut already. Prune in rounds with training in "
             "between (protocol: iterative), or train flatter first (optimizer: sam)."
         ]
-    return said + _on_parts(found, who)
+    return said + _on_emptied(found, who) + _on_parts(found, who)
+
+
+def _on_emptied(found: Diagnosis, who: str) -> list[str]:
+    """A matrix of small weights, such as MiniLM's pooler, may be the first to go whole in a global ranking."""
+    cut = next((cut for cut in found.one_shot if cut.emptied), None)
+    if cut is None or found.sampled_score - cut.score <= TOLERATED:
+        return []
+    several = f" and {len(cut.emptied) - 1} more" if len(cut.emptied) > 1 else ""
+    which = f"{cut.emptied[0]}{several}"
+    return [
+        f"{who}agnitudes ranked over all matrices leave nothing of {which} at {percent(cut.sparsity)}, where "
+        f"{metric_name(found.metric)} is {cut.score:.1f}. Prune every matrix to the same share (scope: layer)."
+    ]
 
 
 def _on_parts(found: Diagnosis, who: str) -> list[str]:

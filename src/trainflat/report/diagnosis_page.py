@@ -7,10 +7,11 @@ from typing import Any
 from trainflat.diagnosis import Diagnosis, save_diagnoses
 from trainflat.files import write_text
 from trainflat.report.advice import advice
+from trainflat.report.flatness import figure_name
 from trainflat.report.page import environment, plotly_source, theme_colors
 from trainflat.report.palette import DASHES, MARKERS
 from trainflat.report.web import Group, as_text
-from trainflat.report.words import duration, metric_name, percent, places, task_name
+from trainflat.report.words import duration, four_digits, metric_name, percent, places, task_name
 
 PAGE = "diagnosis.html"
 
@@ -70,12 +71,13 @@ def _scores(name: str, found: Diagnosis) -> dict[str, str]:
 def _flatness(diagnoses: Sequence[Diagnosis]) -> list[dict[str, str]]:
     """A row per figure, a column per model."""
     rows: dict[str, dict[str, str]] = {}
+    settings: dict[str, str] = {}
     for column, found in zip(_columns(diagnoses), diagnoses, strict=True):
         for measured in found.flatness:
             for name, value in measured.values.items():
-                row = rows.setdefault(name, {"Figure": name.replace("_", " "), "Measure": _settings(measured)})
-                row[column] = f"{value:.4g}"
-    return list(rows.values())
+                rows.setdefault(name, {"Figure": figure_name(name)})[column] = four_digits(value)
+                settings[name] = _settings(measured)
+    return [row | {"Measure": settings[name]} for name, row in rows.items()]  # last: on a phone the figures come first
 
 
 def _settings(measured: Any) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from trainflat.report.panels import Line, Panel, Point, Statistics
 from trainflat.report.published import Figure, published_sharpness
-from trainflat.report.words import DASH, percent, spread
+from trainflat.report.words import DASH, four_digits, percent, spread
 
 ABOUT = (
     "Measured on rows of the training set without dropout; of a pruned model only the surviving weights move. Lower is "
@@ -66,5 +66,5 @@ def _published_rows(panel: Panel, names: Sequence[str]) -> list[dict[str, str]]:
 def _shown(statistics: Statistics | None) -> str:
     if statistics is None:
         return DASH
-    mean = f"{statistics.mean:.4g}"
+    mean = four_digits(statistics.mean)
     return mean if statistics.std is None else f"{mean} ± {statistics.std:.2g}"

@@ -62,6 +62,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
+def four_digits(value: float) -> str:
+    """Four significant digits, thousands written out."""
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+
+
 def places(names: Sequence[str]) -> list[str]:
     """What tells models apart in the paths of their folders, numbered where nothing does; hub names as they are.
 
