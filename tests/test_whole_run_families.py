@@ -11,8 +11,9 @@ from transformers import AutoModel
 
 import trainflat
 from tests.test_models_families import FAMILIES, WORDS, config, write
+from trainflat.pipeline.job import _emptied
 from trainflat.pruning import Masks
-from trainflat.record import Record
+from trainflat.record import MatrixZeros, Record, Stage
 
 
 def sentences(folder: Path, kind: str) -> Path:
@@ -113,3 +114,12 @@ def test_spans_of_a_made_squad(tmp_path: Path) -> None:
     record = trainflat.run(recipe(model, task), data=tmp_path, out=tmp_path / "runs")
     assert_sound(record, tmp_path / "runs")
     assert set(record.stages[0].scores["validation"]) >= {"f1", "exact_match"}
+
+
+def test_a_matrix_that_a_cut_empties_is_named():
+    def stage(zeros: int, sparsity: float = 0.5) -> Stage:
+        matrices = [MatrixZeros(name=name, entries=100, zeros=n) for name, n in (("query", 40), ("pooler", zeros))]
+        return Stage.model_construct(name="s", target_sparsity=sparsity, matrices=matrices)
+
+    assert "nothing is left of pooler: protocol.scope=layer" in _emptied(stage(99))
+    assert _emptied(stage(98)) == _emptied(stage(100, sparsity=0.99)) == ""

@@ -22,6 +22,8 @@ from trainflat.record import Record
 from trainflat.tasks import TASKS
 from trainflat.tasks.base import Task
 
+_NEXT_TO_ALL = 0.99  # pruned
+
 
 def run(
     recipe: str | Path | Mapping[str, Any] | Recipe,
@@ -88,8 +90,17 @@ def _finish(bench: Bench, produced: Produced, recipe: Recipe) -> record.Stage:
         known = bench.commit(produced, measure(bench, produced, recipe))
     main = known.scores[bench.task.split][bench.task.metric]
     zeros = f"{known.sizes.encoder_sparsity:.0%} of the encoder is zero"
-    bench.progress.say(f"{known.name}: {bench.task.metric} {main:.1f} on {bench.task.split}, {zeros}")
+    bench.progress.say(f"{known.name}: {bench.task.metric} {main:.1f} on {bench.task.split}, {zeros}{_emptied(known)}")
     return known
+
+
+def _emptied(stage: record.Stage) -> str:
+    """What to know of a matrix that a global ranking left next to nothing of: whatever follows it sees no input."""
+    gone = [m.name for m in stage.matrices if m.zeros >= _NEXT_TO_ALL * m.entries]
+    if not gone or stage.target_sparsity >= _NEXT_TO_ALL:
+        return ""
+    several = f" and {len(gone) - 1} other matrices" if len(gone) > 1 else ""
+    return f"; next to nothing is left of {gone[0]}{several}: protocol.scope=layer would leave each its share"
 
 
 def _record(recipe: Recipe, task: Task, info: record.ModelInfo, stages: list[record.Stage]) -> Record:
