@@ -96,6 +96,14 @@ def test_standard_pruning_continues_from_the_trained_weights(place: Path, monkey
             assert torch.equal(tensor, expected), name
 
 
+def test_a_training_that_stops_before_the_step_to_rewind_to(place: Path) -> None:
+    protocol = {"name": "iterative", "sparsities": [0.5], "rewind": 5}
+    frozen = {"name": "adamw", "lr": 1e-30}  # never better than at first
+    options = {"evaluate_every": 1, "patience": 1, "optimizer": frozen}
+    with pytest.raises(InputError, match=r"stopped before the step of protocol\.rewind\. Name an earlier step"):
+        ran(place, protocol, "stopped", **options)
+
+
 def test_rewinding_to_a_step_goes_back_to_that_step(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     protocol = {"name": "iterative", "sparsities": [0.5], "rewind": 2}
     dense, rewound = starts(place, protocol, "step", monkeypatch)

@@ -153,8 +153,14 @@ class Bench:
         """The weights of the step that the dense training was told to keep.
 
         Raises:
+            InputError: the training ended before that step.
             DamagedFile: they are not what was written.
         """
+        if not self._snapshot_folder.exists():
+            raise InputError(
+                "the dense training stopped before the step of protocol.rewind. Name an earlier step, or leave "
+                "training.patience out."
+            )
         verify(self._snapshot_folder)
         return load_tensors(self._snapshot_folder / SNAPSHOT)[0]
 
