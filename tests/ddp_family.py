@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.conftest import tiny_bert
+from tests.ddp_training import leave
 from tests.optimizer_family import FLAT, OWN_GRADIENT, recipe
 from tests.plain_loop import collate, random_split
 from tests.test_training_trajectory import NO_DROPOUT, arguments
@@ -48,7 +49,7 @@ def main() -> None:
             kept = trained(name, out, sync=perturb == "same")
             found |= {f"{perturb}/{name}/{key}": t.clone() for key, t in kept.items()}
     save_file(found, out / f"rank{torch.distributed.get_rank()}.safetensors")
-    torch.distributed.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Run by torchrun: trains a tiny model on every process and writes its weights and what was logged."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -35,7 +36,16 @@ def main() -> None:
     save_file({n: p.detach() for n, p in model.named_parameters()}, out / f"rank{rank}.safetensors")
     logs = [entry for entry in trainer.state.log_history if "loss" in entry]
     (out / f"rank{rank}.json").write_text(json.dumps({"logs": logs, "processes": trainer.args.world_size}))
+    leave()
+
+
+def leave() -> None:
+    """Ends the process at once: while Python shuts down, a thread of the group that still wants it may abort it."""
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":
