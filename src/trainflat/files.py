@@ -161,12 +161,18 @@ def _manifest(folder: Path, move: str) -> dict[str, str]:
     path = folder / MANIFEST
     try:
         value = json.loads(path.read_text(encoding="utf8"))
-    except (ValueError, OSError):
+    except (ValueError, OSError, RecursionError):
         value = None
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not all(map(_is_inside, value)):
         state = "is not what was written" if path.is_file() else "is missing"
         raise DamagedFile(f"{path} {state}. {move}")
     return value
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a manifest may name it: a path of usual length that stays below its folder."""
+    path = Path(name)
+    return len(name) < 256 and not path.is_absolute() and ".." not in path.parts
 
 
 def remove(folder: Path) -> None:

@@ -1,0 +1,5 @@
+"""Files that others load."""
+
+from trainflat.export.sparse import save_sparse
+
+__all__ = ["save_sparse"]
