@@ -7,7 +7,8 @@ from transformers import PreTrainedModel
 
 from trainflat.errors import InputError, UnknownName
 from trainflat.export.unpacking import QUANT_METHOD, load_sparse
-from trainflat.models.stored import load_dense, quant_method
+from trainflat.models.rebuilt import load_dense
+from trainflat.models.stored import quant_method
 
 READERS: dict[str, Callable[[Path], PreTrainedModel]] = {QUANT_METHOD: load_sparse}  # by quant_method of config.json
 

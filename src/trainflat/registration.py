@@ -1,4 +1,4 @@
-"""Tells transformers who reads our folders, as soon as both are imported, in whatever order, without importing either."""
+"""Tells transformers who reads our folders as soon as both are imported, in whatever order, and imports neither."""
 
 import sys
 from collections.abc import Sequence
@@ -44,9 +44,7 @@ def _enter(host: Any) -> None:
 class _Finder:  # importlib.abc, whose classes these would be, takes as long to import as all the rest
     """Finds one module, where it is found anyway, and then is gone."""
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Any:
         if fullname != _HOST:
             return None
         sys.meta_path.remove(self)

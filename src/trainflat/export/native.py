@@ -17,11 +17,12 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from trainflat.errors import DamagedFile
 from trainflat.export.packed import PARTS, unpack
 from trainflat.export.unpacking import QUANT_METHOD, check_stored
-from trainflat.models.stored import check_sealed, check_shapes, stored_tensors
+from trainflat.models.rebuilt import check_shapes
+from trainflat.models.stored import check_sealed, stored_tensors
 
 
 class SparseConfig(QuantizationConfigMixin):  # type: ignore[misc]  # transformers is not typed
-    """What ``config.json`` says of a sparse folder; ``dequantize`` tells transformers that the loaded model is dense."""
+    """What ``config.json`` says of a sparse folder; ``dequantize`` tells that the loaded model is dense."""
 
     def __init__(self, dequantize: bool = True, **_: Any) -> None:
         self.quant_method, self.dequantize = QUANT_METHOD, True

@@ -1,8 +1,8 @@
 """Sparse files: the values that pruning left, and where they stand, in plain safetensors.
 
-Each pruned matrix ``X`` is four tensors: ``X`` with ``sparse_index``, ``sparse_values`` and ``sparse_shape`` for its last
-part, and ``sparse_scales`` where values are integers (see `packed`). All other tensors are as ever, and ``config.json``
-says ``quant_method: trainflat-sparse``. Once ``trainflat`` is imported, ``from_pretrained`` reads such a folder into an
+Each pruned matrix ``X.weight`` is four tensors, ``X.sparse_index``, ``X.sparse_values``, ``X.sparse_shape`` and, where
+values are integers, ``X.sparse_scales`` (see `packed`). All other tensors are as ever, and ``config.json`` says
+``quant_method: trainflat-sparse``. Once ``trainflat`` is imported, ``from_pretrained`` reads such a folder into an
 ordinary dense model; so does ``trainflat.load``, which needs less of transformers.
 """
 
@@ -19,7 +19,8 @@ from trainflat.export.packed import Values, check_values, pack, packed_bytes
 from trainflat.export.unpacking import QUANT_METHOD, load_sparse
 from trainflat.files import load_tensors, save_tensors, write_json
 from trainflat.models.quiet import no_bars
-from trainflat.models.stored import CONFIG, WEIGHTS, load_dense, quant_method
+from trainflat.models.rebuilt import load_dense
+from trainflat.models.stored import CONFIG, WEIGHTS, quant_method
 from trainflat.params import prunable
 
 

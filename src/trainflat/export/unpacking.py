@@ -12,16 +12,8 @@ from transformers import PreTrainedModel
 
 from trainflat.errors import DamagedFile
 from trainflat.export.packed import PARTS, SHAPE, Header, check_parts, shape_of, unpack
-from trainflat.models.stored import (
-    MOVE,
-    Stored,
-    build_model,
-    check_memory,
-    check_sealed,
-    read_config,
-    read_tensors,
-    stored_tensors,
-)
+from trainflat.models.rebuilt import build_model, read_config
+from trainflat.models.stored import MOVE, Stored, check_memory, check_sealed, read_tensors, stored_tensors
 
 T = TypeVar("T")
 QUANT_METHOD = "trainflat-sparse"
