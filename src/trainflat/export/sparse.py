@@ -8,12 +8,14 @@ ordinary dense model; so does ``trainflat.load``, which needs less of transforme
 
 import json
 from collections.abc import Mapping
+from math import inf
 from pathlib import Path
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from trainflat.errors import InputError
+from trainflat.export.base import Exporter, Source
 from trainflat.export.folders import copy_tokenizer, new_folder
 from trainflat.export.packed import Values, check_values, pack, packed_bytes
 from trainflat.export.unpacking import QUANT_METHOD, load_sparse
@@ -49,20 +51,52 @@ def save_sparse(
     Raises:
         InputError: ``out`` is there already, the model cannot be read, or a value cannot be held.
     """
-    check_values(values)
-    check_values(embeddings, "embeddings")
+    exporter = Sparse(values=values, embeddings=embeddings)
     source = None if isinstance(model, PreTrainedModel) else Path(model)
     loaded = model if isinstance(model, PreTrainedModel) else _load(Path(model))
     with new_folder(Path(out)) as folder:
-        with no_bars():
-            loaded.save_pretrained(folder, max_shard_size="1000GB")
-        rewrite(folder, _held(loaded, values, embeddings))
         if source is not None:
             copy_tokenizer(source, folder)
+        exporter.write_model(loaded, folder)
     return Path(out)
 
 
-def rewrite(folder: Path, held: Mapping[str, Values]) -> None:
+class Sparse(Exporter):
+    """The values that pruning left and where they stand; from_pretrained loads it, dense, once trainflat is imported.
+
+    Args:
+        values: How the encoder's matrices hold what was not pruned; as for ``save_sparse``.
+        embeddings: The same for embedding tables.
+    """
+
+    def __init__(self, values: Values = "fp32", embeddings: Values = "fp32") -> None:
+        check_values(values)
+        check_values(embeddings, "embeddings")
+        self.values, self.embeddings = values, embeddings
+
+    @property
+    def tolerance(self) -> float:
+        """Nothing moves, unless rounded."""
+        return 0.0 if self.values == self.embeddings == "fp32" else inf
+
+    def write(self, source: Source, folder: Path) -> None:
+        """``config.json`` and ``model.safetensors``."""
+        self.write_model(source.model, folder)
+
+    def write_model(self, model: PreTrainedModel, folder: Path) -> None:
+        """As ``write``, for a model without a tokenizer."""
+        with no_bars():
+            model.save_pretrained(folder, max_shard_size="1000GB")
+        _rewrite(folder, _held(model, self.values, self.embeddings))
+
+    def read(self, source: Source, folder: Path) -> nn.Module:
+        """As ``trainflat.load`` reads it."""
+        del source
+        model: nn.Module = load_sparse(folder)
+        return model
+
+
+def _rewrite(folder: Path, held: Mapping[str, Values]) -> None:
     """Makes a dense checkpoint a sparse one, in place."""
     dense, _ = load_tensors(folder / WEIGHTS)
     lost = sorted(name for name, values in held.items() if values != "fp32" and name not in dense)
