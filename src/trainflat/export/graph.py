@@ -1,5 +1,6 @@
 """One forward pass as a graph whose batch and length may vary: what torch.export and ONNX have in common."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from textwrap import shorten
@@ -62,7 +63,8 @@ def traceable(source: Source, form: str) -> Iterator[None]:
     before = model.config._attn_implementation
     try:
         model.set_attn_implementation("eager")
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the exporter's own code, which users cannot change
             yield
     except InputError:
         raise

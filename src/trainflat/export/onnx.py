@@ -1,5 +1,6 @@
 """ONNX: a graph that onnxruntime, OpenVINO and others run."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ class Onnx(Exporter):
         import onnx
 
         path = folder / FILE
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of torchvision, which no encoder needs
         with traceable(source, "onnx"):
             torch.onnx.export(
                 Logits(source),
