@@ -1,4 +1,4 @@
-"""Sparse folders and others that are not what they should be: refused in one line, from whichever side they are read."""
+"""Sparse folders and others that are not what they should be: refused in one line, whoever reads them."""
 
 import json
 from pathlib import Path
@@ -46,6 +46,14 @@ WRONG = {
     "an index of floats": ({NAME + INDEX: torch.ones(64)}, "types that no sparse file has"),
     "an empty index": ({NAME + INDEX: torch.ones(0, dtype=torch.uint8)}, "an index of form -1"),
     "an unknown form": ({NAME + INDEX: torch.full((9,), 200, dtype=torch.uint8)}, "an index of form 200"),
+    "a matrix of no model, of 256 GB": (
+        {
+            "other." + SHAPE: torch.tensor([2**18, 2**18]),
+            "other." + VALUES: torch.ones(0),
+            "other." + INDEX: torch.tensor([3], dtype=torch.uint8),
+        },
+        "bytes of memory",
+    ),
     "twice": ({NAME + "weight": torch.ones(16, 32)}, "is there twice"),
     "a bias of another shape": ({NAME + "bias": torch.ones(17)}, r"has the shape \[17\], its config says \[16\]"),
     "no bias": ({NAME + "bias": None}, "no weights that fit .*bias"),
@@ -101,6 +109,16 @@ def test_configs_that_make_no_model(folder: Path, changes: dict[str, Any], messa
     (folder / "evil.py").write_text("raise SystemExit('code of a folder was run')")
     seal(folder)
     with pytest.raises(InputError, match=message):
+        trainflat.load(folder)
+
+
+def test_a_config_of_a_model_that_no_memory_holds(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text()) | {"vocab_size": 2**20, "hidden_size": 2**14}
+    del config["quantization_config"]
+    (folder / "config.json").write_text(json.dumps(config))
+    save_tensors(folder / "model.safetensors", {"other": torch.ones(1)})
+    seal(folder)
+    with pytest.raises(DamagedFile, match="bytes of memory"):
         trainflat.load(folder)
 
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,21 @@ def test_an_index_of_another_mask_is_refused(kept: np.ndarray, place: int, more:
 @pytest.mark.parametrize("form", [BITS_DEFLATED, GAPS_DEFLATED])
 def test_an_index_that_swells_is_not_swollen(form: int) -> None:
     bomb = bytes([form]) + zlib.compress(bytes(5_000_000))
+    tracemalloc.start()
     with pytest.raises(ValueError, match="does not end"):
         decode(bomb, entries=1000, count=10)
+    assert tracemalloc.get_traced_memory()[1] < 100_000
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3])
+def test_an_index_ends_where_it_ends(share: float) -> None:
+    kept = np.random.default_rng(0).random(5000) < share
+    index, sizes = encode(kept), {"entries": 5000, "count": int(kept.sum())}
+    assert index[0] in (BITS_DEFLATED, GAPS_DEFLATED)
+    for wrong in (index[:-1], index[:-4], index + b"x"):
+        with pytest.raises(ValueError, match="a code that"):
+            decode(wrong, **sizes)
 
 
 @settings(max_examples=60)
