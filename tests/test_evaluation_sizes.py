@@ -13,8 +13,9 @@ from transformers import AlbertConfig, AlbertForSequenceClassification, BertForS
 
 from trainflat.errors import ZerosRevived
 from trainflat.evaluation import SPEED_NOTE, check_zeros, matrix_zeros, measure_sizes
-from trainflat.evaluation.sizes import gap_bytes, index_forms
+from trainflat.evaluation.sizes import index_forms
 from trainflat.params import prunable
+from trainflat.positions import gap_bytes
 from trainflat.pruning import Masks
 
 patterns = arrays(bool, st.integers(0, 1500), elements=st.booleans(), fill=st.just(False))

@@ -7,14 +7,26 @@
 
 from typing import TYPE_CHECKING, Any
 
+from trainflat.registration import register
+
 if TYPE_CHECKING:
+    from trainflat.loading import load
     from trainflat.pipeline import plan, run
     from trainflat.recipe import Recipe, load_recipe
     from trainflat.record import Record
 
-__all__ = ["Recipe", "Record", "load_recipe", "plan", "run"]
+__all__ = ["Recipe", "Record", "load", "load_recipe", "plan", "run"]
 
-_HOMES = {"run": "pipeline", "plan": "pipeline", "Recipe": "recipe", "load_recipe": "recipe", "Record": "record"}
+_HOMES = {
+    "run": "pipeline",
+    "plan": "pipeline",
+    "load": "loading",
+    "Recipe": "recipe",
+    "load_recipe": "recipe",
+    "Record": "record",
+}
+
+register()  # from_pretrained then reads what we export
 
 
 def __getattr__(name: str) -> Any:  # the pipeline imports torch and transformers, which takes seconds

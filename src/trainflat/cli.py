@@ -81,6 +81,7 @@ def check(recipe: OneRecipe, data: Data = None, out: Out = Path("runs"), set_: S
 def list_() -> None:
     """Shows tasks, models, optimizers, pruners, measures, recipes and what else a recipe can name."""
     from trainflat.averaging import AVERAGING
+    from trainflat.export import EXPORTERS
     from trainflat.models import MODELS
     from trainflat.optim import OPTIMIZERS
     from trainflat.protocols import PROTOCOLS
@@ -91,6 +92,7 @@ def list_() -> None:
 
     families: list[tuple[str, Registry[Any]]] = [("tasks", TASKS), ("optimizers", OPTIMIZERS), ("averaging", AVERAGING)]
     families += [("pruners", PRUNERS), ("protocols", PROTOCOLS), ("measures of sharpness", MEASURES)]
+    families += [("export formats", EXPORTERS)]
     for title, registry in families:
         _say(f"[bold]{title}[/bold]")
         for name in registry:
@@ -155,6 +157,32 @@ def diagnose(
     for sentence in advice(found):
         _say(escape(sentence))
     _say(escape(str(write_diagnosis(found, out))))
+
+
+@app.command(epilog="Example: trainflat export runs/small-3f2a/stages/sparsity-0.90 --to sparse --set values=int8")
+def export(
+    model: Annotated[Path, typer.Argument(metavar="FOLDER", help="A model: a stage of a run, or any safetensors one.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="A format that `trainflat list` shows.")],
+    *,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="The new folder; else beside the model's.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the format; may be repeated.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="Scores both on this task too.")] = None,
+    data: Data = None,
+) -> None:
+    """Writes a model in a format that others load, and checks it against the model on real text."""
+    from rich.markup import escape
+
+    from trainflat.exporting import export as write
+
+    target = out or model.resolve().parent / f"{model.resolve().name}-{to}"
+    found = write(model, to, target, set_ or [], task=task, data=data)
+    for sentence in found.sentences():
+        _say(escape(sentence))
+    _say(escape(str(target)))
 
 
 def main() -> None:

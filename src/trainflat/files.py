@@ -162,10 +162,10 @@ def _manifest(folder: Path, known: Mapping[str, str | None], move: str) -> dict[
     path = folder / MANIFEST
     try:
         value = json.loads(path.read_text(encoding="utf8"))
-    except (ValueError, OSError):
+    except (ValueError, OSError, RecursionError):
         value = None
     # Nothing that is sealed is empty.
-    if not isinstance(value, dict) or not value or not _agrees(value, known):
+    if not isinstance(value, dict) or not value or not all(map(_is_inside, value)) or not _agrees(value, known):
         state = "is not what was written" if path.is_file() else "is missing"
         raise DamagedFile(f"{path} {state}. {move}")
     return value
@@ -173,6 +173,12 @@ def _manifest(folder: Path, known: Mapping[str, str | None], move: str) -> dict[
 
 def _agrees(manifest: Mapping[str, str], known: Mapping[str, str | None]) -> bool:
     return all(name in manifest and digest in (None, manifest[name]) for name, digest in known.items())
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a manifest may name it: a path of usual length that stays below its folder."""
+    path = Path(name)
+    return len(name) < 256 and not path.is_absolute() and ".." not in path.parts
 
 
 def remove(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Measures, taken at every stage of a protocol."""
 
+from trainflat.evaluation.agreement import Agreement, compare_answers
 from trainflat.evaluation.flatness import measure_flatness, objective_on
 from trainflat.evaluation.latency import measure_latency
 from trainflat.evaluation.predictions import predict, sample_split, score
@@ -8,7 +9,9 @@ from trainflat.evaluation.zeros import SPEED_NOTE, check_zeros
 
 __all__ = [
     "SPEED_NOTE",
+    "Agreement",
     "check_zeros",
+    "compare_answers",
     "matrix_zeros",
     "measure_flatness",
     "measure_latency",

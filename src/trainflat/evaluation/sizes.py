@@ -8,6 +8,7 @@ from torch import nn
 
 from trainflat.evaluation.zeros import check_zeros
 from trainflat.params import prunable
+from trainflat.positions import gap_bytes
 from trainflat.pruning import Masks
 from trainflat.record import MatrixZeros, Sizes
 
@@ -63,25 +64,10 @@ def index_forms(kept: NDArray[np.bool_]) -> dict[str, bytes]:
     """Where the values of a flat matrix stand, in every form that is tried.
 
     ``bits`` one bit per entry, the first entry in the highest bit; ``zlib`` the same, compressed at level 6; ``gaps``
-    as `gap_bytes` makes them.
+    as `positions.gap_bytes` makes them.
     """
     bits = np.packbits(kept).tobytes()
     return {"bits": bits, "zlib": zlib.compress(bits, 6), "gaps": gap_bytes(kept)}
-
-
-def gap_bytes(kept: NDArray[np.bool_]) -> bytes:
-    """Distances between kept entries, a byte each: entries skipped before it, 255 for "skip 255 and read on".
-
-    Example:
-        >>> list(gap_bytes(np.array([False, True, True] + [False] * 300 + [True])))
-        [1, 0, 255, 45]
-    """
-    positions = np.flatnonzero(kept)
-    skipped = np.diff(positions, prepend=-1) - 1
-    escapes, remainder = np.divmod(skipped, 255)
-    stream = np.full(len(positions) + int(escapes.sum()), 255, dtype=np.uint8)
-    stream[np.cumsum(escapes + 1) - 1] = remainder
-    return stream.tobytes()
 
 
 def _sparse_bytes(kept: NDArray[np.bool_]) -> tuple[int, int]:

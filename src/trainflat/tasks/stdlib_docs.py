@@ -156,6 +156,12 @@ def read_splits(library: Path) -> dict[str, Rows]:
     }
 
 
+def sentences_of(*modules: str) -> list[str]:
+    """The sentences of some modules of the running Python's library, each once, where only real text is wanted."""
+    paths = _sources(Path(sysconfig.get_path("stdlib")), modules)
+    return list(dict.fromkeys(sentence for path in paths for sentence in _sentences(path)))
+
+
 def _share(sentence: str) -> float:
     """A number in [0, 1) that depends on the sentence alone."""
     return int.from_bytes(hashlib.sha256(sentence.encode()).digest()[:6], "big") / 2**48

@@ -1,0 +1,192 @@
+"""Exports a model, and believes it only after the file has answered real text as the model does."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from trainflat.errors import InputError
+from trainflat.evaluation import Agreement, compare_answers, score
+from trainflat.export import EXPORTERS, Exporter, Source, copy_tokenizer, new_folder
+from trainflat.files import write_json
+from trainflat.loading import load
+from trainflat.models import load_encoder, max_positions
+from trainflat.models.checks import check_tokenizer
+from trainflat.recipe import build, load_recipe, task_section
+from trainflat.recipe.members import member
+from trainflat.tasks import TASKS
+from trainflat.tasks.base import Task
+from trainflat.tasks.stdlib_docs import sentences_of
+
+CHECKED = "export.json"
+_BATCHES = (1, 7, 32)  # rows of the batches that are compared
+_LONGEST = 512  # tokens
+_AGREEMENT = 0.9  # of the predictions, where values are rounded
+_MODULES = ("statistics", "textwrap", "zipfile", "calendar")  # of the standard library, with sentences enough
+_WEIGHTS = (".safetensors", ".pt2", ".onnx", ".data")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """How an export differs from its model.
+
+    Attributes:
+        to: The format.
+        options: Of the format.
+        rows: Texts that both answered.
+        difference: Largest absolute difference of two logits.
+        agreement: Share of the rows with the same prediction, as `Agreement` counts them.
+        source_bytes: Weights of the model's folder.
+        bytes: Weights of the export.
+        metric: Of the task, where one was given.
+        source_score: In percent.
+        score: In percent.
+    """
+
+    to: str
+    options: Mapping[str, Any]
+    rows: int
+    difference: float
+    agreement: float
+    source_bytes: int
+    bytes: int
+    metric: str | None = None
+    source_score: float | None = None
+    score: float | None = None
+
+    def sentences(self) -> Iterator[str]:
+        """What to tell people."""
+        yield (
+            f"{self.rows} texts: logits differ by {self.difference:.1e} at most, "
+            f"{self.agreement:.1%} of the predictions are the same."
+        )
+        if self.metric is not None:
+            yield f"{self.metric}: {self.score:.2f}, the model has {self.source_score:.2f}."
+        yield f"{self.bytes / 1e6:.2f} MB, the model has {self.source_bytes / 1e6:.2f} MB."
+
+
+def export(
+    folder: str | Path,
+    to: str,
+    out: str | Path,
+    options: Sequence[str] = (),
+    *,
+    task: str | None = None,
+    data: Path | None = None,
+) -> Checked:
+    """Writes a model in another format; the folder appears only if it answers as the model does.
+
+    Args:
+        folder: Of the model, with its tokenizer.
+        to: A name in ``EXPORTERS``.
+        out: The new folder; ``export.json`` in it holds what was compared.
+        options: Of the format, as ``key=value``.
+        task: Both are also scored on its evaluation split.
+        data: Folder with the task's files.
+
+    Raises:
+        InputError: the model or an option cannot be used, a package is missing, or the file answers differently: a
+            logit is off by more than the format's tolerance or, where values are rounded, more than one prediction in
+            ten changed.
+        DamagedFile: a file of the model is not what was written.
+    """
+    section = _section(to, options)
+    exporter = build(EXPORTERS, section)
+    exporter.check_installed()
+    learned = None if task is None else _task(task, folder, data)
+    source = _source(Path(folder), learned)
+    with new_folder(Path(out)) as place:
+        source.model.config.save_pretrained(place)
+        copy_tokenizer(source.folder, place)
+        exporter.write(source, place)
+        checked = _compare(exporter, source, place, section, learned)
+        write_json(place / CHECKED, asdict(checked))
+    return checked
+
+
+def _section(to: str, options: Sequence[str]) -> dict[str, Any]:
+    try:
+        section: dict[str, Any] = member(EXPORTERS, task_section(to, options))
+        return section
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"--to {to}: {error}.") from error
+
+
+def _task(name: str, folder: str | Path, data: Path | None) -> Task:
+    return build(TASKS, load_recipe({"task": name, "model": str(folder)}).task, data=data, seed=0)
+
+
+def _source(folder: Path, task: Task | None) -> Source:
+    if task is not None:
+        load(folder)  # refuses what is damaged
+        encoder = load_encoder(str(folder), task.head, fine_tuned=True)
+        return Source(folder, encoder.model.eval(), encoder.tokenizer)
+    model = load(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # of any kind
+        raise InputError(f"{folder} has no tokenizer that can be read. Put its files beside the model.") from error
+    check_tokenizer(tokenizer, model, str(folder))
+    return Source(folder, model, tokenizer)
+
+
+def _compare(exporter: Exporter, source: Source, place: Path, section: dict[str, Any], task: Task | None) -> Checked:
+    written = exporter.read(source, place)
+    found = compare_answers(source.model, written, _batches(source))
+    _refuse_difference(exporter, found, section["name"])
+    scores: dict[str, Any] = {}
+    if task is not None:
+        length = min(max_positions(source.model) or _LONGEST, 384 if task.head.kind == "spans" else 128)
+        split = task.encode(source.tokenizer, length)[1][task.split]
+        both = [score(task, model, split, source.tokenizer)[task.metric] for model in (source.model, written)]
+        scores = {"metric": task.metric, "source_score": both[0], "score": both[1]}
+    return Checked(
+        to=section["name"],
+        options={key: value for key, value in section.items() if key != "name"},
+        rows=found.rows,
+        difference=found.difference,
+        agreement=found.share,
+        source_bytes=_weights(source.folder),
+        bytes=_weights(place),
+        **scores,
+    )
+
+
+def _refuse_difference(exporter: Exporter, found: Agreement, to: str) -> None:
+    if found.difference > exporter.tolerance * max(found.scale, 1.0):
+        raise InputError(
+            f"the {to} file answers differently: logits up to {found.scale:.1e} are off by {found.difference:.1e}. "
+            "It was not kept. Choose another format."
+        )
+    if found.share < _AGREEMENT:
+        raise InputError(
+            f"the {to} file answers differently: only {found.share:.1%} of the predictions are the same. "
+            "It was not kept. Choose options that round less."
+        )
+
+
+def _batches(source: Source) -> Iterator[dict[str, Tensor]]:
+    """Real sentences in batches of several shapes, padded; the last one as long as the model takes."""
+    length = min(max_positions(source.model) or _LONGEST, _LONGEST)
+    sentences = sentences_of(*_MODULES)
+    start = 0
+    for rows in _BATCHES:
+        texts = sentences[start : start + rows]
+        yield _encode(source, texts, length)
+        start += rows
+    yield _encode(source, [" ".join(sentences), sentences[0]], length)
+
+
+def _encode(source: Source, texts: list[str], length: int) -> dict[str, Tensor]:
+    batch = source.tokenizer(texts, truncation=True, max_length=length, padding=True, return_tensors="pt")
+    return {name: batch[name] for name in source.inputs}
+
+
+def _weights(folder: Path) -> int:
+    masks = "masks.safetensors"  # of a stage: they are no part of the model
+    return sum(p.stat().st_size for p in folder.iterdir() if p.suffix in _WEIGHTS and p.name != masks)

@@ -1,0 +1,137 @@
+"""Models from folders that anybody may have written: built on nothing but shapes first, and filled when these fit."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import torch
+import transformers
+from torch import Tensor
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+
+from trainflat.errors import DamagedFile, InputError
+from trainflat.models.quiet import quiet_loading
+from trainflat.models.stored import (
+    CONFIG,
+    MOVE,
+    check_memory,
+    check_sealed,
+    one_line,
+    quant_method,
+    read_config_json,
+    read_tensors,
+    stored_tensors,
+)
+
+_LOOPS = re.compile("layer|group|block|depth")  # numbers of modules, which are made one by one
+
+
+def read_config(folder: Path, tensors: int) -> PreTrainedConfig:
+    """The config as transformers reads it, without what tells how the weights are stored.
+
+    Args:
+        folder: That holds the model.
+        tensors: How many its files hold: there cannot be more layers than these.
+
+    Raises:
+        DamagedFile: it cannot be that of a model.
+    """
+    numbers = read_config_json(folder)
+    for key, value in numbers.items():
+        if isinstance(value, int) and _LOOPS.search(key) and value > max(tensors, 64):
+            raise DamagedFile(f"{folder / CONFIG} tells of {value} {key} where there are {tensors} tensors. {MOVE}")
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # a foreign file may be wrong in any way
+        raise DamagedFile(f"{folder / CONFIG} is not that of a model ({one_line(error)}). {MOVE}") from error
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    return config
+
+
+def build_model(folder: Path, config: PreTrainedConfig, shapes: Mapping[str, tuple[int, ...]]) -> "Skeleton":
+    """The model that a config describes, on torch's meta device, checked against the shapes that the files tell.
+
+    Raises:
+        DamagedFile: the config describes no model of transformers, or one of other shapes.
+    """
+    kind = _model_class(folder, config)
+    try:
+        with torch.device("meta"), quiet_loading():
+            empty = kind(config)
+            expected = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
+    except Exception as error:  # whatever a config may say that no model can be
+        raise DamagedFile(f"{folder / CONFIG} is not that of a model ({one_line(error)}). {MOVE}") from error
+    check_shapes(folder, expected, shapes)
+    check_memory(folder, 4 * sum(map(prod, expected.values())))
+    return Skeleton(folder, kind, config)
+
+
+def check_shapes(folder: Path, expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:
+    """Tensors that model and files both name have one shape.
+
+    Raises:
+        DamagedFile: names the first that has not.
+    """
+    for name, shape in found.items():
+        if expected.get(name, shape) != shape:
+            wanted = list(expected[name])
+            raise DamagedFile(f"{folder}: {name} has the shape {list(shape)}, its config says {wanted}. {MOVE}")
+
+
+def _model_class(folder: Path, config: PreTrainedConfig) -> type[PreTrainedModel]:
+    names = getattr(config, "architectures", None)
+    name = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
+    kind = getattr(transformers, name, None) if name.isidentifier() else None
+    ours = isinstance(kind, type) and issubclass(kind, PreTrainedModel)
+    if kind is None or not ours or kind.config_class is not type(config):
+        raise DamagedFile(f"{folder / CONFIG} names the architecture {names!r}, which transformers has not. {MOVE}")
+    found: type[PreTrainedModel] = kind
+    return found
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """A model that is known to fit its files, before it has weights."""
+
+    folder: Path
+    kind: type[PreTrainedModel]
+    config: PreTrainedConfig
+
+    def fill(self, tensors: Mapping[str, Tensor]) -> PreTrainedModel:
+        """The model with its weights, in the type that its config says, without dropout.
+
+        Raises:
+            DamagedFile: a weight is missing or has another shape.
+        """
+        try:
+            with quiet_loading():
+                model, info = self.kind.from_pretrained(
+                    None, config=self.config, state_dict=dict(tensors), dtype="auto", output_loading_info=True
+                )
+        except Exception as error:  # as above
+            raise DamagedFile(f"{self.folder} cannot be loaded ({one_line(error)}). {MOVE}") from error
+        misfits = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"], *info["error_msgs"]]))
+        if misfits:
+            raise DamagedFile(f"{self.folder} has no weights that fit {misfits[0]}. {MOVE}")
+        found: PreTrainedModel = model
+        return found
+
+
+def load_dense(folder: Path) -> PreTrainedModel:
+    """A model whose files hold every entry of its weights, as `save_pretrained` writes it.
+
+    Raises:
+        InputError: a file is missing, the weights are a pickle, or they are stored in a form of their own.
+        DamagedFile: a file is not what was written, or no model fits it.
+    """
+    check_sealed(folder)
+    stored = stored_tensors(folder)
+    config = read_config(folder, len(stored))
+    if quant_method(folder) is not None:
+        raise InputError(f"{folder} holds weights in a form of its own. Load it with trainflat.load(folder).")
+    shapes = {name: one.shape for name, one in stored.items()}
+    check_memory(folder, sum(one.bytes for one in stored.values()))
+    return build_model(folder, config, shapes).fill(read_tensors(stored))

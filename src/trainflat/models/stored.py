@@ -1,0 +1,165 @@
+"""Files of models that anybody may have written: nothing is unpickled, nothing is believed before it is checked."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from trainflat.errors import DamagedFile
+from trainflat.files import is_sealed, verify
+from trainflat.models.checks import check_folder
+
+CONFIG, WEIGHTS, SHARDS = "config.json", "model.safetensors", "model.safetensors.index.json"
+_LARGEST_NUMBER = 2**20  # in a config: a vocabulary or a number of positions, not yet a denial of memory
+_MEMORY = 2**30  # bytes that any file may ask for ...
+_SWELL = 64  # ... and what it may ask for beyond, per byte of its own
+_SIZES = {"BOOL": 1, "U8": 1, "I8": 1, "F16": 2, "BF16": 2, "I16": 2, "F32": 4, "I32": 4, "F64": 8, "I64": 8}
+MOVE = "Copy it again from where it was made, or export it again."
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Name, type (as safetensors calls it) and shape of a tensor that still lies in its file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    path: Path
+
+    @property
+    def bytes(self) -> int:
+        """In memory."""
+        return prod(self.shape) * _SIZES[self.dtype]
+
+
+def check_sealed(folder: Path) -> None:
+    """Weights and config are there, and where the folder has a manifest, all of its files are what was written.
+
+    Raises:
+        InputError: something is missing, or the weights are a pickle.
+        DamagedFile: a file differs from the manifest.
+    """
+    check_folder(folder)
+    if is_sealed(folder):
+        verify(folder)
+
+
+def read_config_json(folder: Path) -> dict[str, Any]:
+    """``config.json`` as it stands, with numbers that a model can have.
+
+    Raises:
+        DamagedFile: it is not JSON, no mapping, or holds an absurd number.
+    """
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf8"))
+        absurd = _absurd(config)
+    except (ValueError, OSError, RecursionError) as error:
+        raise DamagedFile(f"{path} cannot be read ({one_line(error)}). {MOVE}") from error
+    if not isinstance(config, dict):
+        raise DamagedFile(f"{path} holds no mapping. {MOVE}")
+    if absurd is not None:
+        raise DamagedFile(f"{path} holds the number {absurd}, which no encoder has. {MOVE}")
+    return config
+
+
+def _absurd(value: Any) -> int | None:
+    """The first whole number in a JSON value that is too large to size anything with."""
+    if isinstance(value, int):
+        return value if abs(value) > _LARGEST_NUMBER else None
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next((found for found in map(_absurd, inner) if found is not None), None)
+
+
+def quant_method(folder: Path) -> str | None:
+    """How the weights are stored, by the name that config.json has for it; None where every entry is.
+
+    Raises:
+        InputError: there is no config.json.
+        DamagedFile: it is not that of a model.
+    """
+    check_folder(folder)
+    how = read_config_json(folder).get("quantization_config")
+    if how is None:
+        return None
+    method = how.get("quant_method") if isinstance(how, dict) else None
+    if not isinstance(method, str):
+        raise DamagedFile(f"{folder / CONFIG} does not tell how the weights are stored. {MOVE}")
+    return method
+
+
+def stored_tensors(folder: Path) -> dict[str, Stored]:
+    """What the folder's safetensors files hold, by name; one file, or the shards that an index beside them names.
+
+    Raises:
+        DamagedFile: a file is truncated or not safetensors, or the index names a file elsewhere.
+    """
+    found: dict[str, Stored] = {}
+    for path in _files(folder):
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118
+                    part = file.get_slice(name)
+                    found[name] = Stored(part.get_dtype(), tuple(part.get_shape()), path)
+        except (SafetensorError, OSError, ValueError, OverflowError) as error:
+            raise DamagedFile(f"{path} is not a whole safetensors file ({one_line(error)}). {MOVE}") from error
+    strange = next((name for name, one in found.items() if one.dtype not in _SIZES), None)
+    if strange is not None:
+        raise DamagedFile(
+            f"{found[strange].path} holds {strange!r} as {found[strange].dtype}, which no model has. {MOVE}"
+        )
+    return found
+
+
+def _files(folder: Path) -> list[Path]:
+    if (folder / WEIGHTS).is_file() or not (folder / SHARDS).is_file():
+        return [folder / WEIGHTS]
+    try:
+        names = set(json.loads((folder / SHARDS).read_text(encoding="utf8"))["weight_map"].values())
+        ours = all(Path(name).name == name and name.endswith(".safetensors") for name in names)
+    except (ValueError, OSError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedFile(f"{folder / SHARDS} cannot be read ({one_line(error)}). {MOVE}") from error
+    if not ours:
+        raise DamagedFile(f"{folder / SHARDS} names files outside of its folder. {MOVE}")
+    return [folder / name for name in sorted(names)]
+
+
+def read_tensors(stored: Mapping[str, Stored]) -> dict[str, Tensor]:
+    """The tensors themselves, as they lie in their files.
+
+    Raises:
+        DamagedFile: one cannot be read.
+    """
+    tensors: dict[str, Tensor] = {}
+    for path in sorted({one.path for one in stored.values()}):
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensors |= {name: file.get_tensor(name) for name, one in stored.items() if one.path == path}
+        except (SafetensorError, OSError, ValueError) as error:
+            raise DamagedFile(f"{path} cannot be read ({one_line(error)}). {MOVE}") from error
+    return tensors
+
+
+def check_memory(folder: Path, wanted: int) -> None:
+    """A model takes no more memory than its files make likely.
+
+    Args:
+        folder: That holds the model.
+        wanted: Bytes.
+
+    Raises:
+        DamagedFile: it is more than 64 times the files and a gigabyte.
+    """
+    size = sum(path.stat().st_size for path in _files(folder) if path.is_file())
+    if wanted > _MEMORY + _SWELL * size:
+        raise DamagedFile(f"{folder} asks for {wanted:.1e} bytes of memory with {size} bytes of weights. {MOVE}")
+
+
+def one_line(error: BaseException) -> str:
+    """What an error of any library says, short enough to stand in a message."""
+    return shorten(" ".join(str(error).split()), 150, placeholder=" ...").rstrip(".: ") or type(error).__name__

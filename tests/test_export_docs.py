@@ -1,0 +1,52 @@
+"""What docs/export.md shows is tried, and its tables are the code's."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.test_export_sparse import entropy, random_matrix
+from trainflat.export import EXPORTERS
+from trainflat.export.packed import pack, packed_bytes
+
+PAGE = (Path(__file__).resolve().parents[1] / "docs" / "export.md").read_text(encoding="utf8")
+DENSE = 339.738624  # MB: twelve layers of BERT-base
+
+
+def test_the_example_runs(tmp_path, monkeypatch):
+    (block,) = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    exec(block, {})  # noqa: S102
+    assert [path.name for path in tmp_path.iterdir()] == ["pruned-sparse"]
+
+
+def test_the_table_of_formats_is_complete():
+    rows = re.findall(r"^\| `([a-z-]+)` \| (.*?) \| (.*?) \| (.*?) \| (.*?) \|", PAGE, flags=re.MULTILINE)
+    assert [name for name, *_ in rows] == list(EXPORTERS)
+    for name, options, _, loaded_by, differs in rows:
+        stated = dict(re.findall(r"`(\w+)` (\w+)", options))
+        assert stated == {key: parameter.default for key, parameter in EXPORTERS.options(name).items()}
+        exporter = EXPORTERS.build(name)
+        assert differs.startswith(
+            "nothing" if exporter.tolerance == 0 else f"{exporter.tolerance:.0e}".replace("e-0", "e-")
+        )
+        assert ("pip install" in loaded_by) == bool(exporter.extra) and exporter.extra in loaded_by
+
+
+SIZES = re.findall(r"^\| (\d+) % \| (\w+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", PAGE, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize(("zeros", "values", "mb", "share", "ratio"), SIZES)
+def test_the_sizes_are_those_of_such_matrices(zeros, values, mb, share, ratio):
+    """On one matrix of each layer's kinds at a third of its rows: what is measured scales with the rows."""
+    parts = pack(random_matrix(256, 1024, int(zeros) / 100), values, "it")
+    of_dense = packed_bytes(parts) / (4 * 256 * 1024)
+    assert of_dense == pytest.approx(float(share), rel=0.02)
+    assert float(mb) == pytest.approx(float(share) * DENSE, rel=0.01)
+    kept = 1 - int(zeros) / 100
+    bound = (entropy(kept) / 8 + kept * {"fp32": 4, "int8": 1}[values]) / 4
+    assert float(share) / bound == pytest.approx(float(ratio), rel=0.01)
+
+
+def test_sizes_are_stated():
+    assert {(zeros, values) for zeros, values, *_ in SIZES} == {(z, v) for z in ("90", "97") for v in ("fp32", "int8")}
