@@ -8,13 +8,15 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trainflat.models import load
     from trainflat.pipeline import plan, run
     from trainflat.recipe import Recipe, load_recipe
     from trainflat.record import Record
 
-__all__ = ["Recipe", "Record", "load_recipe", "plan", "run"]
+__all__ = ["Recipe", "Record", "load", "load_recipe", "plan", "run"]
 
 _HOMES = {"run": "pipeline", "plan": "pipeline", "Recipe": "recipe", "load_recipe": "recipe", "Record": "record"}
+_HOMES |= {"load": "models"}
 
 
 def __getattr__(name: str) -> Any:  # the pipeline imports torch and transformers, which takes seconds

@@ -2,7 +2,20 @@
 
 from trainflat.models.base import Encoder, max_positions, model_info, weights_sha256
 from trainflat.models.builtin import MODELS
+from trainflat.models.int8 import Int8Config
 from trainflat.models.loading import load_encoder, outline
 from trainflat.models.quiet import no_bars
+from trainflat.models.saved import load
 
-__all__ = ["MODELS", "Encoder", "load_encoder", "max_positions", "model_info", "no_bars", "outline", "weights_sha256"]
+__all__ = [
+    "MODELS",
+    "Encoder",
+    "Int8Config",
+    "load",
+    "load_encoder",
+    "max_positions",
+    "model_info",
+    "no_bars",
+    "outline",
+    "weights_sha256",
+]
