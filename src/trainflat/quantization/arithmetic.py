@@ -6,8 +6,8 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 LARGEST = 127  # -128 is never used, so that rounding is the same on both sides of zero
 _SMALLEST_STEP = torch.finfo(torch.float32).tiny  # a row of zeros gets it too: it has no largest value to divide by
@@ -54,13 +54,13 @@ def integer_product(x_MK: Tensor, weight_NK: Tensor) -> Tensor:
     """``x @ weight.T`` of two int8 matrices, [M, N], by the fastest way that is exact here.
 
     int32 from torch's integer kernel where there is one; else float32 from a float product of the integers, which is
-    exact too as long as no sum leaves ±2^24, and rounds to 24 bits beyond. A sum of 1040 products cannot leave it, one of
-    3072, as in BERT, only if most of them are large and of one sign.
+    exact too as long as no sum leaves ±2^24, and rounds to 24 bits beyond. A sum of 1040 products cannot leave it, one
+    of 3072, as in BERT, only if most of them are large and of one sign.
     """
     if _allowed and x_MK.device.type == "cpu" and has_integer_kernel():
         return torch._int_mm(x_MK, weight_NK.t())
     with _no_autocast(x_MK.device.type):
-        return F.linear(x_MK.float(), weight_NK.float())
+        return functional.linear(x_MK.float(), weight_NK.float())
 
 
 @cache

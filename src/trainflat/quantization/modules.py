@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from trainflat.errors import DamagedFile, InputError
 from trainflat.quantization.arithmetic import ACTIVATIONS, integer_product, quantize_rows
@@ -151,7 +151,7 @@ class Int8Embedding(Int8Module):
     @torch.no_grad()
     def forward(self, ids: Tensor) -> Tensor:
         """Vectors in float32, [..., embedding_dim]."""
-        return F.embedding(ids, self.weight_int8).float() * F.embedding(ids, self.scale[:, None])
+        return functional.embedding(ids, self.weight_int8).float() * functional.embedding(ids, self.scale[:, None])
 
     def extra_repr(self) -> str:
         """Sizes."""
