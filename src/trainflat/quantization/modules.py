@@ -96,7 +96,7 @@ class Int8Linear(Int8Module):
         super().__init__(out_features, in_features)
         self.in_features, self.out_features, self.activations = in_features, out_features, activations
         self.register_buffer("bias", torch.zeros(out_features) if bias else None)
-        self._sums: tuple[Tensor, Tensor] | None = None
+        self._sums: tuple[Tensor, int, Tensor] | None = None
 
     def expected_shape(self) -> tuple[int, int]:
         """Rows are outputs, columns inputs."""
@@ -109,18 +109,21 @@ class Int8Linear(Int8Module):
         if x.numel() == 0:
             return x.new_zeros(shape)
         integers, step, zero = ACTIVATIONS[self.activations](x.reshape(-1, self.in_features))
-        y = integer_product(integers, self.weight_int8)
+        y = integer_product(integers, self.weight_int8).float()
         if zero is not None:
-            y = y - zero * self._row_sums()
-        y = y.mul(step)
+            y.sub_(zero * self._row_sums())
+        y.mul_(step)
         y = y.mul_(self.scale) if self.bias is None else torch.addcmul(self.bias.float(), y, self.scale, out=y)
         return y.view(shape).to(x.dtype)
 
     def _row_sums(self) -> Tensor:
         """Sums of the integer weights over the inputs, [out_features], kept until the weights are others."""
-        if self._sums is None or self._sums[0] is not self.weight_int8:
-            self._sums = self.weight_int8, self.weight_int8.sum(-1).float()
-        return self._sums[1]
+        weight = self.weight_int8
+        if weight.is_inference():  # does not count its changes
+            return weight.sum(-1).float()
+        if self._sums is None or self._sums[0] is not weight or self._sums[1] != weight._version:
+            self._sums = weight, weight._version, weight.sum(-1).float()
+        return self._sums[2]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_sums": None}
