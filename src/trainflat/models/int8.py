@@ -50,6 +50,10 @@ class Int8Quantizer(HfQuantizer):  # type: ignore[misc]
         """What is not int8 is float32, whatever was asked for: in half precision the steps would shift the weights."""
         return torch.float32
 
+    def get_new_dtype(self, converter: Any, param: Any, dtype: torch.dtype | None) -> torch.dtype | None:
+        """Integers are read as they stand: floats in their place shall be refused, not cut to integers."""
+        return None if dtype == torch.int8 else super().get_new_dtype(converter, param, dtype)
+
     def _process_model_before_weight_loading(self, model: PreTrainedModel, **_: Any) -> PreTrainedModel:
         prepare(model, self.quantization_config.layout(), model.base_model_prefix)
         return model

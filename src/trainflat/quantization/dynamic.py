@@ -182,6 +182,8 @@ def _empty(module: nn.Module, activations: Activations) -> Int8Module:
 
 
 def _rounded(module: nn.Module, name: str, activations: Activations) -> Int8Module:
+    if module.get_parameter("weight").is_meta:
+        raise InputError(f"{name or type(module).__name__} has no weights yet (it is on the meta device). Load them.")
     made = _empty(module, activations)
     made.fill_(module.get_parameter("weight"), name)
     if isinstance(module, nn.Linear) and module.bias is not None:
