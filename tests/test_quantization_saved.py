@@ -203,9 +203,12 @@ def test_files_that_are_not_what_was_saved_are_refused_in_one_line(name, tmp_pat
 
 def test_transformers_refuses_them_too(tmp_path):
     folder = save(quantize_dynamic(tiny_bert()), tmp_path)
-    for changes in ({"scale": None}, {"scale": torch.zeros(16)}):
+    for changes, text in [
+        ({"scale": torch.zeros(16)}, r"query\.scale is not 16 positive"),
+        ({"scale": torch.ones(16), "weight_int8": None}, r"no fitting encoder\..*query\.weight_int8"),
+    ]:
         damage_tensors(folder, **changes)
-        with quiet_loading(), pytest.raises(DamagedFile, match=r"query\.scale"):
+        with quiet_loading(), pytest.raises(DamagedFile, match=text):
             AutoModel.from_pretrained(folder)
     with pytest.raises(InputError, match="call quantize_dynamic"):
         AutoModel.from_pretrained(
