@@ -81,8 +81,8 @@ def quantize_dynamic(
         >>> import torch
         >>> model = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 2))
         >>> small = quantize_dynamic(model)
-        >>> small[0].weight_int8.dtype, float((small[0].weight - model[0].weight).abs().max()) < 2e-3
-        (torch.int8, True)
+        >>> small[0].weight_int8.dtype, small[0].scale.shape
+        (torch.int8, torch.Size([16]))
         >>> x = torch.randn(4, 8)
         >>> torch.allclose(small(x), model(x), atol=0.05)
         True
