@@ -10,6 +10,7 @@ the largest logit; with random weights it says nothing about accuracy on a task.
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -33,9 +34,7 @@ def main() -> None:
     result = Result("int8", __doc__, settings)
     runs, group = _runs(), f"BERT-base, {BATCH} x {LENGTH} tokens, {settings.threads} threads"
     rows = _inputs(BATCH)
-    result.add(
-        group, alternate({name: Candidate(lambda run=run: run(rows)) for name, run in runs.items()}, settings.repeats)
-    )
+    result.add(group, alternate({name: Candidate(partial(run, rows)) for name, run in runs.items()}, settings.repeats))
     result.ratio(group, DENSE, TOKEN, at_least=1.9)
     for name in (BATCHED, DEPRECATED, DEQUANTIZED):
         result.ratio(group, DENSE, name)
@@ -69,7 +68,9 @@ def _forward(model: nn.Module) -> Run:
 def _deprecated(model: nn.Module) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its own end
-        made: nn.Module = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+        made: nn.Module = torch.ao.quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
+            model, {nn.Linear}, dtype=torch.qint8
+        )
     return made
 
 
