@@ -52,7 +52,7 @@ def kill(tmp_path: Path, optimizer: dict[str, Any], points: list[Any], **options
     spec = {"model": str(model), "train_file": str(sentences(tmp_path, "classification")), "optimizer": optimizer}
     spec |= {"out": str(tmp_path / "runs"), "points": [("never", 0), *points], **options}
     (tmp_path / "spec.json").write_text(json.dumps(spec))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": f"{ROOT}/src:{ROOT}"}
     command = [sys.executable, "-m", "tests.kill_driver", str(tmp_path / "spec.json")]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

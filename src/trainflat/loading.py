@@ -7,10 +7,15 @@ from transformers import PreTrainedModel
 
 from trainflat.errors import InputError, UnknownName
 from trainflat.export.unpacking import QUANT_METHOD, load_sparse
+from trainflat.models.int8 import load_int8
 from trainflat.models.rebuilt import load_dense
 from trainflat.models.stored import quant_method
+from trainflat.quantization import METHOD
 
-READERS: dict[str, Callable[[Path], PreTrainedModel]] = {QUANT_METHOD: load_sparse}  # by quant_method of config.json
+READERS: dict[str, Callable[[Path], PreTrainedModel]] = {  # by quant_method of config.json
+    METHOD: load_int8,
+    QUANT_METHOD: load_sparse,
+}
 
 
 def load(folder: str | Path) -> PreTrainedModel:

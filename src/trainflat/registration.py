@@ -9,6 +9,7 @@ from typing import Any
 
 _HOST = "transformers.quantizers.auto"  # holds transformers' tables of quantizers
 _READERS = {  # quant_method in config.json: where its config and its quantizer are
+    "trainflat-int8": ("trainflat.models.int8", "Int8Config", "Int8Quantizer"),
     "trainflat-sparse": ("trainflat.export.native", "SparseConfig", "SparseQuantizer"),
 }
 

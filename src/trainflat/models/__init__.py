@@ -5,4 +5,13 @@ from trainflat.models.builtin import MODELS
 from trainflat.models.loading import load_encoder, outline
 from trainflat.models.quiet import no_bars
 
-__all__ = ["MODELS", "Encoder", "load_encoder", "max_positions", "model_info", "no_bars", "outline", "weights_sha256"]
+__all__ = [
+    "MODELS",
+    "Encoder",
+    "load_encoder",
+    "max_positions",
+    "model_info",
+    "no_bars",
+    "outline",
+    "weights_sha256",
+]

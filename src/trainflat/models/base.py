@@ -28,7 +28,7 @@ def max_positions(model: PreTrainedModel) -> int | None:
     for name, module in model.named_modules():
         padding = getattr(module, "padding_idx", None)
         if name.endswith("position_embeddings") and padding is not None:
-            return len(module.get_parameter("weight")) - int(padding) - 1
+            return int(module.num_embeddings) - int(padding) - 1
     positions = getattr(model.config, "max_position_embeddings", None)
     return None if positions is None or positions <= 0 else int(positions)
 

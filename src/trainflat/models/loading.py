@@ -55,7 +55,7 @@ def load_encoder(
             head for the task where it must have one.
     """
     source = _source(name)
-    with _failures_in_one_line(name), quiet_loading():
+    with failures_in_one_line(name), quiet_loading():
         config = _config(source, head, layers, name, fine_tuned=fine_tuned)
         model = _load_model(source, config, head, seed, name, fine_tuned=fine_tuned)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
@@ -74,7 +74,7 @@ def outline(name: str, head: Head, *, layers: int | None = None) -> Encoder | No
     """
     source = _source(name)
     try:
-        with _failures_in_one_line(name), quiet_loading():
+        with failures_in_one_line(name), quiet_loading():
             config = _config(source, head, layers, name)
             with torch.device("meta"):
                 model = _auto(head).from_config(config, trust_remote_code=False)
@@ -174,7 +174,12 @@ def _fit_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> i
 
 
 @contextmanager
-def _failures_in_one_line(name: str) -> Iterator[None]:
+def failures_in_one_line(name: str) -> Iterator[None]:
+    """Turns whatever loading raises inside the block into one line.
+
+    Raises:
+        InputError: names the model and the reason.
+    """
     try:
         yield
     except InputError:

@@ -1,0 +1,112 @@
+"""Teaches transformers to load what ``trainflat.quantization`` made: ``from_pretrained`` finds int8 layers by itself.
+
+``trainflat.registration`` enters these classes in transformers' tables. The hooks (``quantizers.auto``) are young;
+``trainflat.load`` goes through them too.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from transformers.quantizers import HfQuantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from trainflat.errors import DamagedFile, InputError
+from trainflat.models.quiet import quiet_loading
+from trainflat.models.rebuilt import build_model, read_config
+from trainflat.models.stored import MOVE, check_memory, check_sealed, one_line, stored_tensors
+from trainflat.quantization import METHOD, Int8Module, Layout, check_loaded, prepare
+
+
+class Int8Config(QuantizationConfigMixin):  # type: ignore[misc]
+    """``quantization_config`` of a model with int8 layers; see :class:`~trainflat.quantization.Layout`."""
+
+    def __init__(self, **options: Any) -> None:
+        layout = Layout.from_config(options)
+        self.quant_method = METHOD
+        self.activations, self.linears, self.embeddings = layout.activations, layout.linears, layout.embeddings
+
+    def layout(self) -> Layout:
+        """The same for ``trainflat.quantization``."""
+        return Layout(self.activations, self.linears, self.embeddings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in config.json."""
+        return self.layout().as_config()
+
+
+class Int8Quantizer(HfQuantizer):  # type: ignore[misc]
+    """Puts int8 layers in place before the file is read, and looks at them afterwards."""
+
+    def validate_environment(self, *_: Any, **__: Any) -> None:
+        """Refuses to quantize while loading."""
+        if not self.pre_quantized:
+            raise InputError("int8 is made from a loaded model. Load it, then call quantize_dynamic(model).")
+
+    def update_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """What is not int8 is float32, whatever was asked for: in half precision the steps would shift the weights."""
+        return torch.float32
+
+    def get_new_dtype(self, converter: Any, param: Any, dtype: torch.dtype | None) -> torch.dtype | None:
+        """Integers are read as they stand: floats in their place shall be refused, not cut to integers."""
+        return None if dtype == torch.int8 else super().get_new_dtype(converter, param, dtype)
+
+    def _process_model_before_weight_loading(self, model: PreTrainedModel, **_: Any) -> PreTrainedModel:
+        prepare(model, self.quantization_config.layout(), model.base_model_prefix)
+        return model
+
+    def _process_model_after_weight_loading(self, model: PreTrainedModel, **_: Any) -> PreTrainedModel:
+        for name, module in model.named_modules():
+            if isinstance(module, Int8Module):
+                for key, tensor in module.named_buffers(recurse=False):
+                    # transformers fills what a file lacks with whatever stood in memory, and marks what it has read.
+                    if not getattr(tensor, "_is_hf_initialized", False):
+                        raise DamagedFile(f"the model's file has no fitting {name}.{key}. Save the model again.")
+        check_loaded(model)
+        return model
+
+    def is_serializable(self) -> bool:
+        """It can be saved as it was loaded."""
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        """Gradients do not flow through integers."""
+        return False
+
+
+def load_int8(folder: Path) -> PreTrainedModel:
+    """A model that ``trainflat.quantization`` made, in evaluation mode; what is not int8 is float32.
+
+    Raises:
+        InputError: a file is missing, or the weights are a pickle.
+        DamagedFile: a file is not what was written, or its tensors are not those of the model.
+    """
+    check_sealed(folder)
+    stored = stored_tensors(folder)
+    config = read_config(folder, len(stored))
+    check_memory(folder, sum(one.bytes for one in stored.values()))
+    kind = build_model(folder, config, {name: one.shape for name, one in stored.items()}).kind
+    try:
+        with quiet_loading():
+            model, info = kind.from_pretrained(
+                folder,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # so that a misfit comes back as data
+            )
+    except InputError:
+        raise
+    except Exception as error:  # a foreign file may be wrong in any way
+        raise DamagedFile(f"{folder} cannot be loaded ({one_line(error)}). {MOVE}") from error
+    for state, keys in (
+        ("lacks", info["missing_keys"]),
+        ("has an unknown", info["unexpected_keys"]),
+        ("has another shape of", [key for key, *_ in info["mismatched_keys"]]),
+    ):
+        if keys:
+            raise DamagedFile(f"the model in {folder} {state} {min(keys)}. {MOVE}")
+    found: PreTrainedModel = model.eval()
+    return found

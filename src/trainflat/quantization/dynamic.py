@@ -1,0 +1,196 @@
+"""Post-training dynamic int8 (methods.md 1.8): weights ahead of time, activations as they come, no retraining."""
+
+import copy
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Self, TypeVar, get_args
+
+from torch import nn
+
+from trainflat.errors import InputError
+from trainflat.quantization.modules import Activations, Int8Embedding, Int8Linear, Int8Module
+
+METHOD = "trainflat-int8"
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which modules of a model are int8: what must be known to build it again before its tensors are loaded."""
+
+    activations: Activations
+    linears: tuple[str, ...]
+    embeddings: tuple[str, ...] = ()
+
+    def as_config(self) -> dict[str, Any]:
+        """As it stands in ``quantization_config`` of a transformers model's config.json."""
+        return {"quant_method": METHOD, **{k: list(v) if k != "activations" else v for k, v in asdict(self).items()}}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Reads what ``as_config`` wrote.
+
+        Raises:
+            InputError: it is something else.
+        """
+        names = {key: config.get(key) for key in ("linears", "embeddings")}
+        for key, value in names.items():
+            if not (isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)):
+                raise InputError(f"quantization_config.{key} must be a list of module names, got {value!r}. {_AGAIN}")
+        _check_activations(config.get("activations"))
+        return cls(config["activations"], tuple(names["linears"] or ()), tuple(names["embeddings"] or ()))
+
+
+_AGAIN = "Quantize the model and save it again."
+
+
+def quantize_dynamic(
+    model: Model,
+    *,
+    embeddings: bool = False,
+    head: bool = False,
+    activations: Activations = "token",
+    exclude: Collection[str] = (),
+) -> Model:
+    """A copy of a model whose linear layers multiply int8, ready for inference; ``model`` itself is left alone.
+
+    Weights are rounded once, symmetrically with one step per output channel; inputs at every call. The copy is an
+    ordinary module in evaluation mode: its integers and steps are buffers, ``state_dict`` and safetensors hold them as
+    tensors, and a transformers model's ``save_pretrained`` notes in config.json which layers are int8. Zeros of a
+    pruned model stay zeros.
+
+    Left in float: subclasses of ``nn.Linear`` and ``nn.Embedding``, and matrices that several modules share, such as
+    the output layer of a masked language model, tied to its embeddings.
+
+    Args:
+        model: Any module with float weights; a transformers model or your own.
+        embeddings: Also round lookup tables, one step per row.
+        head: Also round the linear layers outside ``model.base_model``; torch's own ``quantize_dynamic``, which the
+            papers used, does. A model without ``base_model`` has no head: all its layers count as encoder.
+        activations: ``token`` rounds each input row by itself, ``batch`` all together, as torch does.
+        exclude: Names of modules to leave in float, with ``*`` for any text: ``"*.pooler.dense"``.
+
+    Raises:
+        InputError: there is nothing to round, the model is int8 already, a weight is not finite, or a pattern of
+            ``exclude`` fits no layer.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 2))
+        >>> small = quantize_dynamic(model)
+        >>> small[0].weight_int8.dtype, small[0].scale.shape
+        (torch.int8, torch.Size([16]))
+        >>> x = torch.randn(4, 8)
+        >>> torch.allclose(small(x), model(x), atol=0.05)
+        True
+    """
+    _check_activations(activations)
+    config = getattr(model, "config", None)
+    if any(isinstance(module, Int8Module) for module in model.modules()) or getattr(
+        config, "quantization_config", None
+    ):
+        raise InputError(f"{type(model).__name__} is quantized already. Give the model that it was made from.")
+    chosen = _chosen(model, embeddings=embeddings, head=head, exclude=exclude)
+    made = {name: _rounded(module, name, activations) for name, module in chosen.items()}
+    # The copy finds these in its memo, wherever the model refers to the module, and never copies the float weights.
+    result = copy.deepcopy(model, {id(chosen[name]): module for name, module in made.items()}).eval()
+    if hasattr(config, "to_dict"):  # a transformers model's
+        copied: Any = result.config
+        copied.quantization_config = _layout(made, activations).as_config()
+    return result
+
+
+def prepare(model: nn.Module, layout: Layout, prefix: str = "") -> None:
+    """Puts empty int8 modules in the places that ``layout`` names, ready to be loaded into.
+
+    Args:
+        model: A model of the same architecture, also on the meta device; changed in place.
+        layout: Of the model that was saved.
+        prefix: Of the encoder in a model with a head. An encoder may be loaded from a file with a head, and the other
+            way round; places that only the other one has are skipped.
+
+    Raises:
+        InputError: a place holds no such layer, or none of the places exists.
+    """
+    wanted = dict.fromkeys(layout.linears, nn.Linear) | dict.fromkeys(layout.embeddings, nn.Embedding)
+    places = dict(model.named_modules(remove_duplicate=False))
+    empty: dict[int, Int8Module] = {}
+    for name, kind in wanted.items():
+        place = next((p for p in (name, f"{prefix}.{name}", name.removeprefix(f"{prefix}.")) if p in places), None)
+        if place is None:
+            continue
+        if type(places[place]) is not kind:
+            found = type(places[place]).__name__
+            raise InputError(f"quantization_config names {name}, which is a {found}, no {kind.__name__}. {_AGAIN}")
+        empty[id(places[place])] = _empty(places[place], layout.activations)
+    if not empty:
+        raise InputError(f"quantization_config names no layer of this {type(model).__name__}. {_AGAIN}")
+    for place, module in places.items():
+        if id(module) in empty:
+            model.set_submodule(place, empty[id(module)])
+
+
+def check_loaded(model: nn.Module) -> None:
+    """Looks at every int8 module after its tensors were loaded.
+
+    Raises:
+        DamagedFile: names the first tensor that cannot be right.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, Int8Module):
+            module.check(name)
+
+
+def _check_activations(activations: object) -> None:
+    known = get_args(Activations)
+    if activations not in known:
+        raise InputError(f"activations is how inputs are rounded, {' or '.join(known)}, got {activations!r}.")
+
+
+def _chosen(model: nn.Module, *, embeddings: bool, head: bool, exclude: Collection[str]) -> dict[str, nn.Module]:
+    """The modules to replace, by name."""
+    exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+    inside = {id(module) for module in (model if head else getattr(model, "base_model", model)).modules()}
+    candidates = {name: module for name, module in _roundable(model, embeddings) if id(module) in inside}
+    for pattern in exclude:
+        if not any(fnmatchcase(name, pattern) for name in candidates):
+            raise InputError(f"exclude names {pattern!r}, which fits no layer that would be rounded. Leave it out.")
+    chosen = {n: m for n, m in candidates.items() if not any(fnmatchcase(n, pattern) for pattern in exclude)}
+    if not any(isinstance(module, nn.Linear) for module in chosen.values()):
+        raise InputError(f"{type(model).__name__} has no linear layer to round to int8. Give one that has.")
+    return chosen
+
+
+def _roundable(model: nn.Module, embeddings: bool) -> Iterator[tuple[str, nn.Module]]:
+    """Linear layers, and tables if wanted, with a matrix of their own."""
+    owners = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
+    for name, module in model.named_modules():
+        # Exactly these classes: a subclass may use its weights in a way of its own, as nn.MultiheadAttention's does.
+        is_table = type(module) is nn.Embedding and embeddings and module.max_norm is None
+        if (type(module) is nn.Linear or is_table) and owners[id(module.weight)] == 1 and module.weight.numel():
+            yield name, module
+
+
+def _empty(module: nn.Module, activations: Activations) -> Int8Module:
+    if isinstance(module, nn.Linear):
+        return Int8Linear(module.in_features, module.out_features, module.bias is not None, activations)
+    assert isinstance(module, nn.Embedding)
+    return Int8Embedding(module.num_embeddings, module.embedding_dim, module.padding_idx)
+
+
+def _rounded(module: nn.Module, name: str, activations: Activations) -> Int8Module:
+    if module.get_parameter("weight").is_meta:
+        raise InputError(f"{name or type(module).__name__} has no weights yet (it is on the meta device). Load them.")
+    made = _empty(module, activations)
+    made.fill_(module.get_parameter("weight"), name)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        made.bias = module.bias.detach().float().clone()
+    return made
+
+
+def _layout(made: Mapping[str, Int8Module], activations: Activations) -> Layout:
+    linears, tables = ([n for n, m in made.items() if isinstance(m, kind)] for kind in (Int8Linear, Int8Embedding))
+    return Layout(activations, tuple(linears), tuple(tables))

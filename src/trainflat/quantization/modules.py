@@ -1,0 +1,161 @@
+"""Layers that keep int8 weights and their steps as ordinary buffers."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainflat.errors import DamagedFile, InputError
+from trainflat.quantization.arithmetic import ACTIVATIONS, integer_product, quantize_rows
+
+Activations = Literal["token", "batch"]
+
+
+class Int8Module(nn.Module):
+    """Weights of [rows, columns] as ``weight_int8`` (int8) and ``scale`` (float32, one step per row).
+
+    Both are buffers: they are saved, loaded and moved as any other, and an optimizer does not see them.
+    """
+
+    weight_int8: Tensor
+    scale: Tensor
+
+    def __init__(self, rows: int, columns: int) -> None:
+        super().__init__()
+        self.register_buffer("weight_int8", torch.zeros(rows, columns, dtype=torch.int8))
+        self.register_buffer("scale", torch.ones(rows, dtype=torch.float32))
+
+    @property
+    def weight(self) -> Tensor:
+        """The weights that the integers stand for, [rows, columns] in float32, computed at each access."""
+        return self.weight_int8.float() * self.scale[:, None]
+
+    @torch.no_grad()
+    def fill_(self, weight: Tensor, name: str) -> None:
+        """Takes over float weights, on their device.
+
+        Raises:
+            InputError: one of them is not finite.
+        """
+        integers, step, _ = quantize_rows(weight.detach())
+        if not bool(step.isfinite().all()):
+            raise InputError(f"the weights of {name} contain NaN or infinity. Look at the step that made them.")
+        self.weight_int8, self.scale = integers, step.squeeze(-1)
+
+    def check(self, name: str) -> None:
+        """Looks at what a file brought.
+
+        Raises:
+            DamagedFile: a tensor has another type or shape than it was saved with, or a step that cannot be.
+        """
+        shape = self.expected_shape()
+        if self.weight_int8.dtype != torch.int8 or tuple(self.weight_int8.shape) != shape:
+            found = f"{self.weight_int8.dtype} {list(self.weight_int8.shape)}"
+            raise DamagedFile(f"{name}.weight_int8 is {found}, not int8 {list(shape)}. Save the model again.")
+        scale = self.scale
+        if scale.dtype != torch.float32 or scale.shape != shape[:1] or not bool((scale.isfinite() & (scale > 0)).all()):
+            raise DamagedFile(f"{name}.scale is not {shape[0]} positive float32 numbers. Save the model again.")
+
+    def expected_shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        raise NotImplementedError
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Int8Module":
+        """``.to(dtype)`` moves the steps but leaves them in float32: in half precision they would shift the weights."""
+        scale = self.scale
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.scale.dtype != torch.float32:
+            self.scale = scale.to(self.scale.device)
+        return self
+
+
+class Int8Linear(Int8Module):
+    r"""A linear layer that multiplies integers.
+
+    With :math:`q_x, s_x, z_x` from the input and :math:`q_w, s_w` from the weights::
+
+        y = s_x s_w (q_w (q_x - z_x)) + bias        s_w: one step per output channel
+
+    Inputs are quantized anew at every call: each row of the last dimension for itself (``token``), so that an output
+    does not depend on what else is in the batch, or all together (``batch``). Gradients do not flow through.
+
+    Args:
+        in_features: Size of the last dimension of the input.
+        out_features: Of the output.
+        bias: Whether a bias is added, in float32.
+        activations: ``token`` or ``batch``.
+    """
+
+    bias: Tensor | None
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, activations: Activations = "token"
+    ) -> None:
+        super().__init__(out_features, in_features)
+        self.in_features, self.out_features, self.activations = in_features, out_features, activations
+        self.register_buffer("bias", torch.zeros(out_features) if bias else None)
+        self._sums: tuple[Tensor, int, Tensor] | None = None
+
+    def expected_shape(self) -> tuple[int, int]:
+        """Rows are outputs, columns inputs."""
+        return self.out_features, self.in_features
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in_features] to [..., out_features], in the type of ``x``; computed in float32."""
+        shape = (*x.shape[:-1], self.out_features)
+        if x.numel() == 0:
+            return x.new_zeros(shape)
+        integers, step, zero = ACTIVATIONS[self.activations](x.reshape(-1, self.in_features))
+        y = integer_product(integers, self.weight_int8).float()
+        if zero is not None:
+            y.sub_(zero * self._row_sums())
+        y.mul_(step)
+        y = y.mul_(self.scale) if self.bias is None else torch.addcmul(self.bias.float(), y, self.scale, out=y)
+        return y.view(shape).to(x.dtype)
+
+    def _row_sums(self) -> Tensor:
+        """Sums of the integer weights over the inputs, [out_features], kept until the weights are others."""
+        weight = self.weight_int8
+        if weight.is_inference():  # does not count its changes
+            return weight.sum(-1).float()
+        if self._sums is None or self._sums[0] is not weight or self._sums[1] != weight._version:
+            self._sums = weight, weight._version, weight.sum(-1).float()
+        return self._sums[2]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_sums": None}
+
+    def extra_repr(self) -> str:
+        """Sizes, bias and how inputs are quantized."""
+        sizes = f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+        return f"{sizes}, activations={self.activations!r}"
+
+
+class Int8Embedding(Int8Module):
+    """A table of vectors, one step per row; only the rows that are looked up become floats.
+
+    Args:
+        num_embeddings: Rows.
+        embedding_dim: Length of a vector.
+        padding_idx: As of the table that this one replaces; nothing depends on it without training.
+    """
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None) -> None:
+        super().__init__(num_embeddings, embedding_dim)
+        self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
+
+    def expected_shape(self) -> tuple[int, int]:
+        """Rows are words or positions."""
+        return self.num_embeddings, self.embedding_dim
+
+    @torch.no_grad()
+    def forward(self, ids: Tensor) -> Tensor:
+        """Vectors in float32, [..., embedding_dim]."""
+        return functional.embedding(ids, self.weight_int8).float() * functional.embedding(ids, self.scale[:, None])
+
+    def extra_repr(self) -> str:
+        """Sizes."""
+        return f"{self.num_embeddings}, {self.embedding_dim}"
