@@ -37,8 +37,13 @@ class HeldMasks:
 
     def __init__(self, masks: Masks, model: nn.Module) -> None:
         named = masks.parameters(model)
-        self._weights: list[Tensor] = list(named.values())
+        self._names, self._weights = list(named), list[Tensor](named.values())
         self._factors: list[Tensor] = [masks[name].to(w.device, w.dtype) for name, w in named.items()]
+
+    def replace(self, masks: Masks) -> None:
+        """Holds other masks of the same weights from now on, in the memory of those before; no weight is changed."""
+        for name, factor in zip(self._names, self._factors, strict=True):
+            factor.copy_(masks[name])
 
     @torch.no_grad()
     def mask_gradients(self) -> None:

@@ -120,6 +120,13 @@ class Keys:
             start += len(flat)
         return np.concatenate(parts)
 
+    def value(self, key: int) -> float:
+        """The score that has a key, where no entries were given key 0 for being dropped before."""
+        sign = int(self._sign)
+        bits = key if self.absolute else key - sign if key >= sign else sign | (sign - key)
+        number = torch.from_numpy(np.array([bits], self.unsigned).view(f"i{self.unsigned.itemsize}"))
+        return float(number.view(self.dtype))
+
     def _bits(self, flat: Tensor) -> Array:
         part = flat.to("cpu", self.dtype)
         return part.view(_INTEGER[self.dtype.itemsize]).numpy().view(self.unsigned)

@@ -96,6 +96,11 @@ class Masks(Mapping[str, Tensor]):
         return np.unpackbits(self._packed[name][start // 8 : (stop + 7) // 8], count=stop - start)
 
     @property
+    def packed(self) -> dict[str, NDArray[np.uint8]]:
+        """The bits as ``of_packed`` takes them."""
+        return dict(self._packed)
+
+    @property
     def shapes(self) -> dict[str, Shape]:
         """Shape of every mask."""
         return dict(self._shapes)

@@ -7,12 +7,15 @@ from trainflat.training.options import TrainingOptions
 from trainflat.training.sampler import LengthGroupedSampler
 
 if TYPE_CHECKING:
-    from trainflat.training.trainer import FlatArguments, FlatTrainer
+    from trainflat.training.arguments import FlatArguments
+    from trainflat.training.trainer import FlatTrainer
 
 __all__ = ["FlatArguments", "FlatTrainer", "LengthGroupedSampler", "TrainingOptions"]
 
+_PLACES = {"FlatArguments": "arguments", "FlatTrainer": "trainer"}
+
 
 def __getattr__(name: str) -> Any:  # transformers' Trainer takes seconds to import; recipes need only the options
-    if name not in ("FlatArguments", "FlatTrainer"):
+    if name not in _PLACES:
         raise AttributeError(f"module 'trainflat.training' has no attribute {name!r}")
-    return getattr(import_module("trainflat.training.trainer"), name)
+    return getattr(import_module(f"trainflat.training.{_PLACES[name]}"), name)

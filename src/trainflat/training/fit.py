@@ -18,8 +18,9 @@ from trainflat.progress import Progress
 from trainflat.pruning import Masks
 from trainflat.tasks.base import EncodedSplit, Task
 from trainflat.training import checkpoints
+from trainflat.training.arguments import FlatArguments
 from trainflat.training.options import TrainingOptions
-from trainflat.training.trainer import FlatArguments, FlatTrainer
+from trainflat.training.trainer import FlatTrainer
 
 _SCHEDULES = {"linear": "linear", "constant": "constant_with_warmup", "cosine": "cosine"}
 SNAPSHOT = "weights.safetensors"

@@ -42,8 +42,11 @@ class Passes:
         """Does what can be done now that this micro-batch is here; its share of the window's loss."""
         flat, device = self.trainer.flat_optimizer, self.trainer.args.device
         if flat is None:
+            self.trainer.gated.open()
             loss = self._pass(model, self.window.add(inputs, device))
-            self.count += self.window.complete
+            if self.window.complete:
+                self.trainer.gated.close()
+                self.count += 1
             return loss
         batch = self.window.add(self._with_labels_of(flat, inputs), device)
         if not flat.first_pass:
@@ -69,12 +72,15 @@ class Passes:
     def _first(self, model: nn.Module, flat: FlatOptimizer, batch: Replay) -> Tensor:
         """The pass at the weights; behind the last micro-batch of the window follows the rest of the step."""
         # What only this process's displacement is made of need not be reduced (m-sharpness).
-        alone = flat.second_pass and not flat.shares_first_gradient and not self.trainer.args.sync_perturbation
+        shared = flat.shares_first_gradient or self.trainer.args.sync_perturbation
+        alone = flat.second_pass and not shared and not self.trainer.gated.shares_displacement
+        self.trainer.gated.open()
         with self.trainer.accelerator.no_sync(model) if alone else nullcontext():
             loss = self._pass(model, batch)
         batch.losses = self._example_losses
         self.window.loss += loss
         if self.window.complete:
+            self.trainer.gated.close()
             self.count += 1
             if flat.second_pass:
                 self._second(model, flat, self.window.batches, self.window.loss)
@@ -85,7 +91,9 @@ class Passes:
         if flat.shares_first_gradient or flat.second_share < 1:
             name = type(flat).__name__
             raise InputError(f"{name} needs the gradient of the whole window. Use perturb_over: window.")
-        with gradients_set_aside(model.parameters()) as put_back, self.trainer.accelerator.no_sync(model):
+        gated, share = self.trainer.gated, batch.rows / self.window.total_rows
+        parameters = [*model.parameters(), *gated.parameters()]
+        with gradients_set_aside(parameters) as put_back, self.trainer.accelerator.no_sync(model), gated.passes(share):
             loss = self._pass(model, batch)
         self._second(model, flat, [batch], loss, put_back)
         if self.window.complete:
@@ -99,10 +107,11 @@ class Passes:
             return torch.zeros_like(self.window.loss)
         loss = torch.zeros_like(self.window.loss)
         with flat.perturbed():
-            model.zero_grad()
-            for one in self.window.batches:
-                with self._silent_before(model, one is batch):
-                    loss += self._pass(model, one)
+            self._clear(model)
+            with self.trainer.gated.passes():
+                for one in self.window.batches:
+                    with self._silent_before(model, one is batch):
+                        loss += self._pass(model, one)
         self.count += 1
         self._perturbation.append((flat.last_norm.detach().clone(), torch.zeros_like(loss)))
         flat.finish_gradients()
@@ -118,13 +127,14 @@ class Passes:
     ) -> None:
         """Runs the same micro-batches again, with the same dropout, at the displaced weights."""
         loss, gap = torch.zeros_like(first_loss), None
+        rows = self.window.total_rows
+        share = sum(batch.rows for batch in batches) / rows
         with flat.perturbed():
-            model.zero_grad()
-            rows = self.window.total_rows
-            if flat.second_share < 1:
-                batches, gap = self._most_raised(model, flat, batches)
-                rows = sum(batch.rows for batch in batches)
-            with put_back():
+            self._clear(model)
+            with put_back(), self.trainer.gated.passes(share):
+                if flat.second_share < 1:
+                    batches, gap = self._most_raised(model, flat, batches)
+                    rows = sum(batch.rows for batch in batches)
                 for batch in batches:
                     batch.restore_random_state()
                     with self._silent_before(model, batch is batches[-1]):
@@ -132,6 +142,10 @@ class Passes:
         self.count += flat.second_share
         # Of all rows, also where the second pass takes those only for which it is largest.
         self._perturbation.append((flat.last_norm.detach().clone(), loss - first_loss if gap is None else gap))
+
+    def _clear(self, model: nn.Module) -> None:
+        model.zero_grad()
+        self.trainer.gated.zero_grad()
 
     def _silent_before(self, model: nn.Module, last: bool) -> AbstractContextManager[None]:
         # Whether the last one synchronises is what the Trainer's own loop decided for it.

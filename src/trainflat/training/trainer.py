@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import Sampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 
 from trainflat.errors import InputError, TrainingDiverged
 from trainflat.files import read_json, write_json, writing
@@ -19,6 +18,7 @@ from trainflat.optim.base import FlatOptimizer
 from trainflat.pruning import Masks
 from trainflat.training import checkpoints
 from trainflat.training.averaged import Averaged
+from trainflat.training.gated import Gated
 from trainflat.training.options import optimizer_section
 from trainflat.training.passes import Passes
 from trainflat.training.sampler import LengthGroupedSampler, ShuffledSampler, lengths_of
@@ -29,26 +29,6 @@ Score = Callable[[Any, Any], dict[str, float]]
 
 # A loss scaler answers an overflow by skipping the step and halving its scale; more in a row is not an overflow.
 _OVERFLOWS_IN_A_ROW = 20
-
-
-@dataclass
-class FlatArguments(TrainingArguments):  # type: ignore[misc]
-    """``transformers.TrainingArguments`` and how a flat optimizer's two passes meet accumulation and data parallel.
-
-    Attributes:
-        perturb_over: ``"window"``: perturb once per step by the gradient of the whole accumulation window, so that 2
-            × 16 rows take the same step as 1 × 32. ``"micro-batch"``: perturb for each micro-batch by its own
-            gradient.
-        sync_perturbation: Under data parallel, perturb by the gradient of all processes. Otherwise each process
-            perturbs by its own gradient (m-sharpness, Foret et al. 2021, section 3), and the first pass needs no
-            communication.
-        length_grouped: Batches of rows of one length, in an order that resumes exactly. Lengths are the training set's
-            attribute ``lengths``, else those of its ``input_ids``; a set without either keeps the Trainer's order.
-    """
-
-    perturb_over: str = field(default="window")
-    sync_perturbation: bool = field(default=False)
-    length_grouped: bool = field(default=True)
 
 
 class FlatTrainer(Trainer):  # type: ignore[misc]
@@ -62,6 +42,9 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         averaging: Name of an averaging or a mapping ``{"name": "swa", "every": 0.5}``. As soon as the average holds a
             model it is evaluated in place of the weights, and only then can an evaluation be the best; the best
             checkpoint's average, or without ``load_best_model_at_end`` the last one, is what training ends with.
+        gate: Name of a gate or a mapping ``{"name": "hard-movement", "sparsity": 0.9}``. It is in place at evaluations,
+            only at the sparsity to end with can one be the best, and training ends with a model that is pruned
+            for good and its ``masks``. Gradients of scores are clipped together with those of the model.
         score: Metrics of one evaluation split; takes the place of ``compute_metrics``.
 
     Departs from the Trainer where it is wrong or inexact: the loss of a window is the mean over its rows for every
@@ -69,7 +52,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
     that a resumed run logs the same numbers; a loss that is not a number ends the run.
 
     Raises:
-        InputError: FSDP or DeepSpeed; options of the averaging that cannot be used.
+        InputError: FSDP or DeepSpeed; options of the averaging or the gate that cannot be used.
     """
 
     optimizer: Any  # the Trainer wraps it
@@ -80,6 +63,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         optimizer: str | Mapping[str, Any] | None = None,
         masks: Masks | None = None,
         averaging: str | Mapping[str, Any] | None = None,
+        gate: str | Mapping[str, Any] | None = None,
         score: Score | None = None,
         **kwargs: Any,
     ) -> None:
@@ -97,7 +81,9 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         # loss function of the user's is given no such number, so it returns a mean as well.
         self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = False
         self.passes = Passes(self)
-        self.averaged = Averaged(averaging)
+        self.averaged, self.gated = Averaged(averaging), Gated(self, gate)
+        if masks is not None and self.gated.name is not None:
+            raise InputError(f"masks are fixed, and the gate {self.gated.name!r} makes its own. Give one of the two.")
         self.stopped_early = False
         self._not_finite = 0
         self._sampler: LengthGroupedSampler | None = None
@@ -115,6 +101,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
             self.optimizer = make_optimizer(options.pop("name"), self._groups(model or self.model), **options)
         else:
             super().create_optimizer(model)
+        self.gated.join(self.optimizer)
         flat = self.flat_optimizer
         if flat is not None and self.held is not None:
             flat.held = self.held
@@ -169,9 +156,15 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         Returns:
             The loss at the undisplaced weights, where a pass stands there, as its share of the window's mean.
         """
-        loss = self.passes.micro_batch(model, self._prepare_inputs(inputs))
-        if self.passes.window.complete and self.held is not None:
-            self.held.mask_gradients()
+        try:
+            loss = self.passes.micro_batch(model, self._prepare_inputs(inputs))
+        except BaseException:
+            self.gated.abandon()
+            raise
+        if self.passes.window.complete:
+            if self.held is not None:
+                self.held.mask_gradients()
+            self.gated.observe()
         self._require_finite(loss)
         return loss
 
@@ -222,14 +215,15 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the passes so far and, for a flat optimizer, the mean ‖ε‖ and loss gap since the last log."""
         if "loss" in logs:
-            logs |= {"passes": self.passes.count, **self.passes.perturbation()}
-        elif self.averaged.name is not None and any(key.startswith("eval_") for key in logs):
-            logs |= {"averaged_models": self.averaged.models}
+            logs |= {"passes": self.passes.count, **self.passes.perturbation(), **self.gated.logs()}
+        elif any(key.startswith("eval_") for key in logs):
+            logs |= {"averaged_models": self.averaged.models} if self.averaged.name is not None else {}
+            logs |= self.gated.logs()
         super().log(logs, start_time)
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
         """Checks that zeros are zero, then evaluates; ``score`` sees the split it scores."""
-        with self.averaged.in_place():
+        with self.averaged.in_place(), self.gated.applied():
             self._check_zeros()
             self._scored_split = dataloader.dataset
             return super().evaluation_loop(dataloader, *args, **kwargs)
@@ -239,17 +233,27 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
             self.masks.check(self.model)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        # The weights as they are before the average begins are not what training will end with.
-        return not self.averaged.waits and super()._determine_best_metric(metrics, trial)
+        # Weights before the average begins, or denser than at the end, are not what training will end with.
+        return not self.averaged.waits and not self.gated.waits and super()._determine_best_metric(metrics, trial)
 
     def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
         self.averaged.end()
+        self.masks = self.gated.finish() or self.masks
         return super()._finalize_training(*args, **kwargs)
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
-        self.averaged.load(Path(self.state.best_model_checkpoint))
+        best = Path(self.state.best_model_checkpoint)
+        self.averaged.load(best)
         self.averaged.end()
+        self.gated.load(best, self.state.best_global_step)
+        self.masks = self.gated.finish() or self.masks
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        if not self.gated.parameters():
+            return super()._clip_grad_norm(model)
+        together = [*model.parameters(), *self.gated.parameters()]
+        return self.accelerator.clip_grad_norm_(together, self.args.max_grad_norm)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._check_zeros()
@@ -262,21 +266,26 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         if self.args.should_save:
             stopped = self.control.should_training_stop and step < self.state.max_steps
             self.averaged.save(checkpoints.path(folder, step))
+            self.gated.save(checkpoints.path(folder, step))
             write_json(checkpoints.path(folder, step) / "flat.json", {"passes": self.passes.count, "stopped": stopped})
             checkpoints.finish(folder, step, self.state.best_global_step)
         self.accelerator.wait_for_everyone()
 
     def _init_training_state(self, max_steps: int, steps_per_epoch: int, *args: Any, **kwargs: Any) -> Any:
         counts = super()._init_training_state(max_steps, steps_per_epoch, *args, **kwargs)
-        self.averaged.begin(self.model, max_steps, steps_per_epoch)  # not that of __init__, where model_init makes one
+        step = self.state.global_step
+        resumed = checkpoints.path(Path(self.args.output_dir), step) if step else None
+        # The model is not that of __init__ where model_init makes one.
+        self.averaged.begin(self.model, max_steps, steps_per_epoch)
+        self.gated.begin(max_steps, resumed, step)
         self.passes.count, self.stopped_early = 0, False
-        if self.state.global_step:  # resumed
-            folder = Path(self.args.output_dir)
-            flat = read_json(checkpoints.path(folder, self.state.global_step) / "flat.json")
+        if resumed is not None:
+            flat = read_json(resumed / "flat.json")
             self.passes.count, self.stopped_early = flat["passes"], flat["stopped"]
-            self.averaged.load(checkpoints.path(folder, self.state.global_step))
+            self.averaged.load(resumed)
             if self.state.best_global_step:  # the folder may have moved since
-                self.state.best_model_checkpoint = str(checkpoints.path(folder, self.state.best_global_step))
+                best = checkpoints.path(resumed.parent, self.state.best_global_step)
+                self.state.best_model_checkpoint = str(best)
         return counts
 
 
@@ -292,6 +301,7 @@ class _FlatCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.trainer.averaged.update(state.global_step)
+        self.trainer.gated.advance(state.global_step)
         self.on_epoch_end(args, state, control)
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

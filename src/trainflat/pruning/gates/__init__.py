@@ -1,0 +1,69 @@
+"""Gates: which weights stay, decided while the model trains."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from trainflat.errors import UnknownName
+from trainflat.pruning.gates.base import Gate
+from trainflat.pruning.gates.hard_movement import HardMovement
+from trainflat.pruning.gates.held import HeldGate
+from trainflat.pruning.gates.magnitude import GradualMagnitude
+from trainflat.pruning.gates.random import GradualRandom
+from trainflat.pruning.gates.scored import ScoredGate
+from trainflat.pruning.gates.swapped import SwappedGate
+from trainflat.registry import Registry
+from trainflat.schedules import Schedule, section
+
+GATES: Registry[Gate] = Registry(
+    "gate",
+    given={"model"},
+    magnitude=GradualMagnitude,
+    random=GradualRandom,
+    hard_movement=HardMovement,
+)
+
+
+def make_gate(name: str, model: nn.Module, /, **options: Any) -> Gate:
+    """A gate on a model from a recipe's words.
+
+    Raises:
+        UnknownName: for a name or option that does not exist.
+        InputError: for a value that cannot be used.
+
+    Example:
+        >>> make_gate("hard-movement", nn.Linear(2, 2), sparsity=0.5).score_lr
+        0.01
+    """
+    known = GATES.options(name)
+    for key in options:  # a recipe may not say `model` either
+        if key not in known:
+            raise UnknownName(f"option of gate {name!r}", str(key), known)
+    return GATES.build(name, model=model, **options)
+
+
+def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a member, those not given with their defaults; raises what :func:`make_gate` raises.
+
+    Example:
+        >>> complete_options("magnitude", {"sparsity": 0.5, "schedule": "linear"})
+        {'sparsity': 0.5, 'scope': 'layer', 'schedule': {'name': 'linear', 'start': 0, 'hold': 0}, 'every': 100}
+    """
+    member = make_gate(name, nn.Module(), **options)
+    values = {key: getattr(member, key) for key in GATES.options(name)}
+    return {key: section(value) if isinstance(value, Schedule) else value for key, value in values.items()}
+
+
+__all__ = [
+    "GATES",
+    "Gate",
+    "GradualMagnitude",
+    "GradualRandom",
+    "HardMovement",
+    "HeldGate",
+    "ScoredGate",
+    "SwappedGate",
+    "complete_options",
+    "make_gate",
+]

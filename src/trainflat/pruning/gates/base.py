@@ -1,0 +1,206 @@
+"""What every gate shares: which weights it is on, how sparse it is when, and the calls that a training loop makes."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from trainflat.errors import InputError
+from trainflat.params import prunable
+from trainflat.pruning.held import HeldMasks
+from trainflat.pruning.masks import Masks
+from trainflat.schedules import Schedule, make_schedule
+
+
+class Gate(ABC):
+    """Decides while a model trains which of its weights stay; in the end they are pruned for good.
+
+    Two kinds: a :class:`~trainflat.pruning.gates.held.HeldGate` sets weights to zero, more and more of them, and none
+    comes back; a :class:`~trainflat.pruning.gates.swapped.SwappedGate` has the model compute with gated weights while
+    those behind them, pruned ones too, go on learning.
+
+    A loop makes these calls, whatever the gate::
+
+        gate.begin(total_steps)                # after which `gate.scores` are parameters for the optimizer
+        for step in range(total_steps):
+            with gate.passes():                # also around the second pass of SAM, inside `optimizer.perturbed()`
+                loss(model).backward()         # as often as the batch is cut
+            optimizer.step(); optimizer.zero_grad()
+            gate.advance(step + 1)
+            with gate.applied(): ...           # evaluation
+        masks = gate.finish()
+
+    Args:
+        model: Its :func:`trainflat.params.prunable` weights are gated.
+        schedule: When the sparsity rises: a name, ``{"name": "cubic", "start": 0.1, "hold": 0.3}`` or a ``Schedule``.
+
+    Attributes:
+        weights: The gated parameters by name.
+        scores: Parameters that the gate learns, by the name of the weight that they are for; not part of the model.
+        total_steps: Of the run; 0 before ``begin``.
+        step: Optimizer steps taken so far.
+
+    Raises:
+        InputError: for options that cannot be used.
+    """
+
+    learns: ClassVar[bool] = False
+    """Whether it has scores for the optimizer; such a gate needs FlatTrainer or a loop of one's own."""
+
+    held: HeldMasks | None = None
+    """Masks for the optimizer to hold, of a gate that sets weights to zero; made by ``begin``."""
+
+    def __init__(self, model: nn.Module, schedule: str | Mapping[str, Any] | Schedule = "cubic") -> None:
+        self.model = model
+        self.weights: dict[str, nn.Parameter] = prunable(model)
+        self.schedule = schedule if isinstance(schedule, Schedule) else make_schedule(schedule)
+        self.scores: dict[str, nn.Parameter] = {}
+        self.step, self.total_steps, self.seed = 0, 0, 0
+
+    # What a loop calls
+
+    def begin(self, total_steps: int, seed: int = 0, state: Mapping[str, Tensor] | None = None, step: int = 0) -> None:
+        """A run of so many optimizer steps begins, before the first of them; or goes on.
+
+        Args:
+            total_steps: Of the whole run.
+            seed: Of gates that draw.
+            state: What ``state_dict`` returned after ``step`` steps, of a run that goes on.
+            step: How many were taken.
+
+        Raises:
+            InputError: the schedule is longer than the run; the model has no weights to gate, frozen or sharded ones;
+                the state is of another model.
+        """
+        self.refuse_unfit()
+        self.schedule.lengths(total_steps)
+        self.step, self.total_steps, self.seed = 0, total_steps, seed
+        self.prepare()
+        if state is None:
+            self.convert()
+            self.advance(0)
+        else:
+            self.load_state_dict(state, step)
+
+    def refuse_unfit(self) -> None:
+        """Raises InputError for a model whose weights cannot be gated."""
+        if not self.weights:
+            raise InputError(
+                f"{type(self.model).__name__} has no prunable weights: no linear layer outside its embeddings."
+            )
+        frozen = [name for name, w in self.weights.items() if not w.requires_grad]
+        if frozen:
+            raise InputError(f"{frozen[0]} is frozen, so that no gate can learn. Let it train, or prune in one shot.")
+        sharded = [name for name, w in self.weights.items() if w.dim() != 2 or hasattr(w, "placements")]
+        if sharded:
+            raise InputError(f"{sharded[0]} is sharded, as FSDP does it; gates need whole matrices. Use data parallel.")
+
+    @contextmanager
+    def passes(self, weight: float = 1.0) -> Iterator[None]:
+        """Around the passes of one step; after an exception the weights are what they were and gradients are lost."""
+        self.open()
+        try:
+            yield
+        except BaseException:
+            self.abandon()
+            raise
+        self.close(weight)
+
+    def open(self) -> None:
+        """Puts the gate in place, before the first forward pass; does nothing where it is already."""
+
+    def close(self, weight: float = 1.0) -> None:
+        """Takes it away after the last backward pass, and makes the gradients those of weights and scores.
+
+        Args:
+            weight: What the losses of the passes were multiplied by: a penalty on scores counts as much.
+        """
+
+    def abandon(self) -> None:
+        """Takes the gate away and leaves the gradients as they are."""
+
+    @abstractmethod
+    def advance(self, step: int) -> None:
+        """After ``step`` optimizer steps: makes ready what the next pass will see."""
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Inside the block the model is as sparse as it would be if the training ended now; afterwards as it was."""
+        yield
+
+    @abstractmethod
+    def masks(self) -> Masks:
+        """Which weights would stay if the training ended now."""
+
+    @torch.no_grad()
+    def finish(self) -> Masks:
+        """Prunes the model for good, as it was inside ``applied()``."""
+        masks = self.masks()
+        self.settle()
+        masks.apply_(self.model)
+        return masks
+
+    @property
+    def settled(self) -> bool:
+        """Whether the sparsity is the one to end with: only then can a checkpoint be the best."""
+        return self.schedule.share(self.step, self.total_steps) == 1
+
+    def observe(self, lr: float, weight: float = 1.0) -> None:
+        """Called when the gradients of a step are complete, reduced over processes and not yet clipped.
+
+        Args:
+            lr: The learning rate of the coming step.
+            weight: What the gradients are multiplied by (a loss scaler's factor).
+        """
+
+    def logs(self) -> dict[str, float]:
+        """Numbers for the log: ``sparsity`` as the last pass saw it."""
+        return {"sparsity": self.masks().sparsity}
+
+    # What a method may add
+
+    def prepare(self) -> None:
+        """Makes what lasts for the run: scores, masks. Called by ``begin``, before ``advance(0)``."""
+
+    def convert(self) -> None:
+        """Turns the weights into those that are trained, in place, where these differ; not in a run that goes on."""
+
+    def settle(self) -> None:
+        """Turns the weights into those of the finished model, in place, before what is pruned is set to zero."""
+
+    def score_group(self) -> dict[str, Any]:
+        """Options of the optimizer's parameter group of the scores, such as their own ``lr``."""
+        return {}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that a resumed run needs beside the model and the optimizer, for safetensors."""
+        return {f"scores.{name}": score.detach() for name, score in self.scores.items()}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Tensor], step: int) -> None:
+        """Goes on after ``step`` steps, from what ``state_dict`` returned then; ``begin`` comes before.
+
+        Raises:
+            InputError: the scores are those of another model.
+        """
+        stored = {name.removeprefix("scores."): t for name, t in state.items() if name.startswith("scores.")}
+        for name in {**self.scores, **stored}:
+            one, other = stored.get(name), self.scores.get(name)
+            if one is None or other is None or one.shape != other.shape:
+                raise InputError(f"the scores are of another model: {name} differs. Resume with the same model.")
+        for name, score in self.scores.items():
+            score.copy_(stored[name])
+        self.step = step
+
+    def refuse_denser_than(self, target: float) -> None:
+        """Raises InputError if more of the weights are zero already than will be at the end."""
+        zeros = sum(int((w == 0).sum()) for w in self.weights.values())
+        share = zeros / sum(w.numel() for w in self.weights.values())
+        if target < share:
+            raise InputError(
+                f"sparsity {target:g} is below the {share:.4f} of the weights that are zero already. Ask for more, or "
+                "begin with a dense model."
+            )
