@@ -8,11 +8,12 @@ from trainflat.training.sampler import LengthGroupedSampler
 
 if TYPE_CHECKING:
     from trainflat.training.arguments import FlatArguments
+    from trainflat.training.callbacks import GateCallback
     from trainflat.training.trainer import FlatTrainer
 
-__all__ = ["FlatArguments", "FlatTrainer", "LengthGroupedSampler", "TrainingOptions"]
+__all__ = ["FlatArguments", "FlatTrainer", "GateCallback", "LengthGroupedSampler", "TrainingOptions"]
 
-_PLACES = {"FlatArguments": "arguments", "FlatTrainer": "trainer"}
+_PLACES = {"FlatArguments": "arguments", "FlatTrainer": "trainer", "GateCallback": "callbacks"}
 
 
 def __getattr__(name: str) -> Any:  # transformers' Trainer takes seconds to import; recipes need only the options

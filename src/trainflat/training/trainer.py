@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import Sampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers import Trainer
 
 from trainflat.errors import InputError, TrainingDiverged
 from trainflat.files import read_json, write_json, writing
@@ -18,6 +18,7 @@ from trainflat.optim.base import FlatOptimizer
 from trainflat.pruning import Masks
 from trainflat.training import checkpoints
 from trainflat.training.averaged import Averaged
+from trainflat.training.callbacks import FlatCallback
 from trainflat.training.gated import Gated
 from trainflat.training.options import optimizer_section
 from trainflat.training.passes import Passes
@@ -90,7 +91,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         self._scored_split: Any = None
         if score is not None:
             self.compute_metrics = lambda given: score(self._scored_split, given.predictions)
-        self.add_callback(_FlatCallback(self))
+        self.add_callback(FlatCallback(self))
 
     # What is trained, in which order
 
@@ -287,23 +288,3 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
                 best = checkpoints.path(resumed.parent, self.state.best_global_step)
                 self.state.best_model_checkpoint = str(best)
         return counts
-
-
-class _FlatCallback(TrainerCallback):  # type: ignore[misc]
-    """What must happen between the Trainer's own calls."""
-
-    def __init__(self, trainer: FlatTrainer) -> None:
-        self.trainer = trainer
-
-    def on_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.trainer.held is not None:
-            self.trainer.held.mask_weights()
-
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.trainer.averaged.update(state.global_step)
-        self.trainer.gated.advance(state.global_step)
-        self.on_epoch_end(args, state, control)
-
-    def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        # Sums between logs are not in a checkpoint: log first, so that there are none.
-        control.should_log = control.should_log or control.should_save

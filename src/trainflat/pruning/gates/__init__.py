@@ -7,11 +7,14 @@ from torch import nn
 
 from trainflat.errors import UnknownName
 from trainflat.pruning.gates.base import Gate
+from trainflat.pruning.gates.hard_concrete import HardConcrete
 from trainflat.pruning.gates.hard_movement import HardMovement
 from trainflat.pruning.gates.held import HeldGate
 from trainflat.pruning.gates.magnitude import GradualMagnitude
+from trainflat.pruning.gates.penalized import PenalizedGate
 from trainflat.pruning.gates.random import GradualRandom
 from trainflat.pruning.gates.scored import ScoredGate
+from trainflat.pruning.gates.soft_movement import SoftMovement
 from trainflat.pruning.gates.swapped import SwappedGate
 from trainflat.registry import Registry
 from trainflat.schedules import Schedule, section
@@ -22,6 +25,8 @@ GATES: Registry[Gate] = Registry(
     magnitude=GradualMagnitude,
     random=GradualRandom,
     hard_movement=HardMovement,
+    soft_movement=SoftMovement,
+    l0=HardConcrete,
 )
 
 
@@ -60,9 +65,12 @@ __all__ = [
     "Gate",
     "GradualMagnitude",
     "GradualRandom",
+    "HardConcrete",
     "HardMovement",
     "HeldGate",
+    "PenalizedGate",
     "ScoredGate",
+    "SoftMovement",
     "SwappedGate",
     "complete_options",
     "make_gate",

@@ -44,7 +44,7 @@ class ScoredGate(SwappedGate):
     """
 
     learns: ClassVar[bool] = True
-    first_score: float = 0.0
+    first_score: ClassVar[float] = 0.0
 
     def __init__(
         self,

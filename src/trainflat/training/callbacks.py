@@ -1,0 +1,102 @@
+"""What must happen between the Trainer's own calls."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from trainflat.errors import InputError
+from trainflat.files import load_tensors, save_tensors
+from trainflat.pruning import Attached, Masks
+from trainflat.pruning.gates import Gate
+from trainflat.training import checkpoints
+from trainflat.training.gated import GATE
+
+if TYPE_CHECKING:
+    from trainflat.training.trainer import FlatTrainer
+
+
+class FlatCallback(TrainerCallback):  # type: ignore[misc]
+    """Of FlatTrainer: masks, averages and gates after each step, and logs where checkpoints begin."""
+
+    def __init__(self, trainer: "FlatTrainer") -> None:
+        self.trainer = trainer
+
+    def on_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.trainer.held is not None:
+            self.trainer.held.mask_weights()
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.trainer.averaged.update(state.global_step)
+        self.trainer.gated.advance(state.global_step)
+        self.on_epoch_end(args, state, control)
+
+    def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        # Sums between logs are not in a checkpoint: log first, so that there are none.
+        control.should_log = control.should_log or control.should_save
+
+
+class GateCallback(TrainerCallback):  # type: ignore[misc]
+    """Prunes while a plain ``transformers.Trainer`` trains: ``Trainer(..., callbacks=[GateCallback(gate)])``.
+
+    For gates that set weights to zero (``magnitude``, ``random``, ...), which a callback can hold. Gates with scores put
+    these into the optimizer and change the gradients before they are clipped, which only
+    :class:`~trainflat.training.FlatTrainer` can do. The Trainer resumes the gate from its own checkpoints.
+
+    Args:
+        gate: On the Trainer's model.
+
+    Attributes:
+        masks: Of the pruned model, when training has ended; else None.
+
+    Raises:
+        InputError: for a gate with scores; when training begins, for ``load_best_model_at_end``, which would take a model
+            from before it was as sparse as asked for, and for what the gate refuses.
+    """
+
+    def __init__(self, gate: Gate) -> None:
+        if gate.learns:
+            raise InputError(
+                f"{type(gate).__name__} learns scores, which a callback cannot train. Use FlatTrainer(gate=...)."
+            )
+        self.gate = gate
+        self.masks: Masks | None = None
+        self._attached: Attached | None = None
+
+    def on_train_begin(
+        self, args: Any, state: TrainerState, control: TrainerControl, optimizer: Any = None, **kwargs: Any
+    ) -> None:
+        if args.load_best_model_at_end:
+            raise InputError(
+                "load_best_model_at_end may load a model from before it was pruned. Turn it off, or use FlatTrainer, "
+                "for which only a model as sparse as asked for can be the best."
+            )
+        step = state.global_step
+        file = checkpoints.path(Path(args.output_dir), step) / GATE
+        if step and not file.is_file():
+            raise InputError(f"{file.parent} was written without a gate and cannot go on with one. Begin anew.")
+        self.gate.begin(state.max_steps, args.seed, load_tensors(file)[0] if step else None, step)
+        held = self.gate.held
+        if held is not None:
+            self._attached = held.attach(getattr(optimizer, "optimizer", optimizer))
+
+    def on_pre_optimizer_step(
+        self, args: Any, state: TrainerState, control: TrainerControl, optimizer: Any = None, **kwargs: Any
+    ) -> None:
+        self.gate.observe(optimizer.param_groups[0]["lr"])
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.gate.advance(state.global_step)
+
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any) -> None:
+        if logs is not None and "loss" in logs:
+            logs.update(self.gate.logs())
+
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            save_tensors(checkpoints.path(Path(args.output_dir), state.global_step) / GATE, self.gate.state_dict())
+
+    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.masks = self.gate.finish()
+        if self._attached is not None:
+            self._attached.remove()
