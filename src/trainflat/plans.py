@@ -35,10 +35,20 @@ def _facts(plan: "Plan") -> Iterator[tuple[str, str]]:
     yield "optimizer", _options(training.optimizer)
     yield "averaging", _averaging(plan)
     yield "protocol", _options(plan.protocol)
+    yield from _curve(plan)
     yield "trainings", f"{plan.trainings} of {about}{plan.steps_per_training} steps ({epochs})"
     each = f"{plan.passes_per_step:g} forward and backward passes each"
     yield "steps", f"{about}{plan.steps} in all, {each}: {passes:.0f} passes"
     yield "folder", str(plan.folder)
+
+
+def _curve(plan: "Plan") -> Iterator[tuple[str, str]]:
+    if plan.curve is not None:
+        name, points = plan.curve
+        unit = "%" if name == "sparsity" else ""
+        told = [f"{100 * v if unit else v:.4g}{unit} at {step}" for step, v in points]
+        bars = "".join("▁▂▃▄▅▆▇█"[min(int(8 * v / (points[-1][1] or 1)), 7)] for _, v in points)
+        yield f"{name} by step", f"{bars}  {', '.join(told)}"
 
 
 def _task_facts(plan: "Plan") -> Iterator[tuple[str, str]]:

@@ -7,7 +7,7 @@ from torch import nn
 
 from trainflat.errors import InputError
 from trainflat.models import Encoder
-from trainflat.optim import make_optimizer
+from trainflat.optim import OPTIMIZERS, FlatOptimizer, make_optimizer
 from trainflat.params import prunable
 from trainflat.protocols import PROTOCOLS
 from trainflat.recipe import Recipe, build
@@ -41,6 +41,20 @@ def check_optimizer(recipe: Recipe, encoder: Encoder) -> None:
     except InputError as error:
         move = "" if str(error).endswith(".") else ". Choose another optimizer, or another base."  # torch says none
         raise InputError(f"training.optimizer for model {recipe.model.name!r}: {error}{move}") from error
+
+
+def check_gate(recipe: Recipe) -> None:
+    """What a gate says about displacing meets an optimizer that displaces.
+
+    Raises:
+        InputError: it does not.
+    """
+    gate, name = recipe.protocol.get("gate", {}), recipe.training.optimizer["name"]
+    if gate.get("perturb") is not None and not issubclass(OPTIMIZERS[name], FlatOptimizer):
+        raise InputError(
+            f"protocol.gate.perturb {gate['perturb']} says what an optimizer like sam displaces, and {name} displaces "
+            "nothing. Leave it out, or set training.optimizer.name=sam."
+        )
 
 
 def check_length(recipe: Recipe, encoder: Encoder) -> None:

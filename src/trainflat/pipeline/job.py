@@ -10,7 +10,7 @@ import torch
 from trainflat import record
 from trainflat.evaluation import SPEED_NOTE
 from trainflat.models import load_encoder, model_info
-from trainflat.pipeline.checks import check_length, check_machine, check_measures, check_optimizer
+from trainflat.pipeline.checks import check_gate, check_length, check_machine, check_measures, check_optimizer
 from trainflat.pipeline.folder import claim_model, opened
 from trainflat.pipeline.measures import measure
 from trainflat.processes import is_first_process, process_count
@@ -74,6 +74,7 @@ def run(
 def _bench(recipe: Recipe, task: Task, folder: Path, progress: Progress) -> Bench:
     name, layers = recipe.model.name, recipe.model.layers
     check_machine(recipe, task, folder)
+    check_gate(recipe)
     encoder = load_encoder(name, task.head, layers=layers, seed=derive_seed(recipe.seed, "head"))
     check_length(recipe, encoder)
     check_optimizer(recipe, encoder)

@@ -22,7 +22,7 @@ def measure(bench: Bench, produced: Produced, recipe: Recipe) -> record.Stage:
     latency = [measure_latency(bench.model, b, t, repeats=options.repeats) for b, t in shapes] if bench.writes else []
     return record.Stage(
         name=produced.plan.name,
-        target_sparsity=produced.plan.sparsity,
+        target_sparsity=_target(produced),
         scores=scores,
         sizes=measure_sizes(bench.model, produced.masks),
         matrices=matrix_zeros(bench.model),
@@ -30,6 +30,12 @@ def measure(bench: Bench, produced: Produced, recipe: Recipe) -> record.Stage:
         training=produced.training,
         timing=record.Timing(train_seconds=produced.seconds, evaluate_seconds=seconds, latency=latency),
     )
+
+
+def _target(produced: Produced) -> float:
+    if produced.plan.open and produced.masks is not None:
+        return produced.masks.sparsity
+    return produced.plan.sparsity
 
 
 def _flatness(bench: Bench, produced: Produced, options: FlatnessOptions | None) -> dict[str, float]:

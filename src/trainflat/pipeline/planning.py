@@ -8,7 +8,7 @@ from typing import Any
 from trainflat.evaluation import SPEED_NOTE
 from trainflat.files import MANIFEST
 from trainflat.models import outline
-from trainflat.pipeline.checks import check_length, check_machine, check_measures, check_optimizer
+from trainflat.pipeline.checks import check_gate, check_length, check_machine, check_measures, check_optimizer
 from trainflat.pipeline.folder import CLAIM, LOCK, RECIPE, look
 from trainflat.protocols import PROTOCOLS, Planned, Protocol
 from trainflat.protocols.bench import MASKS, STAGE, STAGES, derive_seed
@@ -39,6 +39,7 @@ class Plan:
     metric: str  # the main score
     model_seen: bool  # False: the hub could not be reached, so the model was not looked at
     protocol: dict[str, Any]  # with what its open options come to
+    curve: tuple[str, list[tuple[int, float]]] | None  # what rises in each training, and (step, value) of its path
     protocol_files: list[str]  # what the protocol leaves beside its stages
 
     @property
@@ -55,7 +56,11 @@ class Plan:
     def files(self) -> list[str]:
         """What the run's folder will hold."""
         per_stage = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", STAGE, MANIFEST]
-        names = [f"{STAGES}/{s.name}/{f}" for s in self.stages for f in [*per_stage, *([MASKS] if s.sparsity else [])]]
+        names = [
+            f"{STAGES}/{s.name}/{f}"
+            for s in self.stages
+            for f in [*per_stage, *([MASKS] if s.sparsity or s.open else [])]
+        ]
         return [LOCK, RECIPE, CLAIM, *self.protocol_files, *names, RECORD_FILE]
 
 
@@ -83,6 +88,7 @@ def plan(
         check_length(recipe, encoder)
         check_optimizer(recipe, encoder)
         check_measures(recipe, encoder)
+    check_gate(recipe)
     rows = {name: fingerprint.rows for name, fingerprint in task.fingerprints.items()}
     train = rows.pop("train")
     steps, exact = recipe.training.steps(train), task.head.kind != "spans"
@@ -106,6 +112,7 @@ def plan(
         metric=task.metric,
         model_seen=encoder is not None,
         protocol={key: v for key, v in (recipe.protocol | protocol.settled()).items() if v is not None},
+        curve=protocol.curve(steps),
         protocol_files=protocol.files(),
     )
 

@@ -21,6 +21,7 @@ class Planned:
     name: str  # also its folder
     sparsity: float
     trained: bool
+    open: bool = False  # a penalty decides how sparse it gets; then `sparsity` is 0
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,14 @@ class Protocol(ABC):
         Raises:
             InputError: the protocol cannot be followed on such rows or with such a model.
         """
+
+    def curve(self, steps: int) -> tuple[str, list[tuple[int, float]]] | None:
+        """What rises in a training of so many steps, and (step, value) of its path; None where nothing does.
+
+        Raises:
+            InputError: it does not fit the steps.
+        """
+        return None
 
     def files(self) -> list[str]:
         """What it leaves in the run's folder beside the stages."""

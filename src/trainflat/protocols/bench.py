@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,8 +75,10 @@ class Bench:
         start: Mapping[str, Tensor],
         masks: Masks | None = None,
         snapshot: int | None = None,
+        gate: Mapping[str, Any] | None = None,
+        freeze_embeddings: bool = False,
     ) -> Produced:
-        """The stage's model: recalled where it was completed before, else trained from ``start`` under ``masks``."""
+        """The stage's model: recalled where it was completed before, else trained from ``start``, masked or gated."""
         known = self.recall(stage)
         if snapshot is not None and not is_sealed(self._snapshot_folder):
             known = None  # train again, to the same weights, for the snapshot on the way
@@ -99,9 +102,11 @@ class Bench:
             seed=derive_seed(self.seed, stage.name),
             masks=masks,
             snapshot=None if snapshot is None else (snapshot, self._snapshot_folder),
+            gate=gate,
+            freeze_embeddings=freeze_embeddings,
             progress=self.progress,
         )
-        return Produced(stage, masks, fitted.training, fitted.seconds)
+        return Produced(stage, fitted.masks, fitted.training, fitted.seconds)
 
     def commit(self, produced: Produced, stage: record.Stage) -> record.Stage:
         """Writes a measured stage; from now on it is recalled. Gives the stage with the hashes of its files."""

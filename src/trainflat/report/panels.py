@@ -14,7 +14,11 @@ from trainflat.report.words import metric_name, task_name
 
 # Say who a run is, or what was looked at, not what was trained.
 _NOT_A_TRAIT = {"seed", "name", "description", "evaluation", "measures", "report_to", "log_every"}
-_SPARSITIES = ("sparsity", "sparsities")  # how far a run went, which the points say; of an optimizer another thing
+_SPARSITIES = (
+    "sparsity",
+    "sparsities",
+    "target_sparsity",
+)  # how far a run went, which the points say; of an optimizer another thing
 _OPTIMIZER = "training.optimizer"  # where a recipe has it
 _OWN_DATA = "files"  # the task that may be on any data set
 Trait = tuple[str, Any]  # dotted key and value of one setting

@@ -11,6 +11,8 @@ CURVES = {
     "loss": "Training loss",
     "perturbation": "‖ε‖, length of the perturbation",
     "loss_gap": "Loss gap, L(w + ε) − L(w)",
+    "sparsity": "Sparsity, share of the gate's weights or units",
+    "penalty": "λ, strength of the penalty on scores",
 }
 _POINTS = 400  # per curve; more cannot be seen
 _KINDS = {

@@ -39,7 +39,7 @@ class FlatCallback(TrainerCallback):  # type: ignore[misc]
 class GateCallback(TrainerCallback):  # type: ignore[misc]
     """Prunes while a plain ``transformers.Trainer`` trains: ``Trainer(..., callbacks=[GateCallback(gate)])``.
 
-    For gates that set weights to zero (``magnitude``, ``random``, ...), which a callback can hold. Gates with scores put
+    For gates that set weights to zero (``magnitude``, ``random``), which a callback can hold. Gates with scores put
     these into the optimizer and change the gradients before they are clipped, which only
     :class:`~trainflat.training.FlatTrainer` can do. The Trainer resumes the gate from its own checkpoints.
 
@@ -50,8 +50,8 @@ class GateCallback(TrainerCallback):  # type: ignore[misc]
         masks: Of the pruned model, when training has ended; else None.
 
     Raises:
-        InputError: for a gate with scores; when training begins, for ``load_best_model_at_end``, which would take a model
-            from before it was as sparse as asked for, and for what the gate refuses.
+        InputError: for a gate with scores; when training begins, for ``load_best_model_at_end``, which would take a
+            model from before it was as sparse as asked for, and for what the gate refuses.
     """
 
     def __init__(self, gate: Gate) -> None:

@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ class Fitted:
 
     training: record.Training
     seconds: float
+    masks: Masks | None  # those that were given, or that a gate found
 
 
 def fit(
@@ -48,6 +50,8 @@ def fit(
     seed: int,
     masks: Masks | None = None,
     snapshot: tuple[int, Path] | None = None,
+    gate: Mapping[str, Any] | None = None,
+    freeze_embeddings: bool = False,
     progress: Progress | None = None,
 ) -> Fitted:
     """Trains in place, evaluating as ``options`` say, and leaves the model with the best weights by the task's metric.
@@ -58,6 +62,8 @@ def fit(
     Args:
         folder: For checkpoints; deleted when training is complete and its result was taken (see ``forget``).
         snapshot: (step, folder): writes the weights as they are after that many optimizer steps, sealed.
+        gate: Prunes while training; see ``FlatTrainer``.
+        freeze_embeddings: Leaves the encoder's embeddings, with their LayerNorm, as they are.
 
     Raises:
         InputError: options that this machine or task cannot follow.
@@ -74,17 +80,30 @@ def fit(
         optimizer=options.optimizer,
         masks=masks,
         averaging=options.averaging,
+        gate=gate,
         score=task.score,
         callbacks=_callbacks(progress or Progress(), options, snapshot),
     )
     trainer.remove_callback(PrinterCallback)
     started = time.perf_counter()
     checkpoint = checkpoints.newest(folder)
-    with no_bars():
+    with no_bars(), _embeddings_frozen(model) if freeze_embeddings else nullcontext():
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.free_memory()
-    return Fitted(_summary(trainer, options), time.perf_counter() - started)
+    return Fitted(_summary(trainer, options), time.perf_counter() - started, trainer.masks)
+
+
+@contextmanager
+def _embeddings_frozen(model: torch.nn.Module) -> Iterator[None]:
+    named = [p for name, p in model.named_parameters() if "embeddings." in name and p.requires_grad]
+    for p in named:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in named:
+            p.requires_grad_(True)
 
 
 def _callbacks(

@@ -144,6 +144,11 @@ class Gate(ABC):
         return masks
 
     @property
+    @abstractmethod
+    def rises(self) -> tuple[str, float]:
+        """What the schedule raises from 0, and to what: ``("sparsity", 0.9)``."""
+
+    @property
     def settled(self) -> bool:
         """Whether the sparsity is the one to end with: only then can a checkpoint be the best."""
         return self.schedule.share(self.step, self.total_steps) == 1

@@ -63,6 +63,10 @@ class HardMovement(ScoredGate):
         self.sparsity, self.scope = share_to_drop(sparsity), known_scope(scope)
         self.refresh = whole("refresh", refresh)
 
+    @property
+    def rises(self) -> tuple[str, float]:
+        return "sparsity", self.sparsity
+
     def prepare(self) -> None:
         self.refuse_denser_than(self.sparsity)
         super().prepare()

@@ -47,6 +47,10 @@ class HeldGate(Gate):
     def importance(self) -> Mapping[str, Tensor]:
         """One number per weight, of the weight's shape; the lowest go."""
 
+    @property
+    def rises(self) -> tuple[str, float]:
+        return "sparsity", self.sparsity
+
     def prepare(self) -> None:
         self.refuse_denser_than(self.sparsity)
         self._dropped = 0.0

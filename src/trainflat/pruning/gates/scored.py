@@ -77,6 +77,10 @@ class ScoredGate(SwappedGate):
     def kept(self) -> Mapping[str, Tensor]:
         """By weight, which scores [of the scores' shape, boolean] would keep theirs if the training ended now."""
 
+    def refuse_unfit(self) -> None:
+        super().refuse_unfit()
+        unit_shapes(self.weights, self.unit)
+
     def prepare(self) -> None:
         super().prepare()
         shapes = unit_shapes(self.weights, self.unit)

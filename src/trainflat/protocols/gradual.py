@@ -1,0 +1,74 @@
+"""Pruning while the model trains (Zhu and Gupta 2017; Sanh, Wolf and Rush 2020)."""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+from torch import nn
+
+from trainflat.errors import InputError
+from trainflat.protocols.base import Planned, Produced, Protocol, stage_name
+from trainflat.protocols.bench import Bench, check_sparsities
+from trainflat.pruning.gates import GATES, complete_options, make_gate
+
+
+def completed(gate: Any) -> dict[str, Any]:
+    """A gate's section of a recipe with all its options.
+
+    Raises:
+        InputError: it names none, or options that cannot be used.
+    """
+    section = {"name": gate} if isinstance(gate, str) else gate
+    if not isinstance(section, Mapping) or "name" not in section:
+        raise InputError(f"name a gate: {', '.join(GATES)}; such as {{name: magnitude, sparsity: 0.9}}")
+    options = {key: value for key, value in section.items() if key != "name"}
+    return {"name": str(section["name"]), **complete_options(str(section["name"]), options)}
+
+
+class Gradual(Protocol):
+    """Trains the pre-trained weights once, and prunes them on the way.
+
+    The best checkpoint is looked for only where the model is as sparse as it will be in the end, so a gate's schedule
+    should hold the final sparsity over some evaluations.
+
+    Args:
+        gate: Which weights stay, and when the others go; see ``docs/gates.md``.
+        freeze_embeddings: Leaves the embeddings as they are, as published.
+    """
+
+    def __init__(
+        self, gate: Annotated[dict[str, Any], BeforeValidator(completed)], freeze_embeddings: bool = True
+    ) -> None:
+        self.gate, self.freeze_embeddings = completed(gate), freeze_embeddings
+        options = self._options()
+        self.sparsity = options.get("target_sparsity") or options.get("sparsity")
+        if self.sparsity is not None:
+            check_sparsities([self.sparsity])
+
+    def plan(self) -> list[Planned]:
+        """One stage; where a penalty decides how sparse it gets it is called ``pruned``."""
+        if self.sparsity is None:
+            return [Planned("pruned", 0.0, trained=True, open=True)]
+        return [Planned(stage_name(self.sparsity), self.sparsity, trained=True)]
+
+    def check(self, steps: int | None, model: nn.Module | None) -> None:
+        """The schedule fits the steps, and the gate the model."""
+        gate = make_gate(self.gate["name"], model or nn.Module(), **self._options())
+        if model is not None:
+            gate.refuse_unfit()
+        if steps is not None:
+            gate.schedule.lengths(steps)
+
+    def curve(self, steps: int) -> tuple[str, list[tuple[int, float]]]:
+        """The gate's schedule."""
+        gate = make_gate(self.gate["name"], nn.Module(), **self._options())
+        return gate.rises[0], gate.schedule.curve(steps, 0.0, gate.rises[1])
+
+    def run(self, bench: Bench) -> Iterator[Produced]:
+        """Trains and prunes."""
+        self.check(bench.steps, bench.model)
+        [stage] = self.plan()
+        yield bench.train(stage, start=bench.initial, gate=self.gate, freeze_embeddings=self.freeze_embeddings)
+
+    def _options(self) -> dict[str, Any]:
+        return {key: value for key, value in self.gate.items() if key != "name"}
