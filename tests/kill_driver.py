@@ -2,8 +2,8 @@
 
 One process imports everything once and forks a child per run, so that ten kills cost seconds and not minutes. Called by
 ``test_kill.py`` as ``python -m tests.kill_driver SPEC.json``; spec: model, train file, out folder, optimizer,
-points, maybe averaging. A point is ``[function, n]``: the child kills itself when that function is called for the n-th
-time; or ``["after", seconds]``: the parent kills it then.
+points, maybe averaging and protocol. A point is ``[function, n]``: the child kills itself when that function is called
+for the n-th time; or ``["after", seconds]``: the parent kills it then.
 """
 
 import importlib
@@ -40,7 +40,7 @@ def recipe(spec: dict[str, Any]) -> dict[str, Any]:
             "patience": 3,
             "averaging": spec.get("averaging"),
         },
-        "protocol": {"name": "iterative", "sparsities": [0.5, 0.8], "rewind": 2},
+        "protocol": spec.get("protocol", {"name": "iterative", "sparsities": [0.5, 0.8], "rewind": 2}),
         "evaluation": {"latency": {"batches": []}},
     }
 

@@ -1,5 +1,6 @@
 """Which weights a gate keeps: against a plain sort, with ties; who may come back; what is refused."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -85,7 +86,7 @@ def test_a_zero_of_a_held_gate_never_comes_back(name: str, scope: str) -> None:
     model = small()
     gate = make_gate(name, model, sparsity=0.75, scope=scope, schedule=RAMP, every=3)
     masks = trained(gate, model, 24)
-    for before, after in zip(masks, masks[1:], strict=False):
+    for before, after in itertools.pairwise(masks):
         assert all(not (after[name] & ~before[name]).any() for name in after)
     assert gate.masks().zeros == sum(round(0.75 * n) for n in (120, 40))
     gate.masks().check(model)
@@ -97,7 +98,7 @@ def test_a_weight_can_come_back_in_movement(name: str) -> None:
     model = small()
     options = {"sparsity": 0.6, "refresh": 1} if name == "hard-movement" else {"penalty": 0.05}
     masks = trained(make_gate(name, model, schedule=RAMP, **options), model, 40)
-    assert any((after[n] & ~before[n]).any() for before, after in zip(masks, masks[1:], strict=False) for n in after)
+    assert any((after[n] & ~before[n]).any() for before, after in itertools.pairwise(masks) for n in after)
 
 
 def test_a_weight_that_is_gated_away_rests() -> None:

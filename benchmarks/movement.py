@@ -1,0 +1,138 @@
+"""What hard movement pruning costs in a training step, and in memory.
+
+One sample is a whole training step of MiniLM-L6: forward, backward, fused AdamW, gradients freed; dropout on, float32,
+batch 32 x 50 tokens, nine of ten weights gated away. Scores are a parameter group of the same optimizer. A threshold is
+kept for 16 steps: that time is made of 15 steps that keep it and one that selects, as the exact form does every time.
+The published form (nn_pruning's
+MaskedLinear, topK, single weights) sorts the scores of each matrix in every forward pass and keeps the mask in
+autograd's graph. Memory is counted in bytes of the prunable weights: what the gate itself holds after a step, scores
+with what any trained parameter has (gradient, moments) apart.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from benchmarks.harness import Candidate, Sample, alternate
+from benchmarks.result import Result, options
+from benchmarks.workload import LR, backward, dense_step, minilm, random_rows
+from trainflat.params import prunable
+from trainflat.pruning.gates import HardMovement
+
+BATCH, LENGTH, SPARSITY, REFRESH = 32, 50, 0.9, 16
+DENSE, SORTED = "dense AdamW", "a sort per matrix in forward"
+KEPT, EXACT = "hard movement, refreshed every 16 steps", "hard movement, exact"
+BETWEEN = "hard movement, between two refreshes"
+
+
+class TopByIndex(torch.autograd.Function):
+    """The published mask: sorts, writes ones and zeros by index, and lets the gradient through."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, kept: float) -> Tensor:
+        mask = scores.clone()
+        order = scores.flatten().sort(descending=True).indices
+        count = int(kept * scores.numel())
+        flat = mask.flatten()
+        flat[order[count:]] = 0
+        flat[order[:count]] = 1
+        return flat.view(scores.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return gradients[0], None
+
+
+def gate_on(model: nn.Module, refresh: int) -> HardMovement:
+    """A gate that has arrived at its sparsity, its scores apart from each other."""
+    gate = HardMovement(model, sparsity=SPARSITY, schedule="constant", refresh=refresh)
+    gate.begin(10**9)
+    generator = torch.Generator().manual_seed(0)
+    for score in gate.scores.values():
+        score.data.normal_(generator=generator)
+    gate.advance(0)
+    return gate
+
+
+def gated_step(rows: Mapping[str, Tensor], refresh: int) -> Callable[[], None]:
+    """A step of ours."""
+    model = minilm()
+    gate = gate_on(model, refresh)
+    groups = [{"params": model.parameters()}, {"params": gate.scores.values(), "lr": 1e-2}]
+    optimizer = torch.optim.AdamW(groups, lr=LR, fused=True)
+
+    def step() -> None:
+        with gate.passes():
+            backward(model, rows)
+        optimizer.step()
+        optimizer.zero_grad()
+        gate.advance(gate.step + 1)
+
+    return step
+
+
+def sorting_step(rows: Mapping[str, Tensor]) -> Callable[[], None]:
+    """A step as published."""
+    model = minilm()
+    weights = prunable(model)
+    scores = {name: nn.Parameter(torch.randn_like(w)) for name, w in weights.items()}
+    groups = [{"params": model.parameters()}, {"params": scores.values(), "lr": 1e-2}]
+    optimizer = torch.optim.AdamW(groups, lr=LR, fused=True)
+
+    def step() -> None:
+        masked = {n: w * TopByIndex.apply(scores[n], 1 - SPARSITY) for n, w in weights.items()}
+        functional_call(model, masked, kwargs=dict(rows)).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def amortised(between: Sequence[Sample], exact: Sequence[Sample]) -> list[Sample]:
+    """Steps of which one in sixteen selects, round by round."""
+    return [
+        Sample((a.seconds * (REFRESH - 1) + b.seconds) / REFRESH, max(a.foreign, b.foreign), max(a.tries, b.tries))
+        for a, b in zip(between, exact, strict=True)
+    ]
+
+
+def held_bytes(rows: Mapping[str, Tensor]) -> tuple[float, float]:
+    """What a gate holds after a step, in bytes of the gated weights: scores, and all the rest."""
+    model = minilm()
+    gate = gate_on(model, REFRESH)
+    with gate.passes():
+        backward(model, rows)
+    of_weights = sum(w.nbytes for w in gate.weights.values())
+    scores = sum(score.nbytes for score in gate.scores.values())
+    rest = sum(kept.nbytes for kept in gate._kept.values()) + sum(s.nbytes for s in gate._scratch.values())
+    return scores / of_weights, rest / of_weights
+
+
+def main() -> None:
+    """Times all four, and counts what a gate holds."""
+    settings = options(__doc__).parse_args()
+    torch.set_num_threads(settings.threads)
+    result = Result("movement", __doc__, settings)
+    group, rows = f"batch {BATCH} x {LENGTH} tokens", random_rows(BATCH, LENGTH)
+    steps = {
+        DENSE: dense_step(rows),
+        BETWEEN: gated_step(rows, 10**9),
+        EXACT: gated_step(rows, 1),
+        SORTED: sorting_step(rows),
+    }
+    taken = alternate({name: Candidate(step) for name, step in steps.items()}, settings.repeats)
+    result.add(group, taken | {KEPT: amortised(taken[BETWEEN], taken[EXACT])})
+    result.ratio(group, KEPT, DENSE, at_most=1.10)
+    result.ratio(group, EXACT, DENSE)
+    result.ratio(group, SORTED, DENSE)
+    scores, rest = held_bytes(rows)
+    result.figure("scores", scores, "x the gated weights", at_most=1)
+    result.figure("beside them: the copy and scratch memory", rest, "x the gated weights", at_most=1.1)
+    result.finish()
+
+
+if __name__ == "__main__":
+    main()
