@@ -93,12 +93,28 @@ def test_a_zero_of_a_held_gate_never_comes_back(name: str, scope: str) -> None:
     assert all((w != 0).sum() == gate.masks()[n].sum() for n, w in gate.weights.items())
 
 
-@pytest.mark.parametrize("name", ["hard-movement", "soft-movement"])
-def test_a_weight_can_come_back_in_movement(name: str) -> None:
+def test_a_weight_can_come_back_in_movement() -> None:
     model = small()
-    options = {"sparsity": 0.6, "refresh": 1} if name == "hard-movement" else {"penalty": 0.05}
-    masks = trained(make_gate(name, model, schedule=RAMP, **options), model, 40)
+    masks = trained(make_gate("hard-movement", model, sparsity=0.6, refresh=1, schedule=RAMP), model, 40)
     assert any((after[n] & ~before[n]).any() for before, after in itertools.pairwise(masks) for n in after)
+
+
+@pytest.mark.parametrize("name", ["soft-movement", "l0"])
+def test_a_weight_that_wants_to_grow_comes_back(name: str) -> None:
+    model = nn.Linear(2, 1, bias=False)
+    nn.init.constant_(model.weight, 0.5)
+    gate = make_gate(name, model, penalty=0.0, schedule="constant")
+    gate.begin(20)
+    gate.scores["weight"].data.copy_(torch.tensor([[-2.5, 3.0]]))
+    assert gate.masks()["weight"].tolist() == [[False, True]]
+    optimizer = torch.optim.Adam(gate.scores.values(), lr=0.2)
+    for step in range(19):
+        optimizer.zero_grad()
+        with gate.passes():
+            (model(torch.ones(1, 2)) - 5).square().sum().backward()
+        optimizer.step()
+        gate.advance(step + 1)
+    assert gate.masks()["weight"].all()
 
 
 def test_a_weight_that_is_gated_away_rests() -> None:

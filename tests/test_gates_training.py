@@ -105,9 +105,8 @@ def test_the_trainer_takes_the_steps_of_autograd(tmp_path: Path, optimizer: dict
 
 
 @pytest.mark.parametrize("name", GATES)
-@pytest.mark.parametrize("optimizer", [ADAMW, SAM], ids=["adamw", "sam"])
-def test_a_resumed_run_ends_on_the_same_bits(tmp_path: Path, name: str, optimizer: dict[str, Any]) -> None:
-    dropout = tiny_bert()
+def test_a_resumed_run_ends_on_the_same_bits(tmp_path: Path, name: str) -> None:
+    dropout, optimizer = tiny_bert(), ADAMW if name == "magnitude" else SAM
     settings: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 5, "save_strategy": "steps", "save_steps": 5}
     whole = trained(tmp_path / "a", optimizer, recipe(name), model=copy.deepcopy(dropout), **settings)
 
@@ -143,16 +142,19 @@ def test_a_resumed_run_ends_on_the_same_bits(tmp_path: Path, name: str, optimize
 
 @pytest.mark.parametrize("name", GATES)
 def test_what_must_not_matter_does_not(tmp_path: Path, name: str) -> None:
-    """Accumulation, gradient checkpointing, a compiled model and SAM over micro-batches as one."""
+    """How a batch is cut, and whether activations are computed twice."""
     plain = trained(tmp_path / "0", ADAMW, recipe(name))
-    features: list[dict[str, Any]] = [
-        {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
-        {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}},
-        {"torch_compile": True, "torch_compile_backend": "aot_eager"},
-    ]
-    for k, options in enumerate(features[: 3 if name == "hard-movement" else 2], 1):
-        other = trained(tmp_path / str(k), ADAMW, recipe(name), **options)
-        assert_same_weights(other.model, plain.model, atol=1e-8)
+    cut = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
+    assert_same_weights(trained(tmp_path / "1", ADAMW, recipe(name), **cut).model, plain.model, atol=1e-8)
+    model = tiny_bert(**NO_DROPOUT).double()
+    getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+    assert_same_weights(trained(tmp_path / "2", ADAMW, recipe(name), model=model).model, plain.model, atol=1e-8)
+
+
+def test_a_compiled_model_computes_with_gated_weights(tmp_path: Path) -> None:
+    plain = trained(tmp_path / "0", ADAMW, HARD, max_steps=8)
+    compiled = trained(tmp_path / "1", ADAMW, HARD, max_steps=8, torch_compile=True, torch_compile_backend="eager")
+    assert_same_weights(compiled.model, plain.model, atol=1e-8)
 
 
 @pytest.mark.parametrize("perturb", ["weights", "scores", "both", "none"])
@@ -164,9 +166,10 @@ def test_sam_over_micro_batches_of_one_is_sam_over_the_window(tmp_path: Path, pe
     if perturb == "none":
         base = trained(tmp_path / "c", ADAMW, HARD)
         assert_same_weights(base.model, window.model, atol=1e-10)
-    parts = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
-    cut = trained(tmp_path / "d", SAM, gate, perturb_over="micro-batch", **parts)
-    cut.masks.check(cut.model)  # type: ignore[union-attr]
+    if perturb == "both":
+        parts = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+        cut = trained(tmp_path / "d", SAM, gate, perturb_over="micro-batch", **parts)
+        cut.masks.check(cut.model)  # type: ignore[union-attr]
 
 
 def test_autocast_computes_with_gated_weights(tmp_path: Path) -> None:
@@ -254,6 +257,7 @@ def test_a_callback_prunes_in_a_plain_trainer(tmp_path: Path) -> None:
             model,
             TrainingArguments(**{k: v for k, v in settings.items() if k in known}),
             train_dataset=random_split(),
+            eval_dataset=random_split(8),
             data_collator=collate,
             callbacks=[callback],
         )
@@ -288,6 +292,6 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_without_a_gate_is_not_resumed_with_one(tmp_path: Path) -> None:
-    trained(tmp_path, ADAMW, None, save_strategy="steps", save_steps=4)
+    trained(tmp_path, ADAMW, None, save_strategy="steps", save_steps=12)
     with pytest.raises(InputError, match=r"was written without a gate and cannot go on with"):
-        trained(tmp_path, ADAMW, HARD, resume=str(tmp_path / "checkpoint-4"))
+        trained(tmp_path, ADAMW, HARD, resume=str(tmp_path / "checkpoint-12"), num_train_epochs=3)

@@ -57,7 +57,7 @@ class Gated:
         if self.gate.learns and self._processes > 1 and self._trainer.args.perturb_over == "micro-batch":
             raise InputError("a gate with scores needs perturb_over: window where several processes train.")
         self.gate.begin(total_steps, self._trainer.args.seed, state, step)
-        self._running = True
+        self._running, self._trainer.masks = True, None
         if self.gate.held is not None:
             self._trainer.held = self.gate.held
 

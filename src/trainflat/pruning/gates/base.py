@@ -203,9 +203,9 @@ class Gate(ABC):
     def refuse_denser_than(self, target: float) -> None:
         """Raises InputError if more of the weights are zero already than will be at the end."""
         zeros = sum(int((w == 0).sum()) for w in self.weights.values())
-        share = zeros / sum(w.numel() for w in self.weights.values())
-        if target < share:
+        entries = sum(w.numel() for w in self.weights.values())
+        if zeros - target * entries > len(self.weights):  # each matrix was rounded on its own
             raise InputError(
-                f"sparsity {target:g} is below the {share:.4f} of the weights that are zero already. Ask for more, or "
+                f"sparsity {target:g} is below the {zeros / entries:.4f} of the weights that are zero already. Ask for more, or "
                 "begin with a dense model."
             )
