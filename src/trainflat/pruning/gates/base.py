@@ -206,6 +206,6 @@ class Gate(ABC):
         entries = sum(w.numel() for w in self.weights.values())
         if zeros - target * entries > len(self.weights):  # each matrix was rounded on its own
             raise InputError(
-                f"sparsity {target:g} is below the {zeros / entries:.4f} of the weights that are zero already. Ask for more, or "
-                "begin with a dense model."
+                f"sparsity {target:g} is below the {zeros / entries:.4f} of the weights that are zero already. Ask "
+                "for more, or begin with a dense model."
             )
