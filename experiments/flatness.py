@@ -3,12 +3,12 @@
 Every method trains MiniLM on the whole training set (of STS-B on 3000 rows), prunes to the paper's reference sparsity
 and trains on (the paper's standard pruning: from the pre-trained weights again, one round this steep learns nothing
 in three epochs, whatever the method). Each matrix keeps its share: the paper's ranking over the whole encoder leaves
-MiniLM's pooler a few dozen weights at 50 %, and then no method learns again. Both models are scored on the official validation set, and their flatness is
-measured on training rows, among the surviving weights. The dense model is also pruned at several sparsities without
-training again. Learning rate and epochs are those of ``experiments.prune``; the last weights count, so that nothing
-is chosen on the reported split. All SAMs share rho = 0.005: like all smaller ones it cost at most three points on
-either task of the sweeps, while 0.01 cost ten on STS-B; in ASAM's ball, which is another, it is as far in the first
-step.
+MiniLM's pooler a few dozen weights at 50 %, and then no method learns again. Both models are scored on the official
+validation set, and their flatness is measured on training rows, among the surviving weights. The dense model is also
+pruned at several sparsities without training again. Learning rate and epochs are those of ``experiments.prune``; the
+last weights count, so that nothing is chosen on the reported split. All SAMs share rho = 0.005: like all smaller ones
+it cost at most three points on either task of the sweeps, while 0.01 cost ten on STS-B; in ASAM's ball, which is
+another, it is as far in the first step.
 
 Runs resume. Copies each record and its one-shot scores to ``results/flatness/``; ``experiments.flatness_table`` reads
 them.
