@@ -13,7 +13,7 @@ from tests.test_whole_run_families import own_files, recipe
 from trainflat.errors import InputError
 from trainflat.params import prunable
 from trainflat.recipe import load_recipe
-from trainflat.record import Record
+from trainflat.record import Record, Training
 
 ROOT = Path(__file__).resolve().parents[1]
 MEASURES = [{"name": "keskar", "space": "full"}, {"name": "ball", "rho": 0.1}, "gradient-norm"]
@@ -61,6 +61,13 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_trained(given: di
     assert trainflat.plan(given, out=tmp_path, overrides={"evaluation.flatness": fits})
     all_move = {"measures": [{"name": "keskar", "dimension": weights}], "surviving": False}
     assert trainflat.plan(given, out=tmp_path, overrides={"evaluation.flatness": all_move})
+
+
+def test_a_count_that_was_added_up_from_fractions_is_the_same_count():
+    """Passes are summed in floats where an optimizer takes parts of a batch, and must not change a run's digest."""
+    counted = {"optimizer": "sam", "steps": 80, "epochs": 1.0, "best_step": None, "curve": [], "evaluations": []}
+    whole, floats = (Training(**counted, passes=passes).model_dump_json() for passes in (160, 160.0))
+    assert whole == floats and Training(**counted, passes=86.5).passes == 86.5
 
 
 def test_it_is_part_of_the_digest(record: Record):

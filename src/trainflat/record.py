@@ -4,9 +4,16 @@ import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from trainflat.errors import DamagedFile, InputError
 from trainflat.files import MOVE, hash_json, read_json, write_json
@@ -72,13 +79,21 @@ class Averaging(_Data):
     models: int  # how many are in it
 
 
+def _whole(number: float) -> int | float:
+    return int(number) if float(number).is_integer() else number
+
+
+# A whole number is written as one, however it was added up: 160.0 would give the same run another digest than 160.
+Count = Annotated[int | float, AfterValidator(_whole)]
+
+
 class Training(_Data):
     """How one stage was trained."""
 
     optimizer: str
     steps: int
     epochs: float
-    passes: int | float  # forward and backward passes over a whole batch; 2 per step for SAM
+    passes: Count  # forward and backward passes over a whole batch; 2 per step for SAM
     best_step: int | None  # the checkpoint that was kept
     # One entry per log: step, epoch, loss, learning_rate, grad_norm, passes; of flat optimizers perturbation, loss_gap.
     curve: list[dict[str, float]]
