@@ -64,7 +64,7 @@ def recipe(task: str, method: str, seed: int) -> dict[str, Any]:
         "seed": seed,
         "training": common | training,
         "protocol": {"name": "iterative", "sparsities": [SPARSITY], "rewind": "none", "scope": "layer"},
-        "evaluation": {"latency": {"batches": []}, "flatness": {"measures": MEASURES, "rows": 128}},
+        "evaluation": {"latency": {"batches": []}, "flatness": {"measures": MEASURES, "rows": 64}},
     }
 
 

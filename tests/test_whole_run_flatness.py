@@ -12,6 +12,7 @@ from tests.test_models_families import config, write
 from tests.test_whole_run_families import own_files, recipe
 from trainflat.errors import InputError
 from trainflat.params import prunable
+from trainflat.pipeline import measures
 from trainflat.recipe import load_recipe
 from trainflat.record import Record, Training
 
@@ -105,3 +106,26 @@ def test_committed_records_and_recipes_without_it_are_what_they_were():
 def test_what_is_wrong_is_said_before_anything_runs(flatness: dict[str, object], message: str):
     with pytest.raises(InputError, match=message):
         load_recipe({"task": "stdlib-docs", "model": "minilm", "evaluation": {"flatness": flatness}})
+
+
+def test_stages_of_half_precision_are_scored_and_measured_in_float32(
+    given: dict[str, Any], tmp_path: Path, monkeypatch
+):
+    """As whoever loads their folders will compute; autocast is for training."""
+    seen: dict[str, set[torch.dtype]] = {"score": set(), "measure_flatness": set()}
+
+    def watched(name: str, inner: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            model = args[0].model if name == "measure_flatness" else args[1]
+            linear = model.get_submodule("bert.encoder.layer.0.output.dense")
+            hook = linear.register_forward_hook(lambda module, x, y: seen[name].add(y.dtype))
+            found = inner(*args, **kwargs)
+            hook.remove()
+            return found
+
+        return call
+
+    for name in seen:
+        monkeypatch.setattr(measures, name, watched(name, getattr(measures, name)))
+    trainflat.run(given, out=tmp_path, overrides={"training.precision": "bf16"})
+    assert seen == {"score": {torch.float32}, "measure_flatness": {torch.float32}}

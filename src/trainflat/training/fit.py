@@ -81,6 +81,8 @@ def fit(
     checkpoint = checkpoints.newest(folder)
     with no_bars():
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    # accelerate would leave the model to compute in half precision for good, which loading its folder does not.
+    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.free_memory()
     return Fitted(_summary(trainer, options), time.perf_counter() - started)
