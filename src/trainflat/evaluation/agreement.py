@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from trainflat.evaluation.modes import evaluating
 
-# A score is the same within this share of the scores' standard deviation. Errors of which nine in ten are that small cost a
-# correlation about 1 %: half the square of (0.25 / 1.64).
+# Of the scores' standard deviation, within which a score is the same. Errors of which nine in ten are that small cost a
+# correlation about 1 %: half the square of 0.25 / 1.64.
 _STEADY = 0.25
 _STEADY_FOREIGN = 0.1  # of the largest score
 
