@@ -112,7 +112,7 @@ def test_a_missing_extra_is_named(name: str, monkeypatch: pytest.MonkeyPatch, mo
         exporter().check_installed()
         return
     with pytest.raises(
-        InputError, match=rf"needs {exporter.packages[0]}, .*pip install 'trainflat\[{exporter.extra}\]'"
+        InputError, match=rf"needs {', '.join(exporter.packages)}\. Install: pip install 'trainflat\[{exporter.extra}\]'"
     ):
         export(model, name, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -142,8 +142,8 @@ class Off(nn.Module):
 def test_a_file_that_answers_differently_is_not_kept(
     *, options: tuple[str, ...], by: float, message: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = Sparse.read
-    monkeypatch.setattr(Sparse, "read", lambda self, *given: Off(honest(self, *given), by))
+    honest = Sparse.open
+    monkeypatch.setattr(Sparse, "open", lambda *given: Off(honest(*given), by))
     with pytest.raises(InputError, match=message):
         export(model, "sparse", tmp_path / "out", options)
     assert list(tmp_path.iterdir()) == []

@@ -26,7 +26,7 @@ _BATCHES = (1, 7, 32)  # rows of the batches that are compared
 _LONGEST = 512  # tokens
 _AGREEMENT = 0.9  # of the predictions, where values are rounded
 _MODULES = ("statistics", "textwrap", "zipfile", "calendar")  # of the standard library, with sentences enough
-_WEIGHTS = (".safetensors", ".pt2", ".onnx", ".data")
+_WEIGHTS = ("*.safetensors", *(f"model.{ending}" for ending in ("pt2", "onnx", "xml", "bin")))
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def _source(folder: Path, task: Task | None) -> Source:
 
 
 def _compare(exporter: Exporter, source: Source, place: Path, section: dict[str, Any], task: Task | None) -> Checked:
-    written = exporter.read(source, place)
+    written = exporter.open(place)
     found = compare_answers(source.model, written, _batches(source))
     _refuse_difference(exporter, found, section["name"])
     scores: dict[str, Any] = {}
@@ -189,4 +189,5 @@ def _encode(source: Source, texts: list[str], length: int) -> dict[str, Tensor]:
 
 def _weights(folder: Path) -> int:
     masks = "masks.safetensors"  # of a stage: they are no part of the model
-    return sum(p.stat().st_size for p in folder.iterdir() if p.suffix in _WEIGHTS and p.name != masks)
+    files = {path for pattern in _WEIGHTS for path in folder.glob(pattern)}
+    return sum(path.stat().st_size for path in files if path.name != masks)

@@ -69,6 +69,8 @@ class Sparse(Exporter):
         embeddings: The same for embedding tables.
     """
 
+    file = WEIGHTS
+
     def __init__(self, values: Values = "fp32", embeddings: Values = "fp32") -> None:
         check_values(values)
         check_values(embeddings, "embeddings")
@@ -89,9 +91,10 @@ class Sparse(Exporter):
             model.save_pretrained(folder, max_shard_size="1000GB")
         _rewrite(folder, _held(model, self.values, self.embeddings))
 
-    def read(self, source: Source, folder: Path) -> nn.Module:
+    @classmethod
+    def open(cls, folder: Path, threads: int | None = None) -> nn.Module:
         """As ``trainflat.load`` reads it."""
-        del source
+        del threads
         model: nn.Module = load_sparse(folder)
         return model
 
