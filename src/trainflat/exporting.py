@@ -1,10 +1,11 @@
 """Exports a model, and believes it only after the file has answered real text as the model does."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
@@ -18,13 +19,14 @@ from trainflat.models.checks import check_tokenizer
 from trainflat.recipe import build, load_recipe, task_section
 from trainflat.recipe.members import member
 from trainflat.tasks import TASKS
-from trainflat.tasks.base import Task
+from trainflat.tasks.base import EncodedSplit, Task
 from trainflat.tasks.stdlib_docs import sentences_of
 
 CHECKED = "export.json"
 _BATCHES = (1, 7, 32)  # rows of the batches that are compared
 _LONGEST = 512  # tokens
 _AGREEMENT = 0.9  # of the predictions, where values are rounded
+_CALIBRATION = ("unittest", "email", "http", "json")
 _MODULES = ("statistics", "textwrap", "zipfile", "calendar")  # of the standard library, with sentences enough
 _WEIGHTS = ("*.safetensors", *(f"model.{ending}" for ending in ("pt2", "onnx", "xml", "bin")))
 
@@ -98,11 +100,13 @@ def export(
     exporter.check_installed()
     learned = None if task is None else _task(task, folder, data)
     source = _source(Path(folder), learned)
+    rows = None if learned is None else _Rows.of(learned, source)
+    source = replace(source, texts=_texts(source, rows, exporter.samples))
     with new_folder(Path(out)) as place:
         source.model.config.save_pretrained(place)
         copy_tokenizer(source.folder, place)
         exporter.write(source, place)
-        checked = _compare(exporter, source, place, section, learned)
+        checked = _compare(exporter, source, place, section, rows)
         write_json(place / CHECKED, asdict(checked))
     return checked
 
@@ -135,16 +139,41 @@ def _source(folder: Path, task: Task | None) -> Source:
     return Source(folder, model, tokenizer)
 
 
-def _compare(exporter: Exporter, source: Source, place: Path, section: dict[str, Any], task: Task | None) -> Checked:
+@dataclass(frozen=True)
+class _Rows:
+    """What a task has for a model: rows that it was trained on, and those that it is scored on."""
+
+    task: Task
+    training: EncodedSplit
+    scored: EncodedSplit
+
+    @classmethod
+    def of(cls, task: Task, source: Source) -> Self:
+        length = min(max_positions(source.model) or _LONGEST, 384 if task.head.kind == "spans" else 128)
+        training, evaluation = task.encode(source.tokenizer, length)
+        return cls(task, training, evaluation[task.split])
+
+
+def _texts(source: Source, rows: _Rows | None, count: int) -> list[Mapping[str, Tensor]]:
+    """Single rows [1, T]: of the task's training split, drawn by a fixed seed, else sentences that no check uses."""
+    if rows is None:
+        length = min(max_positions(source.model) or _LONGEST, _LONGEST)
+        sentences = sentences_of(*_CALIBRATION)[:count] if count else []
+        return [_encode(source, [sentence], length) for sentence in sentences]
+    drawn = torch.randperm(len(rows.training), generator=torch.Generator().manual_seed(0))[:count].tolist()
+    chosen = [rows.training[index] for index in drawn]
+    return [{name: torch.tensor([row[name]]) for name in source.inputs} for row in chosen]
+
+
+def _compare(exporter: Exporter, source: Source, place: Path, section: dict[str, Any], rows: _Rows | None) -> Checked:
     written = exporter.open(place)
     found = compare_answers(source.model, written, _batches(source))
     _refuse_difference(exporter, found, section["name"])
     scores: dict[str, Any] = {}
-    if task is not None:
-        length = min(max_positions(source.model) or _LONGEST, 384 if task.head.kind == "spans" else 128)
-        split = task.encode(source.tokenizer, length)[1][task.split]
-        both = [score(task, model, split, source.tokenizer)[task.metric] for model in (source.model, written)]
-        scores = {"metric": task.metric, "source_score": both[0], "score": both[1]}
+    if rows is not None:
+        models = (source.model, written)
+        both = [score(rows.task, one, rows.scored, source.tokenizer)[rows.task.metric] for one in models]
+        scores = {"metric": rows.task.metric, "source_score": both[0], "score": both[1]}
     return Checked(
         to=section["name"],
         options={key: value for key, value in section.items() if key != "name"},

@@ -7,6 +7,7 @@ from trainflat.export.onnx import Onnx
 from trainflat.export.onnx_int8 import OnnxInt8
 from trainflat.export.opening import open_export
 from trainflat.export.openvino import OpenVino
+from trainflat.export.openvino_int8 import OpenVinoInt8
 from trainflat.export.runner import Runner
 from trainflat.export.sparse import Sparse, save_sparse
 from trainflat.export.torch_export import TorchExport
@@ -20,6 +21,7 @@ EXPORTERS: Registry[Exporter] = Registry(
     onnx=Onnx,
     onnx_int8=OnnxInt8,
     openvino=OpenVino,
+    openvino_int8=OpenVinoInt8,
 )
 
 __all__ = [

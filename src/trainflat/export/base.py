@@ -49,11 +49,13 @@ class Exporter(ABC):
         file: That holds the model; no other format's reader is tried on a folder that has it.
         extra: Of ``pip install trainflat[...]``, where the format needs one.
         packages: Modules of that extra.
+        samples: How many of the source's texts ``write`` looks at.
     """
 
     file: str
     extra = ""
     packages: tuple[str, ...] = ()
+    samples: int = 0
 
     @property
     @abstractmethod

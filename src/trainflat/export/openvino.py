@@ -21,7 +21,8 @@ class OpenVino(Exporter):
     """A graph for OpenVINO, with free batch and length."""
 
     file = "model.xml"
-    extra, packages = "openvino", ("openvino",)
+    extra = "openvino"
+    packages: tuple[str, ...] = ("openvino",)
     tolerance = 1e-4
 
     def write(self, source: Source, folder: Path) -> None:
