@@ -112,7 +112,8 @@ def test_a_missing_extra_is_named(name: str, monkeypatch: pytest.MonkeyPatch, mo
         exporter().check_installed()
         return
     with pytest.raises(
-        InputError, match=rf"needs {', '.join(exporter.packages)}\. Install: pip install 'trainflat\[{exporter.extra}\]'"
+        InputError,
+        match=rf"needs {', '.join(exporter.packages)}\. Install: pip install 'trainflat\[{exporter.extra}\]'",
     ):
         export(model, name, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -40,6 +40,7 @@ OUTSIDE: dict[str, frozenset[str]] = {
     for name, floor in FLOORS.items()
     if floor in (1, 3)
 }
+OUTSIDE["quantization"] |= {"torchao"}  # an optional backend, imported when it is asked for
 NO_TORCH = "report"  # a report is drawn where nothing can be trained
 TRAINER_USER = "training"  # the seam to transformers.Trainer
 TRAINER_MODULES = ("transformers.trainer", "transformers.training_args")

@@ -16,6 +16,7 @@ from trainflat.files import write_json
 from trainflat.loading import load
 from trainflat.models import load_encoder, max_positions
 from trainflat.models.checks import check_tokenizer
+from trainflat.quantization import Int8Module
 from trainflat.recipe import build, load_recipe, task_section
 from trainflat.recipe.members import member
 from trainflat.tasks import TASKS
@@ -102,6 +103,8 @@ def export(
     source = _source(Path(folder), learned)
     rows = None if learned is None else _Rows.of(learned, source)
     source = replace(source, texts=_texts(source, rows, exporter.samples))
+    if not exporter.keeps_type:
+        source.model.float()
     with new_folder(Path(out)) as place:
         source.model.config.save_pretrained(place)
         copy_tokenizer(source.folder, place)
@@ -126,11 +129,14 @@ def _task(name: str, folder: str | Path, data: Path | None) -> Task:
 
 
 def _source(folder: Path, task: Task | None) -> Source:
+    model = load(folder)  # refuses what is damaged
+    if any(isinstance(module, Int8Module) for module in model.modules()):
+        raise InputError(
+            f"{folder} is int8 already, and cannot be rounded back. Export the model that it was made from."
+        )
     if task is not None:
-        load(folder)  # refuses what is damaged
         encoder = load_encoder(str(folder), task.head, fine_tuned=True)
         return Source(folder, encoder.model.eval(), encoder.tokenizer)
-    model = load(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # of any kind

@@ -18,7 +18,7 @@ class Source:
 
     Attributes:
         folder: Where it came from.
-        model: In float32.
+        model: In float32, unless the format keeps what the folder has.
         tokenizer: That fits it.
         texts: Real text of the kind that the model is for, one row of tokens [1, T] each, for formats that look at
             what runs through the model before they round it.
@@ -49,12 +49,14 @@ class Exporter(ABC):
         file: That holds the model; no other format's reader is tried on a folder that has it.
         extra: Of ``pip install trainflat[...]``, where the format needs one.
         packages: Modules of that extra.
+        keeps_type: Half precision stays what it is; else the source's model is float32 before ``write``.
         samples: How many of the source's texts ``write`` looks at.
     """
 
     file: str
     extra = ""
     packages: tuple[str, ...] = ()
+    keeps_type = False
     samples: int = 0
 
     @property

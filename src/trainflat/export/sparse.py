@@ -69,7 +69,7 @@ class Sparse(Exporter):
         embeddings: The same for embedding tables.
     """
 
-    file = WEIGHTS
+    file, keeps_type = WEIGHTS, True
 
     def __init__(self, values: Values = "fp32", embeddings: Values = "fp32") -> None:
         check_values(values)

@@ -5,14 +5,16 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Self, TypeVar, get_args
+from typing import Any, Literal, Self, TypeVar, get_args
 
 from torch import nn
 
-from trainflat.errors import InputError
+from trainflat.errors import InputError, UnknownName
 from trainflat.quantization.modules import Activations, Int8Embedding, Int8Linear, Int8Module
+from trainflat.quantization.torchao import quantize_by_torchao
 
 METHOD = "trainflat-int8"
+Backend = Literal["trainflat", "torchao"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -54,6 +56,7 @@ def quantize_dynamic(
     head: bool = False,
     activations: Activations = "token",
     exclude: Collection[str] = (),
+    backend: Backend = "trainflat",
 ) -> Model:
     """A copy of a model whose linear layers multiply int8, ready for inference; ``model`` itself is left alone.
 
@@ -72,10 +75,12 @@ def quantize_dynamic(
             papers used, does. A model without ``base_model`` has no head: all its layers count as encoder.
         activations: ``token`` rounds each input row by itself, ``batch`` all together, as torch does.
         exclude: Names of modules to leave in float, with ``*`` for any text: ``"*.pooler.dense"``.
+        backend: ``torchao`` puts that library's int8 tensors in the same places, for comparisons: ``torch.compile``
+            makes these fast, but this package neither saves nor loads them. It rounds per token, and no tables.
 
     Raises:
-        InputError: there is nothing to round, the model is int8 already, a weight is not finite, or a pattern of
-            ``exclude`` fits no layer.
+        InputError: there is nothing to round, the model is int8 already, a weight is not finite, a pattern of
+            ``exclude`` fits no layer, or the backend is not installed or has no such option.
 
     Example:
         >>> import torch
@@ -88,12 +93,15 @@ def quantize_dynamic(
         True
     """
     _check_activations(activations)
+    _check_backend(backend, embeddings, activations)
     config = getattr(model, "config", None)
     if any(isinstance(module, Int8Module) for module in model.modules()) or getattr(
         config, "quantization_config", None
     ):
         raise InputError(f"{type(model).__name__} is quantized already. Give the model that it was made from.")
     chosen = _chosen(model, embeddings=embeddings, head=head, exclude=exclude)
+    if backend == "torchao":
+        return quantize_by_torchao(model, chosen)
     made = {name: _rounded(module, name, activations) for name, module in chosen.items()}
     # The copy finds these in its memo, wherever the model refers to the module, and never copies the float weights.
     result = copy.deepcopy(model, {id(chosen[name]): module for name, module in made.items()}).eval()
@@ -148,6 +156,14 @@ def _check_activations(activations: object) -> None:
     known = get_args(Activations)
     if activations not in known:
         raise InputError(f"activations is how inputs are rounded, {' or '.join(known)}, got {activations!r}.")
+
+
+def _check_backend(backend: str, embeddings: bool, activations: Activations) -> None:
+    if backend not in get_args(Backend):
+        raise UnknownName("int8 backend", backend, get_args(Backend))
+    if backend == "torchao" and (embeddings or activations != "token"):
+        option = "embeddings=True" if embeddings else f"activations={activations!r}"
+        raise InputError(f"backend='torchao' does not take {option}. Leave it out, or the backend.")
 
 
 def _chosen(model: nn.Module, *, embeddings: bool, head: bool, exclude: Collection[str]) -> dict[str, nn.Module]:
