@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Self
 
@@ -131,9 +132,7 @@ def _task(name: str, folder: str | Path, data: Path | None) -> Task:
 def _source(folder: Path, task: Task | None) -> Source:
     model = load(folder)  # refuses what is damaged
     if any(isinstance(module, Int8Module) for module in model.modules()):
-        raise InputError(
-            f"{folder} is int8 already, and cannot be rounded back. Export the model that it was made from."
-        )
+        raise InputError(f"{folder} is int8 already. Export the model that it was made from.")
     if task is not None:
         encoder = load_encoder(str(folder), task.head, fine_tuned=True)
         return Source(folder, encoder.model.eval(), encoder.tokenizer)
@@ -166,14 +165,12 @@ def _texts(source: Source, rows: _Rows | None, count: int) -> list[Mapping[str, 
         length = min(max_positions(source.model) or _LONGEST, _LONGEST)
         sentences = sentences_of(*_CALIBRATION)[:count] if count else []
         return [_encode(source, [sentence], length) for sentence in sentences]
-    drawn = torch.randperm(len(rows.training), generator=torch.Generator().manual_seed(0))[:count].tolist()
-    chosen = [rows.training[index] for index in drawn]
-    return [{name: torch.tensor([row[name]]) for name in source.inputs} for row in chosen]
+    return [{name: torch.tensor([row[name]]) for name in source.inputs} for row in _draw(rows.training, count)]
 
 
 def _compare(exporter: Exporter, source: Source, place: Path, section: dict[str, Any], rows: _Rows | None) -> Checked:
     written = exporter.open(place)
-    found = compare_answers(source.model, written, _batches(source))
+    found = compare_answers(source.model, written, _batches(source, rows), foreign=rows is None)
     _refuse_difference(exporter, found, section["name"])
     scores: dict[str, Any] = {}
     if rows is not None:
@@ -205,16 +202,27 @@ def _refuse_difference(exporter: Exporter, found: Agreement, to: str) -> None:
         )
 
 
-def _batches(source: Source) -> Iterator[dict[str, Tensor]]:
-    """Real sentences in batches of several shapes, padded; the last one as long as the model takes."""
+def _batches(source: Source, rows: _Rows | None) -> Iterator[dict[str, Tensor]]:
+    """Real text in batches of several shapes, padded, of the task where one is given; the last one as long as the model
+    takes."""
     length = min(max_positions(source.model) or _LONGEST, _LONGEST)
     sentences = sentences_of(*_MODULES)
+    drawn = None if rows is None else _draw(rows.scored, sum(_BATCHES))
     start = 0
-    for rows in _BATCHES:
-        texts = sentences[start : start + rows]
-        yield _encode(source, texts, length)
-        start += rows
+    for end in accumulate(_BATCHES):
+        if drawn is None:
+            yield _encode(source, sentences[start:end], length)
+        elif drawn[start:end]:
+            columns = {name: [row[name] for row in drawn[start:end]] for name in source.inputs}
+            yield dict(source.tokenizer.pad(columns, return_tensors="pt"))
+        start = end
     yield _encode(source, [" ".join(sentences), sentences[0]], length)
+
+
+def _draw(split: EncodedSplit, count: int) -> list[dict[str, Any]]:
+    """Some rows, the same ones each time."""
+    drawn = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:count]
+    return [split[index] for index in drawn.tolist()]
 
 
 def _encode(source: Source, texts: list[str], length: int) -> dict[str, Tensor]:

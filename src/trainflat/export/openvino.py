@@ -41,6 +41,7 @@ class _Compiled(Runner):
             "INFERENCE_PRECISION_HINT": "f32",  # the default is bfloat16 where the processor has it
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": "128",  # where weights alone are int8: faster than the default of 32
         }
         with unobserved():
             import openvino

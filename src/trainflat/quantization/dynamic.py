@@ -95,9 +95,7 @@ def quantize_dynamic(
     _check_activations(activations)
     _check_backend(backend, embeddings, activations)
     config = getattr(model, "config", None)
-    if any(isinstance(module, Int8Module) for module in model.modules()) or getattr(
-        config, "quantization_config", None
-    ):
+    if _is_quantized(model) or getattr(config, "quantization_config", None):
         raise InputError(f"{type(model).__name__} is quantized already. Give the model that it was made from.")
     chosen = _chosen(model, embeddings=embeddings, head=head, exclude=exclude)
     if backend == "torchao":
@@ -156,6 +154,11 @@ def _check_activations(activations: object) -> None:
     known = get_args(Activations)
     if activations not in known:
         raise InputError(f"activations is how inputs are rounded, {' or '.join(known)}, got {activations!r}.")
+
+
+def _is_quantized(model: nn.Module) -> bool:
+    ours = any(isinstance(module, Int8Module) for module in model.modules())
+    return ours or any(type(p).__module__.startswith("torchao.") for p in model.parameters())
 
 
 def _check_backend(backend: str, embeddings: bool, activations: Activations) -> None:
