@@ -62,7 +62,7 @@ def _unheard(text: str) -> None:
     pass
 
 
-@dataclass(frozen=True)
+@dataclass
 class Candidate:
     """What is timed.
 

@@ -1,5 +1,6 @@
 """Models in folders, by torch."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from trainflat.engines import Engine, Tokens
 from trainflat.loading import load
 
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _SPANS = ("start_logits", "end_logits")
 
 
@@ -19,11 +21,10 @@ class TorchModel(Engine):
     suffixes = ("",)
 
     def __init__(self, model: Any) -> None:
-        # Types of tokens are left out, as where a batch has one text per row: the model then takes zeros.
-        super().__init__(("input_ids", "attention_mask"), ("logits",))
+        taken = inspect.signature(model.forward).parameters
+        spans = type(model).__name__.endswith("ForQuestionAnswering")
+        super().__init__([name for name in _INPUTS if name in taken], _SPANS if spans else ("logits",))
         self.model = model
-        if type(model).__name__.endswith("ForQuestionAnswering"):
-            self.outputs = _SPANS
 
     @classmethod
     def open(cls, path: Path, threads: int) -> "TorchModel":

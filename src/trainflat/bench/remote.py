@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -111,16 +111,16 @@ class Remote:
         return f"its process ended ({(self.log.read().strip().splitlines() or ['without a word'])[-1]})"
 
 
-@dataclass(frozen=True)
 class Away(Candidate):
     """What is timed in its own process, by the clock there: talking to it takes no part."""
 
-    remote: Remote | None = None
+    def __init__(self, remote: Remote) -> None:
+        super().__init__(partial(remote.time, 1))
+        self.remote = remote
 
     def take(self, calls: int, now: Callable[[], float]) -> float:
         """See `Candidate.take`."""
         del now
-        assert self.remote is not None
         return self.remote.time(calls)
 
 
