@@ -13,7 +13,7 @@ import numpy as np
 from trainflat import record
 from trainflat.bench.remote import Away, Remote, Rows
 from trainflat.bench.scores import Scored, read_task
-from trainflat.bench.variants import Opened, check_backends, open_all
+from trainflat.bench.variants import Exports, Opened, check_backends, open_all
 from trainflat.comparison import Cell, Comparison, Speedup, Timing, Variant
 from trainflat.errors import InputError
 from trainflat.progress import Progress
@@ -61,7 +61,7 @@ def compare(
     check_backends(backends)
     learned = None if task is None else read_task(task, models[0], data)
     with tempfile.TemporaryDirectory(prefix="trainflat-bench-") as place:
-        variants = open_all(models, backends, Path(place), progress)
+        variants = open_all(models, backends, Exports(Path(place), task, data, progress))
         _check_lengths(variants, max(lengths))
         scores = _scores(variants, learned, progress)
         work = _Work(variants, rounds, progress)

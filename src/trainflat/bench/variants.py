@@ -1,6 +1,6 @@
 """Which models by which backends, and what there is to open for each."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,8 +85,33 @@ def check_backends(names: Sequence[str]) -> None:
         ENGINES[_ENGINES[name][0]].check_installed()
 
 
-def open_all(models: Sequence[Path], backends: Sequence[str], place: Path, progress: Progress) -> list[Opened]:
-    """Every model by every backend that runs it, in this order; of folders, files are made in ``place``.
+@dataclass(frozen=True)
+class Exports:
+    """Where and how folders become files.
+
+    Attributes:
+        place: The folder for them.
+        task: Formats that look at text before they round take it from this task, where one is given.
+        data: Folder with the task's files.
+        progress: Is told.
+    """
+
+    place: Path
+    task: Mapping[str, Any] | None
+    data: Path | None
+    progress: Progress
+
+    def make(self, source: Path, name: str, to: str) -> Path:
+        """The new folder."""
+        self.progress.say(f"exporting {name} to {to}")
+        out = self.place / str(len(list(self.place.iterdir())))
+        looks = EXPORTERS.build(to).samples > 0
+        export(source, to, out, task=self.task if looks else None, data=self.data)
+        return out
+
+
+def open_all(models: Sequence[Path], backends: Sequence[str], exports: Exports) -> list[Opened]:
+    """Every model by every backend that runs it, in this order.
 
     Raises:
         InputError: there is no such model, or no backend that runs it; or it cannot be exported.
@@ -97,11 +122,11 @@ def open_all(models: Sequence[Path], backends: Sequence[str], place: Path, progr
         if not mine:
             raise InputError(f"{path} is not run by {', '.join(backends)}. Name another --backend.")
     opened: list[Opened] = []
-    for number, (name, source, mine) in enumerate(zip(labels(models), sources, chosen, strict=True)):
+    for name, source, mine in zip(labels(models), sources, chosen, strict=True):
         left = [backend for backend in backends if _ENGINES[backend][0] not in {_ENGINES[one][0] for one in mine}]
         if left:
-            progress.say(f"{name} is not run by {', '.join(left)}, and left out there")
-        opened += [_open(name, source, backend, place / f"{number}-{backend}", progress) for backend in mine]
+            exports.progress.say(f"{name} is not run by {', '.join(left)}, and left out there")
+        opened += [_open(name, source, backend, exports) for backend in mine]
     return opened
 
 
@@ -140,13 +165,12 @@ def _choose(source: Path, backends: Sequence[str]) -> list[str]:
     return [engine for engine in engines if source.suffix in ENGINES[engine].suffixes]
 
 
-def _open(name: str, source: Path, backend: str, place: Path, progress: Progress) -> Opened:
+def _open(name: str, source: Path, backend: str, exports: Exports) -> Opened:
     engine, suffix = _ENGINES[backend]
     if source.is_file():
         return Opened(name, backend, engine, source, source.parent)
     if backend == "torch":
         return Opened(name, backend, engine, source, source)
-    progress.say(f"exporting {name} to {backend}")
-    export(source, backend, place)
-    made = next(file for file in place.iterdir() if file.suffix == suffix) if suffix else place
-    return Opened(name, backend, engine, made, source)
+    made = exports.make(source, name, backend)
+    file = next(file for file in made.iterdir() if file.suffix == suffix) if suffix else made
+    return Opened(name, backend, engine, file, source)

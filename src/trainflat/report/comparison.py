@@ -116,10 +116,7 @@ def _draw_cell(axes: Any, found: Comparison, cell: Cell) -> None:
             markeredgecolor="black" if n in best else LIGHT[slot],
             capsize=2,
         )
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("{x:g}")
-    axes.tick_params(axis="x", which="both", labelsize=7)
+    axes.set_xlim(left=0)
     axes.set(title=cell.name, xlabel="Latency (ms)", ylabel=metric_name(found.metric) if found.metric else "MB on disk")
 
 
