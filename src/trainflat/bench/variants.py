@@ -1,6 +1,6 @@
 """Which models by which backends, and what there is to open for each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,13 +133,16 @@ def open_all(models: Sequence[Path], backends: Sequence[str], exports: Exports) 
 def labels(models: Sequence[Path]) -> list[str]:
     """Names as short as tells models apart: the ends of their paths, with a number where a path is given twice."""
     paths = [path.resolve() for path in models]
-    depth = 1
-    while len({path.parts[-depth:] for path in paths}) < len(set(paths)):
-        depth += 1
-    names = ["/".join(path.parts[-depth:]) for path in paths]
+    names = [_tail(path, set(paths) - {path}) for path in paths]
     return [
         name if names.count(name) == 1 else f"{name} ({names[: n + 1].count(name)})" for n, name in enumerate(names)
     ]
+
+
+def _tail(path: Path, others: Collection[Path]) -> str:
+    depths = range(1, len(path.parts) + 1)
+    depth = next(n for n in depths if all(other.parts[-n:] != path.parts[-n:] for other in others))
+    return Path(*path.parts[-depth:]).as_posix()
 
 
 def _source(path: Path) -> Path:
