@@ -3,35 +3,32 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import BertForSequenceClassification
+from transformers import AutoTokenizer, BertForSequenceClassification
 
 from tests.test_models_families import config, write
+from tests.test_whole_run_families import own_files
 from trainflat import timing
 from trainflat.bench import compare as comparing
 from trainflat.bench.remote import Remote, Rows
+from trainflat.bench.scores import read_task
 from trainflat.bench.variants import Opened
 from trainflat.cli import main
 from trainflat.errors import InputError, UnknownName
 from trainflat.evaluation import score
-from trainflat.export import save_sparse
 from trainflat.loading import load
 from trainflat.progress import Progress
-from trainflat.tasks.stdlib_docs import PARTS
-
-CLASSES = {index: part for index, part in enumerate(PARTS)}
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
-    options = {"num_hidden_layers": 1, "initializer_range": 0.5, "id2label": CLASSES}
-    options["label2id"] = {part: index for index, part in CLASSES.items()}
+    options = {"num_hidden_layers": 1, "initializer_range": 0.5, "max_position_embeddings": 160}
     return write(tmp_path_factory.mktemp("bench") / "dense", BertForSequenceClassification(config("Bert", **options)))
 
 
@@ -58,30 +55,25 @@ def run(
 def test_tiny_models_by_all_backends(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sparse = save_sparse(model, tmp_path / "sparse")
     sizes = ("--batch", "1,2", "--length", "8", "--threads", "1", "--rounds", 6)
-    which = (model, sparse, "--backend", "torch,onnx,openvino", "--task", "stdlib-docs", "--out", tmp_path / "out")
-    code, out, err = run(monkeypatch, capsys, *which, *sizes)
+    which = (model, "--backend", "torch,onnx,openvino", "--out", tmp_path / "out")
+    own = [f"--set={key}={value}" for key, value in own_files(tmp_path).items() if key != "name"]
+    code, out, err = run(monkeypatch, capsys, *which, *sizes, "--task", "files", *own)
     assert code == 0, err
-    for text in (
-        "exporting dense to onnx",
-        "exporting sparse to openvino",
-        "scoring on stdlib-docs: 6 steps",
-        "timing",
-    ):
+    for text in ("exporting dense to onnx", "exporting dense to openvino", "scoring on files: 3 steps", "timing"):
         assert text in err
     for text in ("1 × 8 tokens, 1 thread", "2 × 8 tokens, 1 thread", "Speed-up", "over dense, torch", "bench.json"):
         assert text in out
     found = json.loads((tmp_path / "out" / "bench.json").read_text())
     names = [(one["model"], one["backend"]) for one in found["variants"]]
-    assert names == [(m, b) for m in ("dense", "sparse") for b in ("torch", "onnx", "openvino")]
+    assert names == [("dense", name) for name in ("torch", "onnx", "openvino")]
     sizes_on_disk = [one["bytes"] for one in found["variants"]]
     assert sizes_on_disk[0] == (model / "model.safetensors").stat().st_size
     assert all(one["peak_bytes"] > 2e7 for one in found["variants"])
     # One model, three libraries: no prediction turns on the last bits.
     assert len({round(one["score"], 6) for one in found["variants"]}) == 1
-    assert [len(timing["samples"]) for cell in found["cells"] for timing in cell["timings"]] == [6] * 12
-    assert [timing["speedup"] is None for timing in found["cells"][0]["timings"]] == [True] + [False] * 5
+    assert [len(timing["samples"]) for cell in found["cells"] for timing in cell["timings"]] == [6] * 6
+    assert [timing["speedup"] is None for timing in found["cells"][0]["timings"]] == [True, False, False]
     assert found["environment"]["onnxruntime"] != "not installed" and found["metric"] == "accuracy"
     picture = np.asarray(Image.open(tmp_path / "out" / "bench.png").convert("RGB"))
     assert picture.std() > 10 and (tmp_path / "out" / "bench.svg").stat().st_size > 10_000
@@ -90,7 +82,7 @@ def test_tiny_models_by_all_backends(
 class Recording(Remote):
     """Answers at once, and tells what was asked of whom."""
 
-    asked: list[tuple[str, str, Any]] = []
+    asked: ClassVar[list[tuple[str, str, Any]]] = []
 
     def __init__(self, name: str, engine: str, path: Path) -> None:
         self.name = name
@@ -134,7 +126,7 @@ def test_all_get_the_same_tokens_and_threads_in_turn(model: Path, asked: list[tu
     assert all(np.array(rows["attention_mask"]).all() for rows in held[names[0]])
     assert np.array(held[names[0]][-1]["input_ids"]).max() < load(model).config.vocab_size
     assert [(who, n) for who, what, n in asked if what == "open"] == [(name, 1) for name in names]
-    # The last cell: each is warmed up, then every round begins with another.
+    # The last size: each is warmed up, then every round begins with another.
     last = max(n for n, (_, what, _) in enumerate(asked) if what == "hold")
     order = [names.index(who) for who, what, _ in asked[last:] if what == "time"]
     assert order[-18:] == [0, 1, 2, 1, 2, 0, 2, 0, 1] * 2
@@ -165,16 +157,12 @@ def test_tokens_are_the_same_in_every_call() -> None:
     assert one["input_ids"].shape == (3, 5) and set(np.unique(one["input_ids"])) <= set(range(20))
 
 
-def test_the_score_is_that_of_the_model(model: Path) -> None:
-    from trainflat.bench.scores import read_task
-
-    learned = read_task({"name": "stdlib-docs"}, model, None)
+def test_the_score_is_that_of_the_model(model: Path, tmp_path: Path) -> None:
+    learned = read_task(own_files(tmp_path), model, None)
     one = Opened("dense", "torch", "torch", model, model)
     with one.start() as remote:
         remote.open(1)
         found = learned.score(one, remote)
-    from transformers import AutoTokenizer
-
     tokenizer, loaded = AutoTokenizer.from_pretrained(model), load(model)
     split = learned.task.encode(tokenizer, loaded.config.max_position_embeddings)[1][learned.task.split]
     assert found == score(learned.task, loaded, split, tokenizer)[learned.task.metric]
@@ -194,6 +182,7 @@ def test_the_score_is_that_of_the_model(model: Path) -> None:
     ],
 )
 def test_refusals(
+    *,
     arguments: tuple[str, ...],
     pieces: tuple[str, ...],
     model: Path,
@@ -224,7 +213,7 @@ def test_a_file_is_left_out_by_backends_that_cannot_run_it(
     model: Path, tmp_path: Path, asked: list[tuple[str, str, Any]]
 ) -> None:
     class Listening(Progress):
-        said: list[str] = []
+        said: ClassVar[list[str]] = []
 
         def say(self, text: str) -> None:
             self.said.append(text)
@@ -240,9 +229,18 @@ def test_a_file_is_left_out_by_backends_that_cannot_run_it(
 
 
 def test_another_head_is_refused(model: Path, tmp_path: Path) -> None:
-    other = write(tmp_path / "other", BertForSequenceClassification(config("Bert", num_hidden_layers=1, num_labels=2)))
-    with pytest.raises(InputError, match="fine-tuned for the classes"):
-        comparing.compare([other], task={"name": "stdlib-docs"})
+    one = Opened("A", "torch", "torch", model, model)
+    with one.start() as remote:
+        remote.open(1)
+        learned = read_task(own_files(tmp_path, "regression"), model, None)
+        with pytest.raises(InputError, match=r"A, torch answers with 2 logits, files needs 1 logits. Name the task"):
+            learned.score(one, remote)
+        write(tmp_path / "three", BertForSequenceClassification(config("Bert", num_hidden_layers=1, num_labels=3)))
+        learned = read_task(own_files(tmp_path), model, None)
+        with pytest.raises(InputError, match="'A' was fine-tuned for the classes LABEL_0, LABEL_1, LABEL_2"):
+            learned.score(Opened("A", "torch", "torch", model, tmp_path / "three"), remote)
+        with pytest.raises(InputError, match=r"lacks config.json or a tokenizer"):
+            learned.score(Opened("A", "torch", "torch", model, tmp_path / "none"), remote)
 
 
 def test_a_missing_library_is_named(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
