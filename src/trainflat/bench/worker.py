@@ -1,8 +1,9 @@
 """The process that holds one model and is told what to do: JSON lines in, JSON lines out.
 
-Each variant has a process of its own. Only so is its peak memory its own, with no library in it that it does not need;
-and no two thread pools, torch's OpenMP among them, share a process. Alternating costs nothing by it: a process that
-waits for its turn sleeps in a read, and its idle threads stop spinning within milliseconds.
+Each variant has a process of its own. Only so is its peak memory its own, with no library in it that it does not need:
+for a model of MiniLM's size 137 MB by onnxruntime, 196 by OpenVINO and 468 by torch, where one process for all three
+took 791. Nor do thread pools share a process then, and whoever runs out of memory does not take the others along. A
+process that waits for its turn sleeps in a read.
 """
 
 import json
