@@ -78,7 +78,7 @@ def export(
     out: str | Path,
     options: Sequence[str] = (),
     *,
-    task: str | None = None,
+    task: str | Mapping[str, Any] | None = None,
     data: Path | None = None,
 ) -> Checked:
     """Writes a model in another format; the folder appears only if it answers as the model does.
@@ -88,7 +88,7 @@ def export(
         to: A name in ``EXPORTERS``.
         out: The new folder; ``export.json`` in it holds what was compared.
         options: Of the format, as ``key=value``.
-        task: Both are also scored on its evaluation split.
+        task: Its name, or as in a recipe. Both are also scored on its evaluation split.
         data: Folder with the task's files.
 
     Raises:
@@ -125,8 +125,8 @@ def _section(to: str, options: Sequence[str]) -> dict[str, Any]:
         raise InputError(f"--to {to}: {error}.") from error
 
 
-def _task(name: str, folder: str | Path, data: Path | None) -> Task:
-    return build(TASKS, load_recipe({"task": name, "model": str(folder)}).task, data=data, seed=0)
+def _task(task: str | Mapping[str, Any], folder: str | Path, data: Path | None) -> Task:
+    return build(TASKS, load_recipe({"task": task, "model": str(folder)}).task, data=data, seed=0)
 
 
 def _source(folder: Path, task: Task | None) -> Source:
@@ -154,8 +154,7 @@ class _Rows:
 
     @classmethod
     def of(cls, task: Task, source: Source) -> Self:
-        length = min(max_positions(source.model) or _LONGEST, 384 if task.head.kind == "spans" else 128)
-        training, evaluation = task.encode(source.tokenizer, length)
+        training, evaluation = task.encode(source.tokenizer, row_length(task, max_positions(source.model)))
         return cls(task, training, evaluation[task.split])
 
 
@@ -183,8 +182,8 @@ def _compare(exporter: Exporter, source: Source, place: Path, section: dict[str,
         rows=found.rows,
         difference=found.difference,
         agreement=found.share,
-        source_bytes=_weights(source.folder),
-        bytes=_weights(place),
+        source_bytes=weight_bytes(source.folder),
+        bytes=weight_bytes(place),
         **scores,
     )
 
@@ -230,7 +229,13 @@ def _encode(source: Source, texts: list[str], length: int) -> dict[str, Tensor]:
     return {name: batch[name] for name in source.inputs}
 
 
-def _weights(folder: Path) -> int:
+def row_length(task: Task, positions: int | None) -> int:
+    """Tokens to which rows are cut where an export is scored, on a model with so many positions."""
+    return min(positions or _LONGEST, 384 if task.head.kind == "spans" else 128)
+
+
+def weight_bytes(folder: Path) -> int:
+    """Of the files in a folder that hold a model's weights."""
     masks = "masks.safetensors"  # of a stage: they are no part of the model
     files = {path for pattern in _WEIGHTS for path in folder.glob(pattern)}
     return sum(path.stat().st_size for path in files if path.name != masks)

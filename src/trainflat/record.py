@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -232,14 +233,24 @@ def environment(devices: Mapping[str, Any]) -> dict[str, Any]:
     packages = ("trainflat", "torch", "transformers", "accelerate", "tokenizers", "numpy", "scikit-learn")
     return {
         "python": platform.python_version(),
-        **{name: _version(name) for name in packages},
+        **{name: package_version(name) for name in packages},
         "system": platform.system(),
         "machine": platform.machine(),
         **devices,
     }
 
 
-def _version(package: str) -> str:
+def processor() -> str:
+    """Its name, as Linux has it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+def package_version(package: str) -> str:
+    """Of what is installed, or that it is not."""
     try:
         return version(package)
     except PackageNotFoundError:
