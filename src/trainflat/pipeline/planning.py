@@ -8,7 +8,7 @@ from typing import Any
 from trainflat.evaluation import SPEED_NOTE
 from trainflat.files import MANIFEST
 from trainflat.models import outline
-from trainflat.pipeline.checks import check_length, check_machine, check_measures, check_optimizer
+from trainflat.pipeline.checks import check_int8, check_length, check_machine, check_measures, check_optimizer
 from trainflat.pipeline.folder import CLAIM, LOCK, RECIPE, look
 from trainflat.protocols import PROTOCOLS, Planned, Protocol
 from trainflat.protocols.bench import MASKS, STAGE, STAGES, derive_seed
@@ -83,6 +83,7 @@ def plan(
         check_length(recipe, encoder)
         check_optimizer(recipe, encoder)
         check_measures(recipe, encoder)
+        check_int8(recipe, encoder)
     rows = {name: fingerprint.rows for name, fingerprint in task.fingerprints.items()}
     train = rows.pop("train")
     steps, exact = recipe.training.steps(train), task.head.kind != "spans"

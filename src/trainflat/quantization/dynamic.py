@@ -93,7 +93,7 @@ def quantize_dynamic(
         config, "quantization_config", None
     ):
         raise InputError(f"{type(model).__name__} is quantized already. Give the model that it was made from.")
-    chosen = _chosen(model, embeddings=embeddings, head=head, exclude=exclude)
+    chosen = layers_to_round(model, embeddings=embeddings, head=head, exclude=exclude)
     made = {name: _rounded(module, name, activations) for name, module in chosen.items()}
     # The copy finds these in its memo, wherever the model refers to the module, and never copies the float weights.
     result = copy.deepcopy(model, {id(chosen[name]): module for name, module in made.items()}).eval()
@@ -150,8 +150,14 @@ def _check_activations(activations: object) -> None:
         raise InputError(f"activations is how inputs are rounded, {' or '.join(known)}, got {activations!r}.")
 
 
-def _chosen(model: nn.Module, *, embeddings: bool, head: bool, exclude: Collection[str]) -> dict[str, nn.Module]:
-    """The modules to replace, by name."""
+def layers_to_round(
+    model: nn.Module, *, embeddings: bool = False, head: bool = False, exclude: Collection[str] = ()
+) -> dict[str, nn.Module]:
+    """The modules that int8 is for, by name; options as of :func:`quantize_dynamic`.
+
+    Raises:
+        InputError: there is no linear layer among them, or a pattern of ``exclude`` fits none.
+    """
     exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
     inside = {id(module) for module in (model if head else getattr(model, "base_model", model)).modules()}
     candidates = {name: module for name, module in _roundable(model, embeddings) if id(module) in inside}
