@@ -34,6 +34,7 @@ def _facts(plan: "Plan") -> Iterator[tuple[str, str]]:
     yield "model", _model(plan)
     yield "optimizer", _options(training.optimizer)
     yield "averaging", _averaging(plan)
+    yield "quantization", _options(training.quantization) if training.quantization else "none"
     yield "protocol", _options(plan.protocol)
     yield "int8", _int8(plan)
     yield "trainings", f"{plan.trainings} of {about}{plan.steps_per_training} steps ({epochs})"
@@ -77,6 +78,8 @@ def _averaging(plan: "Plan") -> str:
 
 def _int8(plan: "Plan") -> str:
     options = plan.recipe.evaluation.int8
+    if plan.recipe.training.quantization is not None:
+        return "the copy of every stage that its training was for is scored too"
     return "not scored" if options is None else f"a copy of every stage is scored too: {_options(options.model_dump())}"
 
 

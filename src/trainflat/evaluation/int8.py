@@ -1,12 +1,13 @@
 """How well a model does when it is rounded to int8."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainflat.evaluation.predictions import score
-from trainflat.quantization import Activations, quantize_dynamic
+from trainflat.quantization import Q8BERT, Activations, quantize_dynamic
 from trainflat.record import Int8
 from trainflat.tasks.base import EncodedSplit, Task
 
@@ -38,6 +39,24 @@ def measure_int8(
     small = quantize_dynamic(model, activations=activations, embeddings=embeddings, head=head)
     scores = {name: score(task, small, split, tokenizer) for name, split in evaluation.items()}
     return Int8(activations=activations, embeddings=embeddings, head=head, scores=scores, bytes=tensor_bytes(small))
+
+
+def measure_trained_int8(
+    task: Task, quantizer: Q8BERT, evaluation: Mapping[str, EncodedSplit], tokenizer: PreTrainedTokenizerBase
+) -> Int8:
+    """Scores of the int8 copy that a quantization-aware training was for, of the quantizer's model as it is now.
+
+    Raises:
+        InputError: no range is known.
+    """
+    small: Any = quantizer.convert()
+    return Int8(
+        activations="static" if quantizer.activations == "ema" else "token",
+        embeddings=quantizer.embeddings,
+        head=quantizer.head,
+        scores={name: score(task, small, split, tokenizer) for name, split in evaluation.items()},
+        bytes=tensor_bytes(small),
+    )
 
 
 def tensor_bytes(model: nn.Module) -> int:

@@ -76,14 +76,16 @@ def check_measures(recipe: Recipe, encoder: Encoder) -> None:
 
 
 def check_int8(recipe: Recipe, encoder: Encoder) -> None:
-    """The model has layers that an int8 copy could round.
+    """The model has layers that an int8 copy, or training for one, could round.
 
     Raises:
         InputError: it has none.
     """
-    options = recipe.evaluation.int8
-    if options is not None:
+    after, along = recipe.evaluation.int8, recipe.training.quantization
+    asked = {} if after is None else {"evaluation.int8": after.model_dump()}
+    asked |= {} if along is None else {"training.quantization": along}
+    for place, options in asked.items():
         try:
-            layers_to_round(encoder.model, embeddings=options.embeddings, head=options.head)
+            layers_to_round(encoder.model, embeddings=options["embeddings"], head=options["head"])
         except InputError as error:
-            raise InputError(f"evaluation.int8 for model {recipe.model.name!r}: {error}") from error
+            raise InputError(f"{place} for model {recipe.model.name!r}: {error}") from error

@@ -9,6 +9,7 @@ from trainflat.evaluation import (
     measure_int8,
     measure_latency,
     measure_sizes,
+    measure_trained_int8,
     objective_on,
     score,
 )
@@ -59,7 +60,10 @@ def _flatness(bench: Bench, produced: Produced, options: FlatnessOptions | None)
 
 
 def _int8(bench: Bench, options: Int8Options | None) -> record.Int8 | None:
-    if options is None:
+    if options is None and bench.quantizer is None:
         return None
     bench.progress.say("rounding a copy to int8 and scoring it")
+    if bench.quantizer is not None:  # the copy that training was for, whatever else could be made
+        return measure_trained_int8(bench.task, bench.quantizer, bench.evaluation, bench.encoder.tokenizer)
+    assert options is not None
     return measure_int8(bench.task, bench.model, bench.evaluation, bench.encoder.tokenizer, **options.model_dump())

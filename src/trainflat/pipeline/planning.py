@@ -15,6 +15,7 @@ from trainflat.protocols.bench import MASKS, STAGE, STAGES, derive_seed
 from trainflat.recipe import Recipe, build, load_recipe
 from trainflat.record import RECORD_FILE
 from trainflat.tasks import TASKS
+from trainflat.training.quantized import RANGES
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Plan:
     def files(self) -> list[str]:
         """What the run's folder will hold."""
         per_stage = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", STAGE, MANIFEST]
+        per_stage += [RANGES] if self.recipe.training.quantization else []
         names = [f"{STAGES}/{s.name}/{f}" for s in self.stages for f in [*per_stage, *([MASKS] if s.sparsity else [])]]
         return [LOCK, RECIPE, CLAIM, *self.protocol_files, *names, RECORD_FILE]
 

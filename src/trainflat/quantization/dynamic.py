@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar, get_args
 from torch import nn
 
 from trainflat.errors import InputError
-from trainflat.quantization.modules import Activations, Int8Embedding, Int8Linear, Int8Module
+from trainflat.quantization.modules import Activations, Inputs, Int8Embedding, Int8Linear, Int8Module
 
 METHOD = "trainflat-int8"
 
@@ -21,7 +21,7 @@ Model = TypeVar("Model", bound=nn.Module)
 class Layout:
     """Which modules of a model are int8: what must be known to build it again before its tensors are loaded."""
 
-    activations: Activations
+    activations: Inputs
     linears: tuple[str, ...]
     embeddings: tuple[str, ...] = ()
 
@@ -40,8 +40,14 @@ class Layout:
         for key, value in names.items():
             if not (isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)):
                 raise InputError(f"quantization_config.{key} must be a list of module names, got {value!r}. {_AGAIN}")
-        _check_activations(config.get("activations"))
+        _check_activations(config.get("activations"), Inputs)
         return cls(config["activations"], tuple(names["linears"] or ()), tuple(names["embeddings"] or ()))
+
+    @classmethod
+    def of(cls, made: Mapping[str, Int8Module], activations: Inputs) -> Self:
+        """That of a model in which these modules were put."""
+        linears, tables = ([n for n, m in made.items() if isinstance(m, kind)] for kind in (Int8Linear, Int8Embedding))
+        return cls(activations, tuple(linears), tuple(tables))
 
 
 _AGAIN = "Quantize the model and save it again."
@@ -99,7 +105,7 @@ def quantize_dynamic(
     result = copy.deepcopy(model, {id(chosen[name]): module for name, module in made.items()}).eval()
     if hasattr(config, "to_dict"):  # a transformers model's
         copied: Any = result.config
-        copied.quantization_config = _layout(made, activations).as_config()
+        copied.quantization_config = Layout.of(made, activations).as_config()
     return result
 
 
@@ -144,8 +150,8 @@ def check_loaded(model: nn.Module) -> None:
             module.check(name)
 
 
-def _check_activations(activations: object) -> None:
-    known = get_args(Activations)
+def _check_activations(activations: object, among: Any = Activations) -> None:
+    known = get_args(among)
     if activations not in known:
         raise InputError(f"activations is how inputs are rounded, {' or '.join(known)}, got {activations!r}.")
 
@@ -180,7 +186,7 @@ def _roundable(model: nn.Module, embeddings: bool) -> Iterator[tuple[str, nn.Mod
             yield name, module
 
 
-def _empty(module: nn.Module, activations: Activations) -> Int8Module:
+def _empty(module: nn.Module, activations: Inputs) -> Int8Module:
     if isinstance(module, nn.Linear):
         return Int8Linear(module.in_features, module.out_features, module.bias is not None, activations)
     assert isinstance(module, nn.Embedding)
@@ -195,8 +201,3 @@ def _rounded(module: nn.Module, name: str, activations: Activations) -> Int8Modu
     if isinstance(module, nn.Linear) and module.bias is not None:
         made.bias = module.bias.detach().float().clone()
     return made
-
-
-def _layout(made: Mapping[str, Int8Module], activations: Activations) -> Layout:
-    linears, tables = ([n for n, m in made.items() if isinstance(m, kind)] for kind in (Int8Linear, Int8Embedding))
-    return Layout(activations, tuple(linears), tuple(tables))
