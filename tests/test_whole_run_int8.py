@@ -191,3 +191,20 @@ def test_a_report_of_the_run_has_a_section(record: Record, browser: Any, tmp_pat
     assert list((tmp_path / "figures").glob("int8-*.png"))
     assert "int8_batch_embeddings_score_mean" in (tmp_path / "results.csv").read_text().split("\n")[0]
     assert "| Inputs |" in (tmp_path / "results.md").read_text()
+
+
+def test_stages_of_half_precision_are_scored_in_float32(given: dict[str, Any], tmp_path: Path, monkeypatch):
+    """As whoever loads them will; autocast is for training. And it is the copy that is scored."""
+    seen = []
+
+    def watching(task: Any, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        linear = model.get_submodule("bert.encoder.layer.0.output.dense")
+        hook = linear.register_forward_hook(lambda module, x, y: seen.append((type(module).__name__, y.dtype)))
+        found = score(task, model, *args, **kwargs)
+        hook.remove()
+        return found
+
+    monkeypatch.setattr("trainflat.pipeline.measures.score", watching)
+    monkeypatch.setattr("trainflat.evaluation.int8.score", watching)
+    trainflat.run(given, out=tmp_path, overrides={"training.precision": "bf16"})
+    assert set(seen) == {("Linear", torch.float32), ("Int8Linear", torch.float32)}

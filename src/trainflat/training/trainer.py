@@ -181,8 +181,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         # The Trainer divides a micro-batch's loss by this; so the window's gradient is that of the mean over its rows,
         # also where the last micro-batch is smaller than the others.
         self.current_gradient_accumulation_steps = total_rows / batch.rows
-        loss: Tensor = super().training_step(model, dict(batch.inputs))
-        return loss
+        return super().training_step(model, dict(batch.inputs))  # type: ignore[no-any-return]
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
