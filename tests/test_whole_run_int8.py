@@ -140,7 +140,10 @@ def test_recipes_without_it_keep_their_hash():
 
 def test_every_recipe_of_the_package_scores_int8():
     for name in packaged_recipes():
-        options = load_recipe(name).evaluation.int8
+        recipe = load_recipe(name)
+        options = recipe.evaluation.int8
+        if recipe.training.quantization is not None:
+            continue
         assert options is not None, name
         if name.startswith("paper/"):  # as torch's quantize_dynamic did it
             assert (options.activations, options.head, options.embeddings) == ("batch", True, False)
