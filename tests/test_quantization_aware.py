@@ -138,7 +138,7 @@ def test_a_training_is_that_of_the_slow_reference(per: Any):
             nn.functional.mse_loss(one(x), target).backward()
             with torch.no_grad():
                 for p in one.parameters():
-                    p -= 0.3 * p.grad
+                    p.sub_(0.3 * p.grad)
             after()
     for k, place in enumerate((0, 2)):
         torch.testing.assert_close(model[place].weight.detach(), torch.tensor(slow.weights[k]), rtol=0, atol=1e-12)
