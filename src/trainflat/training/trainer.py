@@ -18,7 +18,7 @@ from trainflat.optim import make_optimizer
 from trainflat.optim.base import FlatOptimizer
 from trainflat.pruning import Masks
 from trainflat.training import checkpoints
-from trainflat.training.averaged import Averaged
+from trainflat.training.along import Along
 from trainflat.training.options import optimizer_section
 from trainflat.training.passes import Passes
 from trainflat.training.sampler import LengthGroupedSampler, ShuffledSampler, lengths_of
@@ -62,6 +62,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         averaging: Name of an averaging or a mapping ``{"name": "swa", "every": 0.5}``. As soon as the average holds a
             model it is evaluated in place of the weights, and only then can an evaluation be the best; the best
             checkpoint's average, or without ``load_best_model_at_end`` the last one, is what training ends with.
+        quantization: ``"q8bert"`` or a mapping: the model computes as its int8 copy till ``along.quantized.end()``.
         score: Metrics of one evaluation split; takes the place of ``compute_metrics``.
 
     Departs from the Trainer where it is wrong or inexact: the loss of a window is the mean over its rows for every
@@ -80,6 +81,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         optimizer: str | Mapping[str, Any] | None = None,
         masks: Masks | None = None,
         averaging: str | Mapping[str, Any] | None = None,
+        quantization: str | Mapping[str, Any] | None = None,
         score: Score | None = None,
         **kwargs: Any,
     ) -> None:
@@ -91,15 +93,14 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         self.optimizer_recipe = optimizer_section(optimizer)
         self.masks, self.score = masks, score
         self.held = masks.hold(self.model) if masks is not None else None
-        if masks is not None:
-            masks.check(self.model)
+        self._check_zeros()
         # Encoder heads take **kwargs and so look as if they divided their loss by `num_items_in_batch`; they do not. A
         # loss function of the user's is given no such number, so it returns a mean as well.
         self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = False
         self.passes = Passes(self)
-        self.averaged = Averaged(averaging)
-        self.stopped_early = False
-        self._not_finite = 0
+        self.along = Along(averaging, quantization)
+        self.averaged = self.along.averaged
+        self.stopped_early, self._not_finite = False, 0
         self._sampler: LengthGroupedSampler | None = None
         self._scored_split: Any = None
         if score is not None:
@@ -180,8 +181,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         # The Trainer divides a micro-batch's loss by this; so the window's gradient is that of the mean over its rows,
         # also where the last micro-batch is smaller than the others.
         self.current_gradient_accumulation_steps = total_rows / batch.rows
-        loss: Tensor = super().training_step(model, dict(batch.inputs))
-        return loss
+        return super().training_step(model, dict(batch.inputs))  # type: ignore[no-any-return]
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
@@ -248,7 +248,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
-        self.averaged.load(Path(self.state.best_model_checkpoint))
+        self.along.load(Path(self.state.best_model_checkpoint))
         self.averaged.end()
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
@@ -261,20 +261,20 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             stopped = self.control.should_training_stop and step < self.state.max_steps
-            self.averaged.save(checkpoints.path(folder, step))
+            self.along.save(checkpoints.path(folder, step))
             write_json(checkpoints.path(folder, step) / "flat.json", {"passes": self.passes.count, "stopped": stopped})
             checkpoints.finish(folder, step, self.state.best_global_step)
         self.accelerator.wait_for_everyone()
 
     def _init_training_state(self, max_steps: int, steps_per_epoch: int, *args: Any, **kwargs: Any) -> Any:
         counts = super()._init_training_state(max_steps, steps_per_epoch, *args, **kwargs)
-        self.averaged.begin(self.model, max_steps, steps_per_epoch)  # not that of __init__, where model_init makes one
+        self.along.begin(self.model, max_steps, steps_per_epoch)  # not that of __init__, where model_init makes one
         self.passes.count, self.stopped_early = 0, False
         if self.state.global_step:  # resumed
             folder = Path(self.args.output_dir)
             flat = read_json(checkpoints.path(folder, self.state.global_step) / "flat.json")
             self.passes.count, self.stopped_early = flat["passes"], flat["stopped"]
-            self.averaged.load(checkpoints.path(folder, self.state.global_step))
+            self.along.load(checkpoints.path(folder, self.state.global_step))
             if self.state.best_global_step:  # the folder may have moved since
                 self.state.best_model_checkpoint = str(checkpoints.path(folder, self.state.best_global_step))
         return counts
@@ -291,7 +291,7 @@ class _FlatCallback(TrainerCallback):  # type: ignore[misc]
             self.trainer.held.mask_weights()
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.trainer.averaged.update(state.global_step)
+        self.trainer.along.update(state.global_step)
         self.on_epoch_end(args, state, control)
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
