@@ -4,4 +4,16 @@
 ``results/benchmarks/NAME.json``. Linux only: what other processes used is read from ``/proc``.
 """
 
-BENCHMARKS = ("sam_step", "flat_steps", "movement", "cut", "masks", "batching", "hvp", "plane", "int8")
+BENCHMARKS = (
+    "sam_step",
+    "flat_steps",
+    "movement",
+    "cut",
+    "masks",
+    "batching",
+    "hvp",
+    "plane",
+    "int8",
+    "inference",
+    "sizes",
+)

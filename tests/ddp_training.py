@@ -19,7 +19,7 @@ def main() -> None:
     options = json.loads(sys.argv[1])
     out = Path(options.pop("out"))
     recipe, sparsity = options.pop("recipe"), options.pop("sparsity", None)
-    averaging = options.pop("averaging", None)
+    averaging, quantization = options.pop("averaging", None), options.pop("quantization", None)
     model = tiny_bert(**NO_DROPOUT).double()
     masks = None if sparsity is None else MagnitudePruner(model, sparsity=sparsity).prune()
     trainer = FlatTrainer(
@@ -30,10 +30,13 @@ def main() -> None:
         optimizer=recipe,
         masks=masks,
         averaging=averaging,
+        quantization=quantization,
     )
     trainer.train()
     rank = trainer.args.process_index
     save_file({n: p.detach() for n, p in model.named_parameters()}, out / f"rank{rank}.safetensors")
+    if quantization is not None:
+        save_file(trainer.along.quantized.quantizer.state_dict(), out / f"ranges{rank}.safetensors")
     logs = [entry for entry in trainer.state.log_history if "loss" in entry]
     (out / f"rank{rank}.json").write_text(json.dumps({"logs": logs, "processes": trainer.args.world_size}))
     leave()

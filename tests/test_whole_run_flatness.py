@@ -12,8 +12,9 @@ from tests.test_models_families import config, write
 from tests.test_whole_run_families import own_files, recipe
 from trainflat.errors import InputError
 from trainflat.params import prunable
+from trainflat.pipeline import measures
 from trainflat.recipe import load_recipe
-from trainflat.record import Record
+from trainflat.record import Record, Training
 
 ROOT = Path(__file__).resolve().parents[1]
 MEASURES = [{"name": "keskar", "space": "full"}, {"name": "ball", "rho": 0.1}, "gradient-norm"]
@@ -63,6 +64,13 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_trained(given: di
     assert trainflat.plan(given, out=tmp_path, overrides={"evaluation.flatness": all_move})
 
 
+def test_a_count_that_was_added_up_from_fractions_is_the_same_count():
+    """Passes are summed in floats where an optimizer takes parts of a batch, and must not change a run's digest."""
+    counted = {"optimizer": "sam", "steps": 80, "epochs": 1.0, "best_step": None, "curve": [], "evaluations": []}
+    whole, floats = (Training(**counted, passes=passes).model_dump_json() for passes in (160, 160.0))
+    assert whole == floats and Training(**counted, passes=86.5).passes == 86.5
+
+
 def test_it_is_part_of_the_digest(record: Record):
     dense, *others = record.stages
     changed = dense.model_copy(update={"flatness": {}})
@@ -98,3 +106,26 @@ def test_committed_records_and_recipes_without_it_are_what_they_were():
 def test_what_is_wrong_is_said_before_anything_runs(flatness: dict[str, object], message: str):
     with pytest.raises(InputError, match=message):
         load_recipe({"task": "stdlib-docs", "model": "minilm", "evaluation": {"flatness": flatness}})
+
+
+def test_stages_of_half_precision_are_scored_and_measured_in_float32(
+    given: dict[str, Any], tmp_path: Path, monkeypatch
+):
+    """As whoever loads their folders will compute; autocast is for training."""
+    seen: dict[str, set[torch.dtype]] = {"score": set(), "measure_flatness": set()}
+
+    def watched(name: str, inner: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            model = args[0].model if name == "measure_flatness" else args[1]
+            linear = model.get_submodule("bert.encoder.layer.0.output.dense")
+            hook = linear.register_forward_hook(lambda module, x, y: seen[name].add(y.dtype))
+            found = inner(*args, **kwargs)
+            hook.remove()
+            return found
+
+        return call
+
+    for name in seen:
+        monkeypatch.setattr(measures, name, watched(name, getattr(measures, name)))
+    trainflat.run(given, out=tmp_path, overrides={"training.precision": "bf16"})
+    assert seen == {"score": {torch.float32}, "measure_flatness": {torch.float32}}

@@ -27,7 +27,7 @@ class FlatCallback(TrainerCallback):  # type: ignore[misc]
             self.trainer.held.mask_weights()
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.trainer.averaged.update(state.global_step)
+        self.trainer.along.update(state.global_step)
         self.trainer.gated.advance(state.global_step)
         self.on_epoch_end(args, state, control)
 

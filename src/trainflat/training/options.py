@@ -18,6 +18,7 @@ from trainflat.averaging import AVERAGING, complete_options, models_taken
 from trainflat.errors import InputError
 from trainflat.optim import average_passes
 from trainflat.optim import complete_options as complete_optimizer
+from trainflat.quantization import QUANTIZERS, complete_quantization
 from trainflat.training.trackers import check_names
 
 
@@ -36,6 +37,7 @@ class TrainingOptions(BaseModel):
     max_length: Annotated[int, Field(ge=4)] = 128
     optimizer: Annotated[dict[str, Any], Field(validate_default=True)] = {"name": "adamw"}
     averaging: dict[str, Any] | None = None  # what is evaluated and kept in place of the weights
+    quantization: dict[str, Any] | None = None  # what the model computes with while it is trained
     schedule: Literal["linear", "constant", "cosine"] = "linear"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the steps
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping
@@ -69,6 +71,17 @@ class TrainingOptions(BaseModel):
             return {"name": name, **complete_options(name, {key: v for key, v in value.items() if key != "name"})}
         return value
 
+    @field_validator("quantization", mode="before")
+    @classmethod
+    def _known_quantization(cls, value: Any) -> Any:
+        value = {"name": value} if isinstance(value, str) else value
+        if isinstance(value, dict):
+            if "name" not in value:
+                raise ValueError(f"name a quantization: {', '.join(QUANTIZERS)}; such as {{name: q8bert}}")
+            name = str(value["name"])
+            return {"name": name, **complete_quantization(name, {k: v for k, v in value.items() if k != "name"})}
+        return value
+
     @field_validator("report_to")
     @classmethod
     def _known_trackers(cls, value: list[str]) -> list[str]:
@@ -79,7 +92,8 @@ class TrainingOptions(BaseModel):
     def _without_the_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # A recipe that does not use an option that came later keeps its hash, and so its folder and its records.
         dumped: dict[str, Any] = handler(self)
-        return {key: value for key, value in dumped.items() if key != "averaging" or value is not None}
+        later = ("averaging", "quantization")
+        return {key: value for key, value in dumped.items() if key not in later or value is not None}
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainingOptions":

@@ -129,7 +129,7 @@ class Passes:
         loss, gap = torch.zeros_like(first_loss), None
         rows = self.window.total_rows
         share = sum(batch.rows for batch in batches) / rows
-        with flat.perturbed():
+        with flat.perturbed(), self.trainer.along.quantized.unseen():
             self._clear(model)
             with put_back(), self.trainer.gated.passes(share):
                 if flat.second_share < 1:

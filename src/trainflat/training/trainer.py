@@ -17,7 +17,7 @@ from trainflat.optim import make_optimizer
 from trainflat.optim.base import FlatOptimizer
 from trainflat.pruning import Masks
 from trainflat.training import checkpoints
-from trainflat.training.averaged import Averaged
+from trainflat.training.along import Along
 from trainflat.training.callbacks import FlatCallback
 from trainflat.training.gated import Gated
 from trainflat.training.options import optimizer_section
@@ -46,6 +46,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         gate: Name of a gate or a mapping ``{"name": "hard-movement", "sparsity": 0.9}``. It is in place at evaluations,
             only at the sparsity to end with can one be the best, and training ends with a model that is pruned
             for good and its ``masks``. Gradients of scores are clipped together with those of the model.
+        quantization: ``"q8bert"`` or a mapping: the model computes as its int8 copy till ``along.quantized.end()``.
         score: Metrics of one evaluation split; takes the place of ``compute_metrics``.
 
     Departs from the Trainer where it is wrong or inexact: the loss of a window is the mean over its rows for every
@@ -65,6 +66,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         masks: Masks | None = None,
         averaging: str | Mapping[str, Any] | None = None,
         gate: str | Mapping[str, Any] | None = None,
+        quantization: str | Mapping[str, Any] | None = None,
         score: Score | None = None,
         **kwargs: Any,
     ) -> None:
@@ -76,17 +78,16 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         self.optimizer_recipe = optimizer_section(optimizer)
         self.masks, self.score = masks, score
         self.held = masks.hold(self.model) if masks is not None else None
-        if masks is not None:
-            masks.check(self.model)
+        self._check_zeros()
         # Encoder heads take **kwargs and so look as if they divided their loss by `num_items_in_batch`; they do not. A
         # loss function of the user's is given no such number, so it returns a mean as well.
         self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = False
         self.passes = Passes(self)
-        self.averaged, self.gated = Averaged(averaging), Gated(self, gate)
+        self.along, self.gated = Along(averaging, quantization), Gated(self, gate)
+        self.averaged = self.along.averaged
         if masks is not None and self.gated.name is not None:
             raise InputError(f"masks are fixed, and the gate {self.gated.name!r} makes its own. Give one of the two.")
-        self.stopped_early = False
-        self._not_finite = 0
+        self.stopped_early, self._not_finite = False, 0
         self._sampler: LengthGroupedSampler | None = None
         self._scored_split: Any = None
         if score is not None:
@@ -174,8 +175,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         # The Trainer divides a micro-batch's loss by this; so the window's gradient is that of the mean over its rows,
         # also where the last micro-batch is smaller than the others.
         self.current_gradient_accumulation_steps = total_rows / batch.rows
-        loss: Tensor = super().training_step(model, dict(batch.inputs))
-        return loss
+        return super().training_step(model, dict(batch.inputs))  # type: ignore[no-any-return]
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
@@ -245,7 +245,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
     def _load_best_model(self) -> None:
         super()._load_best_model()
         best = Path(self.state.best_model_checkpoint)
-        self.averaged.load(best)
+        self.along.load(best)
         self.averaged.end()
         self.gated.load(best, self.state.best_global_step)
         self.masks = self.gated.finish() or self.masks
@@ -266,7 +266,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             stopped = self.control.should_training_stop and step < self.state.max_steps
-            self.averaged.save(checkpoints.path(folder, step))
+            self.along.save(checkpoints.path(folder, step))
             self.gated.save(checkpoints.path(folder, step))
             write_json(checkpoints.path(folder, step) / "flat.json", {"passes": self.passes.count, "stopped": stopped})
             checkpoints.finish(folder, step, self.state.best_global_step)
@@ -277,13 +277,13 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         step = self.state.global_step
         resumed = checkpoints.path(Path(self.args.output_dir), step) if step else None
         # The model is not that of __init__ where model_init makes one.
-        self.averaged.begin(self.model, max_steps, steps_per_epoch)
+        self.along.begin(self.model, max_steps, steps_per_epoch)
         self.gated.begin(max_steps, resumed, step)
         self.passes.count, self.stopped_early = 0, False
         if resumed is not None:
             flat = read_json(resumed / "flat.json")
             self.passes.count, self.stopped_early = flat["passes"], flat["stopped"]
-            self.averaged.load(resumed)
+            self.along.load(resumed)
             if self.state.best_global_step:  # the folder may have moved since
                 best = checkpoints.path(resumed.parent, self.state.best_global_step)
                 self.state.best_model_checkpoint = str(best)
