@@ -132,10 +132,10 @@ class PenalizedGate(ScoredGate):
             self.strength = 4 * total * self._size * self._control
         if not self.strength:
             return
-        for score in self.scores.values():
+        for name, score in self.scores.items():
             if score.grad is not None:
                 own = weight * self.strength / (score.numel() * len(self.scores))
-                share = torch.sub(score, self.shift, out=self._out(score)).sigmoid_()
+                share = torch.sub(score, self.shift, out=self.scratch(name, score.shape)).sigmoid_()
                 score.grad.add_(share, alpha=own).addcmul_(share, share, value=-own)  # the slope of a sigmoid
 
     @property
@@ -172,8 +172,8 @@ class PenalizedGate(ScoredGate):
     def _progress(self) -> float:
         """Mean over scores of their way from the first value to the cut, each between 0 and 1."""
         way, total = self.first_score - self.cut, 0.0
-        for score in self.scores.values():
-            done = torch.sub(score, self.first_score, out=self._out(score)).div_(-way).clamp_(0, 1)
+        for name, score in self.scores.items():
+            done = torch.sub(score, self.first_score, out=self.scratch(name, score.shape)).div_(-way).clamp_(0, 1)
             total += float(done.sum())
         return total / sum(score.numel() for score in self.scores.values())
 

@@ -89,22 +89,23 @@ class ScoredGate(SwappedGate):
             name: nn.Parameter(torch.full(shapes[name][0], self.first_score, dtype=w.dtype, device=w.device))
             for name, w in self.weights.items()
         }
-        self._scratch: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
     def advance(self, step: int) -> None:
         self.step = step
 
-    def place(self, name: str, weight: Tensor) -> None:
-        score = self.scores[name]
-        weight.view(self._views[name]).mul_(self.factor(name, score, self._out(score)))
+    def place(self, name: str, weight: Tensor, kept: Tensor) -> None:
+        score, view = self.scores[name], self._views[name]
+        own = score.shape == weight.shape  # then the factor can be written over the weight
+        factor = self.factor(name, score, weight.detach() if own else self.scratch(name, score.shape))
+        torch.mul(kept.view(view), factor, out=weight.detach().view(view))
 
     def pull_back(self, name: str, weight: Tensor, gradient: Tensor) -> None:
         score, view = self.scores[name], self._views[name]
         own = (gradient * weight).view(view).sum_to_size(score.shape)
-        slope = self.slope(name, score, self._out(score))
+        slope = self.slope(name, score, self.scratch(name, score.shape))
         own = own if slope is None else own.mul_(slope)
         score.grad = own if score.grad is None else score.grad.add_(own)
-        gradient.view(view).mul_(self.factor(name, score, self._out(score)))
+        gradient.view(view).mul_(self.factor(name, score, self.scratch(name, score.shape)))
 
     def masks(self) -> Masks:
         return Masks({name: expanded(kept, self.weights[name], self.unit) for name, kept in self.kept().items()})
@@ -119,11 +120,3 @@ class ScoredGate(SwappedGate):
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
         drawn = torch.rand(score.shape, generator=generator).clamp_(1e-6, 1 - 1e-6)
         return drawn.to(score.device, score.dtype)
-
-    def _out(self, score: Tensor) -> Tensor:
-        """Memory for a factor, one for all scores: it is used up before the next one is asked for."""
-        key = (score.dtype, score.device)
-        if key not in self._scratch:
-            largest = max(s.numel() for s in self.scores.values())
-            self._scratch[key] = torch.empty(largest, dtype=score.dtype, device=score.device)
-        return self._scratch[key][: score.numel()].view(score.shape)

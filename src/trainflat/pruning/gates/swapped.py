@@ -22,15 +22,15 @@ class SwappedGate(Gate):
     A method writes :meth:`place` and :meth:`pull_back`.
 
     Memory: one copy of the gated weights, which lives on between steps because first-touched memory costs a CPU more
-    than the copy itself.
+    than the copy itself. While the gate is not in place the copy serves as :meth:`scratch`.
     """
 
     _kept: dict[str, Tensor]
     _earlier: dict[str, Tensor]
 
     @abstractmethod
-    def place(self, name: str, weight: Tensor) -> None:
-        """Turns a weight into what the model computes with, in place."""
+    def place(self, name: str, weight: Tensor, kept: Tensor) -> None:
+        """Turns a weight into what the model computes with, in place; ``kept`` is its copy, and only read."""
 
     @abstractmethod
     def pull_back(self, name: str, weight: Tensor, gradient: Tensor) -> None:
@@ -55,7 +55,7 @@ class SwappedGate(Gate):
             self._keep(name, p)
         self._in_place = True
         for name, p in self.weights.items():
-            self.place(name, p)
+            self.place(name, p, self._kept[name])
 
     @torch.no_grad()
     def close(self, weight: float = 1.0) -> None:
@@ -73,6 +73,13 @@ class SwappedGate(Gate):
         if self._in_place:
             self._put_back()
         self._earlier.clear()
+
+    def scratch(self, name: str, shape: torch.Size) -> Tensor:
+        """Memory of a shape and of the weight's dtype, with anything in it, while the gate is not in place."""
+        kept = self._kept.get(name)
+        if kept is None or kept.shape != shape or self._in_place:
+            return torch.empty(shape, dtype=self.weights[name].dtype, device=self.weights[name].device)
+        return kept
 
     def penalize(self, weight: float) -> None:
         """Adds the gradient of a penalty on the scores to theirs, times ``weight``."""
