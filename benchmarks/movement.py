@@ -61,7 +61,7 @@ def gated_step(rows: Mapping[str, Tensor], refresh: int) -> Callable[[], None]:
     """A step of ours."""
     model = minilm()
     gate = gate_on(model, refresh)
-    groups = [{"params": model.parameters()}, {"params": gate.scores.values(), "lr": 1e-2}]
+    groups: list[dict[str, Any]] = [{"params": model.parameters()}, {"params": gate.scores.values(), "lr": 1e-2}]
     optimizer = torch.optim.AdamW(groups, lr=LR, fused=True)
 
     def step() -> None:
@@ -79,11 +79,14 @@ def sorting_step(rows: Mapping[str, Tensor]) -> Callable[[], None]:
     model = minilm()
     weights = prunable(model)
     scores = {name: nn.Parameter(torch.randn_like(w)) for name, w in weights.items()}
-    groups = [{"params": model.parameters()}, {"params": scores.values(), "lr": 1e-2}]
+    groups: list[dict[str, Any]] = [{"params": model.parameters()}, {"params": scores.values(), "lr": 1e-2}]
     optimizer = torch.optim.AdamW(groups, lr=LR, fused=True)
 
     def step() -> None:
-        masked = {n: w * TopByIndex.apply(scores[n], 1 - SPARSITY) for n, w in weights.items()}
+        masked = {
+            n: w * TopByIndex.apply(scores[n], 1 - SPARSITY)  # type: ignore[no-untyped-call]
+            for n, w in weights.items()
+        }
         functional_call(model, masked, kwargs=dict(rows)).loss.backward()
         optimizer.step()
         optimizer.zero_grad()

