@@ -93,6 +93,20 @@ def test_a_zero_of_a_held_gate_never_comes_back(name: str, scope: str) -> None:
     assert all((w != 0).sum() == gate.masks()[n].sum() for n, w in gate.weights.items())
 
 
+class Fickle(HeldGate):
+    """Thinks anew of every weight at every step."""
+
+    def importance(self) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(self.step)
+        return {name: torch.rand(w.shape, generator=generator) for name, w in self.weights.items()}
+
+
+def test_zeros_stay_also_where_the_importance_changes() -> None:
+    model = small()
+    masks = trained(Fickle(model, sparsity=0.75, schedule="linear", every=1), model, 8)
+    assert all(not (after[n] & ~before[n]).any() for before, after in itertools.pairwise(masks) for n in after)
+
+
 def test_a_weight_can_come_back_in_movement() -> None:
     model = small()
     masks = trained(make_gate("hard-movement", model, sparsity=0.6, refresh=1, schedule=RAMP), model, 40)
