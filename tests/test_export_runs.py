@@ -134,7 +134,7 @@ def test_it_is_opened_by_its_file(made: Made, tmp_path: Path) -> None:
         assert not hasattr(trainflat.load(made.folder), "run")
         return
     one, other = open_export(made.folder, threads=1), opened(made)
-    assert type(one) is type(other)
+    assert type(one.engine) is type(other.engine)
     torch.testing.assert_close(one(**batch(3, 7)), other(**batch(3, 7)))
 
 
