@@ -26,5 +26,7 @@ def test_every_family_exports(family: str, name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("head", ["spans", "number"])
 def test_every_head_exports(head: str, name: str, tmp_path: Path) -> None:
     model = small(BertForQuestionAnswering) if head == "spans" else small(num_labels=1)
-    found = export(write(tmp_path / "model", model), name, tmp_path / "out")
+    # Without training all tokens of one kind are nearly alike: where a span begins is then a matter of rounding.
+    options = ["activations=dynamic"] if (head, name) == ("spans", "openvino-int8") else []
+    found = export(write(tmp_path / "model", model), name, tmp_path / "out", options)
     assert found.agreement >= 0.9
