@@ -12,13 +12,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-import transformers
 from onnx import numpy_helper
 from torch import Tensor, nn
-from transformers import AutoTokenizer, BertForQuestionAnswering, BertForSequenceClassification, PreTrainedModel
+from transformers import AutoTokenizer, BertForSequenceClassification, PreTrainedModel
 
 import trainflat
-from tests.test_models_families import FAMILIES, config, write
+from tests.test_models_families import config, write
 from trainflat.errors import DamagedFile, InputError
 from trainflat.export import EXPORTERS, Runner, onnx_int8, open_export, openvino_int8
 from trainflat.export import onnx as onnx_format
@@ -134,7 +133,7 @@ def test_it_is_opened_by_its_file(made: Made, tmp_path: Path) -> None:
         assert not hasattr(trainflat.load(made.folder), "run")
         return
     one, other = open_export(made.folder, threads=1), opened(made)
-    assert type(one) is type(other)
+    assert type(one.engine) is type(other.engine)
     torch.testing.assert_close(one(**batch(3, 7)), other(**batch(3, 7)))
 
 
@@ -289,21 +288,3 @@ def test_who_chose_to_tell_still_does(monkeypatch: pytest.MonkeyPatch) -> None:
     with unobserved():
         assert sys.modules["openvino_telemetry"] is chosen
     assert sys.modules["openvino_telemetry"] is chosen
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", EXPORTERS)
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_exports(family: str, name: str, tmp_path: Path) -> None:
-    model = small(getattr(transformers, f"{family}ForSequenceClassification"), family)
-    found = export(write(tmp_path / "model", model), name, tmp_path / "out")
-    assert found.agreement >= 0.9
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", EXPORTERS)
-@pytest.mark.parametrize("head", ["spans", "number"])
-def test_every_head_exports(head: str, name: str, tmp_path: Path) -> None:
-    model = small(BertForQuestionAnswering) if head == "spans" else small(num_labels=1)
-    found = export(write(tmp_path / "model", model), name, tmp_path / "out")
-    assert found.agreement >= 0.9

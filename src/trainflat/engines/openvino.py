@@ -32,6 +32,7 @@ class OpenVinoRuntime(Engine):
             "INFERENCE_PRECISION_HINT": "f32",  # the default is bfloat16 where the processor has it
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": "128",  # where weights alone are int8: faster than the default of 32
         }
         with unobserved():
             import openvino

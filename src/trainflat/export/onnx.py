@@ -1,14 +1,12 @@
 """ONNX: a graph that onnxruntime, OpenVINO and others run."""
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from trainflat.engines.onnx import OnnxRuntime
 from trainflat.export.base import Exporter, Source
 from trainflat.export.graph import Logits, dynamic_shapes, example, traceable
 from trainflat.export.runner import Runner
@@ -30,22 +28,7 @@ class Onnx(Exporter):
     @classmethod
     def open(cls, folder: Path, threads: int | None = None) -> Runner:
         """The graph, run by onnxruntime."""
-        return _Session(folder / cls.file, threads or torch.get_num_threads())
-
-
-class _Session(Runner):
-    def __init__(self, path: Path, threads: int) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        super().__init__([one.name for one in session.get_inputs()], [one.name for one in session.get_outputs()])
-        self.session = session
-
-    def run(self, arrays: Mapping[str, NDArray[np.int64]]) -> list[NDArray[np.float32]]:
-        found: list[NDArray[np.float32]] = self.session.run(list(self.outputs), dict(arrays))
-        return found
+        return Runner(OnnxRuntime.open(folder / cls.file, threads or torch.get_num_threads()))
 
 
 def traced(source: Source) -> Any:

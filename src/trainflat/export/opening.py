@@ -21,7 +21,7 @@ def open_export(folder: str | Path, threads: int | None = None) -> Runner:
 
     Args:
         folder: That ``trainflat export`` wrote.
-        threads: Of onnxruntime or OpenVINO; None is as many as torch has. A program of torch runs on torch's threads.
+        threads: Of onnxruntime or OpenVINO; None is as many as torch has.
 
     Raises:
         InputError: no such file is in the folder, or a package is missing.

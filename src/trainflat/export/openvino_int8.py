@@ -11,9 +11,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from trainflat.engines.openvino import unobserved
 from trainflat.errors import InputError
 from trainflat.export.base import Source
-from trainflat.export.openvino import OpenVino, converted, save, unobserved
+from trainflat.export.openvino import OpenVino, converted, save
 
 
 class OpenVinoInt8(OpenVino):

@@ -1,18 +1,14 @@
-"""What runs an exported file: token arrays in, logits out, whichever library does the work."""
+"""What runs an exported file as a module, whichever engine does the work."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-OUTPUTS = {1: ("logits",), 2: ("start_logits", "end_logits")}  # of a model, by how many they are
+from trainflat.engines import Engine, Tokens
 
 
-class Runner(nn.Module, ABC):
+class Runner(nn.Module):
     """A file that is open.
 
     As a module it takes a batch by name, passes over what it has no input for, and gives logits by name, as a
@@ -23,22 +19,13 @@ class Runner(nn.Module, ABC):
         outputs: Names of what it gives: ``logits`` [N, classes], or ``start_logits`` and ``end_logits`` [N, T].
     """
 
-    def __init__(self, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    def __init__(self, engine: Engine) -> None:
         super().__init__()
-        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        self.engine, self.inputs, self.outputs = engine, engine.inputs, engine.outputs
 
-    @abstractmethod
-    def run(self, arrays: Mapping[str, NDArray[np.int64]]) -> list[NDArray[np.float32]]:
-        """One forward pass.
-
-        Shape suffixes: N rows, T tokens.
-
-        Args:
-            arrays: [N, T] by name, for each of ``inputs``.
-
-        Returns:
-            An array for each of ``outputs``.
-        """
+    def run(self, tokens: Tokens) -> list[Any]:
+        """One forward pass over arrays [N, T] by name (N rows, T tokens); an array for each of ``outputs``."""
+        return list(self.engine.run(tokens))
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
         found = self.run({name: batch[name].numpy() for name in self.inputs})

@@ -1,15 +1,13 @@
 """``torch.export``: a program of the forward pass that needs torch, but neither transformers nor this package."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from trainflat.engines.program import TorchProgram
 from trainflat.export.base import Exporter, Source
 from trainflat.export.graph import Logits, dynamic_shapes, example, traceable
-from trainflat.export.runner import OUTPUTS, Runner
+from trainflat.export.runner import Runner
 
 
 class TorchExport(Exporter):
@@ -31,19 +29,5 @@ class TorchExport(Exporter):
 
     @classmethod
     def open(cls, folder: Path, threads: int | None = None) -> Runner:
-        """The program, run by torch on torch's threads."""
-        del threads
-        return _Program(folder / cls.file)
-
-
-class _Program(Runner):
-    def __init__(self, path: Path) -> None:
-        program = torch.export.load(path)
-        signature = program.graph_signature
-        super().__init__(signature.user_inputs, OUTPUTS[len(signature.user_outputs)])
-        self.program = program.module()
-
-    @torch.inference_mode()
-    def run(self, arrays: Mapping[str, NDArray[np.int64]]) -> list[NDArray[np.float32]]:
-        found = self.program(**{name: torch.from_numpy(arrays[name]) for name in self.inputs})
-        return [one.numpy() for one in found]
+        """The program, run by torch, of which `threads` sets all threads."""
+        return Runner(TorchProgram.open(folder / cls.file, threads or torch.get_num_threads()))

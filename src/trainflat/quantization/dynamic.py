@@ -1,4 +1,4 @@
-"""Post-training dynamic int8 (methods.md 1.8): weights ahead of time, activations as they come, no retraining."""
+"""Post-training dynamic int8: weights ahead of time, activations as they come, no retraining."""
 
 import copy
 from collections import Counter
