@@ -185,6 +185,7 @@ def test_a_plan_loads_no_weights(given: dict[str, Any], place: Path, tmp_path: P
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_a_plan_names_every_file_that_a_run_leaves(name: str, given: dict[str, Any], tmp_path: Path) -> None:
     options = {"ticket": {"sparsity": 0.5, "structure": "random"}, "iterative": {"sparsities": [0.5], "rewind": 2}}
+    options["gradual"] = {"gate": {"name": "soft-movement", "penalty": 1.0}}
     made = given | {"protocol": {"name": name, **options.get(name, {})}}
     plan = trainflat.plan(made, out=tmp_path)
     trainflat.run(made, out=tmp_path)

@@ -25,6 +25,9 @@ def completed(gate: Any) -> dict[str, Any]:
     return {"name": str(section["name"]), **complete_options(str(section["name"]), options)}
 
 
+_MAGNITUDE = completed("magnitude")
+
+
 class Gradual(Protocol):
     """Trains the pre-trained weights once, and prunes them on the way.
 
@@ -37,7 +40,7 @@ class Gradual(Protocol):
     """
 
     def __init__(
-        self, gate: Annotated[dict[str, Any], BeforeValidator(completed)], freeze_embeddings: bool = True
+        self, gate: Annotated[dict[str, Any], BeforeValidator(completed)] = _MAGNITUDE, freeze_embeddings: bool = True
     ) -> None:
         self.gate, self.freeze_embeddings = completed(gate), freeze_embeddings
         options = self._options()
