@@ -98,7 +98,7 @@ def _finish(bench: Bench, produced: Produced, recipe: Recipe) -> record.Stage:
     if known is None:
         known = bench.commit(produced, measure(bench, produced, recipe))
     main = known.scores[bench.task.split][bench.task.metric]
-    zeros = f"{known.sizes.encoder_sparsity:.0%} of the encoder is zero{_emptied(known)}"
+    zeros = f"{known.sizes.encoder_sparsity:.0%} of the encoder is zero{_emptied(known, _scope_of(recipe))}"
     scored = f"{bench.task.metric} {main:.1f} on {bench.task.split}{_in_int8(known, bench.task)}"
     bench.progress.say(f"{known.name}: {scored}, {zeros}")
     return known
@@ -108,13 +108,22 @@ def _in_int8(stage: record.Stage, task: Task) -> str:
     return "" if stage.int8 is None else f" (int8: {stage.int8.scores[task.split][task.metric]:.1f})"
 
 
-def _emptied(stage: record.Stage) -> str:
+def _emptied(stage: record.Stage, scope: str = "protocol.scope") -> str:
     """What to know of a matrix that a global ranking left next to nothing of: whatever follows it sees no input."""
     gone = [m.name for m in stage.matrices if m.zeros >= _NEXT_TO_ALL * m.entries]
     if not gone or stage.target_sparsity >= _NEXT_TO_ALL:
         return ""
     several = f" and {len(gone) - 1} other matrices" if len(gone) > 1 else ""
-    return f"; next to nothing is left of {gone[0]}{several}: protocol.scope=layer would leave each its share"
+    advice = f": {scope}=layer would leave each its share" if scope else ""
+    return f"; next to nothing is left of {gone[0]}{several}{advice}"
+
+
+def _scope_of(recipe: Recipe) -> str:
+    """The key that says what competes in a ranking; "" where nothing is ranked by matrices."""
+    gate = recipe.protocol.get("gate")
+    if gate is None:
+        return "protocol.scope"
+    return "protocol.gate.scope" if "scope" in gate else ""
 
 
 def _record(recipe: Recipe, task: Task, info: record.ModelInfo, stages: list[record.Stage]) -> Record:
