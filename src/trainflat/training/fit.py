@@ -46,6 +46,7 @@ def fit(
     folder: Path,
     seed: int,
     masks: Masks | None = None,
+    teacher: torch.nn.Module | None = None,
     snapshot: tuple[int, Path] | None = None,
     progress: Progress | None = None,
 ) -> Fitted:
@@ -55,6 +56,7 @@ def fit(
     bits.
 
     Args:
+        teacher: That of ``options.distillation`` where it is loaded already.
         folder: For checkpoints; deleted when training is complete and its result was taken (see ``forget``).
         snapshot: (step, folder): writes the weights as they are after that many optimizer steps, sealed.
 
@@ -73,6 +75,7 @@ def fit(
         optimizer=options.optimizer,
         masks=masks,
         averaging=options.averaging,
+        distillation=_distillation(options, teacher),
         score=task.score,
         callbacks=_callbacks(progress or Progress(), options, snapshot),
     )
@@ -86,6 +89,11 @@ def fit(
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.free_memory()
     return Fitted(_summary(trainer, options), time.perf_counter() - started)
+
+
+def _distillation(options: TrainingOptions, teacher: torch.nn.Module | None) -> dict[str, Any] | None:
+    section = options.distillation
+    return section if section is None or teacher is None else section | {"teacher": teacher}
 
 
 def _callbacks(

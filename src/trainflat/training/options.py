@@ -15,10 +15,13 @@ from pydantic import (
 )
 
 from trainflat.averaging import AVERAGING, complete_options, models_taken
+from trainflat.distillation import complete_options as complete_distillation
 from trainflat.errors import InputError
 from trainflat.optim import average_passes
 from trainflat.optim import complete_options as complete_optimizer
 from trainflat.training.trackers import check_names
+
+_CAME_LATER = frozenset({"averaging", "distillation"})
 
 
 class TrainingOptions(BaseModel):
@@ -36,6 +39,7 @@ class TrainingOptions(BaseModel):
     max_length: Annotated[int, Field(ge=4)] = 128
     optimizer: Annotated[dict[str, Any], Field(validate_default=True)] = {"name": "adamw"}
     averaging: dict[str, Any] | None = None  # what is evaluated and kept in place of the weights
+    distillation: dict[str, Any] | None = None  # a teacher, and how much is learned from it
     schedule: Literal["linear", "constant", "cosine"] = "linear"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the steps
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping
@@ -69,6 +73,16 @@ class TrainingOptions(BaseModel):
             return {"name": name, **complete_options(name, {key: v for key, v in value.items() if key != "name"})}
         return value
 
+    @field_validator("distillation", mode="before")
+    @classmethod
+    def _known_distillation(cls, value: Any) -> Any:
+        value = {"teacher": value} if isinstance(value, str) else value
+        if not isinstance(value, dict):
+            return value
+        if not isinstance(value.get("teacher", ""), str):
+            raise ValueError(f"teacher is the folder or hub name of a fine-tuned model, got {value['teacher']!r}")
+        return complete_distillation(value)
+
     @field_validator("report_to")
     @classmethod
     def _known_trackers(cls, value: list[str]) -> list[str]:
@@ -79,7 +93,7 @@ class TrainingOptions(BaseModel):
     def _without_the_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # A recipe that does not use an option that came later keeps its hash, and so its folder and its records.
         dumped: dict[str, Any] = handler(self)
-        return {key: value for key, value in dumped.items() if key != "averaging" or value is not None}
+        return {key: value for key, value in dumped.items() if key not in _CAME_LATER or value is not None}
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainingOptions":

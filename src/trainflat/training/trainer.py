@@ -1,6 +1,5 @@
 """``transformers.Trainer`` with flat optimizers, masks, averages and exact resuming. The mathematics live below."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +11,15 @@ from torch.optim import Optimizer
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from trainflat.errors import InputError, TrainingDiverged
+from trainflat.errors import InputError
 from trainflat.files import read_json, write_json, writing
 from trainflat.optim import make_optimizer
 from trainflat.optim.base import FlatOptimizer
 from trainflat.pruning import Masks
 from trainflat.training import checkpoints
 from trainflat.training.averaged import Averaged
+from trainflat.training.distilled import Distilled
+from trainflat.training.finite import Finite
 from trainflat.training.options import optimizer_section
 from trainflat.training.passes import Passes
 from trainflat.training.sampler import LengthGroupedSampler, ShuffledSampler, lengths_of
@@ -26,9 +27,6 @@ from trainflat.training.window import Replay
 
 Score = Callable[[Any, Any], dict[str, float]]
 """Takes an evaluation split and the predictions for it, gives its metrics."""
-
-# A loss scaler answers an overflow by skipping the step and halving its scale; more in a row is not an overflow.
-_OVERFLOWS_IN_A_ROW = 20
 
 
 @dataclass
@@ -62,6 +60,8 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         averaging: Name of an averaging or a mapping ``{"name": "swa", "every": 0.5}``. As soon as the average holds a
             model it is evaluated in place of the weights, and only then can an evaluation be the best; the best
             checkpoint's average, or without ``load_best_model_at_end`` the last one, is what training ends with.
+        distillation: A teacher, or a mapping ``{"teacher": folder or model, "weight": 0.5, "temperature": 2}``; see
+            :class:`trainflat.distillation.Distillation`. It is asked once per micro-batch; evaluations know no teacher.
         score: Metrics of one evaluation split; takes the place of ``compute_metrics``.
 
     Departs from the Trainer where it is wrong or inexact: the loss of a window is the mean over its rows for every
@@ -69,7 +69,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
     that a resumed run logs the same numbers; a loss that is not a number ends the run.
 
     Raises:
-        InputError: FSDP or DeepSpeed; options of the averaging that cannot be used.
+        InputError: FSDP or DeepSpeed; options of the averaging or of the distillation, or a teacher, that cannot be used.
     """
 
     optimizer: Any  # the Trainer wraps it
@@ -80,6 +80,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         optimizer: str | Mapping[str, Any] | None = None,
         masks: Masks | None = None,
         averaging: str | Mapping[str, Any] | None = None,
+        distillation: Any = None,
         score: Score | None = None,
         **kwargs: Any,
     ) -> None:
@@ -98,8 +99,9 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = False
         self.passes = Passes(self)
         self.averaged = Averaged(averaging)
+        self.distilled = Distilled(self, distillation)
         self.stopped_early = False
-        self._not_finite = 0
+        self._finite = Finite(self)
         self._sampler: LengthGroupedSampler | None = None
         self._scored_split: Any = None
         if score is not None:
@@ -169,10 +171,10 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         Returns:
             The loss at the undisplaced weights, where a pass stands there, as its share of the window's mean.
         """
-        loss = self.passes.micro_batch(model, self._prepare_inputs(inputs))
+        loss = self.passes.micro_batch(model, self.distilled.ask(self._prepare_inputs(inputs)))
         if self.passes.window.complete and self.held is not None:
             self.held.mask_gradients()
-        self._require_finite(loss)
+        self._finite.require(loss)
         return loss
 
     def one_pass(self, model: nn.Module, batch: Replay, total_rows: int) -> Tensor:
@@ -186,36 +188,12 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
     ) -> Any:
-        """The Trainer's, whose outputs a method may want that weighs single rows."""
+        """The Trainer's, and the teacher's share; a method that weighs single rows may want the outputs."""
         given = dict(inputs)  # of which label smoothing takes the labels
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        loss, outputs = super().compute_loss(model, self.distilled.without(inputs), return_outputs=True, **kwargs)
+        loss = self.distilled.blend(loss, outputs, given)
         self.passes.saw(outputs, given)
         return (loss, outputs) if return_outputs else loss
-
-    def _require_finite(self, loss: Tensor) -> None:
-        # On a GPU this waits for the pass. No other read is there to join (fit() turns off the Trainer's own, clipping
-        # does not look), and one step later weights, averages and perhaps a checkpoint would have taken the loss in.
-        if torch.isfinite(loss):
-            self._not_finite = 0
-            return
-        self._not_finite += 1
-        if self.accelerator.scaler is not None and self._not_finite < _OVERFLOWS_IN_A_ROW:
-            return
-        raise TrainingDiverged(
-            f"the loss is {loss.item()} at step {self.state.global_step + 1}, {self._batch_name()}. "
-            "Lower the learning rate or rho, or look at these rows."
-        )
-
-    def _batch_name(self) -> str:
-        """Which rows the current micro-batch holds, where the sampler is ours."""
-        micro = len(self.passes.window.batches) - 1
-        if self._sampler is None:
-            return f"micro-batch {micro + 1}"
-        per_step = self._sampler.batch_size
-        in_epoch = self.state.global_step % math.ceil(len(self._sampler) / per_step)
-        start = in_epoch * per_step + (micro * self.args.world_size + self.args.process_index) * self._train_batch_size
-        rows = self._sampler.order(self._sampler.epoch)[start : start + self._train_batch_size]
-        return f"batch {in_epoch + 1} of epoch {self._sampler.epoch + 1} (training rows {', '.join(map(str, rows))})"
 
     # What is measured and kept
 
