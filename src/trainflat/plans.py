@@ -34,6 +34,7 @@ def _facts(plan: "Plan") -> Iterator[tuple[str, str]]:
     yield "model", _model(plan)
     yield "optimizer", _options(training.optimizer)
     yield "averaging", _averaging(plan)
+    yield "distillation", _distillation(plan)
     yield "protocol", _options(plan.protocol)
     yield "trainings", f"{plan.trainings} of {about}{plan.steps_per_training} steps ({epochs})"
     each = f"{plan.passes_per_step:g} forward and backward passes each"
@@ -64,6 +65,13 @@ def _model(plan: "Plan") -> str:
     model = plan.recipe.model
     layers = f", first {model.layers} layers" if model.layers else ""
     return model.name + layers + ("" if plan.model_seen else " (not looked at: the hub cannot be reached)")
+
+
+def _distillation(plan: "Plan") -> str:
+    section = plan.recipe.training.distillation
+    if section is None:
+        return "none"
+    return _options(section) + ("" if plan.teacher_seen else " (not looked at: the hub cannot be reached)")
 
 
 def _averaging(plan: "Plan") -> str:

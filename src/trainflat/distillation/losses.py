@@ -15,8 +15,8 @@ def logit_losses(student_BC: Tensor, teacher_BC: Tensor, temperature: float = 2.
     r"""KL(teacher ‖ student) of every row [B] at a temperature, times its square.
 
     With :math:`p = \mathrm{softmax}(z / T)` on both sides: :math:`T^2 \sum_c p^t_c (\log p^t_c - \log p^s_c)`. The
-    square keeps the scale of gradients, which fall as 1 / T² (section 2 of the paper). The paper writes a cross-entropy,
-    which differs by the teacher's entropy, a constant: the gradients are the same, and this one is 0 at its best.
+    square keeps the scale of gradients, which fall as 1 / T² (section 2 of the paper). The paper writes a
+    cross-entropy, which differs by the teacher's entropy, a constant: the gradients are the same.
     """
     student, teacher = (F.log_softmax(_wide(logits) / temperature, dim=-1) for logits in (student_BC, teacher_BC))
     return F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1) * temperature**2
@@ -45,8 +45,8 @@ def span_losses(
         students_BT: Start and end logits.
         teachers_BT: Likewise.
         temperature: Of both distributions over the tokens.
-        tokens_BT: Where a row has tokens; elsewhere is padding, which has no part in either distribution, so that a loss
-            does not depend on how far its batch was padded. (The code of movement pruning counts padding.)
+        tokens_BT: Where a row has tokens; elsewhere is padding, which has no part in either distribution, so that a
+            loss does not depend on how far its batch was padded. (The code of movement pruning counts padding.)
     """
     pairs = [
         (_without(padding, student), _without(padding, teacher))

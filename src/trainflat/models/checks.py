@@ -51,7 +51,7 @@ def check_is_encoder(config: PreTrainedConfig, name: str) -> None:
 
 
 def check_labels(config: PreTrainedConfig, head: Head, name: str) -> None:
-    """A fine-tuned model has the task's kind of head and its classes, in its order. LABEL_0 says nothing and may be any.
+    """A fine-tuned model has the task's kind of head, and its classes in its order; LABEL_0 may be any class.
 
     Raises:
         InputError: it has another head; or more or fewer classes, or with other names or in another order.

@@ -43,6 +43,7 @@ class Bench:
     seed: int
     writes: bool = True  # False on all processes of a data-parallel run but the first
     progress: Progress = field(default_factory=Progress)
+    teacher: torch.nn.Module | None = None  # of every training, where the recipe asks for one
 
     def __post_init__(self) -> None:
         self.model = self.encoder.model
@@ -98,6 +99,7 @@ class Bench:
             folder=work,
             seed=derive_seed(self.seed, stage.name),
             masks=masks,
+            teacher=self.teacher,
             snapshot=None if snapshot is None else (snapshot, self._snapshot_folder),
             progress=self.progress,
         )

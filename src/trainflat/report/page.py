@@ -10,7 +10,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from trainflat.landscapes import Landscape
-from trainflat.record import Record
+from trainflat.record import ModelInfo, Record
 from trainflat.report.flatness import ABOUT, ABOUT_PUBLISHED, comparable, flatness_table, measured
 from trainflat.report.landscape_panels import landscape_groups
 from trainflat.report.notes import PARTIAL, notes
@@ -19,7 +19,7 @@ from trainflat.report.panels import Panel, is_partial, make_panels
 from trainflat.report.published import published, reference_sparsity
 from trainflat.report.tables import PLAIN, cost_table, score_table
 from trainflat.report.web import Group, curve_plots, flatness_plots, score_plot, zero_plots
-from trainflat.report.words import DASH, percent, plural, task_name
+from trainflat.report.words import DASH, metric_name, percent, plural, task_name
 
 
 def render(records: Sequence[Record], landscapes: Sequence[Landscape] = ()) -> str:
@@ -129,7 +129,8 @@ def _run(record: Record, label: str) -> dict[str, Any]:
             "Name": record.name,
             "Digest": record.digest,
             "Recipe hash": record.recipe_hash,
-            "Starting weights": f"{model.architecture}, {model.parameters:,} parameters, {model.weights_sha256}",
+            "Starting weights": _weights(model),
+            **_teacher(record),
         },
         "data": [
             {
@@ -144,6 +145,19 @@ def _run(record: Record, label: str) -> dict[str, Any]:
         "environment": {str(key): str(value) for key, value in record.environment.items()},
         "recipe": json.dumps(record.recipe, indent=1, sort_keys=True, ensure_ascii=False),
     }
+
+
+def _weights(model: ModelInfo) -> str:
+    return f"{model.architecture}, {model.parameters:,} parameters, {model.weights_sha256}"
+
+
+def _teacher(record: Record) -> dict[str, str]:
+    if record.teacher is None:
+        return {}
+    score = record.teacher.scores.get(record.task.split, {}).get(record.task.metric)
+    told = DASH if score is None else f"{score:.1f}"
+    where = f"{metric_name(record.task.metric)} on {record.task.split}"
+    return {"Teacher": f"{record.teacher.name}: {told}, {where}; {_weights(record.teacher)}"}
 
 
 def theme_colors() -> dict[str, dict[str, str]]:

@@ -72,7 +72,8 @@ def teacher_of(student: nn.Module, given: Any, tokenizer: Any = None) -> nn.Modu
         teacher = load_encoder(str(given), head, fine_tuned=True)
         if tokenizer is not None:
             _check_tokenizer(teacher.tokenizer, tokenizer, f"model {teacher.name!r}", "the student")
-    return teacher.model
+    found: nn.Module = teacher.model
+    return found
 
 
 def head_of(model: Any) -> Head:

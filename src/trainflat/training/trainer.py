@@ -69,7 +69,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
     that a resumed run logs the same numbers; a loss that is not a number ends the run.
 
     Raises:
-        InputError: FSDP or DeepSpeed; options of the averaging or of the distillation, or a teacher, that cannot be used.
+        InputError: FSDP or DeepSpeed; an averaging, a distillation or a teacher that cannot be used.
     """
 
     optimizer: Any  # the Trainer wraps it
