@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# Between two floors stand `files`, through which the record is written, and `diagnosis`, which holds parts of it.
+# Between two floors stand `files`, through which the record is written, `diagnosis`, which holds parts of it, and
+# `objective`, on which measures of sharpness and scores of pruning are taken.
 FLOORS: dict[str, float] = {
     **dict.fromkeys(("cli", "registration"), 11),
     **dict.fromkeys(("grid", "terminal", "plans"), 10),
@@ -25,7 +26,7 @@ FLOORS: dict[str, float] = {
     **dict.fromkeys(("training", "evaluation", "export", "report"), 6),
     "models": 5,
     "tasks": 4,
-    "diagnosis": 2.5,
+    **dict.fromkeys(("diagnosis", "objective"), 2.5),
     **dict.fromkeys(("optim", "averaging", "pruning", "quantization", "distillation", "sharpness"), 3),
     **dict.fromkeys(("registry", "params", "anatomy", "schedules", "record", "landscapes"), 2),
     **dict.fromkeys(("tensors", "progress", "processes", "yaml_values", "positions"), 2),
@@ -36,9 +37,9 @@ ROOT = 12  # the package's own __init__ and __main__ offer what all floors hold;
 
 # What a module may import from outside the standard library and the package; modules that are not named are free.
 OUTSIDE: dict[str, frozenset[str]] = {
-    name: frozenset({"torch", "numpy", "scipy"}) if floor == 3 else frozenset()
+    name: frozenset() if floor == 1 else frozenset({"torch", "numpy", "scipy"})
     for name, floor in FLOORS.items()
-    if floor in (1, 3)
+    if floor in (1, 3) or name == "objective"
 }
 NO_TORCH = "report"  # a report is drawn where nothing can be trained
 TRAINER_USER = "training"  # the seam to transformers.Trainer

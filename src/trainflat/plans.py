@@ -83,7 +83,15 @@ def _averaging(plan: "Plan") -> str:
 
 
 def _options(section: dict[str, object]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in section.items())
+    return ", ".join(f"{key} {_option(value)}" for key, value in section.items())
+
+
+def _option(value: object) -> str:
+    """A value; of a member within a member its name, and its options in brackets."""
+    if not isinstance(value, dict):
+        return str(value)
+    inner = {key: one for key, one in value.items() if key != "name"}
+    return f"{value.get('name', '')} ({_options(inner)})"
 
 
 def _lines(plan: "Plan") -> Iterator[str]:

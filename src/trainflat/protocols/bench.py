@@ -5,17 +5,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from trainflat import record
 from trainflat.errors import InputError
+from trainflat.evaluation import objective_on
 from trainflat.files import hash_file, is_sealed, load_tensors, read_json, remove, seal, verify, write_json, writing
 from trainflat.models import Encoder, no_bars
+from trainflat.objective import Objective
 from trainflat.progress import Progress
 from trainflat.protocols.base import Planned, Produced, stage_name
-from trainflat.pruning import Masks
+from trainflat.pruning import PRUNERS, Masks, Pruner, Scope
 from trainflat.tasks.base import EncodedSplit, Task
 from trainflat.training.fit import SNAPSHOT, fit, forget
 from trainflat.training.options import TrainingOptions
@@ -104,6 +107,26 @@ class Bench:
             progress=self.progress,
         )
         return Produced(stage, masks, fitted.training, fitted.seconds)
+
+    def pruner(
+        self, section: str | Mapping[str, Any], sparsity: float, scope: Scope, masks: Masks | None = None
+    ) -> Pruner:
+        """The pruner that a recipe names, for the weights on the bench; what scores by the loss gets it here."""
+        options = {"name": section} if isinstance(section, str) else dict(section)
+        given = {"sparsity": sparsity, "scope": scope, "masks": masks, "seed": self.seed, "objective": self._objective}
+        return PRUNERS.build(options.pop("name"), self.model, **given, **options)
+
+    def _objective(self, rows: int, batch_size: int) -> Objective:
+        """The task's loss on some training rows, the same ones whenever it is asked for."""
+        return objective_on(
+            self.model,
+            self.train_split,
+            self.encoder.tokenizer,
+            rows=rows,
+            batch_size=batch_size,
+            seed=derive_seed(self.seed, "pruning rows"),
+            progress=self.progress,
+        )
 
     def commit(self, produced: Produced, stage: record.Stage) -> record.Stage:
         """Writes a measured stage; from now on it is recalled. Gives the stage with the hashes of its files."""
