@@ -27,7 +27,9 @@ FLOORS: dict[str, float] = {
     "models": 5,
     "tasks": 4,
     **dict.fromkeys(("diagnosis", "objective"), 2.5),
-    **dict.fromkeys(("optim", "averaging", "pruning", "quantization", "distillation", "sharpness"), 3),
+    **dict.fromkeys(
+        ("optim", "averaging", "pruning", "quantization", "distillation", "sharpness", "reparametrization"), 3
+    ),
     **dict.fromkeys(("registry", "params", "anatomy", "schedules", "record", "landscapes"), 2),
     **dict.fromkeys(("tensors", "progress", "processes", "yaml_values", "positions"), 2),
     "files": 1.5,

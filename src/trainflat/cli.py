@@ -87,12 +87,13 @@ def list_() -> None:
     from trainflat.protocols import PROTOCOLS
     from trainflat.pruning import PRUNERS
     from trainflat.recipe import packaged_recipes
+    from trainflat.reparametrization import REPARAMETRIZATIONS
     from trainflat.sharpness import MEASURES
     from trainflat.tasks import TASKS
 
     families: list[tuple[str, Registry[Any]]] = [("tasks", TASKS), ("optimizers", OPTIMIZERS), ("averaging", AVERAGING)]
     families += [("pruners", PRUNERS), ("protocols", PROTOCOLS), ("measures of sharpness", MEASURES)]
-    families += [("export formats", EXPORTERS)]
+    families += [("reparametrizations", REPARAMETRIZATIONS), ("export formats", EXPORTERS)]
     for title, registry in families:
         _say(f"[bold]{title}[/bold]")
         for name in registry:

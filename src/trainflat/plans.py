@@ -35,6 +35,8 @@ def _facts(plan: "Plan") -> Iterator[tuple[str, str]]:
     yield "optimizer", _options(training.optimizer)
     yield "averaging", _averaging(plan)
     yield "distillation", _distillation(plan)
+    if training.reparametrization is not None:
+        yield "trained", _options(training.reparametrization)
     yield "protocol", _options(plan.protocol)
     yield "trainings", f"{plan.trainings} of {about}{plan.steps_per_training} steps ({epochs})"
     each = f"{plan.passes_per_step:g} forward and backward passes each"

@@ -19,9 +19,11 @@ from trainflat.distillation import complete_options as complete_distillation
 from trainflat.errors import InputError
 from trainflat.optim import average_passes
 from trainflat.optim import complete_options as complete_optimizer
+from trainflat.reparametrization import REPARAMETRIZATIONS
+from trainflat.reparametrization import complete_options as complete_reparametrization
 from trainflat.training.trackers import check_names
 
-_CAME_LATER = frozenset({"averaging", "distillation"})
+_CAME_LATER = frozenset({"averaging", "distillation", "reparametrization"})
 
 
 class TrainingOptions(BaseModel):
@@ -40,6 +42,7 @@ class TrainingOptions(BaseModel):
     optimizer: Annotated[dict[str, Any], Field(validate_default=True)] = {"name": "adamw"}
     averaging: dict[str, Any] | None = None  # what is evaluated and kept in place of the weights
     distillation: dict[str, Any] | None = None  # a teacher, and how much is learned from it
+    reparametrization: dict[str, Any] | None = None  # what is trained in place of the weights
     schedule: Literal["linear", "constant", "cosine"] = "linear"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the steps
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping
@@ -83,6 +86,17 @@ class TrainingOptions(BaseModel):
             raise ValueError(f"teacher is the folder or hub name of a fine-tuned model, got {value['teacher']!r}")
         return complete_distillation(value)
 
+    @field_validator("reparametrization", mode="before")
+    @classmethod
+    def _known_reparametrization(cls, value: Any) -> Any:
+        value = {"name": value} if isinstance(value, str) else value
+        if not isinstance(value, dict):
+            return value
+        if "name" not in value:
+            raise ValueError(f"name a reparametrization: {', '.join(REPARAMETRIZATIONS)}")
+        options = {key: v for key, v in value.items() if key != "name"}
+        return {"name": str(value["name"]), **complete_reparametrization(str(value["name"]), options)}
+
     @field_validator("report_to")
     @classmethod
     def _known_trackers(cls, value: list[str]) -> list[str]:
@@ -101,6 +115,8 @@ class TrainingOptions(BaseModel):
             raise ValueError(
                 f"batch_size {self.batch_size} cannot be cut into accumulate = {self.accumulate} equal micro-batches"
             )
+        if self.averaging is not None and self.reparametrization is not None:
+            raise ValueError("averaging takes in what is trained, which reparametrization makes θ. Choose one of them")
         if self.perturb_over == "micro-batch" and self.sync_perturbation:
             raise ValueError(
                 "sync_perturbation needs perturb_over: window; micro-batches inside a window are not synchronised"

@@ -154,7 +154,8 @@ class Passes:
     def _rise(self, model: nn.Module, batch: Replay) -> Tensor:
         """How much the loss of each row [B] is higher than it was in the first pass."""
         batch.restore_random_state()
-        with torch.no_grad(), self.trainer.compute_loss_context_manager():
+        in_place = self.trainer.reparametrized.weights_in_place()
+        with torch.no_grad(), self.trainer.compute_loss_context_manager(), in_place:
             outputs = model(**self.trainer.distilled.without(batch.inputs))
         return self.trainer.distilled.example_losses(outputs, batch.inputs) - batch.losses
 

@@ -22,6 +22,7 @@ from trainflat.training.distilled import Distilled
 from trainflat.training.finite import Finite
 from trainflat.training.options import optimizer_section
 from trainflat.training.passes import Passes
+from trainflat.training.reparametrized import Reparametrized
 from trainflat.training.sampler import LengthGroupedSampler, ShuffledSampler, lengths_of
 from trainflat.training.window import Replay
 
@@ -62,6 +63,8 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
             checkpoint's average, or without ``load_best_model_at_end`` the last one, is what training ends with.
         distillation: A teacher, or a mapping ``{"teacher": folder or model, "weight": 0.5, "temperature": 2}``; see
             :class:`trainflat.distillation.Distillation`. It is asked once per micro-batch; evaluations know no teacher.
+        reparametrization: Name of one or a mapping ``{"name": "powerprop", "alpha": 2}``. Between passes the model then
+            holds θ, which optimizers move and displace; evaluations and checkpoints, and the model in the end, hold w.
         score: Metrics of one evaluation split; takes the place of ``compute_metrics``.
 
     Departs from the Trainer where it is wrong or inexact: the loss of a window is the mean over its rows for every
@@ -81,6 +84,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         masks: Masks | None = None,
         averaging: str | Mapping[str, Any] | None = None,
         distillation: Any = None,
+        reparametrization: str | Mapping[str, Any] | None = None,
         score: Score | None = None,
         **kwargs: Any,
     ) -> None:
@@ -100,6 +104,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         self.passes = Passes(self)
         self.averaged = Averaged(averaging)
         self.distilled = Distilled(self, distillation)
+        self.reparametrized = Reparametrized(reparametrization, averaging=averaging is not None)
         self.stopped_early = False
         self._finite = Finite(self)
         self._sampler: LengthGroupedSampler | None = None
@@ -109,6 +114,11 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         self.add_callback(_FlatCallback(self))
 
     # What is trained, in which order
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's; whatever ends it, the model then holds weights."""
+        with self.reparametrized.training():
+            return super().train(*args, **kwargs)
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
         """The optimizer of the recipe over named parameters; biases and LayerNorm are not decayed."""
@@ -182,7 +192,8 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         # The Trainer divides a micro-batch's loss by this; so the window's gradient is that of the mean over its rows,
         # also where the last micro-batch is smaller than the others.
         self.current_gradient_accumulation_steps = total_rows / batch.rows
-        loss: Tensor = super().training_step(model, dict(batch.inputs))
+        with self.reparametrized.weights_in_place():
+            loss: Tensor = super().training_step(model, dict(batch.inputs))
         return loss
 
     def compute_loss(
@@ -207,7 +218,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
         """Checks that zeros are zero, then evaluates; ``score`` sees the split it scores."""
-        with self.averaged.in_place():
+        with self.averaged.in_place(), self.reparametrized.weights_in_place():
             self._check_zeros()
             self._scored_split = dataloader.dataset
             return super().evaluation_loop(dataloader, *args, **kwargs)
@@ -226,6 +237,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
+        self.reparametrized.loaded()
         self.averaged.load(Path(self.state.best_model_checkpoint))
         self.averaged.end()
 
@@ -234,12 +246,13 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         with self.averaged.in_place():
             self._check_zeros()
         step, folder = self.state.global_step, Path(self.args.output_dir)
-        with writing(checkpoints.path(folder, step)):
+        with writing(checkpoints.path(folder, step)), self.reparametrized.weights_in_place():
             super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             stopped = self.control.should_training_stop and step < self.state.max_steps
             self.averaged.save(checkpoints.path(folder, step))
+            self.reparametrized.save(checkpoints.path(folder, step))
             write_json(checkpoints.path(folder, step) / "flat.json", {"passes": self.passes.count, "stopped": stopped})
             checkpoints.finish(folder, step, self.state.best_global_step)
         self.accelerator.wait_for_everyone()
@@ -248,6 +261,8 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         counts = super()._init_training_state(max_steps, steps_per_epoch, *args, **kwargs)
         self.averaged.begin(self.model, max_steps, steps_per_epoch)  # not that of __init__, where model_init makes one
         self.passes.count, self.stopped_early = 0, False
+        step = self.state.global_step
+        self.reparametrized.begin(self.model, checkpoints.path(Path(self.args.output_dir), step) if step else None)
         if self.state.global_step:  # resumed
             folder = Path(self.args.output_dir)
             flat = read_json(checkpoints.path(folder, self.state.global_step) / "flat.json")
