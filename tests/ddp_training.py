@@ -21,6 +21,7 @@ def main() -> None:
     out = Path(options.pop("out"))
     recipe, sparsity = options.pop("recipe"), options.pop("sparsity", None)
     averaging, distillation = options.pop("averaging", None), options.pop("distillation", None)
+    reparametrization = options.pop("reparametrization", None)
     if distillation is not None:
         distillation["teacher"] = teacher_model().double()
     model = tiny_bert(**NO_DROPOUT).double()
@@ -34,6 +35,7 @@ def main() -> None:
         masks=masks,
         averaging=averaging,
         distillation=distillation,
+        reparametrization=reparametrization,
     )
     trainer.train()
     rank = trainer.args.process_index

@@ -210,10 +210,8 @@ def test_resuming_continues_the_same_path_and_checkpoints_hold_weights(tmp_path:
     assert _reproducible(again) == _reproducible(whole)
     whole.masks.check(whole.model)
     # Whatever ended it, a model holds weights: those that an evaluation sees.
-    sizes = [
-        float(m.bert.encoder.layer[0].intermediate.dense.weight.abs().mean()) for m in (stopped.model, whole.model)
-    ]
-    assert max(sizes) < 0.05  # of θ it is 0.13
+    for model in (stopped.model, whole.model):
+        assert model.bert.encoder.layer[0].intermediate.dense.weight.detach().abs().mean() < 0.05  # of θ it is 0.13
 
 
 def test_the_best_checkpoints_weights_are_what_training_ends_with(tmp_path: Path) -> None:
@@ -251,7 +249,7 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Choose one of them"):
         FlatTrainer(tiny_bert(), arguments(tmp_path), averaging="swa", reparametrization="powerprop")
     base = {"task": "cola", "model": "minilm"}
-    with pytest.raises(InputError, match="training: averaging takes in what is trained.*Choose one of them"):
+    with pytest.raises(InputError, match="training: averaging takes in what is trained"):
         load_recipe(base | {"training": {"averaging": "swa", "reparametrization": "powerprop"}})
     with pytest.raises(InputError, match=r"training\.reparametrization: alpha of powerprop"):
         load_recipe(base | {"training": {"reparametrization": {"name": "powerprop", "alpha": 0}}})

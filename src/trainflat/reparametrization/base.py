@@ -103,15 +103,19 @@ class Reparametrization(ABC):
             self._kept = {name: p.detach().clone() for name, p in self.weights.items()}
             for name, p in self.weights.items():
                 p.copy_(self.weight_of(self._kept[name]))
-        hooks = [p.register_hook(self._turn(name)) for name, p in self.weights.items() if p.requires_grad]
+        hooks = [self._hook(name, p) for name, p in self.weights.items() if p.requires_grad]
         try:
             yield
         finally:
             self._put_back(hooks)
 
-    def _turn(self, name: str):  # type: ignore[no-untyped-def]
-        # Not what autograd makes of f: that is NaN at 0 for some f, and would put f into every graph.
-        return lambda gradient: gradient * self.slope(self._kept[name]).to(gradient.dtype)
+    def _hook(self, name: str, p: nn.Parameter) -> torch.utils.hooks.RemovableHandle:
+        def turn(gradient: Tensor) -> Tensor:
+            # Not what autograd makes of f: that is NaN at 0 for some f, and would put f into every graph.
+            return gradient * self.slope(self._kept[name]).to(gradient.dtype)
+
+        handle: torch.utils.hooks.RemovableHandle = p.register_hook(turn)  # type: ignore[no-untyped-call]
+        return handle
 
     @torch.no_grad()
     def _put_back(self, hooks: Sequence[torch.utils.hooks.RemovableHandle]) -> None:
