@@ -85,15 +85,15 @@ def _averaging(plan: "Plan") -> str:
 
 
 def _options(section: dict[str, object]) -> str:
-    return ", ".join(f"{key} {_option(value)}" for key, value in section.items())
+    return ", ".join(f"{key} {_value(value)}" for key, value in section.items())
 
 
-def _option(value: object) -> str:
-    """A value; of a member within a member its name, and its options in brackets."""
+def _value(value: object) -> str:
+    """A section inside a section as its name and, in parentheses, its options; those that are not set left out."""
     if not isinstance(value, dict):
         return str(value)
-    inner = {key: one for key, one in value.items() if key != "name"}
-    return f"{value.get('name', '')} ({_options(inner)})"
+    rest = {key: inner for key, inner in value.items() if key != "name" and inner is not None}
+    return f"{value.get('name', '')} ({_options(rest)})"
 
 
 def _lines(plan: "Plan") -> Iterator[str]:
