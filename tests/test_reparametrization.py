@@ -88,6 +88,15 @@ def test_gradients_are_those_of_autograd_through_the_power_and_0_at_0(alpha: flo
     torch.testing.assert_close(model.weight[0], weight, rtol=1e-14, atol=0)
 
 
+def test_what_is_frozen_is_left_as_it_is() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[0].weight.requires_grad_(False)
+    before = model[0].weight.clone()
+    with Powerprop(model, alpha=3).training() as power:
+        assert list(power.weights) == ["1.weight"]
+    assert torch.equal(model[0].weight, before)
+
+
 class Powered(nn.Module):
     """The same by autograd: its parameters are θ, and every forward pass takes the powers anew."""
 

@@ -25,15 +25,13 @@ def find_teacher(recipe: Recipe, head: Head, student: Encoder) -> Encoder | None
     return teacher
 
 
-def enlist(teacher: Encoder, bench: Bench) -> record.TeacherInfo | None:
+def enlist(teacher: Encoder, bench: Bench) -> record.TeacherInfo:
     """Makes it the teacher of all trainings, after it was scored on the rows as the student reads them.
 
     Returns:
-        What the record says of it; None on all processes but the first.
+        What the record says of it.
     """
     bench.teacher, progress = teacher.model, bench.progress
-    if not bench.writes:
-        return None
     scores = {}
     for name, split in bench.evaluation.items():
         progress.begin(f"scoring the teacher on {name}", len(split))

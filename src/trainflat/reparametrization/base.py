@@ -23,7 +23,7 @@ class Reparametrization(ABC):
 
     Args:
         model: Its :func:`trainflat.params.prunable` matrices are reparametrised; biases, LayerNorm, embeddings and the
-            task head are not.
+            task head are not, and what is frozen is left as it is.
 
     Raises:
         InputError: there are none.
@@ -39,9 +39,9 @@ class Reparametrization(ABC):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.weights: dict[str, nn.Parameter] = prunable(model)
+        self.weights: dict[str, nn.Parameter] = {n: p for n, p in prunable(model).items() if p.requires_grad}
         if not self.weights:
-            raise InputError(f"{type(model).__name__} has no matrices to reparametrise: no linear layer.")
+            raise InputError(f"{type(model).__name__} has no matrices to reparametrise: no linear layer that trains.")
         self._held = False  # whether the model's matrices are θ now, or f(θ) for a while
         self._kept: dict[str, Tensor] = {}
 
@@ -103,7 +103,7 @@ class Reparametrization(ABC):
             self._kept = {name: p.detach().clone() for name, p in self.weights.items()}
             for name, p in self.weights.items():
                 p.copy_(self.weight_of(self._kept[name]))
-        hooks = [self._hook(name, p) for name, p in self.weights.items() if p.requires_grad]
+        hooks = [self._hook(name, p) for name, p in self.weights.items()]
         try:
             yield
         finally:
