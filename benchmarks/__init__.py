@@ -4,4 +4,4 @@
 ``results/benchmarks/NAME.json``. Linux only: what other processes used is read from ``/proc``.
 """
 
-BENCHMARKS = ("sam_step", "flat_steps", "cut", "masks", "batching", "hvp", "plane", "int8")
+BENCHMARKS = ("sam_step", "flat_steps", "cut", "masks", "batching", "hvp", "plane", "int8", "inference", "sizes")

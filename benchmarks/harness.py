@@ -1,130 +1,36 @@
-"""Times candidates side by side, and knows when the machine was not its own.
+"""The package's own stopwatch, which here prints every round."""
 
-A ratio of two times taken minutes apart measures the machine's mood. So candidates alternate in one process, round by
-round, each round starting with another one; a sample during which other processes used more than 0.15 of a core is
-taken again; and a ratio comes with the spread of its rounds.
-"""
+from collections.abc import Callable, Mapping
 
-import math
-import os
-import statistics
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from trainflat import timing
+from trainflat.timing import (
+    QUIET,
+    REPEATS,
+    RETAKES,
+    Candidate,
+    Clock,
+    Sample,
+    Spread,
+    ratio,
+    readable,
+    seconds,
+    spread,
+)
 
-REPEATS = 7
-QUIET = 0.15  # cores that other processes may use during a sample
-RETAKES = 3  # tries beyond the first for one noisy sample
-PATIENCE = 120.0  # seconds that all retakes of one comparison may take together
-# /proc/stat counts in ticks of 10 ms per core; over half a second its rounding stays below 0.1 cores.
-SHORTEST_SAMPLE = 0.5
-
-
-class Clock:
-    """The time, and the CPU that others used; tests put their own in its place."""
-
-    def now(self) -> float:
-        """Seconds, from any start."""
-        return time.perf_counter()
-
-    def foreign(self) -> float:
-        """CPU seconds since boot that were not this process' own, those stolen by other virtual machines among them."""
-        ticks = [int(n) for n in Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]]
-        user, nice, system, _idle, _iowait, irq, softirq, steal = ticks
-        return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK") - sum(os.times()[:4])
-
-
-def _nothing() -> None:
-    pass
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """What is timed.
-
-    Args:
-        run: One call of it.
-        prepare: What each call needs anew, outside the time. Then a sample is one call.
-    """
-
-    run: Callable[[], object]
-    prepare: Callable[[], object] = _nothing
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One timing."""
-
-    seconds: float  # per call
-    foreign: float  # cores that other processes used meanwhile, on average
-    tries: int = 1
-
-    @property
-    def noisy(self) -> bool:
-        """Whether the machine was busy with something else even at the last try."""
-        return self.foreign > QUIET
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A middle with quartiles."""
-
-    value: float
-    low: float
-    high: float
-
-
-def spread(values: Sequence[float]) -> Spread:
-    """Median and quartiles; of a single value that value."""
-    if len(values) == 1:
-        return Spread(values[0], values[0], values[0])
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-    return Spread(middle, low, high)
-
-
-def ratio(over: Sequence[float], under: Sequence[float]) -> Spread:
-    """The ratios round by round: their median and quartiles.
-
-    What slows the machine for a while slows both sides of a round and cancels, as it would not in a ratio of medians.
-    """
-    return spread([a / b for a, b in zip(over, under, strict=True)])
-
-
-@dataclass
-class Stopwatch:
-    """Takes samples, retaking noisy ones as long as its patience lasts."""
-
-    clock: Clock = field(default_factory=Clock)
-    patience: float = PATIENCE
-
-    def take(self, candidate: Candidate, calls: int) -> Sample:
-        """The quietest of at most ``1 + RETAKES`` tries; the first one that is quiet enough ends them."""
-        best = self._once(candidate, calls)
-        for tries in range(2, RETAKES + 2):
-            if not best.noisy or self.patience <= 0:
-                break
-            start = self.clock.now()
-            again = self._once(candidate, calls)
-            self.patience -= self.clock.now() - start
-            best = min(best, again, key=lambda sample: sample.foreign)
-            best = Sample(best.seconds, best.foreign, tries)
-        return best
-
-    def _once(self, candidate: Candidate, calls: int) -> Sample:
-        candidate.prepare()
-        foreign, start = self.clock.foreign(), self.clock.now()
-        for _ in range(calls):
-            candidate.run()
-        seconds = self.clock.now() - start
-        return Sample(seconds / calls, max(0.0, self.clock.foreign() - foreign) / seconds)
-
-    def calls_per_sample(self, candidate: Candidate) -> int:
-        """How many calls make a sample long enough to tell who used the machine. Warms the candidate up."""
-        first = self._once(candidate, 1)
-        if candidate.prepare is not _nothing or first.seconds >= SHORTEST_SAMPLE:
-            return 1
-        return math.ceil(SHORTEST_SAMPLE / self._once(candidate, 1).seconds)
+__all__ = [
+    "QUIET",
+    "REPEATS",
+    "RETAKES",
+    "Candidate",
+    "Clock",
+    "Sample",
+    "Spread",
+    "alternate",
+    "ratio",
+    "readable",
+    "seconds",
+    "spread",
+]
 
 
 def alternate(
@@ -133,36 +39,5 @@ def alternate(
     clock: Clock | None = None,
     say: Callable[[str], object] = lambda text: print(text, flush=True),
 ) -> dict[str, list[Sample]]:
-    """Times all candidates in turn, ``repeats`` rounds; the same index is the same round.
-
-    Each is called at least once before the first round, untimed.
-    """
-    watch = Stopwatch(clock or Clock())
-    calls = {name: watch.calls_per_sample(candidate) for name, candidate in candidates.items()}
-    taken: dict[str, list[Sample]] = {name: [] for name in candidates}
-    names = list(candidates)
-    for turn in range(repeats):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            taken[name].append(watch.take(candidates[name], calls[name]))
-        say(f"  round {turn + 1}/{repeats}: {_line(taken)}")
-    return taken
-
-
-def _line(taken: Mapping[str, Sequence[Sample]]) -> str:
-    latest = {name: samples[-1] for name, samples in taken.items()}
-    times = ", ".join(f"{name} {readable(sample.seconds)}" for name, sample in latest.items())
-    noisy = sum(sample.noisy for sample in latest.values())
-    return f"{times}{f'  ({noisy} noisy)' if noisy else ''}"
-
-
-def seconds(samples: Iterable[Sample]) -> list[float]:
-    """The times alone."""
-    return [sample.seconds for sample in samples]
-
-
-def readable(value: float) -> str:
-    """A duration with a unit that suits it: ``1.53 s``, ``184 ms``, ``12.1 min``."""
-    for unit, size, limit in (("µs", 1e-6, 1e-3), ("ms", 1e-3, 1.0), ("s", 1.0, 120.0)):
-        if value < limit:
-            return f"{value / size:.3g} {unit}"
-    return f"{value / 60:.3g} min"
+    """As `trainflat.timing.alternate`, said aloud."""
+    return timing.alternate(candidates, repeats, clock, say)

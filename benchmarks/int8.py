@@ -14,11 +14,10 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from transformers import BertConfig, BertForSequenceClassification
 
 from benchmarks.harness import Candidate, alternate
 from benchmarks.result import Result, options
-from benchmarks.workload import random_rows
+from benchmarks.workload import bert_base, random_rows
 from trainflat.quantization import quantize_dynamic, without_integer_kernel
 
 BATCH, LENGTH = 1, 128
@@ -44,8 +43,7 @@ def main() -> None:
 
 
 def _runs() -> dict[str, Run]:
-    torch.manual_seed(0)
-    dense = BertForSequenceClassification(BertConfig()).eval()
+    dense = bert_base()
     token = quantize_dynamic(dense)
     return {
         DENSE: _forward(dense),

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 
 from benchmarks.harness import QUIET, REPEATS, Sample, Spread, ratio, readable, seconds, spread
 from trainflat.files import write_json
+from trainflat.record import package_version, processor
 
 PACKAGES = ("trainflat", "torch", "transformers", "numpy", "pytorch_optimizer")
 
@@ -131,30 +131,16 @@ def command(name: str, arguments: Sequence[str]) -> str:
 def machine(threads: int) -> dict[str, Any]:
     """What the times depend on besides the code."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        **{name: _version(name) for name in PACKAGES},
+        **{name: package_version(name) for name in PACKAGES},
         "threads": threads,
         "wait_policy": os.environ.get("OMP_WAIT_POLICY", "not set"),
         "vector_instructions": torch.backends.cpu.get_cpu_capability(),
     }
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _summary(samples: Sequence[Sample]) -> dict[str, Any]:

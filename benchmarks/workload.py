@@ -1,9 +1,10 @@
-"""The work that the benchmarks time: MiniLM-L6 as a classifier, with its real weights, on rows of tokens."""
+"""The work that the benchmarks time: MiniLM-L6 or BERT-base as a classifier, on rows of tokens."""
 
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
+from transformers import BertConfig, BertForSequenceClassification
 
 from trainflat.models import load_encoder
 from trainflat.tasks.base import Head
@@ -17,6 +18,13 @@ def minilm() -> nn.Module:
     """All six layers under a head of two classes, ready to train, dropout on as in training."""
     model: nn.Module = load_encoder("minilm", Head("classification", ("no", "yes"))).model
     return model.train()
+
+
+def bert_base() -> BertForSequenceClassification:
+    """BERT-base's shape with random weights, always the same, in evaluation mode."""
+    torch.manual_seed(0)
+    model: BertForSequenceClassification = BertForSequenceClassification(BertConfig()).eval()
+    return model
 
 
 def random_rows(batch: int, length: int, seed: int = 0) -> dict[str, Tensor]:

@@ -20,8 +20,8 @@ def main() -> None:
     options = json.loads(sys.argv[1])
     out = Path(options.pop("out"))
     recipe, sparsity = options.pop("recipe"), options.pop("sparsity", None)
-    averaging, distillation = options.pop("averaging", None), options.pop("distillation", None)
-    reparametrization = options.pop("reparametrization", None)
+    averaging, quantization = options.pop("averaging", None), options.pop("quantization", None)
+    distillation, reparametrization = options.pop("distillation", None), options.pop("reparametrization", None)
     if distillation is not None:
         distillation["teacher"] = teacher_model().double()
     model = tiny_bert(**NO_DROPOUT).double()
@@ -36,10 +36,13 @@ def main() -> None:
         averaging=averaging,
         distillation=distillation,
         reparametrization=reparametrization,
+        quantization=quantization,
     )
     trainer.train()
     rank = trainer.args.process_index
     save_file({n: p.detach() for n, p in model.named_parameters()}, out / f"rank{rank}.safetensors")
+    if quantization is not None:
+        save_file(trainer.along.quantized.quantizer.state_dict(), out / f"ranges{rank}.safetensors")
     logs = [entry for entry in trainer.state.log_history if "loss" in entry]
     (out / f"rank{rank}.json").write_text(json.dumps({"logs": logs, "processes": trainer.args.world_size}))
     leave()

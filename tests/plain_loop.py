@@ -14,6 +14,7 @@ from trainflat.averaging import make_averaging
 from trainflat.optim import make_optimizer
 from trainflat.optim.base import FlatOptimizer
 from trainflat.pruning import Masks
+from trainflat.quantization import Q8BERT
 from trainflat.tasks.base import EncodedSplit
 from trainflat.training.sampler import LengthGroupedSampler
 
@@ -52,6 +53,7 @@ def train(
     masks: Masks | None = None,
     clip: float = 1.0,
     averaging: Mapping[str, Any] | None = None,
+    quantizer: Q8BERT | None = None,
 ) -> list[float]:
     """Whole batches, gradient clipping, linear decay; ends on the average, if any. Gives the loss of every step."""
     options = dict(recipe)
@@ -73,12 +75,14 @@ def train(
             order = sampler.order(epoch)
             for start in range(0, len(order), batch_size):
                 batch = collate([split[i] for i in order[start : start + batch_size]])
-                losses.append(_passes(model, batch, optimizer, steps))
+                losses.append(_passes(model, batch, optimizer, steps, quantizer))
                 if masks is not None:
                     masks.hold(model).mask_gradients()  # clipping must not see gradients of pruned weights
                 nn.utils.clip_grad_norm_(model.parameters(), clip)
                 optimizer.step()
                 schedule.step()
+                if quantizer is not None:
+                    quantizer.update()
                 if average is not None:
                     average.update(len(losses), steps, per_epoch)
     if average is not None:
@@ -90,7 +94,9 @@ def without_name(section: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in section.items() if key != "name"}
 
 
-def _passes(model: nn.Module, batch: Mapping[str, Tensor], optimizer: Optimizer, steps: int) -> float:
+def _passes(
+    model: nn.Module, batch: Mapping[str, Tensor], optimizer: Optimizer, steps: int, quantizer: Q8BERT | None
+) -> float:
     losses, rows = [], []
 
     def one_pass(batch: Mapping[str, Tensor]) -> None:
@@ -107,7 +113,8 @@ def _passes(model: nn.Module, batch: Mapping[str, Tensor], optimizer: Optimizer,
     if flat is None or flat.first_pass:
         one_pass(batch)
     if flat is not None and flat.second_pass:
-        with flat.perturbed():
+        again = quantizer is not None and flat.first_pass
+        with flat.perturbed(), quantizer.unseen() if again else nullcontext():
             if flat.second_share < 1:
                 with torch.no_grad():
                     rise = _row_losses(model(**batch), batch) - rows[0]

@@ -1,34 +1,51 @@
 """What docs/export.md shows is tried, and its tables are the code's."""
 
+import math
 import re
 from pathlib import Path
 
 import pytest
+from transformers import BertForSequenceClassification
 
 from tests.test_export_sparse import entropy, random_matrix
+from tests.test_models_families import config, tokenizer, write
 from trainflat.export import EXPORTERS
 from trainflat.export.packed import pack, packed_bytes
+from trainflat.exporting import export
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "export.md").read_text(encoding="utf8")
 DENSE = 339.738624  # MB: twelve layers of BERT-base
 
 
 def test_the_example_runs(tmp_path, monkeypatch):
-    (block,) = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
+    _, block = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
     monkeypatch.chdir(tmp_path)
     exec(block, {})  # noqa: S102
     assert [path.name for path in tmp_path.iterdir()] == ["pruned-sparse"]
 
 
+def test_the_example_of_a_runner_runs(tmp_path, monkeypatch):
+    block, _ = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
+    source = write(tmp_path / "dense", BertForSequenceClassification(config("Bert", num_hidden_layers=1)).eval())
+    export(source, "torch-export", tmp_path / "dense-onnx-int8")
+    monkeypatch.chdir(tmp_path)
+    found = {"tokenizer": tokenizer(0)}
+    exec(block, found)  # noqa: S102
+    assert found["logits"].shape == (2, 2)
+
+
 def test_the_table_of_formats_is_complete():
-    rows = re.findall(r"^\| `([a-z-]+)` \| (.*?) \| (.*?) \| (.*?) \| (.*?) \|", PAGE, flags=re.MULTILINE)
+    rows = re.findall(
+        r"^\| `([a-z0-9-]+)` \| (.*?) \| (.*?) \| (.*?) \| ([^|]*?) \|$", PAGE.partition("## ")[0], flags=re.MULTILINE
+    )
     assert [name for name, *_ in rows] == list(EXPORTERS)
-    for name, options, _, loaded_by, differs in rows:
+    for name, options, file, loaded_by, differs in rows:
         stated = dict(re.findall(r"`(\w+)` (\w+)", options))
-        assert stated == {key: parameter.default for key, parameter in EXPORTERS.options(name).items()}
+        assert stated == {key: str(parameter.default).lower() for key, parameter in EXPORTERS.options(name).items()}
         exporter = EXPORTERS.build(name)
+        assert f"`{exporter.file}`" in file
         assert differs.startswith(
-            "nothing" if exporter.tolerance == 0 else f"{exporter.tolerance:.0e}".replace("e-0", "e-")
+            "rounding" if exporter.tolerance == math.inf else f"{exporter.tolerance:.0e}".replace("e-0", "e-")
         )
         assert ("pip install" in loaded_by) == bool(exporter.extra) and exporter.extra in loaded_by
 

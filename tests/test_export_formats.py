@@ -112,7 +112,8 @@ def test_a_missing_extra_is_named(name: str, monkeypatch: pytest.MonkeyPatch, mo
         exporter().check_installed()
         return
     with pytest.raises(
-        InputError, match=rf"needs {exporter.packages[0]}, .*pip install 'trainflat\[{exporter.extra}\]'"
+        InputError,
+        match=rf"needs {', '.join(exporter.packages)}\. Install: pip install 'trainflat\[{exporter.extra}\]'",
     ):
         export(model, name, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -134,7 +135,7 @@ class Off(nn.Module):
 @pytest.mark.parametrize(
     ("options", "by", "message"),
     [
-        ((), 1e-6, "answers differently: logits up to"),
+        ((), 1e-3, "answers differently: logits up to"),
         ((), torch.nan, "are off by inf"),
         (("values=fp16",), -100.0, "of the predictions are the same"),
     ],
@@ -142,8 +143,8 @@ class Off(nn.Module):
 def test_a_file_that_answers_differently_is_not_kept(
     *, options: tuple[str, ...], by: float, message: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = Sparse.read
-    monkeypatch.setattr(Sparse, "read", lambda self, *given: Off(honest(self, *given), by))
+    honest = Sparse.open
+    monkeypatch.setattr(Sparse, "open", lambda self, folder: Off(honest(folder), by))
     with pytest.raises(InputError, match=message):
         export(model, "sparse", tmp_path / "out", options)
     assert list(tmp_path.iterdir()) == []
@@ -178,15 +179,6 @@ def test_torch_export_varies_in_batch_and_length(kind: Any, tmp_path: Path) -> N
         torch.testing.assert_close(answer, expected[name])
 
 
-def test_onnx(model: Path, tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript")
-    onnx = pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
-    found = export(model, "onnx", tmp_path / "out")
-    assert found.difference < 1e-4 and found.agreement == 1
-    assert not onnx.load(tmp_path / "out" / "model.onnx").graph.value_info
-
-
 class Told(nn.Module):
     """Gives the logits that it was told, whatever it is asked."""
 
@@ -203,8 +195,10 @@ def test_agreement_by_hand() -> None:
     one, other = Told(logits=[[1.0, 2.0], [3.0, 0.0]]), Told(logits=[[1.0, 1.5], [3.0, 4.0]])
     found = compare_answers(one, other, [mask])
     assert (found.rows, found.difference, found.scale, found.share) == (2, 4.0, 3.0, 0.5)
-    scores = compare_answers(Told(logits=[[0.0], [2.0]]), Told(logits=[[0.09], [2.11]]), [mask])
+    scores = compare_answers(Told(logits=[[0.0], [2.0]]), Told(logits=[[0.24], [2.26]]), [mask])
     assert scores.share == 0.5  # the standard deviation is 1
+    foreign = compare_answers(Told(logits=[[5.0], [5.2]]), Told(logits=[[5.5], [5.8]]), [mask], foreign=True)
+    assert foreign.share == 0.5  # the largest score is 5.2
     spans = {"start_logits": [[1.0, 0.0, 9.0], [0.0, 0.0, 1.0]], "end_logits": [[0.0, 1.0, 9.0], [0.0, 0.0, 1.0]]}
     moved = {"start_logits": [[1.0, 0.0, -9.0], [0.0, 0.0, 1.0]], "end_logits": [[0.0, 1.0, 9.0], [2.0, 0.0, 1.0]]}
     padded = compare_answers(Told(**spans), Told(**moved), [mask])

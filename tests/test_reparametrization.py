@@ -261,7 +261,7 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Choose one of them"):
         FlatTrainer(tiny_bert(), arguments(tmp_path), averaging="swa", reparametrization="powerprop")
     base = {"task": "cola", "model": "minilm"}
-    with pytest.raises(InputError, match="training: averaging takes in what is trained"):
+    with pytest.raises(InputError, match="training: averaging looks at what is trained"):
         load_recipe(base | {"training": {"averaging": "swa", "reparametrization": "powerprop"}})
     with pytest.raises(InputError, match=r"training\.reparametrization: alpha of powerprop"):
         load_recipe(base | {"training": {"reparametrization": {"name": "powerprop", "alpha": 0}}})

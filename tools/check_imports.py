@@ -15,24 +15,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# Between two floors stand `files`, through which the record is written, `diagnosis`, which holds parts of it, and
-# `objective`, on which measures of sharpness and scores of pruning are taken.
+# Between two floors stand `files`, through which the record is written, `diagnosis` and `comparison`, which hold parts
+# of it, and `objective`, on which measures of sharpness and scores of pruning are taken.
 FLOORS: dict[str, float] = {
     **dict.fromkeys(("cli", "registration"), 11),
-    **dict.fromkeys(("grid", "terminal", "plans"), 10),
+    **dict.fromkeys(("grid", "terminal", "plans", "bench"), 10),
     **dict.fromkeys(("pipeline", "diagnose", "exporting"), 9),
     "recipe": 8,
     **dict.fromkeys(("protocols", "loading"), 7),
     **dict.fromkeys(("training", "evaluation", "export", "report"), 6),
     "models": 5,
-    "tasks": 4,
-    **dict.fromkeys(("diagnosis", "objective"), 2.5),
-    **dict.fromkeys(
-        ("optim", "averaging", "pruning", "quantization", "distillation", "sharpness", "reparametrization"), 3
-    ),
+    **dict.fromkeys(("tasks", "engines"), 4),
+    **dict.fromkeys(("diagnosis", "comparison", "objective"), 2.5),
+    **dict.fromkeys(("optim", "averaging", "pruning", "quantization", "distillation", "sharpness"), 3),
+    "reparametrization": 3,
     **dict.fromkeys(("registry", "params", "anatomy", "schedules", "record", "landscapes"), 2),
     **dict.fromkeys(("tensors", "progress", "processes", "yaml_values", "positions"), 2),
-    "files": 1.5,
+    **dict.fromkeys(("files", "timing"), 1.5),
     "errors": 1,
 }
 ROOT = 12  # the package's own __init__ and __main__ offer what all floors hold; no module below may lean on them
@@ -43,6 +42,7 @@ OUTSIDE: dict[str, frozenset[str]] = {
     for name, floor in FLOORS.items()
     if floor in (1, 3) or name == "objective"
 }
+OUTSIDE["quantization"] |= {"torchao"}  # an optional backend, imported when it is asked for
 NO_TORCH = "report"  # a report is drawn where nothing can be trained
 TRAINER_USER = "training"  # the seam to transformers.Trainer
 TRAINER_MODULES = ("transformers.trainer", "transformers.training_args")

@@ -86,6 +86,7 @@ def list_() -> None:
     from trainflat.optim import OPTIMIZERS
     from trainflat.protocols import PROTOCOLS
     from trainflat.pruning import PRUNERS
+    from trainflat.quantization import QUANTIZERS
     from trainflat.recipe import packaged_recipes
     from trainflat.reparametrization import REPARAMETRIZATIONS
     from trainflat.sharpness import MEASURES
@@ -93,7 +94,8 @@ def list_() -> None:
 
     families: list[tuple[str, Registry[Any]]] = [("tasks", TASKS), ("optimizers", OPTIMIZERS), ("averaging", AVERAGING)]
     families += [("pruners", PRUNERS), ("protocols", PROTOCOLS), ("measures of sharpness", MEASURES)]
-    families += [("reparametrizations", REPARAMETRIZATIONS), ("export formats", EXPORTERS)]
+    families += [("quantization-aware training", QUANTIZERS), ("reparametrizations", REPARAMETRIZATIONS)]
+    families += [("export formats", EXPORTERS)]
     for title, registry in families:
         _say(f"[bold]{title}[/bold]")
         for name in registry:
@@ -186,6 +188,49 @@ def export(
     _say(escape(str(target)))
 
 
+@app.command(epilog="Example: trainflat bench runs/small-3f2a/stages/dense --backend torch,onnx,openvino --batch 1,32")
+def bench(
+    models: Annotated[
+        list[Path],
+        typer.Argument(metavar="MODEL...", help="Folders of models, or exported files: .onnx, .xml (OpenVINO), .pt2."),
+    ],
+    *,
+    backend: Annotated[
+        str, typer.Option(metavar="NAME,...", help="torch, or formats of `trainflat export`: onnx, openvino, int8, ...")
+    ] = "torch",
+    batch: Annotated[str, typer.Option(metavar="1,32", help="Rows.")] = "1",
+    length: Annotated[str, typer.Option(metavar="32,128", help="Tokens per row.")] = "128",
+    threads: Annotated[str, typer.Option(metavar="1,2", help="Of every backend.")] = "1",
+    rounds: Annotated[int, typer.Option(help="Times that each takes its turn; 6 or more tell speed-ups.")] = 7,
+    task: Annotated[str | None, typer.Option(help="Scores all on this task, by a name of `trainflat list`.")] = None,
+    data: Data = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the task; may be repeated.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="JSON and figure (PNG, SVG) go in here.")] = Path(
+        "bench"
+    ),
+) -> None:
+    """Times models side by side on the CPU: latency, throughput, size, memory, score."""
+    from trainflat.bench.compare import compare
+    from trainflat.recipe import task_section
+    from trainflat.terminal import print_comparison
+
+    with _progress() as progress:
+        found = compare(
+            models,
+            backends=list(dict.fromkeys(backend.split(","))),
+            batches=_numbers("--batch", batch),
+            lengths=_numbers("--length", length),
+            threads=_numbers("--threads", threads),
+            rounds=rounds,
+            task=None if task is None else task_section(task, set_ or []),
+            data=data,
+            progress=progress,
+        )
+    print_comparison(found, out)
+
+
 def main() -> None:
     """Runs the command line: exit code 0 done, 2 bad input in one line, 1 a fault, 130 interrupted."""
     # The hub's client tells of each of its attempts; what came of them all is our one line.
@@ -205,6 +250,13 @@ def _seed(text: str) -> int:
     if not text.strip().isdecimal():
         raise InputError(f"--seeds takes whole numbers such as 1,2,3, got {text!r}.")
     return int(text)
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise InputError(f"{option} takes whole numbers of at least 1 such as 1,32, got {text!r}.")
+    return list(dict.fromkeys(map(int, parts)))
 
 
 def _say(text: str) -> None:
@@ -231,14 +283,11 @@ def _progress() -> Iterator["Progress"]:
 
 def _print_table(rows: list[dict[str, str]]) -> None:
     """The scores; what all rows share stands above them, so that the table fits on a narrow terminal."""
-    from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
+
+    from trainflat.terminal import print_rows
 
     scores_and_names = {key for key in rows[0] if key.endswith("%")} | {"Optimizer"}
     shared = [k for k in rows[0] if k not in scores_and_names and len({row[k] for row in rows}) == 1]
-    table = Table(*(key for key in rows[0] if key not in shared))
-    for row in rows:
-        table.add_row(*(value for key, value in row.items() if key not in shared))
     _say(escape(", ".join(f"{key.lower()} {rows[0][key]}" for key in shared)))
-    Console().print(table)
+    print_rows([{key: value for key, value in row.items() if key not in shared} for row in rows])

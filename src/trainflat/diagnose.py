@@ -15,7 +15,7 @@ from trainflat import record
 from trainflat.anatomy import matrix_kind
 from trainflat.diagnosis import Cut, Diagnosis, Measured, Sensitivity
 from trainflat.errors import InputError
-from trainflat.evaluation import measure_flatness, measure_sizes, objective_on, sample_split, score
+from trainflat.evaluation import measure_flatness, measure_int8, measure_sizes, objective_on, sample_split, score
 from trainflat.models import Encoder, load_encoder, model_info
 from trainflat.params import prunable
 from trainflat.progress import Progress
@@ -92,7 +92,7 @@ class _Patient:
         """Everything about this model."""
         started, info = time.perf_counter(), model_info(self.encoder)
         whole, sampled = self._score(self.evaluation[self.task.split]), self._score(self.sample)
-        flatness = self._flatness(measures)
+        flatness, int8 = self._flatness(measures), self._int8()
         one_shot, parts = self._one_shot(), self._parts()
         return Diagnosis(
             model=info.name,
@@ -109,6 +109,7 @@ class _Patient:
             flatness_rows=min(self.rows, len(self.train)),
             data=self.task.fingerprints,
             flatness=flatness,
+            int8=int8,
             one_shot=one_shot,
             sensitivity=parts,
             environment=record.environment({"threads": torch.get_num_threads()}),
@@ -135,6 +136,11 @@ class _Patient:
             Measured(name=one["name"], options=_options(one), values=values, seconds=seconds)
             for one, (values, seconds) in zip(measures, found, strict=True)
         ]
+
+    def _int8(self) -> record.Int8:
+        self.progress.say("rounding a copy to int8 and scoring it")
+        whole = {self.task.split: self.evaluation[self.task.split]}
+        return measure_int8(self.task, self.encoder.model, whole, self.encoder.tokenizer)
 
     def _one_shot(self) -> list[Cut]:
         wanted = [s for s in SPARSITIES if s > self.given.sparsity]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from trainflat.files import write_json
-from trainflat.record import Fingerprint
+from trainflat.record import Fingerprint, Int8
 
 DIAGNOSIS_FILE = "diagnosis.json"
 FORMAT = 1
@@ -60,6 +60,7 @@ class Diagnosis(_Data):
     seconds: float
     data: dict[str, Fingerprint]
     flatness: list[Measured]
+    int8: Int8  # scored on the whole split, as ``score`` is
     one_shot: list[Cut]
     sensitivity: list[Sensitivity]
     environment: dict[str, Any]
@@ -69,6 +70,11 @@ class Diagnosis(_Data):
     def partial(self) -> bool:
         """Whether some split holds only a part of the official rows."""
         return any(one.partial for one in self.data.values())
+
+    @property
+    def int8_loss(self) -> float:
+        """What rounding to int8 costs, in points of the whole split's score."""
+        return self.score - self.int8.scores[self.split][self.metric]
 
     def kept_to(self, loss: float) -> float:
         """The highest sparsity of the one-shot curve up to which no cut costs more than ``loss`` points."""

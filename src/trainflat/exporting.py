@@ -1,10 +1,12 @@
 """Exports a model, and believes it only after the file has answered real text as the model does."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
@@ -15,18 +17,20 @@ from trainflat.files import write_json
 from trainflat.loading import load
 from trainflat.models import load_encoder, max_positions
 from trainflat.models.checks import check_tokenizer
+from trainflat.quantization import Int8Module
 from trainflat.recipe import build, load_recipe, task_section
 from trainflat.recipe.members import member
 from trainflat.tasks import TASKS
-from trainflat.tasks.base import Task
+from trainflat.tasks.base import EncodedSplit, Task
 from trainflat.tasks.stdlib_docs import sentences_of
 
 CHECKED = "export.json"
 _BATCHES = (1, 7, 32)  # rows of the batches that are compared
 _LONGEST = 512  # tokens
 _AGREEMENT = 0.9  # of the predictions, where values are rounded
+_CALIBRATION = ("unittest", "email", "http", "json")
 _MODULES = ("statistics", "textwrap", "zipfile", "calendar")  # of the standard library, with sentences enough
-_WEIGHTS = (".safetensors", ".pt2", ".onnx", ".data")
+_WEIGHTS = ("*.safetensors", *(f"model.{ending}" for ending in ("pt2", "onnx", "xml", "bin")))
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def export(
     out: str | Path,
     options: Sequence[str] = (),
     *,
-    task: str | None = None,
+    task: str | Mapping[str, Any] | None = None,
     data: Path | None = None,
 ) -> Checked:
     """Writes a model in another format; the folder appears only if it answers as the model does.
@@ -84,7 +88,7 @@ def export(
         to: A name in ``EXPORTERS``.
         out: The new folder; ``export.json`` in it holds what was compared.
         options: Of the format, as ``key=value``.
-        task: Both are also scored on its evaluation split.
+        task: Its name, or as in a recipe. Both are also scored on its evaluation split.
         data: Folder with the task's files.
 
     Raises:
@@ -98,11 +102,15 @@ def export(
     exporter.check_installed()
     learned = None if task is None else _task(task, folder, data)
     source = _source(Path(folder), learned)
+    rows = None if learned is None else _Rows.of(learned, source)
+    source = replace(source, texts=_texts(source, rows, exporter.samples))
+    if not exporter.keeps_type:
+        source.model.float()
     with new_folder(Path(out)) as place:
         source.model.config.save_pretrained(place)
         copy_tokenizer(source.folder, place)
         exporter.write(source, place)
-        checked = _compare(exporter, source, place, section, learned)
+        checked = _compare(exporter, source, place, section, rows)
         write_json(place / CHECKED, asdict(checked))
     return checked
 
@@ -117,16 +125,17 @@ def _section(to: str, options: Sequence[str]) -> dict[str, Any]:
         raise InputError(f"--to {to}: {error}.") from error
 
 
-def _task(name: str, folder: str | Path, data: Path | None) -> Task:
-    return build(TASKS, load_recipe({"task": name, "model": str(folder)}).task, data=data, seed=0)
+def _task(task: str | Mapping[str, Any], folder: str | Path, data: Path | None) -> Task:
+    return build(TASKS, load_recipe({"task": task, "model": str(folder)}).task, data=data, seed=0)
 
 
 def _source(folder: Path, task: Task | None) -> Source:
+    model = load(folder)  # refuses what is damaged
+    if any(isinstance(module, Int8Module) for module in model.modules()):
+        raise InputError(f"{folder} is int8 already. Export the model that it was made from.")
     if task is not None:
-        load(folder)  # refuses what is damaged
         encoder = load_encoder(str(folder), task.head, fine_tuned=True)
         return Source(folder, encoder.model.eval(), encoder.tokenizer)
-    model = load(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # of any kind
@@ -135,24 +144,46 @@ def _source(folder: Path, task: Task | None) -> Source:
     return Source(folder, model, tokenizer)
 
 
-def _compare(exporter: Exporter, source: Source, place: Path, section: dict[str, Any], task: Task | None) -> Checked:
-    written = exporter.read(source, place)
-    found = compare_answers(source.model, written, _batches(source))
+@dataclass(frozen=True)
+class _Rows:
+    """What a task has for a model: rows that it was trained on, and those that it is scored on."""
+
+    task: Task
+    training: EncodedSplit
+    scored: EncodedSplit
+
+    @classmethod
+    def of(cls, task: Task, source: Source) -> Self:
+        training, evaluation = task.encode(source.tokenizer, row_length(task, max_positions(source.model)))
+        return cls(task, training, evaluation[task.split])
+
+
+def _texts(source: Source, rows: _Rows | None, count: int) -> list[Mapping[str, Tensor]]:
+    """Single rows [1, T]: of the task's training split, drawn by a fixed seed, else sentences that no check uses."""
+    if rows is None:
+        length = min(max_positions(source.model) or _LONGEST, _LONGEST)
+        sentences = sentences_of(*_CALIBRATION)[:count] if count else []
+        return [_encode(source, [sentence], length) for sentence in sentences]
+    return [{name: torch.tensor([row[name]]) for name in source.inputs} for row in _draw(rows.training, count)]
+
+
+def _compare(exporter: Exporter, source: Source, place: Path, section: dict[str, Any], rows: _Rows | None) -> Checked:
+    written = exporter.open(place)
+    found = compare_answers(source.model, written, _batches(source, rows), foreign=rows is None)
     _refuse_difference(exporter, found, section["name"])
     scores: dict[str, Any] = {}
-    if task is not None:
-        length = min(max_positions(source.model) or _LONGEST, 384 if task.head.kind == "spans" else 128)
-        split = task.encode(source.tokenizer, length)[1][task.split]
-        both = [score(task, model, split, source.tokenizer)[task.metric] for model in (source.model, written)]
-        scores = {"metric": task.metric, "source_score": both[0], "score": both[1]}
+    if rows is not None:
+        models = (source.model, written)
+        both = [score(rows.task, one, rows.scored, source.tokenizer)[rows.task.metric] for one in models]
+        scores = {"metric": rows.task.metric, "source_score": both[0], "score": both[1]}
     return Checked(
         to=section["name"],
         options={key: value for key, value in section.items() if key != "name"},
         rows=found.rows,
         difference=found.difference,
         agreement=found.share,
-        source_bytes=_weights(source.folder),
-        bytes=_weights(place),
+        source_bytes=weight_bytes(source.folder),
+        bytes=weight_bytes(place),
         **scores,
     )
 
@@ -170,16 +201,27 @@ def _refuse_difference(exporter: Exporter, found: Agreement, to: str) -> None:
         )
 
 
-def _batches(source: Source) -> Iterator[dict[str, Tensor]]:
-    """Real sentences in batches of several shapes, padded; the last one as long as the model takes."""
+def _batches(source: Source, rows: _Rows | None) -> Iterator[dict[str, Tensor]]:
+    """Real text in batches of several shapes, padded, of the task where one is given; the last one as long as the model
+    takes."""
     length = min(max_positions(source.model) or _LONGEST, _LONGEST)
     sentences = sentences_of(*_MODULES)
+    drawn = None if rows is None else _draw(rows.scored, sum(_BATCHES))
     start = 0
-    for rows in _BATCHES:
-        texts = sentences[start : start + rows]
-        yield _encode(source, texts, length)
-        start += rows
+    for end in accumulate(_BATCHES):
+        if drawn is None:
+            yield _encode(source, sentences[start:end], length)
+        elif drawn[start:end]:
+            columns = {name: [row[name] for row in drawn[start:end]] for name in source.inputs}
+            yield dict(source.tokenizer.pad(columns, return_tensors="pt"))
+        start = end
     yield _encode(source, [" ".join(sentences), sentences[0]], length)
+
+
+def _draw(split: EncodedSplit, count: int) -> list[dict[str, Any]]:
+    """Some rows, the same ones each time."""
+    drawn = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:count]
+    return [split[index] for index in drawn.tolist()]
 
 
 def _encode(source: Source, texts: list[str], length: int) -> dict[str, Tensor]:
@@ -187,6 +229,13 @@ def _encode(source: Source, texts: list[str], length: int) -> dict[str, Tensor]:
     return {name: batch[name] for name in source.inputs}
 
 
-def _weights(folder: Path) -> int:
+def row_length(task: Task, positions: int | None) -> int:
+    """Tokens to which rows are cut where an export is scored, on a model with so many positions."""
+    return min(positions or _LONGEST, 384 if task.head.kind == "spans" else 128)
+
+
+def weight_bytes(folder: Path) -> int:
+    """Of the files in a folder that hold a model's weights."""
     masks = "masks.safetensors"  # of a stage: they are no part of the model
-    return sum(p.stat().st_size for p in folder.iterdir() if p.suffix in _WEIGHTS and p.name != masks)
+    files = {path for pattern in _WEIGHTS for path in folder.glob(pattern)}
+    return sum(path.stat().st_size for path in files if path.name != masks)

@@ -37,7 +37,9 @@ def _facts(plan: "Plan") -> Iterator[tuple[str, str]]:
     yield "distillation", _distillation(plan)
     if training.reparametrization is not None:
         yield "trained", _options(training.reparametrization)
+    yield "quantization", _options(training.quantization) if training.quantization else "none"
     yield "protocol", _options(plan.protocol)
+    yield "int8", _int8(plan)
     yield "trainings", f"{plan.trainings} of {about}{plan.steps_per_training} steps ({epochs})"
     each = f"{plan.passes_per_step:g} forward and backward passes each"
     yield "steps", f"{about}{plan.steps} in all, {each}: {passes:.0f} passes"
@@ -82,6 +84,13 @@ def _averaging(plan: "Plan") -> str:
         return "none"
     about = "" if plan.exact else "about "
     return f"{_options(section)}: {about}{plan.averaged_models} models of each training"
+
+
+def _int8(plan: "Plan") -> str:
+    options = plan.recipe.evaluation.int8
+    if plan.recipe.training.quantization is not None:
+        return "the copy of every stage that its training was for is scored too"
+    return "not scored" if options is None else f"a copy of every stage is scored too: {_options(options.model_dump())}"
 
 
 def _options(section: dict[str, object]) -> str:

@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -108,6 +109,16 @@ class Training(_Data):
         return {key: value for key, value in dumped.items() if key != "averaging" or value is not None}
 
 
+class Int8(_Data):
+    """The int8 copy of a stage: how it was made, how well it does, what it weighs."""
+
+    activations: str  # "token", "batch": inputs are rounded as they come; "static": by ranges that training found
+    embeddings: bool  # whether lookup tables are int8 too
+    head: bool  # whether linear layers outside the encoder are
+    scores: dict[str, dict[str, float]]  # split -> metric -> value, in percent
+    bytes: int  # of its tensors, without file headers
+
+
 class Timing(_Data):
     """What differs from run to run: seconds of wall time, never part of the digest."""
 
@@ -126,9 +137,16 @@ class Stage(_Data):
     matrices: list[MatrixZeros]
     masks_sha256: str | None = None
     flatness: dict[str, float] = {}  # what measures of sharpness found: "keskar_0.001"; see the recipe for the options
+    int8: Int8 | None = None
     training: Training | None = None  # None: no training happened between the stage before and this one
     timing: Timing = Timing()
     files: dict[str, str] = {}  # path below the run folder -> SHA-256
+
+    @model_serializer(mode="wrap")
+    def _without_the_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Records from before there was int8 keep their digest.
+        dumped: dict[str, Any] = handler(self)
+        return {key: value for key, value in dumped.items() if key != "int8" or value is not None}
 
 
 class TaskInfo(_Data):
@@ -245,14 +263,24 @@ def environment(devices: Mapping[str, Any]) -> dict[str, Any]:
     packages = ("trainflat", "torch", "transformers", "accelerate", "tokenizers", "numpy", "scikit-learn")
     return {
         "python": platform.python_version(),
-        **{name: _version(name) for name in packages},
+        **{name: package_version(name) for name in packages},
         "system": platform.system(),
         "machine": platform.machine(),
         **devices,
     }
 
 
-def _version(package: str) -> str:
+def processor() -> str:
+    """Its name, as Linux has it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+def package_version(package: str) -> str:
+    """Of what is installed, or that it is not."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -1,10 +1,13 @@
-"""Progress as people see it: one live bar on a terminal, plain lines in a log."""
+"""Progress as people see it, one live bar on a terminal, plain lines in a log; and tables."""
 
 import sys
 import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -14,7 +17,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
+from trainflat.comparison import Comparison
 from trainflat.progress import Progress as Watcher
 
 _SECONDS_BETWEEN_LINES = 30.0  # in a log, where a bar cannot move
@@ -74,3 +79,24 @@ class TerminalProgress(Watcher):
         if self.task is not None:
             self.bar.remove_task(self.task)
             self.task = None
+
+
+def print_rows(rows: Sequence[Mapping[str, str]], title: str | None = None) -> None:
+    """A table on standard output; the first row's keys head the columns."""
+    table = Table(*rows[0], title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*map(escape, row.values()))
+    Console().print(table)
+
+
+def print_comparison(found: Comparison, out: Path) -> None:
+    """Writes the files of a comparison, then shows its tables and says where the files are."""
+    from trainflat.report.comparison import cell_rows, notes, variant_rows, write_comparison
+
+    path = write_comparison(found, out)
+    print_rows(variant_rows(found))
+    for cell in found.cells:
+        print_rows(cell_rows(found, cell), title=cell.name)
+    console = Console(soft_wrap=True, highlight=False)
+    for sentence in [*notes(found), str(path)]:
+        console.print(sentence, markup=False)

@@ -2,6 +2,7 @@
 
 from trainflat.evaluation.agreement import Agreement, compare_answers
 from trainflat.evaluation.flatness import measure_flatness, objective_on
+from trainflat.evaluation.int8 import measure_int8, measure_trained_int8
 from trainflat.evaluation.latency import measure_latency
 from trainflat.evaluation.predictions import predict, sample_split, score
 from trainflat.evaluation.sizes import matrix_zeros, measure_sizes
@@ -14,8 +15,10 @@ __all__ = [
     "compare_answers",
     "matrix_zeros",
     "measure_flatness",
+    "measure_int8",
     "measure_latency",
     "measure_sizes",
+    "measure_trained_int8",
     "objective_on",
     "predict",
     "sample_split",

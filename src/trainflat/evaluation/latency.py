@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from time import perf_counter
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel
 
@@ -11,6 +10,7 @@ from trainflat.errors import InputError
 from trainflat.evaluation.modes import evaluating
 from trainflat.models import max_positions
 from trainflat.record import Latency
+from trainflat.timing import spread
 
 
 def measure_latency(model: PreTrainedModel, batch: int, length: int, *, repeats: int = 20, warmup: int = 3) -> Latency:
@@ -34,15 +34,15 @@ def measure_latency(model: PreTrainedModel, batch: int, length: int, *, repeats:
     with evaluating(model) as device:
         inputs = {"input_ids": ids.to(device), "attention_mask": torch.ones_like(ids, device=device)}
         seconds = _time(lambda: model(**inputs), repeats, warmup, device)
-    low, median, high = np.quantile(seconds, [0.25, 0.5, 0.75]).tolist()
+    middle = spread(seconds)
     return Latency(
         batch=batch,
         length=length,
         threads=torch.get_num_threads(),
         device=str(device),
-        median=median,
-        low=low,
-        high=high,
+        median=middle.value,
+        low=middle.low,
+        high=middle.high,
         repeats=repeats,
     )
 

@@ -1,12 +1,12 @@
 """What a format must offer: a folder that others load, and the way back, by which it is checked."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainflat.errors import InputError
@@ -14,11 +14,20 @@ from trainflat.errors import InputError
 
 @dataclass(frozen=True)
 class Source:
-    """A model to be exported, in evaluation mode, with the tokenizer and the folder that it came with."""
+    """A model to be exported, in evaluation mode, with the tokenizer and the folder that it came with.
+
+    Attributes:
+        folder: Where it came from.
+        model: In float32, unless the format keeps what the folder has.
+        tokenizer: That fits it.
+        texts: Real text of the kind that the model is for, one row of tokens [1, T] each, for formats that look at
+            what runs through the model before they round it.
+    """
 
     folder: Path
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    texts: Sequence[Mapping[str, Tensor]] = ()
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -37,12 +46,18 @@ class Exporter(ABC):
     """One format; its constructor takes the format's options.
 
     Attributes:
+        file: That holds the model; no other format's reader is tried on a folder that has it.
         extra: Of ``pip install trainflat[...]``, where the format needs one.
         packages: Modules of that extra.
+        keeps_type: Half precision stays what it is; else the source's model is float32 before ``write``.
+        samples: How many of the source's texts ``write`` looks at.
     """
 
+    file: str
     extra = ""
     packages: tuple[str, ...] = ()
+    keeps_type = False
+    samples: int = 0
 
     @property
     @abstractmethod
@@ -57,19 +72,26 @@ class Exporter(ABC):
             InputError: the format cannot hold this model.
         """
 
+    @classmethod
     @abstractmethod
-    def read(self, source: Source, folder: Path) -> nn.Module:
-        """What was written, as it will be run: a module that takes a batch by name and gives logits by name."""
+    def open(cls, folder: Path, threads: int | None = None) -> nn.Module:
+        """What was written, as it will be run: a module that takes a batch by name and gives logits by name.
 
-    def check_installed(self) -> None:
+        Args:
+            folder: That ``write`` filled.
+            threads: Of a library that has its own; None is as many as torch has. What torch runs, runs on torch's.
+        """
+
+    @classmethod
+    def check_installed(cls) -> None:
         """Everything that the format needs is there.
 
         Raises:
             InputError: names what is not, and how to install it.
         """
-        missing = missing_packages(self.packages)
+        missing = missing_packages(cls.packages)
         if missing:
-            raise InputError(f"this export needs {', '.join(missing)}. Install: pip install 'trainflat[{self.extra}]'")
+            raise InputError(f"this export needs {', '.join(missing)}. Install: pip install 'trainflat[{cls.extra}]'")
 
 
 def missing_packages(names: Iterable[str]) -> list[str]:

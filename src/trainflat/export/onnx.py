@@ -5,17 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
+from trainflat.engines.onnx import OnnxRuntime
 from trainflat.export.base import Exporter, Source
 from trainflat.export.graph import Logits, dynamic_shapes, example, traceable
-
-FILE = "model.onnx"
+from trainflat.export.runner import Runner
 
 
 class Onnx(Exporter):
     """A graph for onnxruntime and others, with free batch and length."""
 
+    file = "model.onnx"
     extra, packages = "onnx", ("onnx", "onnxscript", "onnxruntime")
     tolerance = 1e-4
 
@@ -23,40 +23,40 @@ class Onnx(Exporter):
         """One file, ``model.onnx``, with all weights in it."""
         import onnx
 
-        path = folder / FILE
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of torchvision, which no encoder needs
-        with traceable(source, "onnx"):
-            torch.onnx.export(
-                Logits(source),
-                (),
-                path,
-                kwargs=example(source),
-                input_names=list(source.inputs),
-                output_names=list(source.outputs),
-                dynamic_shapes=dynamic_shapes(source),
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
-        graph = onnx.load(path)
-        del graph.graph.value_info[:]  # shapes of the example, over which quantize_dynamic of onnxruntime stumbles
-        onnx.save(graph, path)
+        onnx.save(anonymous(traced(source)), folder / self.file)
 
-    def read(self, source: Source, folder: Path) -> nn.Module:
-        """The graph, run by onnxruntime on as many threads as torch has."""
-        return _Session(folder / FILE, source)
+    @classmethod
+    def open(cls, folder: Path, threads: int | None = None) -> Runner:
+        """The graph, run by onnxruntime."""
+        return Runner(OnnxRuntime.open(folder / cls.file, threads or torch.get_num_threads()))
 
 
-class _Session(nn.Module):
-    def __init__(self, path: Path, source: Source) -> None:
-        import onnxruntime
+def traced(source: Source) -> Any:
+    """The model as an ONNX graph, each node with the names of the modules that it stands in.
 
-        super().__init__()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        self.inputs, self.outputs = source.inputs, source.outputs
+    Raises:
+        InputError: the model cannot be traced.
+    """
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of torchvision, which no encoder needs
+    with traceable(source, "onnx"):
+        program = torch.onnx.export(
+            Logits(source),
+            (),
+            kwargs=example(source),
+            input_names=list(source.inputs),
+            output_names=list(source.outputs),
+            dynamic_shapes=dynamic_shapes(source),
+            dynamo=True,
+            verbose=False,
+        )
+        assert program is not None
+        model: Any = program.model_proto
+    del model.graph.value_info[:]  # shapes of the example, over which quantize_dynamic of onnxruntime stumbles
+    return model
 
-    def forward(self, **batch: Any) -> dict[str, Tensor]:
-        found = self.session.run(list(self.outputs), {name: batch[name].numpy() for name in self.inputs})
-        return {name: torch.from_numpy(value) for name, value in zip(self.outputs, found, strict=True)}
+
+def anonymous(model: Any) -> Any:
+    """The same graph without what the exporter wrote about each node: source lines, with paths of this machine."""
+    for part in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del part.metadata_props[:]
+    return model

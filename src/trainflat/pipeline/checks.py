@@ -10,6 +10,7 @@ from trainflat.models import Encoder
 from trainflat.optim import make_optimizer
 from trainflat.params import prunable
 from trainflat.protocols import PROTOCOLS
+from trainflat.quantization import layers_to_round
 from trainflat.recipe import Recipe, build
 from trainflat.sharpness import MEASURES
 from trainflat.tasks.base import Head, Task
@@ -86,3 +87,19 @@ def check_measures(recipe: Recipe, encoder: Encoder) -> None:
         weights -= int(sparsest * sum(p.numel() for p in prunable(encoder.model).values()))
     for one in options.measures:
         build(MEASURES, one).fits(weights)
+
+
+def check_int8(recipe: Recipe, encoder: Encoder) -> None:
+    """The model has layers that an int8 copy, or training for one, could round.
+
+    Raises:
+        InputError: it has none.
+    """
+    after, along = recipe.evaluation.int8, recipe.training.quantization
+    asked = {} if after is None else {"evaluation.int8": after.model_dump()}
+    asked |= {} if along is None else {"training.quantization": along}
+    for place, options in asked.items():
+        try:
+            layers_to_round(encoder.model, embeddings=options["embeddings"], head=options["head"])
+        except InputError as error:
+            raise InputError(f"{place} for model {recipe.model.name!r}: {error}") from error

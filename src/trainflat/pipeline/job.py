@@ -10,7 +10,7 @@ import torch
 from trainflat import record
 from trainflat.evaluation import SPEED_NOTE
 from trainflat.models import load_encoder, model_info
-from trainflat.pipeline.checks import check_length, check_machine, check_measures, check_optimizer
+from trainflat.pipeline.checks import check_int8, check_length, check_machine, check_measures, check_optimizer
 from trainflat.pipeline.folder import claim_models, opened
 from trainflat.pipeline.measures import measure
 from trainflat.pipeline.teaching import enlist, find_teacher
@@ -81,6 +81,7 @@ def _bench(recipe: Recipe, task: Task, folder: Path, progress: Progress) -> Benc
     check_length(recipe, encoder)
     check_optimizer(recipe, encoder)
     check_measures(recipe, encoder)
+    check_int8(recipe, encoder)
     train, evaluation = task.encode(encoder.tokenizer, recipe.training.max_length)
     first = is_first_process()
     return Bench(encoder, task, train, evaluation, recipe.training, folder, recipe.seed, first, progress)
@@ -92,9 +93,14 @@ def _finish(bench: Bench, produced: Produced, recipe: Recipe) -> record.Stage:
     if known is None:
         known = bench.commit(produced, measure(bench, produced, recipe))
     main = known.scores[bench.task.split][bench.task.metric]
-    zeros = f"{known.sizes.encoder_sparsity:.0%} of the encoder is zero"
-    bench.progress.say(f"{known.name}: {bench.task.metric} {main:.1f} on {bench.task.split}, {zeros}{_emptied(known)}")
+    zeros = f"{known.sizes.encoder_sparsity:.0%} of the encoder is zero{_emptied(known)}"
+    scored = f"{bench.task.metric} {main:.1f} on {bench.task.split}{_in_int8(known, bench.task)}"
+    bench.progress.say(f"{known.name}: {scored}, {zeros}")
     return known
+
+
+def _in_int8(stage: record.Stage, task: Task) -> str:
+    return "" if stage.int8 is None else f" (int8: {stage.int8.scores[task.split][task.metric]:.1f})"
 
 
 def _emptied(stage: record.Stage) -> str:

@@ -3,10 +3,19 @@
 import time
 
 from trainflat import record
-from trainflat.evaluation import matrix_zeros, measure_flatness, measure_latency, measure_sizes, objective_on, score
+from trainflat.evaluation import (
+    matrix_zeros,
+    measure_flatness,
+    measure_int8,
+    measure_latency,
+    measure_sizes,
+    measure_trained_int8,
+    objective_on,
+    score,
+)
 from trainflat.protocols import Bench, Produced
 from trainflat.protocols.bench import derive_seed
-from trainflat.recipe import FlatnessOptions, Recipe
+from trainflat.recipe import FlatnessOptions, Int8Options, Recipe
 
 
 def measure(bench: Bench, produced: Produced, recipe: Recipe) -> record.Stage:
@@ -17,6 +26,7 @@ def measure(bench: Bench, produced: Produced, recipe: Recipe) -> record.Stage:
     scores = {n: score(bench.task, bench.model, s, bench.encoder.tokenizer) for n, s in bench.evaluation.items()}
     seconds = time.perf_counter() - started
     flatness = _flatness(bench, produced, recipe.evaluation.flatness)
+    int8 = _int8(bench, recipe.evaluation.int8)
     options = recipe.evaluation.latency
     shapes = [(b, t) for b in options.batches for t in options.lengths if t <= bench.encoder.max_length]
     latency = [measure_latency(bench.model, b, t, repeats=options.repeats) for b, t in shapes] if bench.writes else []
@@ -27,6 +37,7 @@ def measure(bench: Bench, produced: Produced, recipe: Recipe) -> record.Stage:
         sizes=measure_sizes(bench.model, produced.masks),
         matrices=matrix_zeros(bench.model),
         flatness=flatness,
+        int8=int8,
         training=produced.training,
         timing=record.Timing(train_seconds=produced.seconds, evaluate_seconds=seconds, latency=latency),
     )
@@ -46,3 +57,13 @@ def _flatness(bench: Bench, produced: Produced, options: FlatnessOptions | None)
     )
     seed = derive_seed(bench.seed, "flatness")
     return {k: v for found, _ in measure_flatness(objective, options.measures, seed) for k, v in found.items()}
+
+
+def _int8(bench: Bench, options: Int8Options | None) -> record.Int8 | None:
+    if options is None and bench.quantizer is None:
+        return None
+    bench.progress.say("rounding a copy to int8 and scoring it")
+    if bench.quantizer is not None:  # the copy that training was for, whatever else could be made
+        return measure_trained_int8(bench.task, bench.quantizer, bench.evaluation, bench.encoder.tokenizer)
+    assert options is not None
+    return measure_int8(bench.task, bench.model, bench.evaluation, bench.encoder.tokenizer, **options.model_dump())

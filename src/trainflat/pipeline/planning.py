@@ -8,13 +8,21 @@ from typing import Any
 from trainflat.evaluation import SPEED_NOTE
 from trainflat.files import MANIFEST
 from trainflat.models import outline
-from trainflat.pipeline.checks import check_length, check_machine, check_measures, check_optimizer, check_teacher
+from trainflat.pipeline.checks import (
+    check_int8,
+    check_length,
+    check_machine,
+    check_measures,
+    check_optimizer,
+    check_teacher,
+)
 from trainflat.pipeline.folder import CLAIM, LOCK, RECIPE, look
 from trainflat.protocols import PROTOCOLS, Planned, Protocol
 from trainflat.protocols.bench import MASKS, STAGE, STAGES, derive_seed
 from trainflat.recipe import Recipe, build, load_recipe
 from trainflat.record import RECORD_FILE
 from trainflat.tasks import TASKS
+from trainflat.training.quantized import RANGES
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,7 @@ class Plan:
     def files(self) -> list[str]:
         """What the run's folder will hold."""
         per_stage = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", STAGE, MANIFEST]
+        per_stage += [RANGES] if self.recipe.training.quantization else []
         names = [f"{STAGES}/{s.name}/{f}" for s in self.stages for f in [*per_stage, *([MASKS] if s.sparsity else [])]]
         return [LOCK, RECIPE, CLAIM, *self.protocol_files, *names, RECORD_FILE]
 
@@ -84,6 +93,7 @@ def plan(
         check_length(recipe, encoder)
         check_optimizer(recipe, encoder)
         check_measures(recipe, encoder)
+        check_int8(recipe, encoder)
     teacher_seen = check_teacher(recipe, task.head, encoder)
     rows = {name: fingerprint.rows for name, fingerprint in task.fingerprints.items()}
     train = rows.pop("train")

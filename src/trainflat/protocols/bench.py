@@ -13,15 +13,28 @@ from torch import Tensor
 from trainflat import record
 from trainflat.errors import InputError
 from trainflat.evaluation import objective_on
-from trainflat.files import hash_file, is_sealed, load_tensors, read_json, remove, seal, verify, write_json, writing
+from trainflat.files import (
+    hash_file,
+    is_sealed,
+    load_tensors,
+    read_json,
+    remove,
+    save_tensors,
+    seal,
+    verify,
+    write_json,
+    writing,
+)
 from trainflat.models import Encoder, no_bars
 from trainflat.objective import Objective
 from trainflat.progress import Progress
 from trainflat.protocols.base import Planned, Produced, stage_name
 from trainflat.pruning import PRUNERS, Masks, Pruner, Scope
+from trainflat.quantization import Q8BERT, make_quantizer
 from trainflat.tasks.base import EncodedSplit, Task
 from trainflat.training.fit import SNAPSHOT, fit, forget
 from trainflat.training.options import TrainingOptions
+from trainflat.training.quantized import RANGES
 
 STAGES = "stages"
 MASKS, STAGE = "masks.safetensors", "stage.json"
@@ -51,6 +64,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.model = self.encoder.model
         self.initial = self.state()
+        self.quantizer: Q8BERT | None = None  # of the latest training; its ranges are those of the model's int8 copy
 
     @cached_property
     def head_names(self) -> frozenset[str]:
@@ -87,6 +101,7 @@ class Bench:
             with no_bars():
                 stored = type(self.model).from_pretrained(self.stage_folder(stage.name), dtype=torch.float32)
             self.load(stored.state_dict())
+            self.quantizer = self._recall_quantizer(stage)
             return Produced(stage, self.recall_masks(stage), known.training, known.timing.train_seconds)
         self.load(start)
         if masks is not None:
@@ -106,6 +121,7 @@ class Bench:
             snapshot=None if snapshot is None else (snapshot, self._snapshot_folder),
             progress=self.progress,
         )
+        self.quantizer = fitted.quantizer
         return Produced(stage, masks, fitted.training, fitted.seconds)
 
     def pruner(
@@ -140,6 +156,8 @@ class Bench:
         if produced.masks is not None:
             produced.masks.check(self.model)
             produced.masks.save(folder / MASKS)
+        if self.quantizer is not None:
+            save_tensors(folder / RANGES, self.quantizer.state_dict())
         files = {str(p.relative_to(self.folder)): hash_file(p) for p in sorted(folder.iterdir())}
         masks_hash = produced.masks.sha256 if produced.masks is not None else None
         stage = stage.model_copy(update={"files": files, "masks_sha256": masks_hash})
@@ -173,6 +191,14 @@ class Bench:
         return (
             None if known is None or known.masks_sha256 is None else Masks.load(self.stage_folder(stage.name) / MASKS)
         )
+
+    def _recall_quantizer(self, stage: Planned) -> Q8BERT | None:
+        if self.options.quantization is None:
+            return None
+        options = dict(self.options.quantization)
+        quantizer = make_quantizer(options.pop("name"), self.model, **options)
+        quantizer.load_state_dict(load_tensors(self.stage_folder(stage.name) / RANGES)[0])
+        return quantizer
 
     def snapshot(self) -> dict[str, Tensor]:
         """The weights of the step that the dense training was told to keep.

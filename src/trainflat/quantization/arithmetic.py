@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 LARGEST = 127  # -128 is never used, so that rounding is the same on both sides of zero
-_SMALLEST_STEP = torch.finfo(torch.float32).tiny  # a row of zeros gets it too: it has no largest value to divide by
+SMALLEST_STEP = torch.finfo(torch.float32).tiny  # a row of zeros gets it too: it has no largest value to divide by
 
 
 class Quantized(NamedTuple):
@@ -32,7 +32,7 @@ def quantize_rows(weight_NK: Tensor) -> Quantized:
     weight = weight_NK.float()
     # Two reads instead of weight.abs(), and one reciprocal per row: this runs for the input of every layer.
     largest = torch.maximum(weight.amax(-1, keepdim=True), weight.amin(-1, keepdim=True).neg_())
-    step = largest.div_(LARGEST).clamp_(min=_SMALLEST_STEP)
+    step = largest.div_(LARGEST).clamp_(min=SMALLEST_STEP)
     return Quantized((weight * step.reciprocal()).round_().to(torch.int8), step)
 
 
@@ -43,10 +43,16 @@ def quantize_batch(x_MK: Tensor) -> Quantized:
     """
     low, high = (bound.float() for bound in torch.aminmax(x_MK))
     low, high = low.clamp(max=0), high.clamp(min=0)
-    step = ((high - low) / (2 * LARGEST + 1)).clamp_(min=_SMALLEST_STEP)
+    step = ((high - low) / (2 * LARGEST + 1)).clamp_(min=SMALLEST_STEP)
     zero = (-LARGEST - 1 - low / step).round_().clamp_(-LARGEST - 1, LARGEST)
     integers = (x_MK.float() * step.reciprocal()).round_().add_(zero).clamp_(-LARGEST - 1, LARGEST)
     return Quantized(integers.to(torch.int8), step, zero)
+
+
+def quantize_fixed(x_MK: Tensor, step: Tensor) -> Quantized:
+    """Symmetric int8 with a step that is given: ``clamp(round(x / step), -127, 127)``."""
+    integers = (x_MK.float() * step.reciprocal()).round_().clamp_(-LARGEST, LARGEST)
+    return Quantized(integers.to(torch.int8), step)
 
 
 ACTIVATIONS = {"token": quantize_rows, "batch": quantize_batch}

@@ -1,18 +1,20 @@
-"""Post-training dynamic int8 (methods.md 1.8): weights ahead of time, activations as they come, no retraining."""
+"""Post-training dynamic int8: weights ahead of time, activations as they come, no retraining."""
 
 import copy
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Self, TypeVar, get_args
+from typing import Any, Literal, Self, TypeVar, get_args
 
 from torch import nn
 
-from trainflat.errors import InputError
-from trainflat.quantization.modules import Activations, Int8Embedding, Int8Linear, Int8Module
+from trainflat.errors import InputError, UnknownName
+from trainflat.quantization.modules import Activations, Inputs, Int8Embedding, Int8Linear, Int8Module
+from trainflat.quantization.torchao import quantize_by_torchao
 
 METHOD = "trainflat-int8"
+Backend = Literal["trainflat", "torchao"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -21,7 +23,7 @@ Model = TypeVar("Model", bound=nn.Module)
 class Layout:
     """Which modules of a model are int8: what must be known to build it again before its tensors are loaded."""
 
-    activations: Activations
+    activations: Inputs
     linears: tuple[str, ...]
     embeddings: tuple[str, ...] = ()
 
@@ -40,8 +42,14 @@ class Layout:
         for key, value in names.items():
             if not (isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)):
                 raise InputError(f"quantization_config.{key} must be a list of module names, got {value!r}. {_AGAIN}")
-        _check_activations(config.get("activations"))
+        _check_activations(config.get("activations"), Inputs)
         return cls(config["activations"], tuple(names["linears"] or ()), tuple(names["embeddings"] or ()))
+
+    @classmethod
+    def of(cls, made: Mapping[str, Int8Module], activations: Inputs) -> Self:
+        """That of a model in which these modules were put."""
+        linears, tables = ([n for n, m in made.items() if isinstance(m, kind)] for kind in (Int8Linear, Int8Embedding))
+        return cls(activations, tuple(linears), tuple(tables))
 
 
 _AGAIN = "Quantize the model and save it again."
@@ -54,6 +62,7 @@ def quantize_dynamic(
     head: bool = False,
     activations: Activations = "token",
     exclude: Collection[str] = (),
+    backend: Backend = "trainflat",
 ) -> Model:
     """A copy of a model whose linear layers multiply int8, ready for inference; ``model`` itself is left alone.
 
@@ -72,10 +81,12 @@ def quantize_dynamic(
             papers used, does. A model without ``base_model`` has no head: all its layers count as encoder.
         activations: ``token`` rounds each input row by itself, ``batch`` all together, as torch does.
         exclude: Names of modules to leave in float, with ``*`` for any text: ``"*.pooler.dense"``.
+        backend: ``torchao`` puts that library's int8 tensors in the same places, for comparisons: ``torch.compile``
+            makes these fast, but this package neither saves nor loads them. It rounds per token, and no tables.
 
     Raises:
-        InputError: there is nothing to round, the model is int8 already, a weight is not finite, or a pattern of
-            ``exclude`` fits no layer.
+        InputError: there is nothing to round, the model is int8 already, a weight is not finite, a pattern of
+            ``exclude`` fits no layer, or the backend is not installed or has no such option.
 
     Example:
         >>> import torch
@@ -88,18 +99,19 @@ def quantize_dynamic(
         True
     """
     _check_activations(activations)
+    _check_backend(backend, embeddings, activations)
     config = getattr(model, "config", None)
-    if any(isinstance(module, Int8Module) for module in model.modules()) or getattr(
-        config, "quantization_config", None
-    ):
+    if _is_quantized(model) or getattr(config, "quantization_config", None):
         raise InputError(f"{type(model).__name__} is quantized already. Give the model that it was made from.")
-    chosen = _chosen(model, embeddings=embeddings, head=head, exclude=exclude)
+    chosen = layers_to_round(model, embeddings=embeddings, head=head, exclude=exclude)
+    if backend == "torchao":
+        return quantize_by_torchao(model, chosen)
     made = {name: _rounded(module, name, activations) for name, module in chosen.items()}
     # The copy finds these in its memo, wherever the model refers to the module, and never copies the float weights.
     result = copy.deepcopy(model, {id(chosen[name]): module for name, module in made.items()}).eval()
     if hasattr(config, "to_dict"):  # a transformers model's
         copied: Any = result.config
-        copied.quantization_config = _layout(made, activations).as_config()
+        copied.quantization_config = Layout.of(made, activations).as_config()
     return result
 
 
@@ -144,14 +156,33 @@ def check_loaded(model: nn.Module) -> None:
             module.check(name)
 
 
-def _check_activations(activations: object) -> None:
-    known = get_args(Activations)
+def _check_activations(activations: object, among: Any = Activations) -> None:
+    known = get_args(among)
     if activations not in known:
         raise InputError(f"activations is how inputs are rounded, {' or '.join(known)}, got {activations!r}.")
 
 
-def _chosen(model: nn.Module, *, embeddings: bool, head: bool, exclude: Collection[str]) -> dict[str, nn.Module]:
-    """The modules to replace, by name."""
+def _is_quantized(model: nn.Module) -> bool:
+    ours = any(isinstance(module, Int8Module) for module in model.modules())
+    return ours or any(type(p).__module__.startswith("torchao.") for p in model.parameters())
+
+
+def _check_backend(backend: str, embeddings: bool, activations: Activations) -> None:
+    if backend not in get_args(Backend):
+        raise UnknownName("int8 backend", backend, get_args(Backend))
+    if backend == "torchao" and (embeddings or activations != "token"):
+        option = "embeddings=True" if embeddings else f"activations={activations!r}"
+        raise InputError(f"backend='torchao' does not take {option}. Leave it out, or the backend.")
+
+
+def layers_to_round(
+    model: nn.Module, *, embeddings: bool = False, head: bool = False, exclude: Collection[str] = ()
+) -> dict[str, nn.Module]:
+    """The modules that int8 is for, by name; options as of :func:`quantize_dynamic`.
+
+    Raises:
+        InputError: there is no linear layer among them, or a pattern of ``exclude`` fits none.
+    """
     exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
     inside = {id(module) for module in (model if head else getattr(model, "base_model", model)).modules()}
     candidates = {name: module for name, module in _roundable(model, embeddings) if id(module) in inside}
@@ -174,7 +205,7 @@ def _roundable(model: nn.Module, embeddings: bool) -> Iterator[tuple[str, nn.Mod
             yield name, module
 
 
-def _empty(module: nn.Module, activations: Activations) -> Int8Module:
+def _empty(module: nn.Module, activations: Inputs) -> Int8Module:
     if isinstance(module, nn.Linear):
         return Int8Linear(module.in_features, module.out_features, module.bias is not None, activations)
     assert isinstance(module, nn.Embedding)
@@ -189,8 +220,3 @@ def _rounded(module: nn.Module, name: str, activations: Activations) -> Int8Modu
     if isinstance(module, nn.Linear) and module.bias is not None:
         made.bias = module.bias.detach().float().clone()
     return made
-
-
-def _layout(made: Mapping[str, Int8Module], activations: Activations) -> Layout:
-    linears, tables = ([n for n, m in made.items() if isinstance(m, kind)] for kind in (Int8Linear, Int8Embedding))
-    return Layout(activations, tuple(linears), tuple(tables))

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainflat.errors import DamagedFile, InputError
-from trainflat.quantization.arithmetic import ACTIVATIONS, integer_product, quantize_rows
+from trainflat.quantization.arithmetic import ACTIVATIONS, Quantized, integer_product, quantize_fixed, quantize_rows
 
 Activations = Literal["token", "batch"]
+Inputs = Literal["token", "batch", "static"]
 
 
 class Int8Module(nn.Module):
@@ -39,10 +40,18 @@ class Int8Module(nn.Module):
         Raises:
             InputError: one of them is not finite.
         """
-        integers, step, _ = quantize_rows(weight.detach())
-        if not bool(step.isfinite().all()):
+        self.take_(quantize_rows(weight.detach()), name)
+
+    @torch.no_grad()
+    def take_(self, weight: Quantized, name: str) -> None:
+        """Takes over int8 weights [rows, columns] with their steps [rows, 1].
+
+        Raises:
+            InputError: a weight was not finite.
+        """
+        if not bool(weight.step.isfinite().all()):
             raise InputError(f"the weights of {name} contain NaN or infinity. Look at the step that made them.")
-        self.weight_int8, self.scale = integers, step.squeeze(-1)
+        self.weight_int8, self.scale = weight.integers, weight.step.squeeze(-1)
 
     def check(self, name: str) -> None:
         """Looks at what a file brought.
@@ -64,10 +73,12 @@ class Int8Module(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Int8Module":
         """``.to(dtype)`` moves the steps but leaves them in float32: in half precision they would shift the weights."""
-        scale = self.scale
+        steps = {name: step for name, step in self.named_buffers(recurse=False) if name in ("scale", "input_scale")}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.scale.dtype != torch.float32:
-            self.scale = scale.to(self.scale.device)
+        for name, step in steps.items():
+            moved = self.get_buffer(name)
+            if moved.dtype != torch.float32:
+                setattr(self, name, step.to(moved.device))
         return self
 
 
@@ -79,23 +90,24 @@ class Int8Linear(Int8Module):
         y = s_x s_w (q_w (q_x - z_x)) + bias        s_w: one step per output channel
 
     Inputs are quantized anew at every call: each row of the last dimension for itself (``token``), so that an output
-    does not depend on what else is in the batch, or all together (``batch``). Gradients do not flow through.
+    does not depend on what else is in the batch, or all together (``batch``); or with one fixed step ``input_scale``
+    that training found (``static``). Gradients do not flow through.
 
     Args:
         in_features: Size of the last dimension of the input.
         out_features: Of the output.
         bias: Whether a bias is added, in float32.
-        activations: ``token`` or ``batch``.
+        activations: ``token``, ``batch`` or ``static``.
     """
 
     bias: Tensor | None
+    input_scale: Tensor | None
 
-    def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, activations: Activations = "token"
-    ) -> None:
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, activations: Inputs = "token") -> None:
         super().__init__(out_features, in_features)
         self.in_features, self.out_features, self.activations = in_features, out_features, activations
         self.register_buffer("bias", torch.zeros(out_features) if bias else None)
+        self.register_buffer("input_scale", torch.ones(()) if activations == "static" else None)
         self._sums: tuple[Tensor, int, Tensor] | None = None
 
     def expected_shape(self) -> tuple[int, int]:
@@ -108,13 +120,22 @@ class Int8Linear(Int8Module):
         shape = (*x.shape[:-1], self.out_features)
         if x.numel() == 0:
             return x.new_zeros(shape)
-        integers, step, zero = ACTIVATIONS[self.activations](x.reshape(-1, self.in_features))
+        rows = x.reshape(-1, self.in_features)
+        fixed = self.input_scale
+        integers, step, zero = ACTIVATIONS[self.activations](rows) if fixed is None else quantize_fixed(rows, fixed)
         y = integer_product(integers, self.weight_int8).float()
         if zero is not None:
             y.sub_(zero * self._row_sums())
         y.mul_(step)
         y = y.mul_(self.scale) if self.bias is None else torch.addcmul(self.bias.float(), y, self.scale, out=y)
         return y.view(shape).to(x.dtype)
+
+    def check(self, name: str) -> None:
+        """Also the step of the inputs."""
+        super().check(name)
+        step = self.input_scale
+        if step is not None and (step.dtype != torch.float32 or step.dim() or not 0 < float(step) < torch.inf):
+            raise DamagedFile(f"{name}.input_scale is not a positive float32 number. Save the model again.")
 
     def _row_sums(self) -> Tensor:
         """Sums of the integer weights over the inputs, [out_features], kept until the weights are others."""

@@ -2,11 +2,19 @@
 
 from trainflat.recipe.members import build
 from trainflat.recipe.reading import load_recipe, packaged_recipes, task_section
-from trainflat.recipe.sections import EvaluationOptions, FlatnessOptions, LatencyOptions, ModelOptions, Recipe
+from trainflat.recipe.sections import (
+    EvaluationOptions,
+    FlatnessOptions,
+    Int8Options,
+    LatencyOptions,
+    ModelOptions,
+    Recipe,
+)
 
 __all__ = [
     "EvaluationOptions",
     "FlatnessOptions",
+    "Int8Options",
     "LatencyOptions",
     "ModelOptions",
     "Recipe",

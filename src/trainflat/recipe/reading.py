@@ -121,8 +121,8 @@ def _copy(value: Any, where: str, depth: int = 0) -> Any:
 
 
 def _refuse_truths(given: Any, read: Any, path: str) -> None:
-    """`rows: true` would be read as 1."""
-    if isinstance(given, bool) and not isinstance(read, bool):
+    """`rows: true` would be read as 1; a section may be switched on by it."""
+    if isinstance(given, bool) and not isinstance(read, bool | dict):
         raise InputError(f"{path}: a number is expected, got {str(given).lower()}.")
     if isinstance(given, dict) and isinstance(read, dict):
         for key in given.keys() & read.keys():

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 from trainflat.files import hash_json
 from trainflat.protocols import PROTOCOLS
 from trainflat.pruning import PRUNERS
+from trainflat.quantization import Activations
 from trainflat.recipe.members import build, member
 from trainflat.sharpness import MEASURES, distinct
 from trainflat.tasks import TASKS
@@ -55,17 +56,31 @@ class FlatnessOptions(_Section):
         return checked
 
 
+class Int8Options(_Section):
+    """How the int8 copy is made whose scores stand beside those of every stage; ``int8: true`` is short for these."""
+
+    activations: Activations = "token"
+    embeddings: bool = False
+    head: bool = False
+
+
 class EvaluationOptions(_Section):
     """What is measured at every stage beside scores, sparsity and sizes."""
 
     latency: LatencyOptions = LatencyOptions()
     flatness: FlatnessOptions | None = None
+    int8: Int8Options | None = None
+
+    @field_validator("int8", mode="before")
+    @classmethod
+    def _on_or_off(cls, value: Any) -> Any:
+        return ({} if value else None) if isinstance(value, bool) else value
 
     @model_serializer(mode="wrap")
     def _without_the_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # A recipe that does not use an option that came later keeps its hash, and so its folder and its records.
         dumped: dict[str, Any] = handler(self)
-        return {key: value for key, value in dumped.items() if key != "flatness" or value is not None}
+        return {key: value for key, value in dumped.items() if key not in ("flatness", "int8") or value is not None}
 
 
 def _pruner(value: Any) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from trainflat.errors import UnknownName
+from trainflat.errors import InputError, UnknownName
 from trainflat.registry import Registry
 from trainflat.reparametrization.base import Reparametrization
 from trainflat.reparametrization.powerprop import Powerprop
@@ -38,4 +38,25 @@ def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: getattr(member, key) for key in REPARAMETRIZATIONS.options(name)}
 
 
-__all__ = ["REPARAMETRIZATIONS", "Powerprop", "Reparametrization", "complete_options", "make_reparametrization"]
+def check_alone(**others: object) -> None:
+    """Refuses what would take θ for the weights.
+
+    Args:
+        **others: What is asked for beside a reparametrisation, by name; None where it is not.
+
+    Raises:
+        InputError: names the first.
+    """
+    for name, value in others.items():
+        if value is not None:
+            raise InputError(f"{name} looks at what is trained, which reparametrization makes θ. Choose one of them.")
+
+
+__all__ = [
+    "REPARAMETRIZATIONS",
+    "Powerprop",
+    "Reparametrization",
+    "check_alone",
+    "complete_options",
+    "make_reparametrization",
+]

@@ -31,7 +31,17 @@ def _on_one(found: Diagnosis, named: bool) -> list[str]:
             f"{at_once} costs more than {TOLERATED:g} point at the first cut already. Prune in rounds with training in "
             "between (protocol: iterative), or train flatter first (optimizer: sam)."
         ]
-    return said + _on_emptied(found, who) + _on_parts(found, who)
+    return said + _on_emptied(found, who) + _on_parts(found, who) + _on_int8(found, named)
+
+
+def _on_int8(found: Diagnosis, named: bool) -> list[str]:
+    """What rounding weights and inputs costs, without any training."""
+    who = f"{found.model}: r" if named else "R"
+    cost = f"{who}ounding to int8 (trainflat.quantization.quantize_dynamic) costs {found.int8_loss:.1f} points"
+    if found.int8_loss <= TOLERATED:
+        smaller = 100 * found.int8.bytes / (4 * found.parameters)
+        return [f"{cost} and takes {smaller:.0f} % of the bytes: it can be had without training."]
+    return [f"{cost}. Train with fake quantization (training.quantization: q8bert), or flatter (optimizer: sam)."]
 
 
 def _on_emptied(found: Diagnosis, who: str) -> list[str]:

@@ -60,6 +60,7 @@ def _scores(name: str, found: Diagnosis) -> dict[str, str]:
     return {
         "Model": name,
         f"{metric_name(found.metric)}, {found.split}": f"{found.score:.1f}",
+        "in int8": f"{found.int8.scores[found.split][found.metric]:.1f}",
         f"on {found.sampled_rows:,} rows": f"{found.sampled_score:.1f}",
         "Zeros of the encoder": percent(found.sparsity, 1),
         "Parameters": f"{found.parameters:,}",

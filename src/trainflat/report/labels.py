@@ -28,8 +28,9 @@ def label_lines(optimizer: str, settings: Sequence[Settings], told: Collection[s
 
 def _telling(key: str) -> tuple[bool, bool, bool, str]:
     path = key.split(".")
-    # What is averaged comes first, then the optimizer's settings, of them the radius.
-    return path[-2:] != ["averaging", "name"], "optimizer" not in path, path[-1] != "rho", key
+    # What is averaged or quantized comes first, then the optimizer's settings, of them the radius.
+    member = path[-1] == "name" and path[-2:-1] in (["averaging"], ["quantization"])
+    return not member, "optimizer" not in path, path[-1] != "rho", key
 
 
 def _kinds(settings: Sequence[Settings], keys: Sequence[str]) -> int:

@@ -12,13 +12,17 @@ from markupsafe import Markup
 from trainflat.landscapes import Landscape
 from trainflat.record import ModelInfo, Record
 from trainflat.report.flatness import ABOUT, ABOUT_PUBLISHED, comparable, flatness_table, measured
+from trainflat.report.int8 import ABOUT as ABOUT_INT8
+from trainflat.report.int8 import ABOUT_PUBLISHED as ABOUT_PUBLISHED_INT8
+from trainflat.report.int8 import comparable as comparable_int8
+from trainflat.report.int8 import int8_table, metric
 from trainflat.report.landscape_panels import landscape_groups
 from trainflat.report.notes import PARTIAL, notes
 from trainflat.report.palette import DARK, HEAT_DARK, HEAT_LIGHT, LIGHT, Palette
 from trainflat.report.panels import Panel, is_partial, make_panels
 from trainflat.report.published import published, reference_sparsity
 from trainflat.report.tables import PLAIN, cost_table, score_table
-from trainflat.report.web import Group, curve_plots, flatness_plots, score_plot, zero_plots
+from trainflat.report.web import Group, curve_plots, flatness_plots, int8_plots, score_plot, zero_plots
 from trainflat.report.words import DASH, metric_name, percent, plural, task_name
 
 
@@ -53,6 +57,7 @@ def _sections(panels: Sequence[Panel], landscapes: Sequence[Landscape]) -> list[
     found = [
         ("Score against sparsity", [_scores(k, panel, palette) for k, panel in numbered]),
         ("Flatness", [_flatness(k, panel, palette) for k, panel in numbered]),
+        ("int8", [_int8(k, panel, palette) for k, panel in numbered]),
         ("Where the zeros are", [_zeros(k, panel) for k, panel in numbered]),
         ("Training curves", [_curves(k, panel, palette) for k, panel in numbered]),
         ("Landscape", landscape_groups(landscapes)),
@@ -79,6 +84,14 @@ def _flatness(k: int, panel: Panel, palette: Palette) -> Group:
     compared = any(comparable(panel, name) for name in measured(panel))
     caption = f"{ABOUT} Short bars are published means ± standard deviations. {ABOUT_PUBLISHED}" if compared else ABOUT
     return Group(f"flatness-{k}", panel.title, _marked(caption, panel), plots, rows=flatness_table(panel))
+
+
+def _int8(k: int, panel: Panel, palette: Palette) -> Group:
+    caption = f"{ABOUT_INT8} Plots show {metric_name(metric(panel))}."
+    if comparable_int8(panel):
+        caption += f" Short bars are published means ± standard deviations. {ABOUT_PUBLISHED_INT8}"
+    plots, rows = int8_plots(panel, palette), int8_table(panel)
+    return Group(f"int8-{k}", panel.title, _marked(caption, panel), plots, rows=rows)
 
 
 def _zeros(k: int, panel: Panel) -> Group:

@@ -1,7 +1,8 @@
 """The figures of the papers, where a run may be compared with them.
 
-Values: Na, Mehta and Strubell 2022 (arXiv:2205.12694v2), tables 1 and 3 to 5; there also those of Chen et al. 2020
-(arXiv:2007.12223), which the table calls the reference. All are of BERT-base uncased.
+Values: Na, Mehta and Strubell 2022 (arXiv:2205.12694v2), tables 1, 3 to 5 and 8; there also those of Chen et al. 2020
+(arXiv:2007.12223), which the table calls the reference, and of Zafrir et al. 2019 (arXiv:1910.06188), the reference of
+table 8. All are of BERT-base uncased.
 """
 
 import csv
@@ -21,15 +22,16 @@ _LABELS = {
     "adam": "Na et al. 2022, Adam",
     "sam": "Na et al. 2022, SAM",
     "swa": "Na et al. 2022, SWA",
+    "q8bert": "Zafrir et al. 2019, Q8BERT",
 }
-_SCORES, _SHARPNESS = "glue_squad_bert_base.csv", "sharpness.csv"
+_SCORES, _SHARPNESS, _INT8 = "glue_squad_bert_base.csv", "sharpness.csv", "quantized_int8.csv"
 
 
 @dataclass(frozen=True)
 class Figure:
     """One published score, or figure of flatness."""
 
-    optimizer: str  # "adam", "sam", "swa"; "reference" for Chen et al.
+    optimizer: str  # "adam", "sam", "swa"; "reference" for Chen et al., "q8bert"
     sparsity: float  # a share of the encoder's weights
     mean: float  # percent
     std: float | None
@@ -44,7 +46,22 @@ class Figure:
     @property
     def beside(self) -> int:
         """-1: drawn left of its sparsity, 0: on it, 1: right of it, so that figures do not cover each other."""
-        return {"adam": -1, "reference": 0, "swa": 0, "sam": 1}[self.optimizer]
+        return {"adam": -1, "sam": 1}.get(self.optimizer, 0)
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A published dense model in float32 and in int8; Q8BERT, trained with fake quantization, in int8 alone."""
+
+    metric: str  # as records call it
+    inputs: str  # how activations are rounded, as records call it
+    full: Figure | None
+    int8: Figure
+
+    @property
+    def label(self) -> str:
+        """The paper and its optimizer."""
+        return self.int8.label
 
 
 def published(panel: Panel) -> list[Figure]:
@@ -83,6 +100,28 @@ def published_sharpness(panel: Panel) -> list[Figure]:
         for row in rows
         if ("imp" if int(row["sparsity_percent"]) else "full") in settings
     ]
+
+
+def published_int8(panel: Panel) -> list[Rounded]:
+    """Published dense int8 models of the panel's task, in their own metric, under the rules of :func:`published`.
+
+    The paper's metric may be another than the panel's: F1 for MRPC and QQP.
+    """
+    if not _same_model(panel) or panel.split not in _DEV or "full" not in _settings(panel.records[0]):
+        return []
+    rows = [row for row in _rows(_INT8) if row["task"] == panel.task]
+    ours = {published: ours for ours, published in _METRICS.items()}
+    found = [Rounded(ours.get(r["metric"], r["metric"]), "batch", _dense(r, "full"), _dense(r, "int8")) for r in rows]
+    trained = [
+        Rounded(found[0].metric, "static", None, Figure("q8bert", 0.0, float(r["qat_reference"]), None, r["source"]))
+        for r in rows[:1]
+        if r["qat_reference"]
+    ]
+    return found + trained
+
+
+def _dense(row: dict[str, str], name: str) -> Figure:
+    return Figure(row["optimizer"], 0.0, float(row[f"{name}_mean"]), float(row[f"{name}_std"]), row["source"])
 
 
 def reference_sparsity(panel: Panel) -> float | None:

@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 
 from trainflat.files import atomic
 from trainflat.report.flatness import comparable, figure_name, flatness_of, measured
+from trainflat.report.int8 import drawings
+from trainflat.report.int8 import metric as int8_metric
 from trainflat.report.notes import PARTIAL
 from trainflat.report.palette import HEAT_LIGHT, LIGHT, Palette
 from trainflat.report.panels import Line, Panel, Point, Statistics
@@ -42,13 +44,14 @@ _METADATA: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date
 
 
 def write_figures(panels: Sequence[Panel], folder: Path, kind: str) -> list[Path]:
-    """Writes score, flatness, zeros and training curves of every panel as ``png`` or ``svg``, where there is data."""
+    """Writes scores, flatness, int8, zeros and training curves of every panel, ``png`` or ``svg``, where it has any."""
     palette = Palette(record.optimizer for panel in panels for record in panel.records)
     written = []
     with styled():
         for name, panel in zip(_names(panels), panels, strict=True):
             written.append(save(draw_score(panel, palette), folder / f"score-{name}.{kind}", kind))
             written.append(save(draw_flatness(panel, palette), folder / f"flatness-{name}.{kind}", kind))
+            written.append(save(draw_int8(panel, palette), folder / f"int8-{name}.{kind}", kind))
             written.append(save(draw_zeros(panel), folder / f"zeros-{name}.{kind}", kind))
             written.append(save(draw_curves(panel, palette), folder / f"training-{name}.{kind}", kind))
     return [path for path in written if path]
@@ -85,6 +88,23 @@ def draw_flatness(panel: Panel, palette: Palette) -> Figure | None:
             _draw_line(axes, line, palette, partial(flatness_of, name=name))
         axes.set(title=figure_name(name), xlabel="Sparsity of the encoder (%)", xlim=(-0.08 * width, 1.05 * width))
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    _legend(figure)
+    return figure
+
+
+def draw_int8(panel: Panel, palette: Palette) -> Figure | None:
+    """Scores in float32 and int8 side by side on one scale, and what int8 costs."""
+    shown, width = drawings(panel), _width(panel)
+    if not shown:
+        return None
+    figure, plots = _figure(panel, len(shown), 3.6, 2.9, metric_name(int8_metric(panel)))
+    for axes, each in zip(plots, shown, strict=True):
+        for one in each.published:
+            _draw_published(axes, one, palette, width)
+        for line in panel.lines:
+            _draw_line(axes, line, palette, each.measure)
+        axes.set(title=each.title, xlabel="Sparsity of the encoder (%)", xlim=(-0.08 * width, 1.05 * width))
+        axes.set_ylim(each.low, each.high)
     _legend(figure)
     return figure
 

@@ -9,6 +9,10 @@ from typing import Any
 from trainflat.landscapes import Landscape
 from trainflat.record import Latency, Record, Stage
 from trainflat.report.flatness import ABOUT, ABOUT_PUBLISHED, flatness_of, flatness_table, measured
+from trainflat.report.int8 import ABOUT as ABOUT_INT8
+from trainflat.report.int8 import ABOUT_PUBLISHED as ABOUT_PUBLISHED_INT8
+from trainflat.report.int8 import comparable as comparable_int8
+from trainflat.report.int8 import int8_of, int8_table, kind_slug, kinds, size_of
 from trainflat.report.landscape_series import landscape_table
 from trainflat.report.panels import Line, Panel, Point, make_panels
 from trainflat.report.published import published, published_sharpness
@@ -62,6 +66,9 @@ def to_markdown(panels: Sequence[Panel], notes: Sequence[str], landscapes: Seque
         if rows := flatness_table(panel):
             parts += [f"Flatness. {ABOUT}", _markdown(rows)]
             parts += [ABOUT_PUBLISHED] if published_sharpness(panel) else []
+        if rows := int8_table(panel):
+            parts += [f"int8. {ABOUT_INT8}", _markdown(rows)]
+            parts += [ABOUT_PUBLISHED_INT8] if comparable_int8(panel) else []
         parts += [_markdown(cost_table(panel))]
     if rows := landscape_table(landscapes):
         parts += ["## Landscape", _markdown(rows)]
@@ -104,6 +111,7 @@ def _row(panel: Panel, line: Line, point: Point) -> Row:
         "seeds": score.n if score else 0,
         **{name: _mean(point, measure) for name, measure in _MEASURES.items()},
         **_flatness(panel, point),
+        **_int8(panel, point),
         **{f"latency_ms_{b}x{t}_{device}_{n}_threads": value for (b, t, device, n), value in _latencies(point).items()},
     }
 
@@ -133,6 +141,16 @@ def _flatness(panel: Panel, point: Point) -> Row:
             (f"flatness_{name}_std", each.std if each else None),
         )
     }
+
+
+def _int8(panel: Panel, point: Point) -> Row:
+    row: Row = {}
+    for kind in kinds(panel):
+        score, size, name = int8_of(point, kind, panel.split, panel.metric), size_of(point, kind), kind_slug(kind)
+        row[f"{name}_score_mean"] = score.mean if score else None
+        row[f"{name}_score_std"] = score.std if score else None
+        row[f"{name}_bytes"] = size.mean if size else None
+    return row
 
 
 def _mean(point: Point, measure: Measure) -> float | None:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from trainflat.report.flatness import comparable, figure_name, flatness_of, measured
+from trainflat.report.int8 import drawings
 from trainflat.report.palette import DASHES, MARKERS, Palette
 from trainflat.report.panels import Line, Panel, Point, Statistics
 from trainflat.report.published import Figure, published, reference_sparsity
@@ -60,6 +61,18 @@ def flatness_plots(panel: Panel, palette: Palette) -> list[Plot]:
         data += [t for line in panel.lines for t in _line(line, palette, partial(flatness_of, name=name))]
         frames = [{"data": data, "layout": layout}]
         plots.append({"title": figure_name(name), "height": _height(300, data), "frames": frames})
+    return plots
+
+
+def int8_plots(panel: Panel, palette: Palette) -> list[Plot]:
+    """Scores in float32 and int8 on one scale, and what int8 costs, against sparsity."""
+    width, plots = max(100 * max(panel.targets, default=0.0), 10.0), []
+    for each in drawings(panel):
+        data = _published(each.published, palette, width)
+        data += [trace for line in panel.lines for trace in _line(line, palette, each.measure)]
+        shared = {} if each.low is None else {"range": [each.low, each.high]}
+        frames = [{"data": data, "layout": {"xaxis": _sparsities(width), "yaxis": shared}}]
+        plots.append({"title": each.title, "height": _height(300, data), "frames": frames})
     return plots
 
 

@@ -16,6 +16,7 @@ from trainflat.files import remove, save_tensors, seal
 from trainflat.models import no_bars
 from trainflat.progress import Progress
 from trainflat.pruning import Masks
+from trainflat.quantization import Q8BERT
 from trainflat.tasks.base import EncodedSplit, Task
 from trainflat.training import checkpoints
 from trainflat.training.options import TrainingOptions
@@ -29,10 +30,11 @@ _CLOCKS = ("runtime", "per_second", "preparation_time", "flos")
 
 @dataclass(frozen=True)
 class Fitted:
-    """What training found; the model holds the weights that ``training`` describes."""
+    """What training found; the model holds the weights that ``training`` describes, and computes in float."""
 
     training: record.Training
     seconds: float
+    quantizer: Q8BERT | None  # with the ranges that training found
 
 
 def fit(
@@ -77,6 +79,7 @@ def fit(
         averaging=options.averaging,
         distillation=_distillation(options, teacher),
         reparametrization=options.reparametrization,
+        quantization=options.quantization,
         score=task.score,
         callbacks=_callbacks(progress or Progress(), options),
     )
@@ -85,13 +88,17 @@ def fit(
     trainer.remove_callback(PrinterCallback)
     started = time.perf_counter()
     checkpoint = checkpoints.newest(folder)
-    with no_bars():
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    quantized = trainer.along.quantized
+    try:
+        with no_bars():
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    finally:
+        quantized.end()
     # accelerate would leave the model to compute in half precision for good, which loading its folder does not.
     trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.free_memory()
-    return Fitted(_summary(trainer, options), time.perf_counter() - started)
+    return Fitted(_summary(trainer, options), time.perf_counter() - started, quantized.quantizer)
 
 
 def _distillation(options: TrainingOptions, teacher: torch.nn.Module | None) -> dict[str, Any] | None:

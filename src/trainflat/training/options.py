@@ -19,11 +19,12 @@ from trainflat.distillation import complete_options as complete_distillation
 from trainflat.errors import InputError
 from trainflat.optim import average_passes
 from trainflat.optim import complete_options as complete_optimizer
-from trainflat.reparametrization import REPARAMETRIZATIONS
+from trainflat.quantization import QUANTIZERS, complete_quantization
+from trainflat.reparametrization import REPARAMETRIZATIONS, check_alone
 from trainflat.reparametrization import complete_options as complete_reparametrization
 from trainflat.training.trackers import check_names
 
-_CAME_LATER = frozenset({"averaging", "distillation", "reparametrization"})
+_CAME_LATER = frozenset({"averaging", "distillation", "quantization", "reparametrization"})
 
 
 class TrainingOptions(BaseModel):
@@ -43,6 +44,7 @@ class TrainingOptions(BaseModel):
     averaging: dict[str, Any] | None = None  # what is evaluated and kept in place of the weights
     distillation: dict[str, Any] | None = None  # a teacher, and how much is learned from it
     reparametrization: dict[str, Any] | None = None  # what is trained in place of the weights
+    quantization: dict[str, Any] | None = None  # what the model computes with while it is trained
     schedule: Literal["linear", "constant", "cosine"] = "linear"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the steps
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping
@@ -97,6 +99,17 @@ class TrainingOptions(BaseModel):
         options = {key: v for key, v in value.items() if key != "name"}
         return {"name": str(value["name"]), **complete_reparametrization(str(value["name"]), options)}
 
+    @field_validator("quantization", mode="before")
+    @classmethod
+    def _known_quantization(cls, value: Any) -> Any:
+        value = {"name": value} if isinstance(value, str) else value
+        if isinstance(value, dict):
+            if "name" not in value:
+                raise ValueError(f"name a quantization: {', '.join(QUANTIZERS)}; such as {{name: q8bert}}")
+            name = str(value["name"])
+            return {"name": name, **complete_quantization(name, {k: v for k, v in value.items() if k != "name"})}
+        return value
+
     @field_validator("report_to")
     @classmethod
     def _known_trackers(cls, value: list[str]) -> list[str]:
@@ -115,8 +128,8 @@ class TrainingOptions(BaseModel):
             raise ValueError(
                 f"batch_size {self.batch_size} cannot be cut into accumulate = {self.accumulate} equal micro-batches"
             )
-        if self.averaging is not None and self.reparametrization is not None:
-            raise ValueError("averaging takes in what is trained, which reparametrization makes θ. Choose one of them")
+        if self.reparametrization is not None:
+            check_alone(averaging=self.averaging, quantization=self.quantization)
         if self.perturb_over == "micro-batch" and self.sync_perturbation:
             raise ValueError(
                 "sync_perturbation needs perturb_over: window; micro-batches inside a window are not synchronised"

@@ -117,7 +117,7 @@ class Passes:
     ) -> None:
         """Runs the same micro-batches again, with the same dropout, at the displaced weights."""
         loss, gap = torch.zeros_like(first_loss), None
-        with flat.perturbed():
+        with flat.perturbed(), self.trainer.along.quantized.unseen():
             model.zero_grad()
             rows = self.window.total_rows
             if flat.second_share < 1:

@@ -12,6 +12,7 @@ from trainflat.files import load_tensors, save_tensors
 from trainflat.reparametrization import (
     REPARAMETRIZATIONS,
     Reparametrization,
+    check_alone,
     complete_options,
     make_reparametrization,
 )
@@ -26,13 +27,13 @@ class Reparametrized:
 
     Args:
         recipe: A name, a mapping ``{"name": "powerprop", "alpha": 2}``, or None.
-        averaging: Whether weights are averaged too.
+        **others: What else was asked for that would take θ for weights; None where it was not.
 
     Raises:
-        InputError: it names none, or options that cannot be used, or together with averaging.
+        InputError: it names none, or options that cannot be used, or others that it does not go with.
     """
 
-    def __init__(self, recipe: str | Mapping[str, Any] | None, *, averaging: bool = False) -> None:
+    def __init__(self, recipe: str | Mapping[str, Any] | None, **others: object) -> None:
         self._options = {"name": recipe} if isinstance(recipe, str) else dict(recipe or {})
         self.name: str | None = self._options.pop("name", None)
         self._now: Reparametrization | None = None
@@ -41,8 +42,7 @@ class Reparametrized:
                 raise InputError(f"name a reparametrization: {', '.join(REPARAMETRIZATIONS)}; such as 'powerprop'.")
             return
         complete_options(self.name, self._options)
-        if averaging:
-            raise InputError("averaging takes in what is trained, which reparametrization makes θ. Choose one of them.")
+        check_alone(**others)
 
     @contextmanager
     def training(self) -> Iterator[None]:

@@ -17,7 +17,7 @@ from trainflat.optim import make_optimizer
 from trainflat.optim.base import FlatOptimizer
 from trainflat.pruning import Masks
 from trainflat.training import checkpoints
-from trainflat.training.averaged import Averaged
+from trainflat.training.along import Along
 from trainflat.training.distilled import Distilled
 from trainflat.training.finite import Finite
 from trainflat.training.options import optimizer_section
@@ -65,6 +65,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
             :class:`trainflat.distillation.Distillation`. It is asked once per micro-batch; evaluations know no teacher.
         reparametrization: Name of one or a mapping ``{"name": "powerprop", "alpha": 2}``. Between passes the model then
             holds θ, which optimizers move and displace; evaluations and checkpoints, and the model in the end, hold w.
+        quantization: ``"q8bert"`` or a mapping: the model computes as its int8 copy till ``along.quantized.end()``.
         score: Metrics of one evaluation split; takes the place of ``compute_metrics``.
 
     Departs from the Trainer where it is wrong or inexact: the loss of a window is the mean over its rows for every
@@ -85,6 +86,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         averaging: str | Mapping[str, Any] | None = None,
         distillation: Any = None,
         reparametrization: str | Mapping[str, Any] | None = None,
+        quantization: str | Mapping[str, Any] | None = None,
         score: Score | None = None,
         **kwargs: Any,
     ) -> None:
@@ -96,15 +98,15 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         self.optimizer_recipe = optimizer_section(optimizer)
         self.masks, self.score = masks, score
         self.held = masks.hold(self.model) if masks is not None else None
-        if masks is not None:
-            masks.check(self.model)
+        self._check_zeros()
         # Encoder heads take **kwargs and so look as if they divided their loss by `num_items_in_batch`; they do not. A
         # loss function of the user's is given no such number, so it returns a mean as well.
         self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = False
         self.passes = Passes(self)
-        self.averaged = Averaged(averaging)
+        self.along = Along(averaging, quantization)
+        self.averaged = self.along.averaged
         self.distilled = Distilled(self, distillation)
-        self.reparametrized = Reparametrized(reparametrization, averaging=averaging is not None)
+        self.reparametrized = Reparametrized(reparametrization, averaging=averaging, quantization=quantization)
         self.stopped_early = False
         self._finite = Finite(self)
         self._sampler: LengthGroupedSampler | None = None
@@ -238,7 +240,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
     def _load_best_model(self) -> None:
         super()._load_best_model()
         self.reparametrized.loaded()
-        self.averaged.load(Path(self.state.best_model_checkpoint))
+        self.along.load(Path(self.state.best_model_checkpoint))
         self.averaged.end()
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
@@ -251,7 +253,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             stopped = self.control.should_training_stop and step < self.state.max_steps
-            self.averaged.save(checkpoints.path(folder, step))
+            self.along.save(checkpoints.path(folder, step))
             self.reparametrized.save(checkpoints.path(folder, step))
             write_json(checkpoints.path(folder, step) / "flat.json", {"passes": self.passes.count, "stopped": stopped})
             checkpoints.finish(folder, step, self.state.best_global_step)
@@ -259,7 +261,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
 
     def _init_training_state(self, max_steps: int, steps_per_epoch: int, *args: Any, **kwargs: Any) -> Any:
         counts = super()._init_training_state(max_steps, steps_per_epoch, *args, **kwargs)
-        self.averaged.begin(self.model, max_steps, steps_per_epoch)  # not that of __init__, where model_init makes one
+        self.along.begin(self.model, max_steps, steps_per_epoch)  # not that of __init__, where model_init makes one
         self.passes.count, self.stopped_early = 0, False
         step = self.state.global_step
         self.reparametrized.begin(self.model, checkpoints.path(Path(self.args.output_dir), step) if step else None)
@@ -267,7 +269,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
             folder = Path(self.args.output_dir)
             flat = read_json(checkpoints.path(folder, self.state.global_step) / "flat.json")
             self.passes.count, self.stopped_early = flat["passes"], flat["stopped"]
-            self.averaged.load(checkpoints.path(folder, self.state.global_step))
+            self.along.load(checkpoints.path(folder, self.state.global_step))
             if self.state.best_global_step:  # the folder may have moved since
                 self.state.best_model_checkpoint = str(checkpoints.path(folder, self.state.best_global_step))
         return counts
@@ -284,7 +286,7 @@ class _FlatCallback(TrainerCallback):  # type: ignore[misc]
             self.trainer.held.mask_weights()
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.trainer.averaged.update(state.global_step)
+        self.trainer.along.update(state.global_step)
         self.on_epoch_end(args, state, control)
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

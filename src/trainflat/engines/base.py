@@ -1,0 +1,55 @@
+"""What every engine offers: token arrays in, logits out. Neither torch nor transformers is imported for it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainflat.errors import InputError
+
+Tokens = Mapping[str, NDArray[np.int64]]
+"""``input_ids`` [N, T] and others of its shape; N rows of T tokens."""
+
+
+class Engine(ABC):
+    """A model that is open on the CPU, on a fixed number of threads.
+
+    Attributes:
+        suffixes: Of the files that it opens.
+        packages: Modules that it needs.
+        extra: Of ``pip install trainflat[...]``, which brings them.
+        inputs: Names of the arrays that it takes.
+        outputs: Names of what it gives: ``logits`` [N, classes], or ``start_logits`` and ``end_logits`` [N, T].
+    """
+
+    suffixes: tuple[str, ...]
+    packages: tuple[str, ...] = ()
+    extra = ""
+
+    def __init__(self, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        self.inputs = tuple(inputs)
+        # Whoever exported it may have named a single output anything.
+        self.outputs = ("logits",) if len(outputs) == 1 else tuple(outputs)
+
+    @classmethod
+    @abstractmethod
+    def open(cls, path: Path, threads: int) -> "Engine":
+        """Reads a file, ready to run on so many threads."""
+
+    @abstractmethod
+    def run(self, tokens: Tokens) -> list[NDArray[np.float32]]:
+        """One forward pass over the arrays named by ``inputs``; an array for each of ``outputs``."""
+
+    @classmethod
+    def check_installed(cls) -> None:
+        """Everything that the engine needs is there.
+
+        Raises:
+            InputError: names what is not, and how to install it.
+        """
+        missing = [name for name in cls.packages if find_spec(name) is None]
+        if missing:
+            raise InputError(f"this backend needs {', '.join(missing)}. Install: pip install 'trainflat[{cls.extra}]'")

@@ -1,0 +1,34 @@
+"""ONNX graphs by onnxruntime."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainflat.engines.base import Engine, Tokens
+
+
+class OnnxRuntime(Engine):
+    """onnxruntime on the CPU."""
+
+    suffixes = (".onnx",)
+    packages, extra = ("onnxruntime",), "onnx"
+
+    def __init__(self, session: Any) -> None:
+        super().__init__([one.name for one in session.get_inputs()], [one.name for one in session.get_outputs()])
+        self.session = session
+
+    @classmethod
+    def open(cls, path: Path, threads: int) -> "OnnxRuntime":
+        """The threads are those within one operator; operators run one after the other."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        return cls(onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]))
+
+    def run(self, tokens: Tokens) -> list[NDArray[np.float32]]:
+        """See `Engine.run`."""
+        found: list[NDArray[np.float32]] = self.session.run(None, {name: tokens[name] for name in self.inputs})
+        return found

@@ -1,0 +1,62 @@
+"""Graphs of OpenVINO's own form, and of ONNX's, by OpenVINO."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainflat.engines.base import Engine, Tokens
+
+_TELEMETRY = "openvino_telemetry"
+
+
+class OpenVinoRuntime(Engine):
+    """OpenVINO on the CPU, in float32 where a value is no integer."""
+
+    suffixes = (".xml", ".onnx")
+    packages, extra = ("openvino",), "openvino"
+
+    def __init__(self, compiled: Any) -> None:
+        super().__init__(*([port.any_name for port in ports] for ports in (compiled.inputs, compiled.outputs)))
+        self.request = compiled.create_infer_request()
+        self.ports = list(compiled.outputs)
+
+    @classmethod
+    def open(cls, path: Path, threads: int) -> "OpenVinoRuntime":
+        """Tuned for a single request at a time."""
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",  # the default is bfloat16 where the processor has it
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": "LATENCY",
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": "128",  # where weights alone are int8: faster than the default of 32
+        }
+        with unobserved():
+            import openvino
+
+            return cls(openvino.Core().compile_model(path, "CPU", settings))
+
+    def run(self, tokens: Tokens) -> list[NDArray[np.float32]]:
+        """See `Engine.run`."""
+        found = self.request.infer({name: tokens[name] for name in self.inputs}, share_inputs=True)
+        return [np.array(found[port]) for port in self.ports]  # the request's own memory is overwritten by the next
+
+
+@contextmanager
+def unobserved() -> Iterator[None]:
+    """Inside, OpenVINO and nncf are imported without the package that reports each use of them to its makers.
+
+    That package takes silence for consent, waits seconds for a network that may not be there, and leaves files in the
+    home folder. Whoever imported it before has chosen it and keeps it.
+    """
+    if _TELEMETRY in sys.modules:
+        yield
+        return
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # how Python marks what cannot be imported
+    try:
+        yield
+    finally:
+        del sys.modules[_TELEMETRY]

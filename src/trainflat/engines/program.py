@@ -1,0 +1,37 @@
+"""Programs of ``torch.export`` by torch."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainflat.engines.base import Engine, Tokens
+
+
+class TorchProgram(Engine):
+    """torch, running an exported program; transformers is not needed."""
+
+    suffixes = (".pt2",)
+
+    def __init__(self, program: Any) -> None:
+        inputs = program.graph_signature.user_inputs
+        outputs = program.graph_signature.user_outputs
+        super().__init__(inputs, ("start_logits", "end_logits") if len(outputs) == 2 else outputs)
+        self.module = program.module()
+
+    @classmethod
+    def open(cls, path: Path, threads: int) -> "TorchProgram":
+        """torch has one number of threads per process, which is set."""
+        import torch
+
+        torch.set_num_threads(threads)
+        return cls(torch.export.load(path))
+
+    def run(self, tokens: Tokens) -> list[NDArray[np.float32]]:
+        """See `Engine.run`."""
+        import torch
+
+        with torch.inference_mode():
+            found = self.module(**{name: torch.from_numpy(tokens[name]) for name in self.inputs})
+        return [each.numpy() for each in found]

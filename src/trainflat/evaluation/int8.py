@@ -1,0 +1,65 @@
+"""How well a model does when it is rounded to int8."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from trainflat.evaluation.predictions import score
+from trainflat.quantization import Q8BERT, Activations, quantize_dynamic
+from trainflat.record import Int8
+from trainflat.tasks.base import EncodedSplit, Task
+
+
+def measure_int8(
+    task: Task,
+    model: PreTrainedModel,
+    evaluation: Mapping[str, EncodedSplit],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    activations: Activations = "token",
+    embeddings: bool = False,
+    head: bool = False,
+) -> Int8:
+    """Scores of the int8 copy that ``quantize_dynamic`` makes; the model and the random state are left alone.
+
+    Args:
+        task: That the model was trained for.
+        model: In float.
+        evaluation: Splits to score on.
+        tokenizer: Pads.
+        activations: How inputs are rounded; with ``batch`` a score depends on the batches, which are 32 rows in order.
+        embeddings: Whether lookup tables are rounded too.
+        head: Whether linear layers outside the encoder are.
+
+    Raises:
+        InputError: the model has nothing to round, or is int8 already.
+    """
+    small = quantize_dynamic(model, activations=activations, embeddings=embeddings, head=head)
+    scores = {name: score(task, small, split, tokenizer) for name, split in evaluation.items()}
+    return Int8(activations=activations, embeddings=embeddings, head=head, scores=scores, bytes=tensor_bytes(small))
+
+
+def measure_trained_int8(
+    task: Task, quantizer: Q8BERT, evaluation: Mapping[str, EncodedSplit], tokenizer: PreTrainedTokenizerBase
+) -> Int8:
+    """Scores of the int8 copy that a quantization-aware training was for, of the quantizer's model as it is now.
+
+    Raises:
+        InputError: no range is known.
+    """
+    small: Any = quantizer.convert()
+    return Int8(
+        activations="static" if quantizer.activations == "ema" else "token",
+        embeddings=quantizer.embeddings,
+        head=quantizer.head,
+        scores={name: score(task, small, split, tokenizer) for name, split in evaluation.items()},
+        bytes=tensor_bytes(small),
+    )
+
+
+def tensor_bytes(model: nn.Module) -> int:
+    """Bytes of a model's tensors as a file would hold them, each once however many names it has."""
+    tensors = {id(tensor): tensor for tensor in model.state_dict(keep_vars=True).values()}
+    return sum(tensor.nbytes for tensor in tensors.values())

@@ -1,0 +1,54 @@
+"""OpenVINO: the fastest of the engines that were tried on x86 processors."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainflat.engines.openvino import OpenVinoRuntime, unobserved
+from trainflat.export.base import Exporter, Source
+from trainflat.export.graph import Logits, dynamic_shapes, example, traceable
+from trainflat.export.runner import Runner
+
+
+class OpenVino(Exporter):
+    """A graph for OpenVINO, with free batch and length."""
+
+    file = "model.xml"
+    extra = "openvino"
+    packages: tuple[str, ...] = ("openvino",)
+    tolerance = 1e-4
+
+    def write(self, source: Source, folder: Path) -> None:
+        """Two files, ``model.xml`` and ``model.bin``."""
+        save(converted(source), folder / self.file)
+
+    @classmethod
+    def open(cls, folder: Path, threads: int | None = None) -> Runner:
+        """The graph, run by OpenVINO on the CPU, tuned for a single request at a time."""
+        return Runner(OpenVinoRuntime.open(folder / cls.file, threads or torch.get_num_threads()))
+
+
+def converted(source: Source) -> Any:
+    """The model as OpenVINO has it in memory.
+
+    Raises:
+        InputError: it cannot be traced or converted.
+    """
+    with unobserved(), traceable(source, "openvino"):
+        import openvino
+
+        shapes = dynamic_shapes(source)
+        program = torch.export.export(Logits(source), (), example(source), dynamic_shapes=shapes, strict=False)
+        model = openvino.convert_model(program)
+    for port, name in zip(model.outputs, source.outputs, strict=True):
+        port.get_tensor().set_names({name})
+    return model
+
+
+def save(model: Any, path: Path) -> None:
+    """Writes float32 as float32, which OpenVINO would else halve."""
+    with unobserved():
+        import openvino
+
+        openvino.save_model(model, path, compress_to_fp16=False)

@@ -1,0 +1,149 @@
+"""What ``trainflat bench`` shows: tables for the terminal, and a figure."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from trainflat.comparison import Cell, Comparison, Speedup, Timing, save_comparison
+from trainflat.report.notes import PARTIAL
+from trainflat.report.palette import LIGHT
+from trainflat.report.static import GREY, SYMBOLS, save, styled
+from trainflat.report.words import DASH, megabytes, metric_name, task_name
+
+FIGURE = "bench"
+NOT_TOLD = "not told apart"
+_COLUMNS = 3  # of the figure
+
+
+def write_comparison(found: Comparison, out: Path) -> Path:
+    """Writes ``bench.json``, ``bench.png`` and ``bench.svg`` into a folder, atomically; returns the JSON file.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    path = save_comparison(found, out)
+    with styled():
+        for kind in ("png", "svg"):
+            save(draw_comparison(found), out / f"{FIGURE}.{kind}", kind)
+    return path
+
+
+def variant_rows(found: Comparison) -> list[dict[str, str]]:
+    """What does not depend on the input: size, memory and score of every variant."""
+    rows = []
+    for one in found.variants:
+        row = {"Model": one.model, "Backend": one.backend, "MB on disk": megabytes(one.bytes)}
+        row["Peak MB"] = DASH if one.peak_bytes is None else f"{one.peak_bytes / 1e6:.0f}"
+        if found.metric is not None:
+            row[metric_name(found.metric)] = DASH if one.score is None else f"{one.score:.2f}"
+        rows.append(row)
+    return rows
+
+
+def cell_rows(found: Comparison, cell: Cell) -> list[dict[str, str]]:
+    """Latency, throughput and speed-up of every variant in one cell; a star where no other beats it."""
+    best = found.frontier(cell)
+    return [
+        {
+            "Model": one.model,
+            "Backend": one.backend,
+            "ms": _digits(1e3 * timing.median),
+            "Quartiles": f"{_digits(1e3 * timing.low)}–{_digits(1e3 * timing.high)}",
+            "Rows/s": _digits(cell.throughput(timing)),
+            "Speed-up": _speedup(timing.speedup),
+            "Best": "*" if n in best else "",
+        }
+        for n, (one, timing) in enumerate(zip(found.variants, cell.timings, strict=True))
+    ]
+
+
+def notes(found: Comparison) -> list[str]:
+    """What a reader of the tables must know."""
+    first = found.variants[0]
+    said = [
+        f"Speed-up: over {first.name}, median of {found.rounds} rounds with an interval that holds it in 95 of 100 "
+        f"cases; where that holds 1, the two are {NOT_TOLD}.",
+        f"Best: no other is both faster and {'of a higher score' if found.metric else 'smaller'}.",
+    ]
+    timings = [timing for cell in found.cells for timing in cell.timings]
+    if noisy := sum(timing.noisy for timing in timings):
+        total = sum(len(timing.samples) for timing in timings)
+        said.append(f"Other processes used the machine during {noisy} of {total} samples; repeat it in a quieter hour.")
+    if any(timing.speedup is not None and timing.speedup.low is None for timing in timings):
+        said.append("6 rounds or more are needed to tell a speed-up.")
+    if found.partial:
+        said.append(f"Scores: {PARTIAL}.")
+    return said
+
+
+def draw_comparison(found: Comparison) -> Figure:
+    """Score against latency, or where nothing was scored size against latency: one plot per cell."""
+    count = len(found.cells)
+    columns, rows = min(count, _COLUMNS), -(-count // _COLUMNS)
+    figure = Figure(figsize=(max(4.8, 3.6 * columns), 3.0 * rows + 0.7), layout="constrained")
+    figure.suptitle(_title(found), fontsize=10)
+    places = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes, cell in zip(places, found.cells, strict=False):
+        _draw_cell(axes, found, cell)
+    for unused in places[count:]:
+        unused.remove()
+    handles, names = places[0].get_legend_handles_labels()
+    lines = -(-len(names) // columns)
+    figure.set_size_inches(figure.get_figwidth(), figure.get_figheight() + 0.2 * lines + 0.1)
+    figure.legend(handles, names, loc="outside lower center", ncols=columns)
+    return figure
+
+
+def _draw_cell(axes: Any, found: Comparison, cell: Cell) -> None:
+    heights = [_height(found, n) for n in range(len(found.variants))]
+    best = found.frontier(cell)
+    steps: Sequence[tuple[float, float]] = [(1e3 * cell.timings[n].median, heights[n]) for n in best]
+    axes.step(*zip(*steps, strict=True), where="post", color=GREY, linewidth=1, linestyle=":", label="frontier")
+    for n, (one, timing) in enumerate(zip(found.variants, cell.timings, strict=True)):
+        slot, ring = n % len(LIGHT), n // len(LIGHT)
+        axes.errorbar(
+            [1e3 * timing.median],
+            [heights[n]],
+            xerr=_bar(timing),
+            label=one.name,
+            color=LIGHT[slot],
+            marker=SYMBOLS[(slot + ring) % len(SYMBOLS)],
+            linestyle="none",
+            markersize=9 if n in best else 5,
+            markeredgecolor="black" if n in best else LIGHT[slot],
+            capsize=2,
+        )
+    axes.set_xlim(left=0)
+    axes.set(title=cell.name, xlabel="Latency (ms)", ylabel=metric_name(found.metric) if found.metric else "MB on disk")
+
+
+def _bar(timing: Timing) -> list[list[float]]:
+    return [[1e3 * (timing.median - timing.low)], [1e3 * (timing.high - timing.median)]]
+
+
+def _height(found: Comparison, variant: int) -> float:
+    one = found.variants[variant]
+    return one.bytes / 1e6 if one.score is None else one.score
+
+
+def _title(found: Comparison) -> str:
+    if found.task is None:
+        return "Size on disk against latency"
+    return "; ".join(filter(None, (f"{task_name(found.task)}, {found.split}", PARTIAL if found.partial else "")))
+
+
+def _speedup(speedup: Speedup | None) -> str:
+    if speedup is None:
+        return "1"
+    if speedup.value is None or speedup.low is None or speedup.high is None:
+        return NOT_TOLD
+    return f"{_digits(speedup.value)}× [{_digits(speedup.low)}, {_digits(speedup.high)}]"
+
+
+def _digits(value: float) -> str:
+    """Three digits that count, and never an exponent."""
+    places = max(0, 2 - math.floor(math.log10(value))) if value > 0 else 0
+    return f"{value:.{places}f}"

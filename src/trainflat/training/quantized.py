@@ -1,0 +1,81 @@
+"""Fake quantization during one training: when it is put on, what it learns from which passes, how it is resumed."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from trainflat.errors import InputError
+from trainflat.files import load_tensors, save_tensors
+from trainflat.quantization import Q8BERT, QUANTIZERS, complete_quantization, make_quantizer
+
+RANGES = "quantization.safetensors"
+
+
+class Quantized:
+    """Quantization-aware training, if a recipe asks for it; else all of it does nothing.
+
+    Args:
+        recipe: A name, a mapping ``{"name": "q8bert", "weights": "channel"}``, or None.
+
+    Raises:
+        InputError: it names none, or options that cannot be used.
+    """
+
+    def __init__(self, recipe: str | Mapping[str, Any] | None) -> None:
+        self._options = {"name": recipe} if isinstance(recipe, str) else dict(recipe or {})
+        self.name: str | None = self._options.pop("name", None)
+        if self.name is not None:
+            complete_quantization(self.name, self._options)
+        elif recipe is not None:
+            raise InputError(f"name a quantization: {', '.join(QUANTIZERS)}; such as {{'name': 'q8bert'}}.")
+        self.quantizer: Q8BERT | None = None
+
+    def begin(self, model: nn.Module) -> None:
+        """A training of the model, without what an earlier one found.
+
+        Raises:
+            InputError: the model has nothing to quantize.
+        """
+        self.end()
+        if self.name is not None:
+            self.quantizer = make_quantizer(self.name, model, **self._options).attach()
+
+    def update(self) -> None:
+        """After an optimizer step."""
+        if self.quantizer is not None:
+            self.quantizer.update()
+
+    def unseen(self) -> AbstractContextManager[None]:
+        """What passes inside the block does not count in the ranges."""
+        return nullcontext() if self.quantizer is None else self.quantizer.unseen()
+
+    def end(self) -> None:
+        """The model computes with its float weights again."""
+        if self.quantizer is not None:
+            self.quantizer.detach()
+
+    def save(self, checkpoint: Path) -> None:
+        """Adds the ranges to a checkpoint."""
+        if self.quantizer is not None:
+            save_tensors(checkpoint / RANGES, self.quantizer.state_dict())
+
+    def load(self, checkpoint: Path) -> None:
+        """Goes on from the ranges in a checkpoint.
+
+        Raises:
+            InputError: there are none, or they are of another model, or there are some and no quantization was asked
+                for.
+            DamagedFile: they are not what was written.
+        """
+        with_it = (checkpoint / RANGES).is_file()
+        if with_it != (self.quantizer is not None):
+            one, other = ("with", "without") if with_it else ("without", "with")
+            raise InputError(
+                f"{checkpoint} was written {one} quantization and cannot go on {other}. "
+                f"Resume {one} quantization, or begin in another folder."
+            )
+        if self.quantizer is not None:
+            self.quantizer.load_state_dict(load_tensors(checkpoint / RANGES)[0])
