@@ -109,6 +109,7 @@ def test_every_training_of_a_protocol_has_the_teacher(
     record = trainflat.run(given(place, protocol), out=tmp_path)
     assert len(asked) == sum(stage.training is not None for stage in record.stages)
     assert len({id(teacher) for teacher in asked}) == 1  # loaded once
+    assert isinstance(asked[0], torch.nn.Module)
 
 
 def test_both_refuse_in_the_same_words_and_leave_nothing(place: Path, tmp_path: Path) -> None:
