@@ -34,6 +34,9 @@ def _facts(plan: "Plan") -> Iterator[tuple[str, str]]:
     yield "model", _model(plan)
     yield "optimizer", _options(training.optimizer)
     yield "averaging", _averaging(plan)
+    yield "distillation", _distillation(plan)
+    if training.reparametrization is not None:
+        yield "trained", _options(training.reparametrization)
     yield "quantization", _options(training.quantization) if training.quantization else "none"
     yield "protocol", _options(plan.protocol)
     yield "int8", _int8(plan)
@@ -68,6 +71,13 @@ def _model(plan: "Plan") -> str:
     return model.name + layers + ("" if plan.model_seen else " (not looked at: the hub cannot be reached)")
 
 
+def _distillation(plan: "Plan") -> str:
+    section = plan.recipe.training.distillation
+    if section is None:
+        return "none"
+    return _options(section) + ("" if plan.teacher_seen else " (not looked at: the hub cannot be reached)")
+
+
 def _averaging(plan: "Plan") -> str:
     section = plan.recipe.training.averaging
     if section is None:
@@ -84,7 +94,15 @@ def _int8(plan: "Plan") -> str:
 
 
 def _options(section: dict[str, object]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in section.items())
+    return ", ".join(f"{key} {_value(value)}" for key, value in section.items())
+
+
+def _value(value: object) -> str:
+    """A section inside a section as its name and, in parentheses, its options; those that are not set left out."""
+    if not isinstance(value, dict):
+        return str(value)
+    rest = {key: inner for key, inner in value.items() if key != "name" and inner is not None}
+    return f"{value.get('name', '')} ({_options(rest)})"
 
 
 def _lines(plan: "Plan") -> Iterator[str]:

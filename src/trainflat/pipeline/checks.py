@@ -13,8 +13,9 @@ from trainflat.protocols import PROTOCOLS
 from trainflat.quantization import layers_to_round
 from trainflat.recipe import Recipe, build
 from trainflat.sharpness import MEASURES
-from trainflat.tasks.base import Task
+from trainflat.tasks.base import Head, Task
 from trainflat.training.fit import training_arguments
+from trainflat.training.teachers import outline_teacher
 from trainflat.training.trackers import check_installed
 
 
@@ -56,6 +57,19 @@ def check_length(recipe: Recipe, encoder: Encoder) -> None:
             f"training.max_length {length} is more than the {encoder.max_length} positions of {name}. "
             f"Set {encoder.max_length} or less."
         )
+
+
+def check_teacher(recipe: Recipe, head: Head, student: Encoder | None) -> bool:
+    """There is such a teacher for the student and the task; its weights are not looked at.
+
+    Returns:
+        Whether it could be looked at; True where the recipe asks for none.
+
+    Raises:
+        InputError: there is none.
+    """
+    section = recipe.training.distillation
+    return section is None or outline_teacher(section["teacher"], head, student, recipe.training.max_length)
 
 
 def check_measures(recipe: Recipe, encoder: Encoder) -> None:

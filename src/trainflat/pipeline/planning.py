@@ -8,7 +8,14 @@ from typing import Any
 from trainflat.evaluation import SPEED_NOTE
 from trainflat.files import MANIFEST
 from trainflat.models import outline
-from trainflat.pipeline.checks import check_int8, check_length, check_machine, check_measures, check_optimizer
+from trainflat.pipeline.checks import (
+    check_int8,
+    check_length,
+    check_machine,
+    check_measures,
+    check_optimizer,
+    check_teacher,
+)
 from trainflat.pipeline.folder import CLAIM, LOCK, RECIPE, look
 from trainflat.protocols import PROTOCOLS, Planned, Protocol
 from trainflat.protocols.bench import MASKS, STAGE, STAGES, derive_seed
@@ -39,6 +46,7 @@ class Plan:
     split: str  # of the main score
     metric: str  # the main score
     model_seen: bool  # False: the hub could not be reached, so the model was not looked at
+    teacher_seen: bool  # likewise
     protocol: dict[str, Any]  # with what its open options come to
     protocol_files: list[str]  # what the protocol leaves beside its stages
 
@@ -86,6 +94,7 @@ def plan(
         check_optimizer(recipe, encoder)
         check_measures(recipe, encoder)
         check_int8(recipe, encoder)
+    teacher_seen = check_teacher(recipe, task.head, encoder)
     rows = {name: fingerprint.rows for name, fingerprint in task.fingerprints.items()}
     train = rows.pop("train")
     steps, exact = recipe.training.steps(train), task.head.kind != "spans"
@@ -108,6 +117,7 @@ def plan(
         split=task.split,
         metric=task.metric,
         model_seen=encoder is not None,
+        teacher_seen=teacher_seen,
         protocol={key: v for key, v in (recipe.protocol | protocol.settled()).items() if v is not None},
         protocol_files=protocol.files(),
     )

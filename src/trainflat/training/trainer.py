@@ -1,6 +1,5 @@
 """``transformers.Trainer`` with flat optimizers, masks, averages and exact resuming. The mathematics live below."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,23 +11,23 @@ from torch.optim import Optimizer
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from trainflat.errors import InputError, TrainingDiverged
+from trainflat.errors import InputError
 from trainflat.files import read_json, write_json, writing
 from trainflat.optim import make_optimizer
 from trainflat.optim.base import FlatOptimizer
 from trainflat.pruning import Masks
 from trainflat.training import checkpoints
 from trainflat.training.along import Along
+from trainflat.training.distilled import Distilled
+from trainflat.training.finite import Finite
 from trainflat.training.options import optimizer_section
 from trainflat.training.passes import Passes
+from trainflat.training.reparametrized import Reparametrized
 from trainflat.training.sampler import LengthGroupedSampler, ShuffledSampler, lengths_of
 from trainflat.training.window import Replay
 
 Score = Callable[[Any, Any], dict[str, float]]
 """Takes an evaluation split and the predictions for it, gives its metrics."""
-
-# A loss scaler answers an overflow by skipping the step and halving its scale; more in a row is not an overflow.
-_OVERFLOWS_IN_A_ROW = 20
 
 
 @dataclass
@@ -62,6 +61,10 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         averaging: Name of an averaging or a mapping ``{"name": "swa", "every": 0.5}``. As soon as the average holds a
             model it is evaluated in place of the weights, and only then can an evaluation be the best; the best
             checkpoint's average, or without ``load_best_model_at_end`` the last one, is what training ends with.
+        distillation: A teacher, or a mapping ``{"teacher": folder or model, "weight": 0.5, "temperature": 2}``; see
+            :class:`trainflat.distillation.Distillation`. It is asked once per micro-batch; evaluations know no teacher.
+        reparametrization: Name of one or a mapping ``{"name": "powerprop", "alpha": 2}``. Between passes the model then
+            holds θ, which optimizers move and displace; evaluations and checkpoints, and the model in the end, hold w.
         quantization: ``"q8bert"`` or a mapping: the model computes as its int8 copy till ``along.quantized.end()``.
         score: Metrics of one evaluation split; takes the place of ``compute_metrics``.
 
@@ -70,7 +73,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
     that a resumed run logs the same numbers; a loss that is not a number ends the run.
 
     Raises:
-        InputError: FSDP or DeepSpeed; options of the averaging that cannot be used.
+        InputError: FSDP or DeepSpeed; an averaging, a distillation or a teacher that cannot be used.
     """
 
     optimizer: Any  # the Trainer wraps it
@@ -81,6 +84,8 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         optimizer: str | Mapping[str, Any] | None = None,
         masks: Masks | None = None,
         averaging: str | Mapping[str, Any] | None = None,
+        distillation: Any = None,
+        reparametrization: str | Mapping[str, Any] | None = None,
         quantization: str | Mapping[str, Any] | None = None,
         score: Score | None = None,
         **kwargs: Any,
@@ -100,7 +105,10 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         self.passes = Passes(self)
         self.along = Along(averaging, quantization)
         self.averaged = self.along.averaged
-        self.stopped_early, self._not_finite = False, 0
+        self.distilled = Distilled(self, distillation)
+        self.reparametrized = Reparametrized(reparametrization, averaging=averaging, quantization=quantization)
+        self.stopped_early = False
+        self._finite = Finite(self)
         self._sampler: LengthGroupedSampler | None = None
         self._scored_split: Any = None
         if score is not None:
@@ -108,6 +116,11 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         self.add_callback(_FlatCallback(self))
 
     # What is trained, in which order
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's; whatever ends it, the model then holds weights."""
+        with self.reparametrized.training():
+            return super().train(*args, **kwargs)
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
         """The optimizer of the recipe over named parameters; biases and LayerNorm are not decayed."""
@@ -170,10 +183,10 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         Returns:
             The loss at the undisplaced weights, where a pass stands there, as its share of the window's mean.
         """
-        loss = self.passes.micro_batch(model, self._prepare_inputs(inputs))
+        loss = self.passes.micro_batch(model, self.distilled.ask(self._prepare_inputs(inputs)))
         if self.passes.window.complete and self.held is not None:
             self.held.mask_gradients()
-        self._require_finite(loss)
+        self._finite.require(loss)
         return loss
 
     def one_pass(self, model: nn.Module, batch: Replay, total_rows: int) -> Tensor:
@@ -181,41 +194,19 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         # The Trainer divides a micro-batch's loss by this; so the window's gradient is that of the mean over its rows,
         # also where the last micro-batch is smaller than the others.
         self.current_gradient_accumulation_steps = total_rows / batch.rows
-        return super().training_step(model, dict(batch.inputs))  # type: ignore[no-any-return]
+        with self.reparametrized.weights_in_place():
+            loss: Tensor = super().training_step(model, dict(batch.inputs))
+        return loss
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
     ) -> Any:
-        """The Trainer's, whose outputs a method may want that weighs single rows."""
+        """The Trainer's, and the teacher's share; a method that weighs single rows may want the outputs."""
         given = dict(inputs)  # of which label smoothing takes the labels
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        loss, outputs = super().compute_loss(model, self.distilled.without(inputs), return_outputs=True, **kwargs)
+        loss = self.distilled.blend(loss, outputs, given)
         self.passes.saw(outputs, given)
         return (loss, outputs) if return_outputs else loss
-
-    def _require_finite(self, loss: Tensor) -> None:
-        # On a GPU this waits for the pass. No other read is there to join (fit() turns off the Trainer's own, clipping
-        # does not look), and one step later weights, averages and perhaps a checkpoint would have taken the loss in.
-        if torch.isfinite(loss):
-            self._not_finite = 0
-            return
-        self._not_finite += 1
-        if self.accelerator.scaler is not None and self._not_finite < _OVERFLOWS_IN_A_ROW:
-            return
-        raise TrainingDiverged(
-            f"the loss is {loss.item()} at step {self.state.global_step + 1}, {self._batch_name()}. "
-            "Lower the learning rate or rho, or look at these rows."
-        )
-
-    def _batch_name(self) -> str:
-        """Which rows the current micro-batch holds, where the sampler is ours."""
-        micro = len(self.passes.window.batches) - 1
-        if self._sampler is None:
-            return f"micro-batch {micro + 1}"
-        per_step = self._sampler.batch_size
-        in_epoch = self.state.global_step % math.ceil(len(self._sampler) / per_step)
-        start = in_epoch * per_step + (micro * self.args.world_size + self.args.process_index) * self._train_batch_size
-        rows = self._sampler.order(self._sampler.epoch)[start : start + self._train_batch_size]
-        return f"batch {in_epoch + 1} of epoch {self._sampler.epoch + 1} (training rows {', '.join(map(str, rows))})"
 
     # What is measured and kept
 
@@ -229,7 +220,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
         """Checks that zeros are zero, then evaluates; ``score`` sees the split it scores."""
-        with self.averaged.in_place():
+        with self.averaged.in_place(), self.reparametrized.weights_in_place():
             self._check_zeros()
             self._scored_split = dataloader.dataset
             return super().evaluation_loop(dataloader, *args, **kwargs)
@@ -248,6 +239,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
+        self.reparametrized.loaded()
         self.along.load(Path(self.state.best_model_checkpoint))
         self.averaged.end()
 
@@ -256,12 +248,13 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         with self.averaged.in_place():
             self._check_zeros()
         step, folder = self.state.global_step, Path(self.args.output_dir)
-        with writing(checkpoints.path(folder, step)):
+        with writing(checkpoints.path(folder, step)), self.reparametrized.weights_in_place():
             super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             stopped = self.control.should_training_stop and step < self.state.max_steps
             self.along.save(checkpoints.path(folder, step))
+            self.reparametrized.save(checkpoints.path(folder, step))
             write_json(checkpoints.path(folder, step) / "flat.json", {"passes": self.passes.count, "stopped": stopped})
             checkpoints.finish(folder, step, self.state.best_global_step)
         self.accelerator.wait_for_everyone()
@@ -270,6 +263,8 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         counts = super()._init_training_state(max_steps, steps_per_epoch, *args, **kwargs)
         self.along.begin(self.model, max_steps, steps_per_epoch)  # not that of __init__, where model_init makes one
         self.passes.count, self.stopped_early = 0, False
+        step = self.state.global_step
+        self.reparametrized.begin(self.model, checkpoints.path(Path(self.args.output_dir), step) if step else None)
         if self.state.global_step:  # resumed
             folder = Path(self.args.output_dir)
             flat = read_json(checkpoints.path(folder, self.state.global_step) / "flat.json")
