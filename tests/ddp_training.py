@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from tests.conftest import tiny_bert
 from tests.plain_loop import collate, random_split
+from tests.teachers import teacher_model
 from tests.test_training_trajectory import NO_DROPOUT, arguments
 from trainflat.pruning import MagnitudePruner
 from trainflat.training import FlatTrainer
@@ -20,6 +21,9 @@ def main() -> None:
     out = Path(options.pop("out"))
     recipe, sparsity = options.pop("recipe"), options.pop("sparsity", None)
     averaging, quantization = options.pop("averaging", None), options.pop("quantization", None)
+    distillation, reparametrization = options.pop("distillation", None), options.pop("reparametrization", None)
+    if distillation is not None:
+        distillation["teacher"] = teacher_model().double()
     model = tiny_bert(**NO_DROPOUT).double()
     masks = None if sparsity is None else MagnitudePruner(model, sparsity=sparsity).prune()
     trainer = FlatTrainer(
@@ -30,6 +34,8 @@ def main() -> None:
         optimizer=recipe,
         masks=masks,
         averaging=averaging,
+        distillation=distillation,
+        reparametrization=reparametrization,
         quantization=quantization,
     )
     trainer.train()

@@ -17,8 +17,8 @@ from trainflat.sharpness import Objective, loss_plane
 
 POINTS = [
     ("never", 0),
-    ("trainflat.sharpness.base:Objective.value", 1),  # nothing is there yet
-    ("trainflat.sharpness.base:Objective.value", 9),
+    ("trainflat.objective.base:Objective.value", 1),  # nothing is there yet
+    ("trainflat.objective.base:Objective.value", 9),
     ("trainflat.files:os.fsync", 1),
     ("trainflat.files:os.fsync", 5),  # the new file is written, but lies beside the old one
     ("trainflat.files:Path.replace", 11),

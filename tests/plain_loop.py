@@ -127,4 +127,6 @@ def _passes(
 
 
 def _row_losses(outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    if hasattr(outputs, "row_losses"):
+        return outputs.row_losses.detach()
     return -outputs.logits.detach().log_softmax(-1).gather(1, batch["labels"][:, None])[:, 0]

@@ -137,6 +137,18 @@ def test_a_plan_and_a_run_refuse_alike(place: Path, gate: dict[str, Any], text: 
         assert text in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_gate_with_scores_and_a_reparametrization_take_different_things_for_weights(place: Path) -> None:
+    for name, refused in (("hard-movement", True), ("magnitude", False)):
+        given = recipe(place, section(name))
+        given["training"] |= {"reparametrization": "powerprop", "epochs": 3}
+        if refused:
+            with pytest.raises(InputError, match="gate looks at what is trained, which reparametrization makes θ"):
+                plan(given, out=place / "theta")
+        else:
+            [stage] = trainflat.run(given, out=place / "theta").stages
+            assert sum(m.zeros for m in stage.matrices) >= 0.6 * sum(m.entries for m in stage.matrices) - 50
+
+
 def test_a_plan_shows_the_curve(place: Path, tmp_path: Path) -> None:
     import yaml
 

@@ -1,26 +1,42 @@
 """What every pruner promises, over the table; and each score against its definition."""
 
 import copy
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from tests.conftest import tiny_bert
+from tests.objectives import cut, sentences
 from trainflat.errors import InputError, UnknownName
+from trainflat.objective import Objective
 from trainflat.params import prunable
 from trainflat.pruning import (
     PRUNERS,
     LayerShuffledPruner,
     MagnitudePruner,
     Masks,
+    Pruner,
     RandomPruner,
+    complete_section,
     keep_highest,
     shuffled_within_layers,
 )
 
-every = pytest.mark.parametrize("method", PRUNERS.values(), ids=PRUNERS.keys())
+
+def with_a_loss(member: type[Pruner]) -> Callable[..., Pruner]:
+    """Every member is made alike: those that score by no loss never look at it."""
+
+    def make(model: nn.Module, *args: Any, **options: Any) -> Pruner:
+        return member(model, *args, objective=lambda rows, size: Objective(model, cut(sentences(6), 4, 2)), **options)
+
+    return make
+
+
+every = pytest.mark.parametrize("method", [*map(with_a_loss, PRUNERS.values())], ids=PRUNERS.keys())
 scopes = pytest.mark.parametrize("scope", ["global", "layer"])
 
 
@@ -95,9 +111,12 @@ def test_refusals(method):
 
 
 @pytest.mark.parametrize("name", PRUNERS)
-def test_recipes_may_set_the_scope_only(name):
-    assert list(PRUNERS.options(name)) == ["scope"]
+def test_recipes_may_set_what_is_the_methods_own(name):
+    assert not {"model", "sparsity", "scope", "masks", "seed", "objective"} & set(PRUNERS.options(name))
     assert PRUNERS.summary(name).endswith(".")
+    section = complete_section(name)
+    assert complete_section(section) == section
+    assert isinstance(section, str) == (not PRUNERS.options(name))
 
 
 def test_magnitude_drops_the_smallest():

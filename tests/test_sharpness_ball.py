@@ -5,8 +5,8 @@ import torch
 
 from tests.objectives import bert_objective, flat, matrix, surface
 from trainflat.errors import InputError
+from trainflat.objective.vectors import norm, scaled
 from trainflat.sharpness import Objective, ball_sharpness, gaussian_sharpness, gradient_norm
-from trainflat.sharpness.vectors import norm, scaled
 
 START = torch.linspace(-2, 2, 12)
 G = torch.linspace(-1, 3, 12, dtype=torch.float64)

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# Between two floors stand `files`, through which the record is written, and `diagnosis` and
-# `comparison`, which hold parts of it.
+# Between two floors stand `files`, through which the record is written, `diagnosis` and `comparison`, which hold parts
+# of it, and `objective`, on which measures of sharpness and scores of pruning are taken.
 FLOORS: dict[str, float] = {
     **dict.fromkeys(("cli", "registration"), 11),
     **dict.fromkeys(("grid", "terminal", "plans", "bench"), 10),
@@ -26,8 +26,9 @@ FLOORS: dict[str, float] = {
     **dict.fromkeys(("training", "evaluation", "export", "report"), 6),
     "models": 5,
     **dict.fromkeys(("tasks", "engines"), 4),
-    **dict.fromkeys(("diagnosis", "comparison"), 2.5),
+    **dict.fromkeys(("diagnosis", "comparison", "objective"), 2.5),
     **dict.fromkeys(("optim", "averaging", "pruning", "quantization", "distillation", "sharpness"), 3),
+    "reparametrization": 3,
     **dict.fromkeys(("registry", "params", "anatomy", "schedules", "record", "landscapes"), 2),
     **dict.fromkeys(("tensors", "progress", "processes", "yaml_values", "positions"), 2),
     **dict.fromkeys(("files", "timing"), 1.5),
@@ -37,9 +38,9 @@ ROOT = 12  # the package's own __init__ and __main__ offer what all floors hold;
 
 # What a module may import from outside the standard library and the package; modules that are not named are free.
 OUTSIDE: dict[str, frozenset[str]] = {
-    name: frozenset({"torch", "numpy", "scipy"}) if floor == 3 else frozenset()
+    name: frozenset() if floor == 1 else frozenset({"torch", "numpy", "scipy"})
     for name, floor in FLOORS.items()
-    if floor in (1, 3)
+    if floor in (1, 3) or name == "objective"
 }
 OUTSIDE["quantization"] |= {"torchao"}  # an optional backend, imported when it is asked for
 NO_TORCH = "report"  # a report is drawn where nothing can be trained

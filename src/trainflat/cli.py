@@ -89,12 +89,14 @@ def list_() -> None:
     from trainflat.pruning.gates import GATES
     from trainflat.quantization import QUANTIZERS
     from trainflat.recipe import packaged_recipes
+    from trainflat.reparametrization import REPARAMETRIZATIONS
     from trainflat.sharpness import MEASURES
     from trainflat.tasks import TASKS
 
     families: list[tuple[str, Registry[Any]]] = [("tasks", TASKS), ("optimizers", OPTIMIZERS), ("averaging", AVERAGING)]
     families += [("pruners", PRUNERS), ("gates", GATES), ("protocols", PROTOCOLS), ("measures of sharpness", MEASURES)]
-    families += [("quantization-aware training", QUANTIZERS), ("export formats", EXPORTERS)]
+    families += [("quantization-aware training", QUANTIZERS), ("reparametrizations", REPARAMETRIZATIONS)]
+    families += [("export formats", EXPORTERS)]
     for title, registry in families:
         _say(f"[bold]{title}[/bold]")
         for name in registry:

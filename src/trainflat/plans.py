@@ -34,6 +34,9 @@ def _facts(plan: "Plan") -> Iterator[tuple[str, str]]:
     yield "model", _model(plan)
     yield "optimizer", _options(training.optimizer)
     yield "averaging", _averaging(plan)
+    yield "distillation", _distillation(plan)
+    if training.reparametrization is not None:
+        yield "trained", _options(training.reparametrization)
     yield "quantization", _options(training.quantization) if training.quantization else "none"
     yield "protocol", _options(plan.protocol)
     yield from _curve(plan)
@@ -76,6 +79,13 @@ def _model(plan: "Plan") -> str:
     model = plan.recipe.model
     layers = f", first {model.layers} layers" if model.layers else ""
     return model.name + layers + ("" if plan.model_seen else " (not looked at: the hub cannot be reached)")
+
+
+def _distillation(plan: "Plan") -> str:
+    section = plan.recipe.training.distillation
+    if section is None:
+        return "none"
+    return _options(section) + ("" if plan.teacher_seen else " (not looked at: the hub cannot be reached)")
 
 
 def _averaging(plan: "Plan") -> str:

@@ -169,6 +169,12 @@ class ModelInfo(_Data):
     weights_sha256: str  # of the starting weights, head included
 
 
+class TeacherInfo(ModelInfo):
+    """Whom the student learned from."""
+
+    scores: dict[str, dict[str, float]]  # split -> metric -> value, in percent, as measured before any training
+
+
 class Record(_Data):
     """A whole run.
 
@@ -189,6 +195,13 @@ class Record(_Data):
     environment: dict[str, Any]
     stages: list[Stage]
     digest: str = ""
+    teacher: TeacherInfo | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_the_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # As for Training.
+        dumped: dict[str, Any] = handler(self)
+        return {key: value for key, value in dumped.items() if key != "teacher" or value is not None}
 
     def sealed(self) -> "Record":
         """The same record with its digest."""

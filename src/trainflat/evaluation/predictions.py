@@ -11,12 +11,11 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTok
 
 from trainflat.errors import InputError
 from trainflat.evaluation.modes import evaluating
-from trainflat.tasks.base import EncodedSplit, Predictions, Task
+from trainflat.tasks.base import ANSWERS, EncodedSplit, Predictions, Task
 
 Collate = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
 Progress = Callable[[int, int], object]
 
-ANSWERS = frozenset({"label", "labels", "start_positions", "end_positions"})
 NO_TOKEN = np.float32(-1e9)  # logit of a position that a row does not have; two of them can be added without overflow
 
 

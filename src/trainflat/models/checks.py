@@ -12,6 +12,8 @@ from trainflat.errors import InputError
 from trainflat.tasks.base import Head
 
 FILES = "config.json, model.safetensors and the tokenizer's files"
+_FINE_TUNE = "Fine-tune it first, or name the task that it was fine-tuned on."
+_ITS_TASK = "Name the task that it was fine-tuned on, or give a model that was fine-tuned on this one."
 
 
 def check_folder(folder: Path) -> None:
@@ -49,20 +51,34 @@ def check_is_encoder(config: PreTrainedConfig, name: str) -> None:
 
 
 def check_labels(config: PreTrainedConfig, head: Head, name: str) -> None:
-    """A fine-tuned model knows the task's classes, in the task's order. Names that say nothing (LABEL_0) may be any.
+    """A fine-tuned model has the task's kind of head, and its classes in its order; LABEL_0 may be any class.
 
     Raises:
-        InputError: there are more or fewer, or they have other names or another order.
+        InputError: it has another head; or more or fewer classes, or with other names or in another order.
     """
+    _check_kind(config, head, name)
     if head.kind != "classification":
         return
     known = [str(config.id2label[index]) for index in sorted(config.id2label)]
-    nameless = all(label == f"LABEL_{index}" for index, label in enumerate(known))
+    nameless = any(labels == [f"LABEL_{i}" for i in range(len(labels))] for labels in (known, list(head.labels)))
     if len(known) != len(head.labels) or not (nameless or known == list(head.labels)):
         raise InputError(
             f"model {name!r} was fine-tuned for the classes {', '.join(known)}, the task has {', '.join(head.labels)}. "
-            "Name the task that it was fine-tuned on."
+            f"{_ITS_TASK}"
         )
+
+
+def _check_kind(config: PreTrainedConfig, head: Head, name: str) -> None:
+    """What the name of its class tells, before any weight is read."""
+    classes = tuple(config.architectures or ())
+    if classes and classes[0].endswith(("Model", "ForMaskedLM", "ForPreTraining")):
+        raise InputError(f"model {name!r} has no head for this task (it is a {classes[0]}). {_FINE_TUNE}")
+    spans, rows = (any(one.endswith(end) for one in classes) for end in ("QuestionAnswering", "SequenceClassification"))
+    numbers = rows and config.num_labels == 1
+    kind = "spans" if spans else "numbers" if numbers else "classes" if rows else ""
+    wanted = {"spans": "spans", "regression": "numbers", "classification": "classes"}[head.kind]
+    if kind and kind != wanted:
+        raise InputError(f"model {name!r} was fine-tuned for {kind}, the task has {wanted}. {_ITS_TASK}")
 
 
 def check_weights(model: PreTrainedModel, info: Mapping[str, Any], name: str, *, complete: bool = False) -> None:
@@ -91,8 +107,7 @@ def check_weights(model: PreTrainedModel, info: Mapping[str, Any], name: str, *,
     missing = sorted(key for key in info["missing_keys"] if key.startswith(prefix) and "pooler" not in key.split("."))
     if complete and not missing and info["missing_keys"]:
         raise InputError(
-            f"model {name!r} has no head for this task ({min(info['missing_keys'])} is missing). Fine-tune it first, "
-            "or name the task that it was fine-tuned on."
+            f"model {name!r} has no head for this task ({min(info['missing_keys'])} is missing). {_FINE_TUNE}"
         )
     if missing:
         raise InputError(

@@ -63,7 +63,7 @@ def load_encoder(
     return Encoder(model, tokenizer, name, _fit_length(model, tokenizer))
 
 
-def outline(name: str, head: Head, *, layers: int | None = None) -> Encoder | None:
+def outline(name: str, head: Head, *, layers: int | None = None, fine_tuned: bool = False) -> Encoder | None:
     """The encoder that :func:`load_encoder` would give, without its weights: shapes alone, on torch's meta device.
 
     Returns:
@@ -75,7 +75,7 @@ def outline(name: str, head: Head, *, layers: int | None = None) -> Encoder | No
     source = _source(name)
     try:
         with failures_in_one_line(name), quiet_loading():
-            config = _config(source, head, layers, name)
+            config = _config(source, head, layers, name, fine_tuned=fine_tuned)
             with torch.device("meta"):
                 model = _auto(head).from_config(config, trust_remote_code=False)
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)

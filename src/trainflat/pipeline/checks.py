@@ -10,11 +10,14 @@ from trainflat.models import Encoder
 from trainflat.optim import OPTIMIZERS, FlatOptimizer, make_optimizer
 from trainflat.params import prunable
 from trainflat.protocols import PROTOCOLS
+from trainflat.pruning.gates import GATES, SwappedGate
 from trainflat.quantization import layers_to_round
 from trainflat.recipe import Recipe, build
+from trainflat.reparametrization import check_alone
 from trainflat.sharpness import MEASURES
-from trainflat.tasks.base import Task
+from trainflat.tasks.base import Head, Task
 from trainflat.training.fit import training_arguments
+from trainflat.training.teachers import outline_teacher
 from trainflat.training.trackers import check_installed
 
 
@@ -45,12 +48,14 @@ def check_optimizer(recipe: Recipe, encoder: Encoder) -> None:
 
 
 def check_gate(recipe: Recipe) -> None:
-    """What a gate says about displacing meets an optimizer that displaces.
+    """A gate goes with what is trained, and what it says about displacing meets an optimizer that displaces.
 
     Raises:
         InputError: it does not.
     """
     gate, name = recipe.protocol.get("gate", {}), recipe.training.optimizer["name"]
+    if gate and recipe.training.reparametrization is not None and issubclass(GATES[gate["name"]], SwappedGate):
+        check_alone(gate=gate["name"])
     if gate.get("perturb") is not None and not issubclass(OPTIMIZERS[name], FlatOptimizer):
         raise InputError(
             f"protocol.gate.perturb {gate['perturb']} says what an optimizer like sam displaces, and {name} displaces "
@@ -70,6 +75,19 @@ def check_length(recipe: Recipe, encoder: Encoder) -> None:
             f"training.max_length {length} is more than the {encoder.max_length} positions of {name}. "
             f"Set {encoder.max_length} or less."
         )
+
+
+def check_teacher(recipe: Recipe, head: Head, student: Encoder | None) -> bool:
+    """There is such a teacher for the student and the task; its weights are not looked at.
+
+    Returns:
+        Whether it could be looked at; True where the recipe asks for none.
+
+    Raises:
+        InputError: there is none.
+    """
+    section = recipe.training.distillation
+    return section is None or outline_teacher(section["teacher"], head, student, recipe.training.max_length)
 
 
 def check_measures(recipe: Recipe, encoder: Encoder) -> None:

@@ -139,21 +139,27 @@ def _tells(path: Path, recipe: Recipe) -> bool:
     return bool(value == expected)
 
 
-def claim_model(folder: Path, info: ModelInfo) -> None:
-    """Adds the starting weights to the claim, or compares them: rounds of two models are no run."""
+def claim_models(folder: Path, student: ModelInfo, teacher: ModelInfo | None) -> None:
+    """Adds the weights a run begins with to the claim, or compares them: rounds of two models are no run."""
     claim = _read_claim(folder / CLAIM)
-    if claim["model"] is None:
-        write_json(folder / CLAIM, claim | {"model": info.weights_sha256})
-    elif claim["model"] != info.weights_sha256:
-        raise InputError(
-            f"{folder} was begun with other weights of {info.name}. Choose another --out, or bring back those weights."
-        )
+    for key, info in {"model": student, "teacher": teacher}.items():
+        if info is None:
+            continue
+        if claim.get(key) is None:
+            claim[key] = info.weights_sha256
+            write_json(folder / CLAIM, claim)
+        elif claim[key] != info.weights_sha256:
+            raise InputError(
+                f"{folder} was begun with other weights of {info.name}. Choose another --out, or bring back those "
+                "weights."
+            )
 
 
 def _read_claim(path: Path) -> dict[str, Any]:
     try:
         claim = read_json(path)
-        return {"recipe": claim["recipe"], "data": dict(claim["data"]), "model": claim.get("model")}
+        models = {key: claim[key] for key in ("model", "teacher") if claim.get(key) is not None}
+        return {"recipe": claim["recipe"], "data": dict(claim["data"]), **models}
     except (DamagedFile, TypeError, KeyError, ValueError) as error:
         raise DamagedFile(f"{path} is damaged: whose run this is cannot be told. Choose another --out.") from error
 

@@ -18,8 +18,9 @@ from trainflat.pipeline.checks import (
     check_measures,
     check_optimizer,
 )
-from trainflat.pipeline.folder import claim_model, opened
+from trainflat.pipeline.folder import claim_models, opened
 from trainflat.pipeline.measures import measure
+from trainflat.pipeline.teaching import enlist, find_teacher
 from trainflat.processes import is_first_process, process_count
 from trainflat.progress import Progress
 from trainflat.protocols import PROTOCOLS, Bench, Produced
@@ -65,13 +66,15 @@ def run(
             return finished
         bench = _bench(recipe, task, folder, progress)
         info = model_info(bench.encoder)
+        teacher = find_teacher(recipe, task.head, bench.encoder)
         if bench.writes:
-            claim_model(folder, info)
+            claim_models(folder, info, model_info(teacher) if teacher else None)
+        taught_by = enlist(teacher, bench) if teacher else None
         protocol = build(PROTOCOLS, recipe.protocol)
         if protocol.unstructured:
             progress.say(SPEED_NOTE)
         stages = [_finish(bench, produced, recipe) for produced in protocol.run(bench)]
-        result = _record(recipe, task, info, stages)
+        result = _record(recipe, task, info, taught_by, stages)
         bench.tidy()
         if bench.writes:
             result.save(folder)
@@ -126,7 +129,13 @@ def _scope_of(recipe: Recipe) -> str:
     return "protocol.gate.scope" if "scope" in gate else ""
 
 
-def _record(recipe: Recipe, task: Task, info: record.ModelInfo, stages: list[record.Stage]) -> Record:
+def _record(
+    recipe: Recipe,
+    task: Task,
+    info: record.ModelInfo,
+    teacher: record.TeacherInfo | None,
+    stages: list[record.Stage],
+) -> Record:
     return Record(
         name=recipe.name,
         recipe=recipe.resolved(),
@@ -138,6 +147,7 @@ def _record(recipe: Recipe, task: Task, info: record.ModelInfo, stages: list[rec
             name=task.name, kind=task.head.kind, split=task.split, metric=task.metric, labels=list(task.head.labels)
         ),
         model=info,
+        teacher=teacher,
         data=task.fingerprints,
         environment=record.environment(_devices()),
         stages=stages,

@@ -15,6 +15,7 @@ from trainflat.pipeline.checks import (
     check_machine,
     check_measures,
     check_optimizer,
+    check_teacher,
 )
 from trainflat.pipeline.folder import CLAIM, LOCK, RECIPE, look
 from trainflat.protocols import PROTOCOLS, Planned, Protocol
@@ -46,6 +47,7 @@ class Plan:
     split: str  # of the main score
     metric: str  # the main score
     model_seen: bool  # False: the hub could not be reached, so the model was not looked at
+    teacher_seen: bool  # likewise
     protocol: dict[str, Any]  # with what its open options come to
     curve: tuple[str, list[tuple[int, float]]] | None  # what rises in each training, and (step, value) of its path
     protocol_files: list[str]  # what the protocol leaves beside its stages
@@ -99,6 +101,7 @@ def plan(
         check_measures(recipe, encoder)
         check_int8(recipe, encoder)
     check_gate(recipe)
+    teacher_seen = check_teacher(recipe, task.head, encoder)
     rows = {name: fingerprint.rows for name, fingerprint in task.fingerprints.items()}
     train = rows.pop("train")
     steps, exact = recipe.training.steps(train), task.head.kind != "spans"
@@ -121,6 +124,7 @@ def plan(
         split=task.split,
         metric=task.metric,
         model_seen=encoder is not None,
+        teacher_seen=teacher_seen,
         protocol={key: v for key, v in (recipe.protocol | protocol.settled()).items() if v is not None},
         curve=protocol.curve(steps),
         protocol_files=protocol.files(),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trainflat import record
 from trainflat.errors import InputError
+from trainflat.evaluation import objective_on
 from trainflat.files import (
     hash_file,
     is_sealed,
@@ -25,9 +26,10 @@ from trainflat.files import (
     writing,
 )
 from trainflat.models import Encoder, no_bars
+from trainflat.objective import Objective
 from trainflat.progress import Progress
 from trainflat.protocols.base import Planned, Produced, stage_name
-from trainflat.pruning import Masks
+from trainflat.pruning import PRUNERS, Masks, Pruner, Scope
 from trainflat.quantization import Q8BERT, make_quantizer
 from trainflat.tasks.base import EncodedSplit, Task
 from trainflat.training.fit import SNAPSHOT, fit, forget
@@ -57,6 +59,7 @@ class Bench:
     seed: int
     writes: bool = True  # False on all processes of a data-parallel run but the first
     progress: Progress = field(default_factory=Progress)
+    teacher: torch.nn.Module | None = None  # of every training, where the recipe asks for one
 
     def __post_init__(self) -> None:
         self.model = self.encoder.model
@@ -116,6 +119,7 @@ class Bench:
             folder=work,
             seed=derive_seed(self.seed, stage.name),
             masks=masks,
+            teacher=self.teacher,
             snapshot=None if snapshot is None else (snapshot, self._snapshot_folder),
             gate=gate,
             freeze_embeddings=freeze_embeddings,
@@ -123,6 +127,26 @@ class Bench:
         )
         self.quantizer = fitted.quantizer
         return Produced(stage, fitted.masks, fitted.training, fitted.seconds)
+
+    def pruner(
+        self, section: str | Mapping[str, Any], sparsity: float, scope: Scope, masks: Masks | None = None
+    ) -> Pruner:
+        """The pruner that a recipe names, for the weights on the bench; what scores by the loss gets it here."""
+        options = {"name": section} if isinstance(section, str) else dict(section)
+        given = {"sparsity": sparsity, "scope": scope, "masks": masks, "seed": self.seed, "objective": self._objective}
+        return PRUNERS.build(options.pop("name"), self.model, **given, **options)
+
+    def _objective(self, rows: int, batch_size: int) -> Objective:
+        """The task's loss on some training rows, the same ones whenever it is asked for."""
+        return objective_on(
+            self.model,
+            self.train_split,
+            self.encoder.tokenizer,
+            rows=rows,
+            batch_size=batch_size,
+            seed=derive_seed(self.seed, "pruning rows"),
+            progress=self.progress,
+        )
 
     def commit(self, produced: Produced, stage: record.Stage) -> record.Stage:
         """Writes a measured stage; from now on it is recalled. Gives the stage with the hashes of its files."""

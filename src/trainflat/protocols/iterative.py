@@ -9,7 +9,7 @@ from trainflat.errors import InputError
 from trainflat.files import MANIFEST
 from trainflat.protocols.base import Planned, Produced, Protocol, stage_name
 from trainflat.protocols.bench import REWIND, Bench, check_sparsities
-from trainflat.pruning import PRUNERS, Masks, Scope
+from trainflat.pruning import Masks, Scope, complete_section
 from trainflat.training.fit import SNAPSHOT
 
 _PAPER = tuple(round(0.1 * k, 1) for k in range(1, 10))
@@ -24,7 +24,7 @@ class Iterative(Protocol):
 
     Args:
         sparsities: Ascending; the paper's 10 %, 20 % … 90 %.
-        pruner: Which weights go.
+        pruner: Which weights go: a name, or a mapping ``{"name": "grasp", "rows": 512}`` with the method's options.
         scope: One ranking over all matrices, or one per matrix.
         rewind: The step of the dense training to whose weights the survivors go back: 0 is the pre-trained model
             (IMP, lottery tickets), k the weights after k optimizer steps, "none" continues from the trained
@@ -37,13 +37,13 @@ class Iterative(Protocol):
     def __init__(
         self,
         sparsities: Sequence[float] = _PAPER,
-        pruner: str = "magnitude",
+        pruner: str | dict[str, Any] = "magnitude",
         scope: Scope = "global",
         rewind: int | Literal["none"] = 0,
         head: Literal["reset", "keep"] | None = None,
     ) -> None:
         self.sparsities = check_sparsities(sparsities)
-        self.pruner, self.scope = PRUNERS[pruner], scope
+        self.pruner, self.scope = complete_section(pruner), scope
         if rewind != "none" and rewind < 0:
             raise InputError(f"protocol.rewind is a step of the dense training or none, got {rewind}.")
         self.rewind = rewind
@@ -81,9 +81,7 @@ class Iterative(Protocol):
 
     def _select(self, bench: Bench, stage: Planned, masks: Masks | None) -> Masks:
         """Ranks the weights that the round before trained."""
-        return self.pruner(
-            bench.model, sparsity=stage.sparsity, scope=self.scope, masks=masks, seed=bench.seed
-        ).select()
+        return bench.pruner(self.pruner, stage.sparsity, self.scope, masks).select()
 
     @property
     def _snapshot(self) -> int | None:

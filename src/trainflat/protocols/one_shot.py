@@ -1,12 +1,13 @@
 """One-shot pruning without retraining (Na, Mehta and Strubell 2022, appendix A.3)."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from torch import nn
 
 from trainflat.protocols.base import Planned, Produced, Protocol, stage_name
 from trainflat.protocols.bench import Bench, check_sparsities
-from trainflat.pruning import PRUNERS, Scope
+from trainflat.pruning import Scope, complete_section
 
 _PAPER = tuple(round(0.05 * k, 2) for k in range(1, 13))
 
@@ -16,15 +17,18 @@ class OneShot(Protocol):
 
     Args:
         sparsities: Shares of the prunable weights to drop, ascending; the paper's 5 %, 10 % … 60 %.
-        pruner: Which weights go.
+        pruner: Which weights go: a name, or a mapping ``{"name": "grasp", "rows": 512}`` with the method's options.
         scope: One ranking over all matrices, or one per matrix.
     """
 
     def __init__(
-        self, sparsities: Sequence[float] = _PAPER, pruner: str = "magnitude", scope: Scope = "global"
+        self,
+        sparsities: Sequence[float] = _PAPER,
+        pruner: str | dict[str, Any] = "magnitude",
+        scope: Scope = "global",
     ) -> None:
         self.sparsities = check_sparsities(sparsities)
-        self.pruner, self.scope = PRUNERS[pruner], scope
+        self.pruner, self.scope = complete_section(pruner), scope
 
     def plan(self) -> list[Planned]:
         """The trained model and every pruned copy of it."""
@@ -44,6 +48,5 @@ class OneShot(Protocol):
         masks = None
         for stage in pruned:
             bench.load(trained)
-            pruner = self.pruner(bench.model, sparsity=stage.sparsity, scope=self.scope, masks=masks, seed=bench.seed)
-            masks = pruner.prune()
+            masks = bench.pruner(self.pruner, stage.sparsity, self.scope, masks).prune()
             yield Produced(stage, masks, None)

@@ -1,7 +1,7 @@
 """What every pruner shares: choosing and zeroing."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, get_args
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainflat.errors import InputError, UnknownName
+from trainflat.objective import Objective
 from trainflat.params import prunable
 from trainflat.pruning.cut import find_cut, pack_kept
 from trainflat.pruning.keys import Array, Keys, Magnitudes
@@ -26,6 +27,9 @@ class Pruner(ABC):
         scope: ``"global"`` ranks all weights together, ``"layer"`` each matrix on its own.
         masks: What is pruned already and stays so, whatever its score.
         seed: Of methods that draw.
+        objective: Of methods that ask for the loss: on the model's weights and some rows; or what makes one of
+            (rows, rows per micro-batch), which is called only if the method asks. The others never look at it, so
+            whoever calls need not know which is which.
 
     Raises:
         InputError: for a sparsity outside [0, 1), an unknown scope, a model without prunable weights, and masks of
@@ -39,9 +43,12 @@ class Pruner(ABC):
         scope: Scope = "global",
         masks: Masks | None = None,
         seed: int = 0,
+        *,
+        objective: Objective | Callable[[int, int], Objective] | None = None,
     ) -> None:
         _check(sparsity, scope)
         self.model, self.sparsity, self.scope, self.masks, self.seed = model, sparsity, scope, masks, seed
+        self._objective = objective
         self.weights: dict[str, nn.Parameter] = prunable(model)
         if not self.weights:
             raise InputError(f"{type(model).__name__} has no prunable weights: no linear layer outside its embeddings.")
@@ -51,6 +58,19 @@ class Pruner(ABC):
     @abstractmethod
     def scores(self) -> Mapping[str, Tensor]:
         """One number per weight, of the weight's shape; the lowest go."""
+
+    def objective_on(self, rows: int, batch_size: int) -> Objective:
+        """The loss on so many rows, for methods that score by it; an objective that was given has its own rows.
+
+        Raises:
+            InputError: nobody gave one.
+        """
+        if self._objective is None:
+            raise InputError(
+                f"{type(self).__name__} scores by the loss, of which it was told nothing. "
+                "Give objective=Objective(model, batches), from trainflat.objective."
+            )
+        return self._objective if isinstance(self._objective, Objective) else self._objective(rows, batch_size)
 
     def select(self) -> Masks:
         """The weights that stay; the model is not changed.

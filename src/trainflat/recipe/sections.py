@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from trainflat.files import hash_json
 from trainflat.protocols import PROTOCOLS
+from trainflat.pruning import PRUNERS
 from trainflat.quantization import Activations
 from trainflat.recipe.members import build, member
 from trainflat.sharpness import MEASURES, distinct
@@ -82,6 +83,12 @@ class EvaluationOptions(_Section):
         return {key: value for key, value in dumped.items() if key not in ("flatness", "int8") or value is not None}
 
 
+def _pruner(value: Any) -> Any:
+    """A pruner's section; one without options is written as its name, as it was before there were others."""
+    checked = member(PRUNERS, value)
+    return checked["name"] if checked.keys() == {"name"} else checked
+
+
 class Recipe(_Section):
     """One run. ``task: cola`` is short for ``task: {name: cola}``; likewise for model and protocol."""
 
@@ -112,6 +119,8 @@ class Recipe(_Section):
     def _known_protocol(cls, value: Any) -> Any:
         checked = member(PROTOCOLS, value)
         if isinstance(checked, dict):
+            if "pruner" in checked:
+                checked["pruner"] = _pruner(checked["pruner"])
             build(PROTOCOLS, checked)  # members check how their options fit together
         return checked
 

@@ -22,6 +22,7 @@ def notes(panels: Sequence[Panel]) -> list[str]:
             "runs of one seed were scored on different rows, so that their scores do not compare",
             _mixed(panels),
         ),
+        *_taught(panels),
         *_about("{1}: {0}.", "some stages have no main score; they are left out of the figure", _unscored(panels)),
     ]
 
@@ -29,6 +30,20 @@ def notes(panels: Sequence[Panel]) -> list[str]:
 def _about(sentence: str, caveat: str, panels: Sequence[Panel]) -> list[str]:
     names = list(dict.fromkeys(panel.task_title for panel in panels))
     return [sentence.format(caveat, ", ".join(names))] if names else []
+
+
+def _taught(panels: Sequence[Panel]) -> list[str]:
+    """Teachers and their scores: a student's score says little without its teacher's."""
+    found: defaultdict[tuple[str, str], set[float]] = defaultdict(set)
+    for panel in panels:
+        for teacher in (record.teacher for record in panel.records if record.teacher is not None):
+            score = teacher.scores.get(panel.split, {}).get(panel.metric)
+            found[panel.task_title, teacher.name] |= set() if score is None else {score}
+    return [
+        f"{task}: some students learned from {name}"
+        + (f", which scored {' and '.join(f'{s:.1f}' for s in sorted(scores))}." if scores else ".")
+        for (task, name), scores in found.items()
+    ]
 
 
 def _single(panels: Sequence[Panel]) -> list[Panel]:

@@ -10,7 +10,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from trainflat.landscapes import Landscape
-from trainflat.record import Record
+from trainflat.record import ModelInfo, Record
 from trainflat.report.flatness import ABOUT, ABOUT_PUBLISHED, comparable, flatness_table, measured
 from trainflat.report.int8 import ABOUT as ABOUT_INT8
 from trainflat.report.int8 import ABOUT_PUBLISHED as ABOUT_PUBLISHED_INT8
@@ -142,7 +142,8 @@ def _run(record: Record, label: str) -> dict[str, Any]:
             "Name": record.name,
             "Digest": record.digest,
             "Recipe hash": record.recipe_hash,
-            "Starting weights": f"{model.architecture}, {model.parameters:,} parameters, {model.weights_sha256}",
+            "Starting weights": _weights(model),
+            **_teacher(record),
         },
         "data": [
             {
@@ -157,6 +158,19 @@ def _run(record: Record, label: str) -> dict[str, Any]:
         "environment": {str(key): str(value) for key, value in record.environment.items()},
         "recipe": json.dumps(record.recipe, indent=1, sort_keys=True, ensure_ascii=False),
     }
+
+
+def _weights(model: ModelInfo) -> str:
+    return f"{model.architecture}, {model.parameters:,} parameters, {model.weights_sha256}"
+
+
+def _teacher(record: Record) -> dict[str, str]:
+    if record.teacher is None:
+        return {}
+    score = record.teacher.scores.get(record.task.split, {}).get(record.task.metric)
+    told = DASH if score is None else f"{score:.1f}"
+    where = f"{metric_name(record.task.metric)} on {record.task.split}"
+    return {"Teacher": f"{record.teacher.name}: {told}, {where}; {_weights(record.teacher)}"}
 
 
 def theme_colors() -> dict[str, dict[str, str]]:

@@ -1,8 +1,9 @@
 """How flat a minimum is: measures on the loss around the weights of a trained model."""
 
+from trainflat.objective.base import Objective, model_loss
+from trainflat.objective.passes import Effort
 from trainflat.registry import Registry
 from trainflat.sharpness.ball import Ball, BallSharpness, ball_sharpness
-from trainflat.sharpness.base import Objective, model_loss
 from trainflat.sharpness.gaussian import Gaussian, GaussianSharpness, gaussian_sharpness
 from trainflat.sharpness.hessian import (
     Hessian,
@@ -16,7 +17,6 @@ from trainflat.sharpness.keskar import Keskar, KeskarSharpness, keskar_sharpness
 from trainflat.sharpness.landscape import loss_plane, spectrum_record
 from trainflat.sharpness.lines import barrier, loss_line
 from trainflat.sharpness.measure import Measure, Result, distinct
-from trainflat.sharpness.passes import Effort
 from trainflat.sharpness.paths import filter_normalised
 from trainflat.sharpness.slope import GradientNorm, Slope, gradient_norm
 from trainflat.sharpness.spectrum import SpectralDensity, Spectrum, spectral_density

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from trainflat.sharpness.base import Objective
+from trainflat.objective.base import Objective
+from trainflat.objective.passes import Effort
+from trainflat.objective.vectors import Vector, norm, scaled
 from trainflat.sharpness.measure import (
     AT_THE_WEIGHTS,
     Measure,
@@ -14,8 +16,6 @@ from trainflat.sharpness.measure import (
     shrinking_steps,
     yes_or_no,
 )
-from trainflat.sharpness.passes import Effort
-from trainflat.sharpness.vectors import Vector, norm, scaled
 
 
 @dataclass(frozen=True)

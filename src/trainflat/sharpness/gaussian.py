@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from trainflat.sharpness.base import Objective
+from trainflat.objective.base import Objective
+from trainflat.objective.passes import Effort
 from trainflat.sharpness.measure import AT_THE_WEIGHTS, Measure, above_zero, at_least, finite, yes_or_no
-from trainflat.sharpness.passes import Effort
 
 
 @dataclass(frozen=True)

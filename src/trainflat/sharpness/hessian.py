@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from trainflat.errors import InputError
-from trainflat.sharpness.base import Objective, ProductMethod
+from trainflat.objective.base import Objective, ProductMethod
+from trainflat.objective.passes import Effort
+from trainflat.objective.vectors import dot, flatten, unflatten
 from trainflat.sharpness.lanczos import Tridiagonal, lanczos
 from trainflat.sharpness.measure import AT_THE_WEIGHTS, Measure, above_zero, at_least, finite, known_product
-from trainflat.sharpness.passes import Effort
-from trainflat.sharpness.vectors import dot, flatten, unflatten
 
 _TRACE_NAMES = ("trace", "trace_error")
 

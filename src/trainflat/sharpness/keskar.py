@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from scipy.optimize import fmin_l_bfgs_b
 
 from trainflat.errors import InputError, UnknownName
-from trainflat.sharpness.base import Objective
+from trainflat.objective.base import Objective
+from trainflat.objective.passes import Effort
+from trainflat.objective.vectors import Vector, flatten, unflatten
 from trainflat.sharpness.measure import AT_THE_WEIGHTS, Measure, above_zero, at_least, finite, shrinking_steps
-from trainflat.sharpness.passes import Effort
 from trainflat.sharpness.subspace import Subspace
-from trainflat.sharpness.vectors import Vector, flatten, unflatten
 
 Space = Literal["subspace", "full"]
 Array = NDArray[np.float64]

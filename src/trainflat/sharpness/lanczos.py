@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
+from trainflat.objective.vectors import norm
 from trainflat.sharpness.measure import AT_THE_WEIGHTS, finite
-from trainflat.sharpness.vectors import norm
 
 Array = NDArray[np.float64]
 _CHUNK = 1 << 16  # entries at a time: small enough for the cache, and float32 sums of so few stay exact to 1e-6

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from trainflat.errors import InputError, UnknownName
 from trainflat.landscapes import Loss, PlaneRecord, SpectrumRecord
-from trainflat.sharpness.base import Objective
+from trainflat.objective.base import Objective
+from trainflat.objective.vectors import Vector
 from trainflat.sharpness.measure import is_number, is_whole
 from trainflat.sharpness.paths import (
     AffineSubspace,
@@ -33,7 +34,6 @@ from trainflat.sharpness.paths import (
 )
 from trainflat.sharpness.spectrum import SpectralDensity
 from trainflat.sharpness.store import Store, fingerprint
-from trainflat.sharpness.vectors import Vector
 
 Place = tuple[float, float]
 

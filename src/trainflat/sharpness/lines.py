@@ -8,7 +8,8 @@ from torch import nn
 
 from trainflat.errors import InputError
 from trainflat.landscapes import LineRecord, Loss
-from trainflat.sharpness.base import Objective
+from trainflat.objective.base import Objective
+from trainflat.objective.vectors import Vector
 from trainflat.sharpness.measure import is_number, is_whole
 from trainflat.sharpness.paths import (
     AffineSubspace,
@@ -24,7 +25,6 @@ from trainflat.sharpness.paths import (
     steps,
     weights_of,
 )
-from trainflat.sharpness.vectors import Vector
 
 Score = Callable[[nn.Module], float]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Protocol, get_args
 
 from trainflat.errors import InputError, UnknownName
-from trainflat.sharpness.base import Objective, ProductMethod
-from trainflat.sharpness.passes import Effort
+from trainflat.objective.base import Objective, ProductMethod
+from trainflat.objective.passes import Effort
 
 
 class Result(Protocol):

@@ -8,9 +8,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from trainflat.errors import InputError
-from trainflat.sharpness.base import Objective
+from trainflat.objective.base import Objective
+from trainflat.objective.vectors import Vector
 from trainflat.sharpness.measure import check_seed
-from trainflat.sharpness.vectors import Vector
 
 State = Mapping[str, Tensor]
 Direction = Sequence[Tensor]  # a tensor for each of an objective's weights

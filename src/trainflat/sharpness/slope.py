@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from trainflat.sharpness.base import Objective
+from trainflat.objective.base import Objective
+from trainflat.objective.passes import Effort
+from trainflat.objective.vectors import norm
 from trainflat.sharpness.measure import AT_THE_WEIGHTS, Measure, finite
-from trainflat.sharpness.passes import Effort
-from trainflat.sharpness.vectors import norm
 
 
 @dataclass(frozen=True)

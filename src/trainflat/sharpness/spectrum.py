@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trainflat.sharpness.base import Objective, Product, ProductMethod
+from trainflat.objective.base import Objective, Product, ProductMethod
+from trainflat.objective.passes import Effort
+from trainflat.objective.vectors import Vector, flatten, unflatten
 from trainflat.sharpness.lanczos import lanczos
 from trainflat.sharpness.measure import Measure, above_zero, at_least, known_product
-from trainflat.sharpness.passes import Effort
-from trainflat.sharpness.vectors import Vector, flatten, unflatten
 
 Array = NDArray[np.float64]
 _NAMES = ("spectrum_lowest", "spectrum_highest", "spectrum_negative_share")

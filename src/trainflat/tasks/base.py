@@ -10,6 +10,8 @@ from torch.utils.data import Dataset
 
 from trainflat.record import Fingerprint
 
+ANSWERS = frozenset({"label", "labels", "start_positions", "end_positions"})  # what a batch holds beside the question
+
 Predictions = np.ndarray | tuple[np.ndarray, ...]
 """Logits over a split, row by row: [N, classes], [N] or [N, 1] for regression, (start [N, T], end [N, T]) for spans."""
 

@@ -51,6 +51,7 @@ def fit(
     folder: Path,
     seed: int,
     masks: Masks | None = None,
+    teacher: torch.nn.Module | None = None,
     snapshot: tuple[int, Path] | None = None,
     gate: Mapping[str, Any] | None = None,
     freeze_embeddings: bool = False,
@@ -62,6 +63,7 @@ def fit(
     bits.
 
     Args:
+        teacher: That of ``options.distillation`` where it is loaded already.
         folder: For checkpoints; deleted when training is complete and its result was taken (see ``forget``).
         snapshot: (step, folder): writes the weights as they are after that many optimizer steps, sealed.
         gate: Prunes while training; see ``FlatTrainer``.
@@ -83,10 +85,14 @@ def fit(
         masks=masks,
         averaging=options.averaging,
         gate=gate,
+        distillation=_distillation(options, teacher),
+        reparametrization=options.reparametrization,
         quantization=options.quantization,
         score=task.score,
-        callbacks=_callbacks(progress or Progress(), options, snapshot),
+        callbacks=_callbacks(progress or Progress(), options),
     )
+    if snapshot is not None:
+        trainer.add_callback(_Snapshot(*snapshot, trainer))
     trainer.remove_callback(PrinterCallback)
     started = time.perf_counter()
     checkpoint = checkpoints.newest(folder)
@@ -116,14 +122,15 @@ def _embeddings_frozen(model: torch.nn.Module) -> Iterator[None]:
             p.requires_grad_(True)
 
 
-def _callbacks(
-    progress: Progress, options: TrainingOptions, snapshot: tuple[int, Path] | None
-) -> list[TrainerCallback]:
+def _distillation(options: TrainingOptions, teacher: torch.nn.Module | None) -> dict[str, Any] | None:
+    section = options.distillation
+    return section if section is None or teacher is None else section | {"teacher": teacher}
+
+
+def _callbacks(progress: Progress, options: TrainingOptions) -> list[TrainerCallback]:
     callbacks: list[TrainerCallback] = [_ProgressCallback(progress, options)]
     if options.patience is not None:
         callbacks.append(EarlyStoppingCallback(options.patience))
-    if snapshot is not None:
-        callbacks.append(_Snapshot(*snapshot))
     return callbacks
 
 
@@ -271,11 +278,12 @@ class _ProgressCallback(TrainerCallback):  # type: ignore[misc]
 class _Snapshot(TrainerCallback):  # type: ignore[misc]
     """Writes the weights of one step, for rewinding."""
 
-    def __init__(self, step: int, folder: Path) -> None:
-        self.step, self.folder = step, folder
+    def __init__(self, step: int, folder: Path, trainer: FlatTrainer) -> None:
+        self.step, self.folder, self.trainer = step, folder, trainer
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         if state.global_step == self.step and state.is_world_process_zero:
             remove(self.folder)
-            save_tensors(self.folder / SNAPSHOT, model.state_dict())
+            with self.trainer.reparametrized.weights_in_place():
+                save_tensors(self.folder / SNAPSHOT, model.state_dict())
             seal(self.folder)

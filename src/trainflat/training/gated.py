@@ -12,7 +12,7 @@ from trainflat.errors import InputError
 from trainflat.files import load_tensors, save_tensors
 from trainflat.optim import FlatOptimizer
 from trainflat.pruning import Masks
-from trainflat.pruning.gates import GATES, Gate, ScoredGate, complete_options, make_gate
+from trainflat.pruning.gates import GATES, Gate, ScoredGate, SwappedGate, complete_options, make_gate
 
 if TYPE_CHECKING:
     from trainflat.training.trainer import FlatTrainer
@@ -41,6 +41,11 @@ class Gated:
             raise InputError(f"name a gate: {', '.join(GATES)}; such as {{'name': 'magnitude', 'sparsity': 0.9}}.")
         self.gate: Gate | None = None
         self._running = False
+
+    @property
+    def swaps(self) -> str | None:
+        """The gate's name, if it takes what the model holds between passes for its weights."""
+        return self.name if self.name is not None and issubclass(GATES[self.name], SwappedGate) else None
 
     # A training
 

@@ -15,11 +15,16 @@ from pydantic import (
 )
 
 from trainflat.averaging import AVERAGING, complete_options, models_taken
+from trainflat.distillation import complete_options as complete_distillation
 from trainflat.errors import InputError
 from trainflat.optim import average_passes
 from trainflat.optim import complete_options as complete_optimizer
 from trainflat.quantization import QUANTIZERS, complete_quantization
+from trainflat.reparametrization import REPARAMETRIZATIONS, check_alone
+from trainflat.reparametrization import complete_options as complete_reparametrization
 from trainflat.training.trackers import check_names
+
+_CAME_LATER = frozenset({"averaging", "distillation", "quantization", "reparametrization"})
 
 
 class TrainingOptions(BaseModel):
@@ -37,6 +42,8 @@ class TrainingOptions(BaseModel):
     max_length: Annotated[int, Field(ge=4)] = 128
     optimizer: Annotated[dict[str, Any], Field(validate_default=True)] = {"name": "adamw"}
     averaging: dict[str, Any] | None = None  # what is evaluated and kept in place of the weights
+    distillation: dict[str, Any] | None = None  # a teacher, and how much is learned from it
+    reparametrization: dict[str, Any] | None = None  # what is trained in place of the weights
     quantization: dict[str, Any] | None = None  # what the model computes with while it is trained
     schedule: Literal["linear", "constant", "cosine"] = "linear"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the steps
@@ -71,6 +78,27 @@ class TrainingOptions(BaseModel):
             return {"name": name, **complete_options(name, {key: v for key, v in value.items() if key != "name"})}
         return value
 
+    @field_validator("distillation", mode="before")
+    @classmethod
+    def _known_distillation(cls, value: Any) -> Any:
+        value = {"teacher": value} if isinstance(value, str) else value
+        if not isinstance(value, dict):
+            return value
+        if not isinstance(value.get("teacher", ""), str):
+            raise ValueError(f"teacher is the folder or hub name of a fine-tuned model, got {value['teacher']!r}")
+        return complete_distillation(value)
+
+    @field_validator("reparametrization", mode="before")
+    @classmethod
+    def _known_reparametrization(cls, value: Any) -> Any:
+        value = {"name": value} if isinstance(value, str) else value
+        if not isinstance(value, dict):
+            return value
+        if "name" not in value:
+            raise ValueError(f"name a reparametrization: {', '.join(REPARAMETRIZATIONS)}")
+        options = {key: v for key, v in value.items() if key != "name"}
+        return {"name": str(value["name"]), **complete_reparametrization(str(value["name"]), options)}
+
     @field_validator("quantization", mode="before")
     @classmethod
     def _known_quantization(cls, value: Any) -> Any:
@@ -92,8 +120,7 @@ class TrainingOptions(BaseModel):
     def _without_the_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # A recipe that does not use an option that came later keeps its hash, and so its folder and its records.
         dumped: dict[str, Any] = handler(self)
-        later = ("averaging", "quantization")
-        return {key: value for key, value in dumped.items() if key not in later or value is not None}
+        return {key: value for key, value in dumped.items() if key not in _CAME_LATER or value is not None}
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainingOptions":
@@ -101,6 +128,8 @@ class TrainingOptions(BaseModel):
             raise ValueError(
                 f"batch_size {self.batch_size} cannot be cut into accumulate = {self.accumulate} equal micro-batches"
             )
+        if self.reparametrization is not None:
+            check_alone(averaging=self.averaging, quantization=self.quantization)
         if self.perturb_over == "micro-batch" and self.sync_perturbation:
             raise ValueError(
                 "sync_perturbation needs perturb_over: window; micro-batches inside a window are not synchronised"

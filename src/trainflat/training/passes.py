@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from trainflat.errors import InputError
 from trainflat.optim import FlatOptimizer
-from trainflat.training.examples import example_losses
 from trainflat.training.window import Replay, Window, gradients_set_aside, rows_of
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ class Passes:
         """Keeps the losses of single rows, where the optimizer weighs them."""
         flat = self.trainer.flat_optimizer
         if flat is not None and flat.second_share < 1 and self.trainer.model.training:
-            self._example_losses = example_losses(outputs, inputs)
+            self._example_losses = self.trainer.distilled.example_losses(outputs, inputs)
 
     def _first(self, model: nn.Module, flat: FlatOptimizer, batch: Replay) -> Tensor:
         """The pass at the weights; behind the last micro-batch of the window follows the rest of the step."""
@@ -169,9 +168,10 @@ class Passes:
     def _rise(self, model: nn.Module, batch: Replay) -> Tensor:
         """How much the loss of each row [B] is higher than it was in the first pass."""
         batch.restore_random_state()
-        with torch.no_grad(), self.trainer.compute_loss_context_manager():
-            outputs = model(**batch.inputs)
-        return example_losses(outputs, batch.inputs) - batch.losses
+        in_place = self.trainer.reparametrized.weights_in_place()
+        with torch.no_grad(), self.trainer.compute_loss_context_manager(), in_place:
+            outputs = model(**self.trainer.distilled.without(batch.inputs))
+        return self.trainer.distilled.example_losses(outputs, batch.inputs) - batch.losses
 
     def _with_labels_of(self, flat: FlatOptimizer, inputs: dict[str, Any]) -> dict[str, Any]:
         if not flat.changes_labels:

@@ -1,6 +1,5 @@
 """``transformers.Trainer`` with flat optimizers, masks, averages and exact resuming. The mathematics live below."""
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from torch.optim import Optimizer
 from torch.utils.data import Sampler
 from transformers import Trainer
 
-from trainflat.errors import InputError, TrainingDiverged
+from trainflat.errors import InputError
 from trainflat.files import read_json, write_json, writing
 from trainflat.optim import make_optimizer
 from trainflat.optim.base import FlatOptimizer
@@ -19,17 +18,17 @@ from trainflat.pruning import Masks
 from trainflat.training import checkpoints
 from trainflat.training.along import Along
 from trainflat.training.callbacks import FlatCallback
+from trainflat.training.distilled import Distilled
+from trainflat.training.finite import Finite
 from trainflat.training.gated import Gated
 from trainflat.training.options import optimizer_section
 from trainflat.training.passes import Passes
+from trainflat.training.reparametrized import Reparametrized
 from trainflat.training.sampler import LengthGroupedSampler, ShuffledSampler, lengths_of
 from trainflat.training.window import Replay
 
 Score = Callable[[Any, Any], dict[str, float]]
 """Takes an evaluation split and the predictions for it, gives its metrics."""
-
-# A loss scaler answers an overflow by skipping the step and halving its scale; more in a row is not an overflow.
-_OVERFLOWS_IN_A_ROW = 20
 
 
 class FlatTrainer(Trainer):  # type: ignore[misc]
@@ -46,6 +45,10 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         gate: Name of a gate or a mapping ``{"name": "hard-movement", "sparsity": 0.9}``. It is in place at evaluations,
             only at the sparsity to end with can one be the best, and training ends with a model that is pruned
             for good and its ``masks``. Gradients of scores are clipped together with those of the model.
+        distillation: A teacher, or a mapping ``{"teacher": folder or model, "weight": 0.5, "temperature": 2}``; see
+            :class:`trainflat.distillation.Distillation`. It is asked once per micro-batch; evaluations know no teacher.
+        reparametrization: Name of one or a mapping ``{"name": "powerprop", "alpha": 2}``. Between passes the model then
+            holds θ, which optimizers move and displace; evaluations and checkpoints, and the model in the end, hold w.
         quantization: ``"q8bert"`` or a mapping: the model computes as its int8 copy till ``along.quantized.end()``.
         score: Metrics of one evaluation split; takes the place of ``compute_metrics``.
 
@@ -54,7 +57,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
     that a resumed run logs the same numbers; a loss that is not a number ends the run.
 
     Raises:
-        InputError: FSDP or DeepSpeed; options of the averaging or the gate that cannot be used.
+        InputError: FSDP or DeepSpeed; an averaging, a gate, a distillation or a teacher that cannot be used.
     """
 
     optimizer: Any  # the Trainer wraps it
@@ -66,6 +69,8 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         masks: Masks | None = None,
         averaging: str | Mapping[str, Any] | None = None,
         gate: str | Mapping[str, Any] | None = None,
+        distillation: Any = None,
+        reparametrization: str | Mapping[str, Any] | None = None,
         quantization: str | Mapping[str, Any] | None = None,
         score: Score | None = None,
         **kwargs: Any,
@@ -87,7 +92,12 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         self.averaged = self.along.averaged
         if masks is not None and self.gated.name is not None:
             raise InputError(f"masks are fixed, and the gate {self.gated.name!r} makes its own. Give one of the two.")
-        self.stopped_early, self._not_finite = False, 0
+        self.distilled = Distilled(self, distillation)
+        self.reparametrized = Reparametrized(
+            reparametrization, averaging=averaging, quantization=quantization, gate=self.gated.swaps
+        )
+        self.stopped_early = False
+        self._finite = Finite(self)
         self._sampler: LengthGroupedSampler | None = None
         self._scored_split: Any = None
         if score is not None:
@@ -95,6 +105,11 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         self.add_callback(FlatCallback(self))
 
     # What is trained, in which order
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's; whatever ends it, the model then holds weights."""
+        with self.reparametrized.training():
+            return super().train(*args, **kwargs)
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
         """The optimizer of the recipe over named parameters; biases and LayerNorm are not decayed."""
@@ -159,7 +174,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
             The loss at the undisplaced weights, where a pass stands there, as its share of the window's mean.
         """
         try:
-            loss = self.passes.micro_batch(model, self._prepare_inputs(inputs))
+            loss = self.passes.micro_batch(model, self.distilled.ask(self._prepare_inputs(inputs)))
         except BaseException:
             self.gated.abandon()
             raise
@@ -167,7 +182,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
             if self.held is not None:
                 self.held.mask_gradients()
             self.gated.observe()
-        self._require_finite(loss)
+        self._finite.require(loss)
         return loss
 
     def one_pass(self, model: nn.Module, batch: Replay, total_rows: int) -> Tensor:
@@ -175,41 +190,19 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         # The Trainer divides a micro-batch's loss by this; so the window's gradient is that of the mean over its rows,
         # also where the last micro-batch is smaller than the others.
         self.current_gradient_accumulation_steps = total_rows / batch.rows
-        return super().training_step(model, dict(batch.inputs))  # type: ignore[no-any-return]
+        with self.reparametrized.weights_in_place():
+            loss: Tensor = super().training_step(model, dict(batch.inputs))
+        return loss
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
     ) -> Any:
-        """The Trainer's, whose outputs a method may want that weighs single rows."""
+        """The Trainer's, and the teacher's share; a method that weighs single rows may want the outputs."""
         given = dict(inputs)  # of which label smoothing takes the labels
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        loss, outputs = super().compute_loss(model, self.distilled.without(inputs), return_outputs=True, **kwargs)
+        loss = self.distilled.blend(loss, outputs, given)
         self.passes.saw(outputs, given)
         return (loss, outputs) if return_outputs else loss
-
-    def _require_finite(self, loss: Tensor) -> None:
-        # On a GPU this waits for the pass. No other read is there to join (fit() turns off the Trainer's own, clipping
-        # does not look), and one step later weights, averages and perhaps a checkpoint would have taken the loss in.
-        if torch.isfinite(loss):
-            self._not_finite = 0
-            return
-        self._not_finite += 1
-        if self.accelerator.scaler is not None and self._not_finite < _OVERFLOWS_IN_A_ROW:
-            return
-        raise TrainingDiverged(
-            f"the loss is {loss.item()} at step {self.state.global_step + 1}, {self._batch_name()}. "
-            "Lower the learning rate or rho, or look at these rows."
-        )
-
-    def _batch_name(self) -> str:
-        """Which rows the current micro-batch holds, where the sampler is ours."""
-        micro = len(self.passes.window.batches) - 1
-        if self._sampler is None:
-            return f"micro-batch {micro + 1}"
-        per_step = self._sampler.batch_size
-        in_epoch = self.state.global_step % math.ceil(len(self._sampler) / per_step)
-        start = in_epoch * per_step + (micro * self.args.world_size + self.args.process_index) * self._train_batch_size
-        rows = self._sampler.order(self._sampler.epoch)[start : start + self._train_batch_size]
-        return f"batch {in_epoch + 1} of epoch {self._sampler.epoch + 1} (training rows {', '.join(map(str, rows))})"
 
     # What is measured and kept
 
@@ -224,7 +217,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
         """Checks that zeros are zero, then evaluates; ``score`` sees the split it scores."""
-        with self.averaged.in_place(), self.gated.applied():
+        with self.averaged.in_place(), self.reparametrized.weights_in_place(), self.gated.applied():
             self._check_zeros()
             self._scored_split = dataloader.dataset
             return super().evaluation_loop(dataloader, *args, **kwargs)
@@ -245,6 +238,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
     def _load_best_model(self) -> None:
         super()._load_best_model()
         best = Path(self.state.best_model_checkpoint)
+        self.reparametrized.loaded()
         self.along.load(best)
         self.averaged.end()
         self.gated.load(best, self.state.best_global_step)
@@ -261,13 +255,14 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         with self.averaged.in_place(), self.gated.applied():
             self._check_zeros()
         step, folder = self.state.global_step, Path(self.args.output_dir)
-        with writing(checkpoints.path(folder, step)):
+        with writing(checkpoints.path(folder, step)), self.reparametrized.weights_in_place():
             super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             stopped = self.control.should_training_stop and step < self.state.max_steps
             self.along.save(checkpoints.path(folder, step))
             self.gated.save(checkpoints.path(folder, step))
+            self.reparametrized.save(checkpoints.path(folder, step))
             write_json(checkpoints.path(folder, step) / "flat.json", {"passes": self.passes.count, "stopped": stopped})
             checkpoints.finish(folder, step, self.state.best_global_step)
         self.accelerator.wait_for_everyone()
@@ -280,6 +275,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         self.along.begin(self.model, max_steps, steps_per_epoch)
         self.gated.begin(max_steps, resumed, step)
         self.passes.count, self.stopped_early = 0, False
+        self.reparametrized.begin(self.model, resumed)
         if resumed is not None:
             flat = read_json(resumed / "flat.json")
             self.passes.count, self.stopped_early = flat["passes"], flat["stopped"]

@@ -1,4 +1,4 @@
-"""The loss over fixed data as a function of the weights: what every measure of sharpness is taken on."""
+"""The loss over fixed data as a function of the weights: what sharpness is measured on, and weights scored."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,10 +9,10 @@ import torch
 from torch import Generator, Tensor, nn
 
 from trainflat.errors import InputError, UnknownName
+from trainflat.objective.passes import Effort, Kind, Meter
+from trainflat.objective.untouched import Guard, twice_differentiable
+from trainflat.objective.vectors import Vector, drawn, fitting, norm
 from trainflat.progress import Progress
-from trainflat.sharpness.passes import Effort, Kind, Meter
-from trainflat.sharpness.untouched import Guard, twice_differentiable
-from trainflat.sharpness.vectors import Vector, drawn, fitting, norm
 
 Batch = Mapping[str, Tensor]
 Loss = Callable[[nn.Module, Batch], Tensor]

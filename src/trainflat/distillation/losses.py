@@ -1,0 +1,69 @@
+"""How far a student's answers are from a teacher's (Hinton, Vinyals and Dean, 2015, arXiv:1503.02531).
+
+Shape suffixes: B batch, C classes, T tokens. Computed in float32 at least, whatever comes in.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+# A logit that stands for "no": its probability is exactly 0, and unlike -inf it leaves no NaN behind (0 * inf).
+_NO_LOGIT = -1e9
+
+
+def logit_losses(student_BC: Tensor, teacher_BC: Tensor, temperature: float = 2.0) -> Tensor:
+    r"""KL(teacher ‖ student) of every row [B] at a temperature, times its square.
+
+    With :math:`p = \mathrm{softmax}(z / T)` on both sides: :math:`T^2 \sum_c p^t_c (\log p^t_c - \log p^s_c)`. The
+    square keeps the scale of gradients, which fall as 1 / T² (section 2 of the paper). The paper writes a
+    cross-entropy, which differs by the teacher's entropy, a constant: the gradients are the same.
+    """
+    student, teacher = (F.log_softmax(_wide(logits) / temperature, dim=-1) for logits in (student_BC, teacher_BC))
+    return F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1) * temperature**2
+
+
+def logit_loss(student_BC: Tensor, teacher_BC: Tensor, temperature: float = 2.0) -> Tensor:
+    """The mean of :func:`logit_losses` over the rows.
+
+    Example:
+        >>> teacher = torch.tensor([[2.0, -1.0], [0.0, 3.0]])
+        >>> logit_loss(teacher, teacher + 5).item()  # what is added to all classes says nothing
+        0.0
+    """
+    return logit_losses(student_BC, teacher_BC, temperature).mean()
+
+
+def span_losses(
+    students_BT: tuple[Tensor, Tensor],
+    teachers_BT: tuple[Tensor, Tensor],
+    temperature: float = 2.0,
+    tokens_BT: Tensor | None = None,
+) -> Tensor:
+    """The mean of :func:`logit_losses` over both ends of a span, start and end, of every row [B].
+
+    Args:
+        students_BT: Start and end logits.
+        teachers_BT: Likewise.
+        temperature: Of both distributions over the tokens.
+        tokens_BT: Where a row has tokens; elsewhere is padding, which has no part in either distribution, so that a
+            loss does not depend on how far its batch was padded. (The code of movement pruning counts padding.)
+    """
+    pairs = [
+        (_without(padding, student), _without(padding, teacher))
+        for padding in [None if tokens_BT is None else tokens_BT == 0]
+        for student, teacher in zip(students_BT, teachers_BT, strict=True)
+    ]
+    return torch.stack([logit_losses(student, teacher, temperature) for student, teacher in pairs]).mean(0)
+
+
+def number_losses(student_B1: Tensor, teacher_B1: Tensor) -> Tensor:
+    """The squared difference of two numbers for every row [B]; numbers have no temperature."""
+    return torch.square(_wide(student_B1) - _wide(teacher_B1)).sum(-1)
+
+
+def _without(padding: Tensor | None, logits: Tensor) -> Tensor:
+    return logits if padding is None else _wide(logits).masked_fill(padding, _NO_LOGIT)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

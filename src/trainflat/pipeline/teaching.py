@@ -1,0 +1,44 @@
+"""The teacher of a run: found, checked and scored before the student learns anything."""
+
+import torch
+
+from trainflat import record
+from trainflat.evaluation import score
+from trainflat.models import Encoder, model_info
+from trainflat.protocols import Bench
+from trainflat.recipe import Recipe
+from trainflat.tasks.base import Head
+from trainflat.training.teachers import load_teacher
+
+
+def find_teacher(recipe: Recipe, head: Head, student: Encoder) -> Encoder | None:
+    """The teacher that a recipe asks for, where it asks for one.
+
+    Raises:
+        InputError: it is none for this student and task.
+    """
+    section = recipe.training.distillation
+    if section is None:
+        return None
+    teacher = load_teacher(section["teacher"], head, student, recipe.training.max_length)
+    teacher.model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    return teacher
+
+
+def enlist(teacher: Encoder, bench: Bench) -> record.TeacherInfo:
+    """Makes it the teacher of all trainings, after it was scored on the rows as the student reads them.
+
+    Returns:
+        What the record says of it.
+    """
+    bench.teacher, progress = teacher.model, bench.progress
+    scores = {}
+    for name, split in bench.evaluation.items():
+        progress.begin(f"scoring the teacher on {name}", len(split))
+        scores[name] = score(
+            bench.task, teacher.model, split, bench.encoder.tokenizer, progress=lambda done, _: progress.advance(done)
+        )
+        progress.end()
+    main = scores[bench.task.split][bench.task.metric]
+    progress.say(f"teacher {teacher.name}: {bench.task.metric} {main:.1f} on {bench.task.split}")
+    return record.TeacherInfo(**model_info(teacher).model_dump(), scores=scores)

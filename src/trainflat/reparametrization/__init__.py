@@ -1,0 +1,62 @@
+"""Reparametrisations: what training moves in place of the weights."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from trainflat.errors import InputError, UnknownName
+from trainflat.registry import Registry
+from trainflat.reparametrization.base import Reparametrization
+from trainflat.reparametrization.powerprop import Powerprop
+
+REPARAMETRIZATIONS: Registry[Reparametrization] = Registry("reparametrization", given={"model"}, powerprop=Powerprop)
+
+
+def make_reparametrization(name: str, model: nn.Module, /, **options: Any) -> Reparametrization:
+    """A reparametrisation of a model's matrices from a recipe's words.
+
+    Raises:
+        UnknownName: for a name or option that does not exist.
+        InputError: for a value that cannot be used, or a model without such matrices.
+    """
+    known = REPARAMETRIZATIONS.options(name)
+    for key in options:
+        if key not in known:
+            raise UnknownName(f"option of reparametrization {name!r}", str(key), known)
+    return REPARAMETRIZATIONS.build(name, model=model, **options)
+
+
+def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a member, those not given with their defaults; raises what :func:`make_reparametrization` raises.
+
+    Example:
+        >>> complete_options("powerprop", {})
+        {'alpha': 2.0}
+    """
+    member = make_reparametrization(name, nn.Linear(1, 1), **options)
+    return {key: getattr(member, key) for key in REPARAMETRIZATIONS.options(name)}
+
+
+def check_alone(**others: object) -> None:
+    """Refuses what would take θ for the weights.
+
+    Args:
+        **others: What is asked for beside a reparametrisation, by name; None where it is not.
+
+    Raises:
+        InputError: names the first.
+    """
+    for name, value in others.items():
+        if value is not None:
+            raise InputError(f"{name} looks at what is trained, which reparametrization makes θ. Choose one of them.")
+
+
+__all__ = [
+    "REPARAMETRIZATIONS",
+    "Powerprop",
+    "Reparametrization",
+    "check_alone",
+    "complete_options",
+    "make_reparametrization",
+]

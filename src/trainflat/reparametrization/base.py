@@ -1,0 +1,126 @@
+"""Training something else in place of the weights: w = f(θ), element by element."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from trainflat.errors import InputError
+from trainflat.params import prunable
+
+
+class Reparametrization(ABC):
+    """While it holds, the model's matrices are θ; for the passes of a step they are w, and gradients are those of θ.
+
+    No module is patched and no name changes. Optimizers, weight decay, clipping, momentum and displacements see θ, so
+    SAM perturbs θ: a ball around θ, which in w is wide where weights are large and has no width where they are 0. A
+    gradient that arrives at a weight is turned into that of θ before it is added up or reduced, so accumulation and
+    data parallel are as without. Memory: one copy of the matrices. A method writes ``weight_of``, ``theta_of`` and
+    ``slope``.
+
+    Args:
+        model: Its :func:`trainflat.params.prunable` matrices are reparametrised; biases, LayerNorm, embeddings and the
+            task head are not, and what is frozen is left as it is.
+
+    Raises:
+        InputError: there are none.
+
+    Example:
+        >>> from trainflat.reparametrization import Powerprop
+        >>> model = nn.Linear(2, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> with Powerprop(model).training() as power:
+        ...     with power.weights_in_place():
+        ...         model(torch.ones(4, 2)).sum().backward()
+        ...     optimizer.step()
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.weights: dict[str, nn.Parameter] = {n: p for n, p in prunable(model).items() if p.requires_grad}
+        if not self.weights:
+            raise InputError(f"{type(model).__name__} has no matrices to reparametrise: no linear layer that trains.")
+        self._held = False  # whether the model's matrices are θ now, or f(θ) for a while
+        self._kept: dict[str, Tensor] = {}
+
+    @abstractmethod
+    def weight_of(self, theta: Tensor) -> Tensor:
+        """f(θ), a new tensor."""
+
+    @abstractmethod
+    def theta_of(self, weight: Tensor) -> Tensor:
+        """The θ of a weight, a new tensor."""
+
+    @abstractmethod
+    def slope(self, theta: Tensor) -> Tensor:
+        """f'(θ), by which a gradient of w becomes one of θ."""
+
+    @contextmanager
+    def training(self) -> Iterator[Self]:
+        """Inside the block the matrices are θ; after it weights again, also after an exception."""
+        self.begin()
+        try:
+            yield self
+        finally:
+            self.end()
+
+    @torch.no_grad()
+    def begin(self, theta: Mapping[str, Tensor] | None = None) -> None:
+        """From now on the matrices are θ: that of their weights, or one that an earlier training had reached."""
+        for name, p in self.weights.items():
+            p.copy_(self.theta_of(p) if theta is None else theta[name])
+        self._held = True
+
+    @torch.no_grad()
+    def end(self) -> None:
+        """The matrices are weights again; nothing happens if they are."""
+        if self._held:
+            for p in self.weights.values():
+                p.copy_(self.weight_of(p))
+        self.forget()
+
+    def forget(self) -> None:
+        """The matrices are weights that somebody else put there."""
+        self._held = False
+        self._kept.clear()
+
+    def theta(self) -> dict[str, Tensor]:
+        """What training moves, by name; for a checkpoint."""
+        return {name: (self._kept or self.weights)[name].detach().clone() for name in self.weights}
+
+    @contextmanager
+    def weights_in_place(self) -> Iterator[None]:
+        """Inside the block the matrices are f(θ), for passes or evaluations; after it θ is back, bit for bit.
+
+        Gradients that arrive inside are those of θ. Outside a training, and inside itself, it does nothing.
+        """
+        if not self._held or self._kept:
+            yield
+            return
+        with torch.no_grad():
+            self._kept = {name: p.detach().clone() for name, p in self.weights.items()}
+            for name, p in self.weights.items():
+                p.copy_(self.weight_of(self._kept[name]))
+        hooks = [self._hook(name, p) for name, p in self.weights.items()]
+        try:
+            yield
+        finally:
+            self._put_back(hooks)
+
+    def _hook(self, name: str, p: nn.Parameter) -> torch.utils.hooks.RemovableHandle:
+        def turn(gradient: Tensor) -> Tensor:
+            # Not what autograd makes of f: that is NaN at 0 for some f, and would put f into every graph.
+            return gradient * self.slope(self._kept[name]).to(gradient.dtype)
+
+        handle: torch.utils.hooks.RemovableHandle = p.register_hook(turn)  # type: ignore[no-untyped-call]
+        return handle
+
+    @torch.no_grad()
+    def _put_back(self, hooks: Sequence[torch.utils.hooks.RemovableHandle]) -> None:
+        for hook in hooks:
+            hook.remove()
+        for name, theta in self._kept.items():
+            self.weights[name].copy_(theta)
+        self._kept.clear()

@@ -1,0 +1,95 @@
+"""A teacher beside a training: asked once per micro-batch, whatever passes the optimizer then takes over it."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from trainflat.distillation import Distillation, complete_options
+from trainflat.distillation.options import Logits
+from trainflat.errors import InputError
+from trainflat.tasks.base import ANSWERS
+from trainflat.training.examples import example_losses
+from trainflat.training.teachers import teacher_of
+
+if TYPE_CHECKING:
+    from trainflat.training.trainer import FlatTrainer
+
+# What the teacher says travels with its micro-batch: a second pass, also one over some of the rows, finds it there.
+_TAUGHT = "teacher_"
+
+
+class Distilled:
+    """The teacher of a training, if there is one; else all of it does nothing.
+
+    Its logits enter every training batch; the loss then takes them out again. Evaluations have none, so that their loss
+    is the task's. Logits are kept as the forward pass gives them, under the Trainer's autocast.
+
+    Args:
+        trainer: Of the student.
+        section: A mapping ``{"teacher": folder or model, "weight": 0.5, "temperature": 2}``, a teacher alone, or None.
+
+    Raises:
+        InputError: options or a teacher that cannot be used.
+    """
+
+    def __init__(self, trainer: "FlatTrainer", section: Any) -> None:
+        self._trainer = trainer
+        self._teacher: nn.Module | None = None
+        if section is None:
+            return
+        given = complete_options(section if isinstance(section, Mapping) else {"teacher": section})
+        self._options = Distillation(given["weight"], given["temperature"])
+        self._teacher = teacher_of(trainer.model, given["teacher"], trainer.processing_class)
+        self._teacher.eval().to(trainer.args.device)
+
+    def ask(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The micro-batch with the teacher's logits.
+
+        Raises:
+            InputError: they have another shape than the student's will have.
+        """
+        if self._teacher is None:
+            return inputs
+        rows = {key: value for key, value in inputs.items() if key not in ANSWERS}
+        self._teacher.eval()
+        # No inference mode: the backward pass through the loss needs these tensors.
+        with torch.no_grad(), self._trainer.accelerator.autocast():
+            said = logits_of(self._teacher(**rows))
+        return inputs | {f"{_TAUGHT}{k}": logits.detach() for k, logits in enumerate(said)}
+
+    def without(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The micro-batch as the student reads it."""
+        return {key: value for key, value in inputs.items() if not key.startswith(_TAUGHT)}
+
+    def blend(self, loss: Tensor, outputs: Any, inputs: Mapping[str, Any]) -> Tensor:
+        """The mean loss over the rows: the task's and the teacher's, where the teacher was asked."""
+        taught = self._row_losses(outputs, inputs)
+        return loss if taught is None else self._options.blend(loss, taught.mean().to(loss.dtype))
+
+    def example_losses(self, outputs: Any, inputs: Mapping[str, Any]) -> Tensor:
+        """Losses [B] whose mean is :meth:`blend`'s, without a graph."""
+        with torch.no_grad():
+            losses, taught = example_losses(outputs, inputs), self._row_losses(outputs, inputs)
+            return losses if taught is None else self._options.blend(losses, taught)
+
+    def _row_losses(self, outputs: Any, inputs: Mapping[str, Any]) -> Tensor | None:
+        teacher = tuple(value for key, value in inputs.items() if key.startswith(_TAUGHT))
+        if not teacher:
+            return None
+        student = logits_of(outputs)
+        shapes = [tuple(map(tuple, (x.shape for x in side))) for side in (teacher, student)]
+        if shapes[0] != shapes[1]:
+            raise InputError(
+                f"the teacher's logits have the shapes {shapes[0]}, the student's {shapes[1]}. "
+                "Give a teacher that was fine-tuned on the student's task."
+            )
+        return self._options.losses(student, teacher, inputs.get("attention_mask"))
+
+
+def logits_of(outputs: Any) -> Logits:
+    """The logits [B, C], or those [B, T] of both ends of a span."""
+    if "start_logits" in outputs:
+        return outputs["start_logits"], outputs["end_logits"]
+    return (outputs["logits"],)

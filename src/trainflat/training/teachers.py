@@ -1,0 +1,115 @@
+"""Teachers: fine-tuned models that read what the student reads, and say something about the same classes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from trainflat.errors import InputError
+from trainflat.models import Encoder, load_encoder, outline
+from trainflat.models.checks import check_labels
+from trainflat.tasks.base import Head
+
+KEY = "training.distillation.teacher"
+
+
+def load_teacher(name: str, head: Head, student: Encoder, max_length: int) -> Encoder:
+    """A fine-tuned model from a folder or the hub, for a student and a task.
+
+    Raises:
+        InputError: there is none; it was fine-tuned for another kind of answer or other classes; it reads another
+            vocabulary than the student, or fewer than ``max_length`` tokens.
+    """
+    with _named():
+        teacher = load_encoder(name, head, fine_tuned=True)
+        check_reads_alike(teacher, student, max_length)
+    return teacher
+
+
+def outline_teacher(name: str, head: Head, student: Encoder | None, max_length: int) -> bool:
+    """What :func:`load_teacher` refuses, but for what only weights tell; whether the teacher could be looked at."""
+    with _named():
+        teacher = outline(name, head, fine_tuned=True)
+        if teacher is not None and student is not None:
+            check_reads_alike(teacher, student, max_length)
+    return teacher is not None
+
+
+def check_reads_alike(teacher: Encoder, student: Encoder, max_length: int) -> None:
+    """The teacher understands the ids that the student's tokenizer makes, as many as there will be.
+
+    Raises:
+        InputError: the vocabularies differ, the tokenizers give other inputs, or rows are too long.
+    """
+    _check_tokenizer(teacher.tokenizer, student.tokenizer, f"model {teacher.name!r}", f"the student {student.name!r}")
+    if max_length > teacher.max_length:
+        raise InputError(
+            f"model {teacher.name!r} reads at most {teacher.max_length} tokens, training.max_length is {max_length}. "
+            "Lower it, or choose another teacher."
+        )
+
+
+def teacher_of(student: nn.Module, given: Any, tokenizer: Any = None) -> nn.Module:
+    """The teacher that a user of the Trainer gave: a model, or the name of one, which is loaded.
+
+    Args:
+        student: A transformers model with a head for rows or spans.
+        given: A model, a folder or a name on the hub.
+        tokenizer: The student's, if it is known: then that of a teacher given by name must be the same.
+
+    Raises:
+        InputError: as :func:`load_teacher`; or the teacher is the student.
+    """
+    if given is student:
+        raise InputError("the teacher is the student itself. Give another model, or a copy of this one.")
+    head = head_of(student)
+    with _named():
+        if isinstance(given, nn.Module):
+            if getattr(given, "config", None) is not None:
+                check_labels(given.config, head, type(given).__name__)
+            return given
+        teacher = load_encoder(str(given), head, fine_tuned=True)
+        if tokenizer is not None:
+            _check_tokenizer(teacher.tokenizer, tokenizer, f"model {teacher.name!r}", "the student")
+    found: nn.Module = teacher.model
+    return found
+
+
+def head_of(model: Any) -> Head:
+    """The kind of head that a transformers model has.
+
+    Raises:
+        InputError: one that nothing is distilled into: several labels per row.
+    """
+    if type(model).__name__.endswith("QuestionAnswering"):
+        return Head("spans")
+    if model.config.problem_type == "multi_label_classification":
+        raise InputError("distillation knows one class per row, numbers and spans; this student has several labels.")
+    if model.config.num_labels == 1:
+        return Head("regression")
+    return Head("classification", tuple(str(model.config.id2label[i]) for i in range(model.config.num_labels)))
+
+
+def _check_tokenizer(teacher: Any, student: Any, who: str, whose: str) -> None:
+    known, wanted = teacher.get_vocab(), student.get_vocab()
+    if known != wanted:
+        other = min((w for w in known.keys() | wanted.keys() if known.get(w) != wanted.get(w)), key=str)
+        raise InputError(
+            f"{who} has another vocabulary than {whose}: {len(known)} words, not {len(wanted)}, and {other!r} is "
+            f"{known.get(other)}, not {wanted.get(other)}. Choose a teacher with the student's tokenizer."
+        )
+    if set(teacher.model_input_names) != set(student.model_input_names):
+        raise InputError(
+            f"{who} reads {', '.join(teacher.model_input_names)}, but the tokenizer of {whose} gives "
+            f"{', '.join(student.model_input_names)}. Choose a teacher of the student's kind."
+        )
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """Says of what is refused inside that it is the teacher."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{KEY}: {error}") from error
