@@ -72,7 +72,7 @@ def test_every_key_is_explained():
     keys |= {f"latency.{key}" for key in LatencyOptions.model_fields}
     keys |= {f"flatness.{key}" for key in FlatnessOptions.model_fields}
     keys |= {key for registry in (TASKS, PROTOCOLS) for name in registry for key in registry.options(name)}
-    explained = set(re.findall(r"`([a-z_.]+)`", GUIDE))
+    explained = set(re.findall(r"`([a-z0-9_.]+)`", GUIDE))
     assert keys - explained - {"latency"} == set()
 
 
