@@ -16,8 +16,8 @@ from trainflat.recipe import load_recipe, packaged_recipes
 RECIPES = packaged_recipes()
 GLUE = ("cola", "mrpc", "rte", "stsb", "sst2", "qnli", "qqp", "mnli")
 ADAM = {"betas": [0.9, 0.999], "eps": 1e-8, "amsgrad": False}
-# See test_averaging_recipes and test_quantization_docs for the others.
-PAPERS = [name for name in RECIPES if name.startswith("paper/") and not {"swa", "q8bert"} & set(name.split("-"))]
+# See test_averaging_recipes, test_quantization_docs and test_gates_recipes for the others.
+PAPERS = [name for name in RECIPES if name.startswith("paper/") and name.split("-", 1)[1] in ("imp", "standard")]
 FEW_ROWS = ("cola", "mrpc", "rte", "stsb")  # the paper's small tasks: 10 epochs
 TEXTS = {
     **dict.fromkeys(("cola", "sst2"), ("sentence",)),
@@ -73,7 +73,8 @@ def test_every_task_has_its_recipes():
 @pytest.mark.parametrize("name", RECIPES)
 def test_loads_and_plans_without_training(name: str, made_data: Path, tmp_path: Path):
     plan = trainflat.plan(name, data=made_data, out=tmp_path / "runs")
-    assert plan.stages[0].name == "dense" and (plan.stages[-1].sparsity == 0.9 or name.endswith("-q8bert"))
+    assert plan.stages[0].name == ("sparsity-0.90" if plan.protocol["name"] == "gradual" else "dense")
+    assert plan.stages[-1].sparsity == 0.9 or name.endswith("-q8bert")
     assert plan.steps > 0 and list(tmp_path.iterdir()) == []
 
 

@@ -1,0 +1,48 @@
+"""The recipes of movement pruning and its baselines, held to the paper and to the table that comes with the package."""
+
+import csv
+from importlib.resources import files
+from typing import Any
+
+import pytest
+
+from tests.test_recipes import header
+from trainflat.recipe import load_recipe
+
+GATES = {"magnitude": "magnitude", "l0": "l0", "movement": "hard-movement", "soft-movement": "soft-movement"}
+WARMUP = {"squad": 5400 / 55330, "mnli": 12000 / 73632, "qqp": 11000 / 68226}  # as a share of the paper's steps
+NAMES = [f"paper/{task}-{kind}" for task in WARMUP for kind in GATES]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_papers_settings(name: str):
+    """Sanh, Wolf and Rush 2020, section 5, and their published commands."""
+    task, kind = name.removeprefix("paper/").split("-", 1)
+    recipe = load_recipe(name)
+    training, gate = recipe.training, recipe.protocol["gate"]
+    epochs, batch, length = (10, 16, 384) if task == "squad" else (6, 32, 128)
+    assert recipe.model.name == "bert-base-uncased" and recipe.task["name"] == task
+    assert (training.epochs, training.batch_size, training.max_length) == (epochs, batch, length)
+    assert (training.optimizer["name"], training.optimizer["lr"], training.optimizer["weight_decay"]) == (
+        "adamw",
+        3e-5,
+        0,
+    )
+    assert training.warmup == pytest.approx(WARMUP[task], abs=5e-4) and training.schedule == "linear"
+    assert recipe.protocol["freeze_embeddings"] and gate["name"] == GATES[kind]
+    assert gate.get("score_lr") == {"magnitude": None, "l0": 0.1}.get(kind, 1e-2)
+    assert gate.get("sparsity", gate.get("target_sparsity")) == 0.9
+    if kind != "l0":
+        curve = {"name": "cubic", "start": training.warmup, "hold": pytest.approx(2 * training.warmup, abs=2e-3)}
+        assert gate["schedule"] == curve
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_expected_figures_are_those_of_the_table(name: str):
+    task, kind = name.removeprefix("paper/").split("-", 1)
+    with (files("trainflat") / "report/reference/movement_with_distillation.csv").open(encoding="utf8") as file:
+        rows: list[dict[str, Any]] = [r for r in csv.DictReader(file) if r["task"] == task]
+    told = {r["remaining_weights_percent"]: r["value"] for r in rows if r["method"] == kind.replace("-", "_")}
+    text = " ".join(line.strip() for line in header(name))
+    assert f"{told['10'].replace('/', ' / ')} where 10% of the weights remain" in text
+    assert f"{told['3'].replace('/', ' / ')} where 3% do" in text and "the paper's figures, not ours" in text
