@@ -158,8 +158,8 @@ def claim_models(folder: Path, student: ModelInfo, teacher: ModelInfo | None) ->
 def _read_claim(path: Path) -> dict[str, Any]:
     try:
         claim = read_json(path)
-        models = {key: claim[key] for key in ("model", "teacher") if claim.get(key) is not None}
-        return {"recipe": claim["recipe"], "data": dict(claim["data"]), **models}
+        told = {"recipe": claim["recipe"], "data": dict(claim["data"])}
+        return told | {key: claim[key] for key in ("model", "teacher") if claim.get(key) is not None}
     except (DamagedFile, TypeError, KeyError, ValueError) as error:
         raise DamagedFile(f"{path} is damaged: whose run this is cannot be told. Choose another --out.") from error
 
