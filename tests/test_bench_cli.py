@@ -233,7 +233,7 @@ def test_another_head_is_refused(model: Path, tmp_path: Path) -> None:
     with one.start() as remote:
         remote.open(1)
         learned = read_task(own_files(tmp_path, "regression"), model, None)
-        with pytest.raises(InputError, match="'A' was fine-tuned for classes, the task has numbers. Name the task"):
+        with pytest.raises(InputError, match=r"'A' was fine-tuned for classes, the task has numbers. Name the task"):
             learned.score(one, remote)
         write(tmp_path / "three", BertForSequenceClassification(config("Bert", num_hidden_layers=1, num_labels=3)))
         learned = read_task(own_files(tmp_path), model, None)

@@ -1,6 +1,9 @@
 """A gated run killed with SIGKILL and started again ends as if nothing had happened, to the bit."""
 
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.test_kill import SAM, TRAINER, assert_unharmed, kill
 
@@ -18,6 +21,7 @@ POINTS = [
 ]
 
 
-def test_a_killed_run_with_a_gate_ends_like_one_that_was_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("points", [POINTS[1:2], pytest.param(POINTS, marks=pytest.mark.slow)])
+def test_a_killed_run_with_a_gate_ends_like_one_that_was_not(tmp_path: Path, points: list[Any]) -> None:
     protocol = {"name": "gradual", "gate": GATE}
-    assert_unharmed(tmp_path, kill(tmp_path, SAM, POINTS, protocol=protocol))
+    assert_unharmed(tmp_path, kill(tmp_path, SAM, points, protocol=protocol))

@@ -43,6 +43,15 @@ IN_AVERAGING = [
     ("trainflat.training.averaged:save_tensors", 3),  # the weights are in the checkpoint, the average is not
     (f"{TRAINER}._load_best_model", 1),
 ]
+# One of each kind; `make test-all` kills at all.
+QUICK = [
+    IN_TRAINING[1],
+    IN_A_CHECKPOINT[0],
+    IN_A_CHECKPOINT[2],
+    BETWEEN_ROUNDS[1],
+    BETWEEN_ROUNDS[2],
+    BETWEEN_ROUNDS[4],
+]
 
 
 def kill(tmp_path: Path, optimizer: dict[str, Any], points: list[Any], **options: Any) -> list[dict[str, Any]]:
@@ -78,16 +87,21 @@ def assert_unharmed(tmp_path: Path, lines: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "points"),
-    [(SAM, IN_TRAINING + IN_A_CHECKPOINT), (SAM, BETWEEN_ROUNDS)],
-    ids=["sam-in-training-and-saving", "sam-between-rounds"],
+    "points",
+    [
+        QUICK,
+        pytest.param(IN_TRAINING + IN_A_CHECKPOINT, marks=pytest.mark.slow),
+        pytest.param(BETWEEN_ROUNDS, marks=pytest.mark.slow),
+    ],
+    ids=["quick", "in-training-and-saving", "between-rounds"],
 )
-def test_a_killed_run_ends_like_one_that_was_not(tmp_path: Path, optimizer: dict[str, Any], points: list[Any]) -> None:
-    assert_unharmed(tmp_path, kill(tmp_path, optimizer, points))
+def test_a_killed_run_ends_like_one_that_was_not(tmp_path: Path, points: list[Any]) -> None:
+    assert_unharmed(tmp_path, kill(tmp_path, SAM, points))
 
 
-def test_a_killed_run_of_adamw_ends_on_the_same_average(tmp_path: Path) -> None:
-    assert_unharmed(tmp_path, kill(tmp_path, ADAMW, IN_AVERAGING, averaging=SWA))
+@pytest.mark.parametrize("points", [IN_AVERAGING[1:2], pytest.param(IN_AVERAGING, marks=pytest.mark.slow)])
+def test_a_killed_run_of_adamw_ends_on_the_same_average(tmp_path: Path, points: list[Any]) -> None:
+    assert_unharmed(tmp_path, kill(tmp_path, ADAMW, points, averaging=SWA))
     [whole] = (tmp_path / "runs" / "0").iterdir()
     trainings = [stage.training for stage in Record.load(whole).stages]
     assert all(t is not None and t.averaging is not None and t.averaging.models > 1 for t in trainings)
