@@ -10,7 +10,7 @@ from trainflat.models import Encoder
 from trainflat.optim import OPTIMIZERS, FlatOptimizer, make_optimizer
 from trainflat.params import prunable
 from trainflat.protocols import PROTOCOLS
-from trainflat.pruning.gates import GATES, SwappedGate
+from trainflat.pruning.gates import GATES, MeasuredGate, SwappedGate
 from trainflat.quantization import layers_to_round
 from trainflat.recipe import Recipe, build
 from trainflat.reparametrization import check_alone
@@ -54,7 +54,8 @@ def check_gate(recipe: Recipe) -> None:
         InputError: it does not.
     """
     gate, name = recipe.protocol.get("gate", {}), recipe.training.optimizer["name"]
-    if gate and recipe.training.reparametrization is not None and issubclass(GATES[gate["name"]], SwappedGate):
+    computing = gate and issubclass(GATES[gate["name"]], (SwappedGate, MeasuredGate))
+    if computing and recipe.training.reparametrization is not None:
         check_alone(gate=gate["name"])
     if gate.get("perturb") is not None and not issubclass(OPTIMIZERS[name], FlatOptimizer):
         raise InputError(

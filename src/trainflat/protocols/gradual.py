@@ -60,7 +60,7 @@ class Gradual(Protocol):
         if model is not None:
             gate.refuse_unfit()
         if steps is not None:
-            gate.schedule.lengths(steps)
+            gate.check_schedule(steps)
 
     def curve(self, steps: int) -> tuple[str, list[tuple[int, float]]]:
         """The gate's schedule."""

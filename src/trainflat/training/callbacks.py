@@ -7,6 +7,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from trainflat.errors import InputError
 from trainflat.files import load_tensors, save_tensors
+from trainflat.objective import Objective
 from trainflat.pruning import Attached, Masks
 from trainflat.pruning.gates import Gate
 from trainflat.training import checkpoints
@@ -39,12 +40,13 @@ class FlatCallback(TrainerCallback):  # type: ignore[misc]
 class GateCallback(TrainerCallback):  # type: ignore[misc]
     """Prunes while a plain ``transformers.Trainer`` trains: ``Trainer(..., callbacks=[GateCallback(gate)])``.
 
-    For gates that set weights to zero (``magnitude``, ``random``), which a callback can hold. Gates with scores put
+    For gates that set weights to zero (``magnitude``, ``pins``), which a callback can hold. Gates with scores put
     these into the optimizer and change the gradients before they are clipped, which only
     :class:`~trainflat.training.FlatTrainer` can do. The Trainer resumes the gate from its own checkpoints.
 
     Args:
         gate: On the Trainer's model.
+        objective: For gates that measure the loss on rows of their own (``grasp``, ``gradient-norm``).
 
     Attributes:
         masks: Of the pruned model, when training has ended; else None.
@@ -54,12 +56,12 @@ class GateCallback(TrainerCallback):  # type: ignore[misc]
             model from before it was as sparse as asked for, and for what the gate refuses.
     """
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, objective: Objective | None = None) -> None:
         if gate.learns:
             raise InputError(
                 f"{type(gate).__name__} learns scores, which a callback cannot train. Use FlatTrainer(gate=...)."
             )
-        self.gate = gate
+        self.gate, self.objective = gate, objective
         self.masks: Masks | None = None
         self._attached: Attached | None = None
 
@@ -75,7 +77,7 @@ class GateCallback(TrainerCallback):  # type: ignore[misc]
         file = checkpoints.path(Path(args.output_dir), step) / GATE
         if step and not file.is_file():
             raise InputError(f"{file.parent} was written without a gate and cannot go on with one. Begin anew.")
-        self.gate.begin(state.max_steps, args.seed, load_tensors(file)[0] if step else None, step)
+        self.gate.begin(state.max_steps, args.seed, load_tensors(file)[0] if step else None, step, self.objective)
         held = self.gate.held
         if held is not None:
             self._attached = held.attach(getattr(optimizer, "optimizer", optimizer))

@@ -10,9 +10,19 @@ from torch.optim import Optimizer
 
 from trainflat.errors import InputError
 from trainflat.files import load_tensors, save_tensors
+from trainflat.objective import Objective
 from trainflat.optim import FlatOptimizer
 from trainflat.pruning import Masks
-from trainflat.pruning.gates import GATES, Gate, ScoredGate, SwappedGate, complete_options, make_gate
+from trainflat.pruning.gates import (
+    GATES,
+    Gate,
+    MeasuredGate,
+    ScoredGate,
+    SwappedGate,
+    complete_options,
+    make_gate,
+)
+from trainflat.training.rows import objective_on_training_rows
 
 if TYPE_CHECKING:
     from trainflat.training.trainer import FlatTrainer
@@ -45,7 +55,8 @@ class Gated:
     @property
     def swaps(self) -> str | None:
         """The gate's name, if it takes what the model holds between passes for its weights."""
-        return self.name if self.name is not None and issubclass(GATES[self.name], SwappedGate) else None
+        swapping = self.name is not None and issubclass(GATES[self.name], (SwappedGate, MeasuredGate))
+        return self.name if swapping else None
 
     # A training
 
@@ -61,7 +72,7 @@ class Gated:
         self.gate = make_gate(self.name, self._trainer.model, **self._options)
         if self.gate.learns and self._processes > 1 and self._trainer.args.perturb_over == "micro-batch":
             raise InputError("a gate with scores needs perturb_over: window where several processes train.")
-        self.gate.begin(total_steps, self._trainer.args.seed, state, step)
+        self.gate.begin(total_steps, self._trainer.args.seed, state, step, self._objective)
         self._running = True
         self._trainer.held, self._trainer.masks = self.gate.held, self._masks_held()
 
@@ -191,6 +202,9 @@ class Gated:
     def _masks_held(self) -> Masks | None:
         """What the trainer checks at every evaluation and save; of a swapped gate nothing is zero for good."""
         return self.gate.masks() if self.gate is not None and self.gate.held is not None else None
+
+    def _objective(self, rows: int, batch_size: int) -> Objective:
+        return objective_on_training_rows(self._trainer, rows, batch_size)
 
     @property
     def _loss_scale(self) -> float:

@@ -7,11 +7,17 @@ from torch import nn
 
 from trainflat.errors import UnknownName
 from trainflat.pruning.gates.base import Gate
+from trainflat.pruning.gates.gradient_norm import GradualGradientNorm
+from trainflat.pruning.gates.grasp import GradualGrasp
 from trainflat.pruning.gates.hard_concrete import HardConcrete
 from trainflat.pruning.gates.hard_movement import HardMovement
 from trainflat.pruning.gates.held import HeldGate
+from trainflat.pruning.gates.loss_preservation import GradualLossPreservation
 from trainflat.pruning.gates.magnitude import GradualMagnitude
+from trainflat.pruning.gates.measured import MeasuredGate
+from trainflat.pruning.gates.observed import ObservedGate
 from trainflat.pruning.gates.penalized import PenalizedGate
+from trainflat.pruning.gates.pins import PINS
 from trainflat.pruning.gates.random import GradualRandom
 from trainflat.pruning.gates.scored import ScoredGate
 from trainflat.pruning.gates.soft_movement import SoftMovement
@@ -24,6 +30,10 @@ GATES: Registry[Gate] = Registry(
     given={"model"},
     magnitude=GradualMagnitude,
     random=GradualRandom,
+    loss_preservation=GradualLossPreservation,
+    grasp=GradualGrasp,
+    gradient_norm=GradualGradientNorm,
+    pins=PINS,
     hard_movement=HardMovement,
     soft_movement=SoftMovement,
     l0=HardConcrete,
@@ -62,12 +72,18 @@ def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 __all__ = [
     "GATES",
+    "PINS",
     "Gate",
+    "GradualGradientNorm",
+    "GradualGrasp",
+    "GradualLossPreservation",
     "GradualMagnitude",
     "GradualRandom",
     "HardConcrete",
     "HardMovement",
     "HeldGate",
+    "MeasuredGate",
+    "ObservedGate",
     "PenalizedGate",
     "ScoredGate",
     "SoftMovement",

@@ -1,7 +1,7 @@
 """What every gate shares: which weights it is on, how sparse it is when, and the calls that a training loop makes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainflat.errors import InputError
+from trainflat.objective import Objective
 from trainflat.params import prunable
 from trainflat.pruning.held import HeldMasks
 from trainflat.pruning.masks import Masks
@@ -28,6 +29,7 @@ class Gate(ABC):
         for step in range(total_steps):
             with gate.passes():                # also around the second pass of SAM, inside `optimizer.perturbed()`
                 loss(model).backward()         # as often as the batch is cut
+            gate.observe(lr)
             optimizer.step(); optimizer.zero_grad()
             gate.advance(step + 1)
             with gate.applied(): ...           # evaluation
@@ -59,10 +61,18 @@ class Gate(ABC):
         self.schedule = schedule if isinstance(schedule, Schedule) else make_schedule(schedule)
         self.scores: dict[str, nn.Parameter] = {}
         self.step, self.total_steps, self.seed = 0, 0, 0
+        self.objective: Objective | Callable[[int, int], Objective] | None = None
 
     # What a loop calls
 
-    def begin(self, total_steps: int, seed: int = 0, state: Mapping[str, Tensor] | None = None, step: int = 0) -> None:
+    def begin(
+        self,
+        total_steps: int,
+        seed: int = 0,
+        state: Mapping[str, Tensor] | None = None,
+        step: int = 0,
+        objective: Objective | Callable[[int, int], Objective] | None = None,
+    ) -> None:
         """A run of so many optimizer steps begins, before the first of them; or goes on.
 
         Args:
@@ -70,14 +80,16 @@ class Gate(ABC):
             seed: Of gates that draw.
             state: What ``state_dict`` returned after ``step`` steps, of a run that goes on.
             step: How many were taken.
+            objective: Of gates that measure the loss on rows of their own: on the model's weights and some rows; or
+                what makes one of (rows, rows per micro-batch), which is called only if the gate asks.
 
         Raises:
             InputError: the schedule is longer than the run; the model has no weights to gate, frozen or sharded ones;
                 the state is of another model.
         """
         self.refuse_unfit()
-        self.schedule.lengths(total_steps)
-        self.step, self.total_steps, self.seed = 0, total_steps, seed
+        self.check_schedule(total_steps)
+        self.step, self.total_steps, self.seed, self.objective = 0, total_steps, seed, objective
         self.prepare()
         if state is None:
             self.convert()
@@ -97,6 +109,10 @@ class Gate(ABC):
         sharded = [name for name, w in self.weights.items() if w.dim() != 2 or hasattr(w, "placements")]
         if sharded:
             raise InputError(f"{sharded[0]} is sharded, as FSDP does it; gates need whole matrices. Use data parallel.")
+
+    def check_schedule(self, total_steps: int) -> None:
+        """Raises InputError for a schedule that does not fit a run of so many steps, or not this gate."""
+        self.schedule.lengths(total_steps)
 
     @contextmanager
     def passes(self, weight: float = 1.0) -> Iterator[None]:

@@ -49,6 +49,11 @@ class HeldGate(Gate):
         """One number per weight, of the weight's shape; the lowest go."""
 
     @property
+    def ready(self) -> bool:
+        """Whether there is something to rank by; else the choice waits."""
+        return True
+
+    @property
     def rises(self) -> tuple[str, float]:
         return "sparsity", self.sparsity
 
@@ -60,7 +65,7 @@ class HeldGate(Gate):
     def advance(self, step: int) -> None:
         self.step = step
         wanted = self.schedule.value(step, self.total_steps, 0.0, self.sparsity)
-        if wanted > self._dropped and (step % self.every == 0 or self.settled):
+        if wanted > self._dropped and self.ready and (step % self.every == 0 or self.settled):
             self._dropped = wanted
             self._hold(keep_highest(self.importance(), wanted, self.scope, self._masks))
 
