@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from tests.conftest import tiny_bert
 from tests.gated_reference import top
 from trainflat.errors import InputError, UnknownName
-from trainflat.pruning.gates import GATES, HardMovement, HeldGate, complete_options, make_gate
+from trainflat.objective import Objective
+from trainflat.pruning.gates import GATES, HardMovement, HeldGate, MeasuredGate, complete_options, make_gate
 from trainflat.pruning.gates.threshold import Threshold
 from trainflat.pruning.keys import Keys, Magnitudes
 
@@ -55,9 +56,15 @@ def test_between_refreshes_the_threshold_stays() -> None:
     assert threshold.write("a", scores["a"], torch.empty(4)).tolist() == [1, 0, 1, 1]
 
 
+def on_noise(model: nn.Module) -> Objective:
+    """For gates that measure the loss."""
+    noise = torch.randn(16, 12, generator=torch.Generator().manual_seed(5))
+    return Objective(model, [{"x": noise}], loss=lambda model, batch: model(batch["x"]).square().mean())
+
+
 def trained(gate: Any, model: nn.Module, steps: int, lr: float = 0.05) -> list[dict[str, Tensor]]:
     """The masks after every step of a training on noise."""
-    gate.begin(steps, seed=1)
+    gate.begin(steps, seed=1, objective=on_noise(model))
     groups = [{"params": model.parameters()}, *([{"params": gate.scores.values(), "lr": 0.2}] if gate.scores else [])]
     optimizer = torch.optim.AdamW(groups, lr=lr)
     attached = gate.held.attach(optimizer) if gate.held is not None else None
@@ -66,6 +73,7 @@ def trained(gate: Any, model: nn.Module, steps: int, lr: float = 0.05) -> list[d
         optimizer.zero_grad()
         with gate.passes():
             model(torch.randn(16, 12, generator=generator)).square().mean().backward()
+        gate.observe(lr)
         optimizer.step()
         gate.advance(step + 1)
         masks.append(dict(gate.masks().items()))
@@ -84,7 +92,8 @@ def small() -> nn.Module:
 @pytest.mark.parametrize("scope", ["layer", "global"])
 def test_a_zero_of_a_held_gate_never_comes_back(name: str, scope: str) -> None:
     model = small()
-    gate = make_gate(name, model, sparsity=0.75, scope=scope, schedule=RAMP, every=3)
+    own = {"temperature": 1} if issubclass(GATES[name], MeasuredGate) else {}
+    gate = make_gate(name, model, sparsity=0.75, scope=scope, schedule=RAMP, every=3, **own)
     masks = trained(gate, model, 24)
     for before, after in itertools.pairwise(masks):
         assert all(not (after[name] & ~before[name]).any() for name in after)
@@ -235,10 +244,11 @@ def test_a_target_below_the_sparsity_that_is_there_is_refused(name: str) -> None
 
 @pytest.mark.parametrize("name", GATES)
 def test_the_state_of_another_model_is_refused(name: str) -> None:
-    gate = make_gate(name, tiny_bert())
-    gate.begin(200)
+    bert, other = tiny_bert(), small()
+    gate = make_gate(name, bert)
+    gate.begin(200, objective=on_noise(bert))
     with pytest.raises(InputError, match=r"of another model: .* differs. Resume with the same model."):
-        make_gate(name, small()).begin(200, state=gate.state_dict(), step=3)
+        make_gate(name, other).begin(200, state=gate.state_dict(), step=3, objective=on_noise(other))
 
 
 def test_blocks_that_do_not_fit_are_refused() -> None:

@@ -26,6 +26,10 @@ HOLD = {"name": "cubic", "start": 0.1, "hold": 0.4}
 OPTIONS: dict[str, dict[str, Any]] = {
     "magnitude": {"sparsity": 0.6, "every": 2},
     "random": {"sparsity": 0.6, "every": 2},
+    "loss-preservation": {"sparsity": 0.6, "every": 2},
+    "grasp": {"sparsity": 0.6, "every": 4, "rows": 8},
+    "gradient-norm": {"sparsity": 0.6, "every": 4, "rows": 8},
+    "pins": {"sparsity": 0.6, "every": 2, "window": 3},
     "hard-movement": {"sparsity": 0.6, "scope": "global"},
     "soft-movement": {"penalty": 4.0, "score_lr": 0.5},
     "l0": {"target_sparsity": 0.6, "score_lr": 0.5},
