@@ -15,7 +15,7 @@ HARD: dict[str, Any] = {"name": "hard-movement", "sparsity": 0.6, "refresh": 3, 
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "magnitude": (ADAMW, {"name": "magnitude", "sparsity": 0.6, "every": 2, "schedule": RAMP}),
     "gradient-norm": (ADAMW, {"name": "gradient-norm", "sparsity": 0.6, "every": 4, "rows": 8, "schedule": RAMP}),
-    "pins": (SAM, {"name": "pins", "sparsity": 0.6, "every": 2, "window": 3, "schedule": RAMP}),
+    "pins": (ADAMW, {"name": "pins", "sparsity": 0.6, "every": 2, "window": 3, "schedule": RAMP}),
     "hard": (ADAMW, HARD),
     "hard-sam": (SAM, HARD | {"perturb": "both"}),  # without being told, the displacement is that of all processes
     "l0": (ADAMW, {"name": "l0", "penalty": 2.0, "schedule": RAMP}),
