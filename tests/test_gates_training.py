@@ -21,11 +21,8 @@ from trainflat.training.sampler import LengthGroupedSampler
 
 RAMP = {"name": "cubic", "start": 2, "hold": 4}
 RECIPES: dict[str, dict[str, Any]] = {
-    "magnitude": {"sparsity": 0.6, "every": 2, "schedule": RAMP},
-    "random": {"sparsity": 0.6, "every": 2, "schedule": RAMP},
-    "loss-preservation": {"sparsity": 0.6, "every": 2, "schedule": RAMP},
-    "grasp": {"sparsity": 0.6, "every": 2, "schedule": RAMP, "rows": 8, "batch_size": 4},
-    "gradient-norm": {"sparsity": 0.6, "every": 2, "schedule": RAMP, "rows": 8, "batch_size": 4},
+    **{key: {"sparsity": 0.6, "every": 2, "schedule": RAMP} for key in ("magnitude", "random", "loss-preservation")},
+    **{key: {"sparsity": 0.6, "every": 2, "schedule": RAMP, "rows": 8} for key in ("grasp", "gradient-norm")},
     "pins": {"sparsity": 0.6, "every": 2, "window": 3, "schedule": RAMP},
     "hard-movement": {"sparsity": 0.6, "refresh": 3, "schedule": RAMP},
     "soft-movement": {"penalty": 4.0, "score_lr": 0.5, "schedule": RAMP},
