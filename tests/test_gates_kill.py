@@ -1,7 +1,6 @@
 """A gated run killed with SIGKILL and started again ends as if nothing had happened, to the bit."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,7 +20,7 @@ POINTS = [
 ]
 
 
-@pytest.mark.parametrize("points", [POINTS[1:2], pytest.param(POINTS, marks=pytest.mark.slow)])
-def test_a_killed_run_with_a_gate_ends_like_one_that_was_not(tmp_path: Path, points: list[Any]) -> None:
+@pytest.mark.slow
+def test_a_killed_run_with_a_gate_ends_like_one_that_was_not(tmp_path: Path) -> None:
     protocol = {"name": "gradual", "gate": GATE}
-    assert_unharmed(tmp_path, kill(tmp_path, SAM, points, protocol=protocol))
+    assert_unharmed(tmp_path, kill(tmp_path, SAM, POINTS, protocol=protocol))

@@ -99,9 +99,9 @@ def test_a_killed_run_ends_like_one_that_was_not(tmp_path: Path, points: list[An
     assert_unharmed(tmp_path, kill(tmp_path, SAM, points))
 
 
-@pytest.mark.parametrize("points", [IN_AVERAGING[1:2], pytest.param(IN_AVERAGING, marks=pytest.mark.slow)])
-def test_a_killed_run_of_adamw_ends_on_the_same_average(tmp_path: Path, points: list[Any]) -> None:
-    assert_unharmed(tmp_path, kill(tmp_path, ADAMW, points, averaging=SWA))
+@pytest.mark.slow
+def test_a_killed_run_of_adamw_ends_on_the_same_average(tmp_path: Path) -> None:
+    assert_unharmed(tmp_path, kill(tmp_path, ADAMW, IN_AVERAGING, averaging=SWA))
     [whole] = (tmp_path / "runs" / "0").iterdir()
     trainings = [stage.training for stage in Record.load(whole).stages]
     assert all(t is not None and t.averaging is not None and t.averaging.models > 1 for t in trainings)

@@ -79,6 +79,7 @@ def test_trains_as_a_plain_loop_does(tmp_path: Path, method: str, accumulate: in
         assert max(differences) > 1e-4
 
 
+@pytest.mark.slow
 def test_two_processes_find_the_ranges_of_one(tmp_path: Path) -> None:
     options = {"quantization": Q8, "sparsity": 0.6, "sync_perturbation": True}
     ranks = on_two_processes(tmp_path / "two", SAM, per_device_train_batch_size=4, **options)

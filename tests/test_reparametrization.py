@@ -141,6 +141,7 @@ def test_takes_the_steps_of_a_loop_that_differentiates_the_powers(
         torch.testing.assert_close(trainer.model.get_parameter(name), weight, rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     cut = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "sync_perturbation": True}
     ranks = on_two_processes(tmp_path / "two", SAM, reparametrization="powerprop", max_steps=5, **cut)

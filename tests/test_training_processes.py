@@ -46,7 +46,11 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+# The masked window holds what the plain case does; `make test-all` takes both.
+_SLOW = {"sam-synchronised": pytest.mark.slow}
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, id=name, marks=_SLOW.get(name, ())) for name, c in CASES.items()])
 def test_two_processes_take_the_steps_of_one(tmp_path: Path, case: Any) -> None:
     recipe, options, alone = case
     ranks = on_two_processes(tmp_path, recipe, **options)
