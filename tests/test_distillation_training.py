@@ -65,6 +65,7 @@ def test_takes_the_steps_of_a_plain_loop(
     assert_same_weights(trainer.model, by_hand)
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     options = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "sync_perturbation": True}
     ranks = on_two_processes(tmp_path / "two", SAM, distillation=KD, **options)
