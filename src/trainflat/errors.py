@@ -12,6 +12,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from textwrap import shorten
 
 
 class TrainflatError(Exception):
@@ -50,3 +51,8 @@ class TrainingDiverged(TrainflatError):
 
 class ZerosRevived(TrainflatError):
     """A weight that a mask holds at zero is not zero."""
+
+
+def one_line(error: BaseException, width: int = 150) -> str:
+    """What an error of any library says, in at most ``width`` characters, to stand in a message of ours."""
+    return shorten(str(error), width, placeholder=" ...").rstrip(".: ") or type(error).__name__

@@ -1,10 +1,10 @@
 """Tables of named members: what recipes, ``trainflat list`` and the contract tests read."""
 
 import inspect
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
-from trainflat.errors import UnknownName
+from trainflat.errors import InputError, UnknownName
 
 T = TypeVar("T")
 
@@ -63,14 +63,53 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         """First line of the member's docstring."""
         return (inspect.getdoc(self[name]) or "").split("\n", maxsplit=1)[0]
 
+    def named(self, section: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """The member that a section of a recipe names, and the options that it gives.
+
+        Args:
+            section: A name, or a mapping with one, such as ``{"name": "shout", "times": 2}``.
+
+        Raises:
+            InputError: it names none. Whether there is such a member is for others to say.
+        """
+        options = {"name": section} if isinstance(section, str) else dict(section)
+        if not isinstance(name := options.pop("name", None), str):
+            article = "an" if self.kind[0] in "aeiou" else "a"
+            raise InputError(f"name {article} {self.kind}: {', '.join(self)}; such as {{name: {next(iter(self))}}}")
+        return name, options
+
     def build(self, name: str, *args: Any, **options: Any) -> T:
         """Makes a member.
 
         Raises:
             UnknownName: for a name or an option that does not exist.
         """
+        self._check(name, options, self.given)
+        return self[name](*args, **options)
+
+    def make(self, name: str, subject: Any, /, **options: Any) -> T:
+        """Makes a member on what it works on, from a recipe's words, which may not say what the pipeline supplies.
+
+        Args:
+            name: Of the member.
+            subject: Its constructor's first argument, such as a model.
+            **options: Of the recipe.
+
+        Raises:
+            UnknownName: for a name or an option that does not exist.
+            InputError: for a value that cannot be used.
+        """
+        self._check(name, options)
+        member: Callable[..., T] = self[name]
+        return member(subject, **options)
+
+    def complete(self, name: str, subject: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+        """All options of a member, each of which it keeps as an attribute; raises what :meth:`make` raises."""
+        member = self.make(name, subject, **options)
+        return {key: getattr(member, key) for key in self.options(name)}
+
+    def _check(self, name: str, options: Mapping[str, Any], more: Collection[str] = ()) -> None:
         known = self.options(name)
         for key in options:
-            if key not in known and key not in self.given:
-                raise UnknownName(f"option of {self.kind} {name!r}", key, known)
-        return self[name](*args, **options)
+            if key not in known and key not in more:
+                raise UnknownName(f"option of {self.kind} {name!r}", str(key), known)

@@ -8,7 +8,7 @@ from torch import nn
 from trainflat.averaging.base import Averaging
 from trainflat.averaging.ema import EMA
 from trainflat.averaging.swa import SWA
-from trainflat.errors import InputError, UnknownName
+from trainflat.errors import InputError
 from trainflat.registry import Registry
 
 AVERAGING: Registry[Averaging] = Registry("averaging", given={"model"}, swa=SWA, ema=EMA)
@@ -25,11 +25,7 @@ def make_averaging(name: str, model: nn.Module, /, **options: Any) -> Averaging:
         >>> make_averaging("swa", nn.Linear(2, 2), every=0.5).start
         0.5
     """
-    known = AVERAGING.options(name)
-    for key in options:  # a recipe may not say `model` either
-        if key not in known:
-            raise UnknownName(f"option of averaging {name!r}", str(key), known)
-    return AVERAGING.build(name, model=model, **options)
+    return AVERAGING.make(name, model, **options)
 
 
 def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,8 +35,7 @@ def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         >>> complete_options("swa", {"every": 1})
         {'start': 0.5, 'every': 1.0}
     """
-    member = make_averaging(name, nn.Module(), **options)
-    return {key: getattr(member, key) for key in AVERAGING.options(name)}
+    return AVERAGING.complete(name, nn.Module(), options)
 
 
 def models_taken(name: str, options: Mapping[str, Any], total_steps: int, steps_per_epoch: int) -> int:

@@ -11,14 +11,13 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from textwrap import shorten
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from trainflat.engines import ENGINES, Engine
-from trainflat.errors import TrainflatError
+from trainflat.errors import TrainflatError, one_line
 
 
 class Worker:
@@ -72,8 +71,7 @@ def serve(requests: Iterable[str], answer: Callable[[str], object]) -> None:
         except TrainflatError as error:
             reply = {"refused": str(error)}
         except Exception as error:  # libraries raise errors of any kind for a file that they cannot run
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            reply = {"failed": shorten(reason, 200, placeholder=" ...")}
+            reply = {"failed": f"{type(error).__name__}: {one_line(error, 200)}"}
         answer(json.dumps(reply) + "\n")
 
 

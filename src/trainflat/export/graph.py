@@ -3,14 +3,13 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from textwrap import shorten
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from trainflat.errors import InputError
+from trainflat.errors import InputError, one_line
 from trainflat.export.base import Source
 from trainflat.models import max_positions
 
@@ -69,7 +68,6 @@ def traceable(source: Source, form: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # exporters raise errors of many kinds
-        reason = shorten(" ".join(str(error).split()), 200, placeholder=" ...")
-        raise InputError(f"{type(model).__name__} cannot be exported to {form}: {reason}") from error
+        raise InputError(f"{type(model).__name__} cannot be exported to {form}: {one_line(error, 200)}") from error
     finally:
         model.set_attn_implementation(before)

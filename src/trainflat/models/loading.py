@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from trainflat.errors import InputError
+from trainflat.errors import InputError, one_line
 from trainflat.models.base import Encoder, max_positions
 from trainflat.models.builtin import MODELS
 from trainflat.models.checks import (
@@ -185,9 +184,8 @@ def failures_in_one_line(name: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # a foreign file may be wrong in any way, and each library raises errors of its own
-        reason = shorten(str(error), 200, placeholder=" ...").rstrip(".: ") or type(error).__name__
         raise InputError(
-            f"model {name!r} cannot be loaded: {reason}. Give a folder with {FILES}, or `minilm`."
+            f"model {name!r} cannot be loaded: {one_line(error, 200)}. Give a folder with {FILES}, or `minilm`."
         ) from error
 
 

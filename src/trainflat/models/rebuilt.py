@@ -11,14 +11,13 @@ import transformers
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
-from trainflat.errors import DamagedFile, InputError
+from trainflat.errors import DamagedFile, InputError, one_line
 from trainflat.models.quiet import quiet_loading
 from trainflat.models.stored import (
     CONFIG,
     MOVE,
     check_memory,
     check_sealed,
-    one_line,
     quant_method,
     read_config_json,
     read_tensors,

@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from trainflat.errors import DamagedFile
+from trainflat.errors import DamagedFile, one_line
 from trainflat.files import is_sealed, verify
 from trainflat.models.checks import check_folder
 
@@ -158,8 +157,3 @@ def check_memory(folder: Path, wanted: int) -> None:
     size = sum(path.stat().st_size for path in _files(folder) if path.is_file())
     if wanted > _MEMORY + _SWELL * size:
         raise DamagedFile(f"{folder} asks for {wanted:.1e} bytes of memory with {size} bytes of weights. {MOVE}")
-
-
-def one_line(error: BaseException) -> str:
-    """What an error of any library says, short enough to stand in a message."""
-    return shorten(" ".join(str(error).split()), 150, placeholder=" ...").rstrip(".: ") or type(error).__name__

@@ -31,8 +31,18 @@ def check_machine(recipe: Recipe, task: Task, folder: Path) -> None:
     check_installed(recipe.training.report_to)
 
 
+def check_encoder(recipe: Recipe, encoder: Encoder) -> None:
+    """All that a recipe asks of its model can be had of this one, of which only names and shapes are looked at.
+
+    Raises:
+        InputError: names what cannot.
+    """
+    for check in (check_length, check_optimizer, check_measures, check_int8):
+        check(recipe, encoder)
+
+
 def check_optimizer(recipe: Recipe, encoder: Encoder) -> None:
-    """The optimizer takes the encoder's parameters, of which only names and shapes are looked at.
+    """The optimizer takes the encoder's parameters.
 
     Raises:
         InputError: it does not: a pattern that matches none, a class that is for matrices alone.

@@ -10,14 +10,7 @@ import torch
 from trainflat import record
 from trainflat.evaluation import SPEED_NOTE
 from trainflat.models import load_encoder, model_info
-from trainflat.pipeline.checks import (
-    check_gate,
-    check_int8,
-    check_length,
-    check_machine,
-    check_measures,
-    check_optimizer,
-)
+from trainflat.pipeline.checks import check_encoder, check_gate, check_machine
 from trainflat.pipeline.folder import claim_models, opened
 from trainflat.pipeline.measures import measure
 from trainflat.pipeline.teaching import enlist, find_teacher
@@ -86,10 +79,7 @@ def _bench(recipe: Recipe, task: Task, folder: Path, progress: Progress) -> Benc
     check_machine(recipe, task, folder)
     check_gate(recipe)
     encoder = load_encoder(name, task.head, layers=layers, seed=derive_seed(recipe.seed, "head"))
-    check_length(recipe, encoder)
-    check_optimizer(recipe, encoder)
-    check_measures(recipe, encoder)
-    check_int8(recipe, encoder)
+    check_encoder(recipe, encoder)
     train, evaluation = task.encode(encoder.tokenizer, recipe.training.max_length)
     first = is_first_process()
     return Bench(encoder, task, train, evaluation, recipe.training, folder, recipe.seed, first, progress)

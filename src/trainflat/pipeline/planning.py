@@ -8,15 +8,7 @@ from typing import Any
 from trainflat.evaluation import SPEED_NOTE
 from trainflat.files import MANIFEST
 from trainflat.models import outline
-from trainflat.pipeline.checks import (
-    check_gate,
-    check_int8,
-    check_length,
-    check_machine,
-    check_measures,
-    check_optimizer,
-    check_teacher,
-)
+from trainflat.pipeline.checks import check_encoder, check_gate, check_machine, check_teacher
 from trainflat.pipeline.folder import CLAIM, LOCK, RECIPE, look
 from trainflat.protocols import PROTOCOLS, Planned, Protocol
 from trainflat.protocols.bench import MASKS, STAGE, STAGES, derive_seed
@@ -94,13 +86,10 @@ def plan(
     folder = out / recipe.folder_name
     look(folder, recipe, task)
     check_machine(recipe, task, folder)
+    check_gate(recipe)
     encoder = outline(recipe.model.name, task.head, layers=recipe.model.layers)
     if encoder is not None:
-        check_length(recipe, encoder)
-        check_optimizer(recipe, encoder)
-        check_measures(recipe, encoder)
-        check_int8(recipe, encoder)
-    check_gate(recipe)
+        check_encoder(recipe, encoder)
     teacher_seen = check_teacher(recipe, task.head, encoder)
     rows = {name: fingerprint.rows for name, fingerprint in task.fingerprints.items()}
     train = rows.pop("train")

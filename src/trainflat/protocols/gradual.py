@@ -6,7 +6,6 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 from torch import nn
 
-from trainflat.errors import InputError
 from trainflat.protocols.base import Planned, Produced, Protocol, stage_name
 from trainflat.protocols.bench import Bench, check_sparsities
 from trainflat.pruning.gates import GATES, complete_options, make_gate
@@ -18,11 +17,8 @@ def completed(gate: Any) -> dict[str, Any]:
     Raises:
         InputError: it names none, or options that cannot be used.
     """
-    section = {"name": gate} if isinstance(gate, str) else gate
-    if not isinstance(section, Mapping) or "name" not in section:
-        raise InputError(f"name a gate: {', '.join(GATES)}; such as {{name: magnitude, sparsity: 0.9}}")
-    options = {key: value for key, value in section.items() if key != "name"}
-    return {"name": str(section["name"]), **complete_options(str(section["name"]), options)}
+    name, options = GATES.named(gate if isinstance(gate, str | Mapping) else {})
+    return {"name": name, **complete_options(name, options)}
 
 
 _MAGNITUDE = completed("magnitude")

@@ -5,7 +5,6 @@ from typing import Any
 
 from torch import nn
 
-from trainflat.errors import UnknownName
 from trainflat.quantization.arithmetic import has_integer_kernel, quantize_rows, without_integer_kernel
 from trainflat.quantization.dynamic import METHOD, Layout, check_loaded, layers_to_round, prepare, quantize_dynamic
 from trainflat.quantization.modules import Activations, Int8Embedding, Int8Linear, Int8Module
@@ -26,11 +25,7 @@ def make_quantizer(name: str, model: nn.Module, /, **options: Any) -> Q8BERT:
         >>> make_quantizer("q8bert", nn.Linear(2, 2), decay=0.99).decay
         0.99
     """
-    known = QUANTIZERS.options(name)
-    for key in options:  # a recipe may not say `model` either
-        if key not in known:
-            raise UnknownName(f"option of quantization {name!r}", str(key), known)
-    return QUANTIZERS.build(name, model=model, **options)
+    return QUANTIZERS.make(name, model, **options)
 
 
 def complete_quantization(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,8 +35,7 @@ def complete_quantization(name: str, options: Mapping[str, Any]) -> dict[str, An
         >>> complete_quantization("q8bert", {"weights": "channel"})["decay"]
         0.9999
     """
-    member = make_quantizer(name, nn.Module(), **options)
-    return {key: getattr(member, key) for key in QUANTIZERS.options(name)}
+    return QUANTIZERS.complete(name, nn.Module(), options)
 
 
 __all__ = [

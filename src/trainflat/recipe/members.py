@@ -21,16 +21,12 @@ def build(registry: Registry[T], section: Mapping[str, Any], **given: Any) -> T:
 
 def member(registry: Registry[Any], value: Any) -> Any:
     """A section that names a member: the name exists, its options too, their values are of the annotated types."""
-    value = {"name": value} if isinstance(value, str) else value
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-        raise ValueError(f"name a {registry.kind}: {', '.join(registry)}")
-    known = registry.options(value["name"])
-    checked = {"name": value["name"]}
-    for key, given in value.items():
-        if key == "name":
-            continue
+    name, options = registry.named(value if isinstance(value, str | dict) else {})
+    known = registry.options(name)
+    checked = {"name": name}
+    for key, given in options.items():
         if key not in known:
-            raise UnknownName(f"option of {registry.kind} {value['name']!r}", key, known)
+            raise UnknownName(f"option of {registry.kind} {name!r}", key, known)
         if not _is_finite(given):  # JSON, in which recipes are kept, has no such numbers
             raise ValueError(f"{key}: finite numbers are expected, got {given!r}")
         try:
@@ -40,7 +36,7 @@ def member(registry: Registry[Any], value: Any) -> Any:
             raise ValueError(f"{key}: {wanted(error.errors())}, got {given!r}") from error
     missing = [key for key, parameter in known.items() if parameter.default is parameter.empty and key not in checked]
     if missing:
-        raise ValueError(f"{registry.kind} {value['name']!r} needs {missing[0]}")
+        raise ValueError(f"{registry.kind} {name!r} needs {missing[0]}")
     left = {key: parameter for key, parameter in known.items() if key not in checked}
     return checked | {k: TypeAdapter(p.annotation).dump_python(p.default, mode="json") for k, p in left.items()}
 

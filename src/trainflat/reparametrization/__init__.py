@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from trainflat.errors import InputError, UnknownName
+from trainflat.errors import InputError
 from trainflat.registry import Registry
 from trainflat.reparametrization.base import Reparametrization
 from trainflat.reparametrization.powerprop import Powerprop
@@ -20,11 +20,7 @@ def make_reparametrization(name: str, model: nn.Module, /, **options: Any) -> Re
         UnknownName: for a name or option that does not exist.
         InputError: for a value that cannot be used, or a model without such matrices.
     """
-    known = REPARAMETRIZATIONS.options(name)
-    for key in options:
-        if key not in known:
-            raise UnknownName(f"option of reparametrization {name!r}", str(key), known)
-    return REPARAMETRIZATIONS.build(name, model=model, **options)
+    return REPARAMETRIZATIONS.make(name, model, **options)
 
 
 def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,8 +30,7 @@ def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         >>> complete_options("powerprop", {})
         {'alpha': 2.0}
     """
-    member = make_reparametrization(name, nn.Linear(1, 1), **options)
-    return {key: getattr(member, key) for key in REPARAMETRIZATIONS.options(name)}
+    return REPARAMETRIZATIONS.complete(name, nn.Linear(1, 1), options)
 
 
 def check_alone(**others: object) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from trainflat.averaging import AVERAGING, Averaging, complete_options, make_averaging, models_taken
-from trainflat.errors import InputError
-from trainflat.files import load_tensors, save_tensors
+from trainflat.files import save_tensors
+from trainflat.training import checkpoints
 
 AVERAGE = "averaging.safetensors"
 
@@ -27,12 +27,11 @@ class Averaged:
     """
 
     def __init__(self, recipe: str | Mapping[str, Any] | None) -> None:
-        self._options = {"name": recipe} if isinstance(recipe, str) else dict(recipe or {})
-        self.name: str | None = self._options.pop("name", None)
-        if self.name is not None:
+        self.name: str | None = None
+        self._options: dict[str, Any] = {}
+        if recipe is not None:
+            self.name, self._options = AVERAGING.named(recipe)
             complete_options(self.name, self._options)
-        elif recipe is not None:
-            raise InputError(f"name an averaging: {', '.join(AVERAGING)}; such as {{'name': 'swa', 'every': 0.5}}.")
         self._length, self._running = (0, 0), False
         self._average: Averaging | None = None
 
@@ -89,12 +88,6 @@ class Averaged:
             InputError: there is none, or it is of another model, or there is one and no averaging was asked for.
             DamagedFile: it is not what was written.
         """
-        with_it = (checkpoint / AVERAGE).is_file()
-        if with_it != (self._average is not None):
-            one, other = ("with", "without") if with_it else ("without", "with")
-            raise InputError(
-                f"{checkpoint} was written {one} averaging and cannot go on {other}. "
-                f"Resume {one} averaging, or begin in another folder."
-            )
-        if self._average is not None:
-            self._average.load_state_dict(load_tensors(checkpoint / AVERAGE)[0])
+        state = checkpoints.read_beside(checkpoint, AVERAGE, self._average is not None, "averaging")
+        if self._average is not None and state is not None:
+            self._average.load_state_dict(state)

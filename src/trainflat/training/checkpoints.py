@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-from trainflat.files import is_sealed, read_json, remove, seal, verify
+from torch import Tensor
+
+from trainflat.errors import InputError
+from trainflat.files import is_sealed, load_tensors, read_json, remove, seal, verify
 
 _PREFIX = "checkpoint-"
 
@@ -41,6 +44,23 @@ def finish(folder: Path, step: int, best_step: int | None) -> None:
     for checkpoint in folder.glob(_PREFIX + "*"):
         if _step(checkpoint) not in (step, best_step):
             remove(checkpoint)
+
+
+def read_beside(checkpoint: Path, file: str, wanted: bool, what: str) -> dict[str, Tensor] | None:
+    """What was trained along with the model and put beside it in a checkpoint; None where none is, and none is wanted.
+
+    Raises:
+        InputError: there is some and none is wanted, or the other way round.
+        DamagedFile: it is not what was written.
+    """
+    found = (checkpoint / file).is_file()
+    if found != wanted:
+        one, other = ("with", "without") if found else ("without", "with")
+        raise InputError(
+            f"{checkpoint} was written {one} {what} and cannot go on {other}. "
+            f"Resume {one} {what}, or begin in another folder."
+        )
+    return load_tensors(checkpoint / file)[0] if found else None
 
 
 def _step(checkpoint: Path) -> int:

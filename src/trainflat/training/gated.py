@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from trainflat.errors import InputError
-from trainflat.files import load_tensors, save_tensors
+from trainflat.files import save_tensors
 from trainflat.objective import Objective
 from trainflat.optim import FlatOptimizer
 from trainflat.pruning import Masks
@@ -22,6 +22,7 @@ from trainflat.pruning.gates import (
     complete_options,
     make_gate,
 )
+from trainflat.training import checkpoints
 from trainflat.training.rows import objective_on_training_rows
 
 if TYPE_CHECKING:
@@ -43,12 +44,11 @@ class Gated:
 
     def __init__(self, trainer: "FlatTrainer", recipe: str | Mapping[str, Any] | None) -> None:
         self._trainer = trainer
-        self._options = {"name": recipe} if isinstance(recipe, str) else dict(recipe or {})
-        self.name: str | None = self._options.pop("name", None)
-        if self.name is not None:
+        self.name: str | None = None
+        self._options: dict[str, Any] = {}
+        if recipe is not None:
+            self.name, self._options = GATES.named(recipe)
             complete_options(self.name, self._options)
-        elif recipe is not None:
-            raise InputError(f"name a gate: {', '.join(GATES)}; such as {{'name': 'magnitude', 'sparsity': 0.9}}.")
         self.gate: Gate | None = None
         self._running = False
 
@@ -190,14 +190,7 @@ class Gated:
             self.gate.load_state_dict(self._read(checkpoint) or {}, step)
 
     def _read(self, checkpoint: Path) -> dict[str, Any] | None:
-        with_it = (checkpoint / GATE).is_file()
-        if with_it != (self.name is not None):
-            one, other = ("with", "without") if with_it else ("without", "with")
-            raise InputError(
-                f"{checkpoint} was written {one} a gate and cannot go on {other}. "
-                f"Resume {one} a gate, or begin in another folder."
-            )
-        return load_tensors(checkpoint / GATE)[0] if with_it else None
+        return checkpoints.read_beside(checkpoint, GATE, self.name is not None, "a gate")
 
     def _masks_held(self) -> Masks | None:
         """What the trainer checks at every evaluation and save; of a swapped gate nothing is zero for good."""

@@ -1,7 +1,7 @@
 """What a recipe may say about training."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -9,22 +9,30 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
+    ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
 )
 
-from trainflat.averaging import AVERAGING, complete_options, models_taken
+from trainflat.averaging import AVERAGING, models_taken
+from trainflat.averaging import complete_options as complete_averaging
 from trainflat.distillation import complete_options as complete_distillation
 from trainflat.errors import InputError
 from trainflat.optim import average_passes
 from trainflat.optim import complete_options as complete_optimizer
 from trainflat.quantization import QUANTIZERS, complete_quantization
+from trainflat.registry import Registry
 from trainflat.reparametrization import REPARAMETRIZATIONS, check_alone
 from trainflat.reparametrization import complete_options as complete_reparametrization
 from trainflat.training.trackers import check_names
 
-_CAME_LATER = frozenset({"averaging", "distillation", "quantization", "reparametrization"})
+_FAMILIES: dict[str, tuple[Registry[Any], Callable[[str, Mapping[str, Any]], dict[str, Any]]]] = {
+    "averaging": (AVERAGING, complete_averaging),
+    "quantization": (QUANTIZERS, complete_quantization),
+    "reparametrization": (REPARAMETRIZATIONS, complete_reparametrization),
+}
+_CAME_LATER = frozenset({"distillation", *_FAMILIES})
 
 
 class TrainingOptions(BaseModel):
@@ -67,17 +75,6 @@ class TrainingOptions(BaseModel):
             return {"name": name, **complete_optimizer(name, {key: v for key, v in value.items() if key != "name"})}
         return value
 
-    @field_validator("averaging", mode="before")
-    @classmethod
-    def _known_averaging(cls, value: Any) -> Any:
-        value = {"name": value} if isinstance(value, str) else value
-        if isinstance(value, dict):
-            if "name" not in value:
-                raise ValueError(f"name an averaging: {', '.join(AVERAGING)}; such as {{name: swa, every: 0.5}}")
-            name = str(value["name"])
-            return {"name": name, **complete_options(name, {key: v for key, v in value.items() if key != "name"})}
-        return value
-
     @field_validator("distillation", mode="before")
     @classmethod
     def _known_distillation(cls, value: Any) -> Any:
@@ -88,27 +85,14 @@ class TrainingOptions(BaseModel):
             raise ValueError(f"teacher is the folder or hub name of a fine-tuned model, got {value['teacher']!r}")
         return complete_distillation(value)
 
-    @field_validator("reparametrization", mode="before")
+    @field_validator(*_FAMILIES, mode="before")
     @classmethod
-    def _known_reparametrization(cls, value: Any) -> Any:
-        value = {"name": value} if isinstance(value, str) else value
-        if not isinstance(value, dict):
+    def _known_member(cls, value: Any, field: ValidationInfo) -> Any:
+        if not isinstance(value, str | dict):
             return value
-        if "name" not in value:
-            raise ValueError(f"name a reparametrization: {', '.join(REPARAMETRIZATIONS)}")
-        options = {key: v for key, v in value.items() if key != "name"}
-        return {"name": str(value["name"]), **complete_reparametrization(str(value["name"]), options)}
-
-    @field_validator("quantization", mode="before")
-    @classmethod
-    def _known_quantization(cls, value: Any) -> Any:
-        value = {"name": value} if isinstance(value, str) else value
-        if isinstance(value, dict):
-            if "name" not in value:
-                raise ValueError(f"name a quantization: {', '.join(QUANTIZERS)}; such as {{name: q8bert}}")
-            name = str(value["name"])
-            return {"name": name, **complete_quantization(name, {k: v for k, v in value.items() if k != "name"})}
-        return value
+        registry, complete = _FAMILIES[str(field.field_name)]
+        name, options = registry.named(value)
+        return {"name": name, **complete(name, options)}
 
     @field_validator("report_to")
     @classmethod

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from trainflat.errors import InputError
-from trainflat.files import load_tensors, save_tensors
+from trainflat.files import save_tensors
 from trainflat.quantization import Q8BERT, QUANTIZERS, complete_quantization, make_quantizer
+from trainflat.training import checkpoints
 
 RANGES = "quantization.safetensors"
 
@@ -25,12 +25,11 @@ class Quantized:
     """
 
     def __init__(self, recipe: str | Mapping[str, Any] | None) -> None:
-        self._options = {"name": recipe} if isinstance(recipe, str) else dict(recipe or {})
-        self.name: str | None = self._options.pop("name", None)
-        if self.name is not None:
+        self.name: str | None = None
+        self._options: dict[str, Any] = {}
+        if recipe is not None:
+            self.name, self._options = QUANTIZERS.named(recipe)
             complete_quantization(self.name, self._options)
-        elif recipe is not None:
-            raise InputError(f"name a quantization: {', '.join(QUANTIZERS)}; such as {{'name': 'q8bert'}}.")
         self.quantizer: Q8BERT | None = None
 
     def begin(self, model: nn.Module) -> None:
@@ -70,12 +69,6 @@ class Quantized:
                 for.
             DamagedFile: they are not what was written.
         """
-        with_it = (checkpoint / RANGES).is_file()
-        if with_it != (self.quantizer is not None):
-            one, other = ("with", "without") if with_it else ("without", "with")
-            raise InputError(
-                f"{checkpoint} was written {one} quantization and cannot go on {other}. "
-                f"Resume {one} quantization, or begin in another folder."
-            )
-        if self.quantizer is not None:
-            self.quantizer.load_state_dict(load_tensors(checkpoint / RANGES)[0])
+        state = checkpoints.read_beside(checkpoint, RANGES, self.quantizer is not None, "quantization")
+        if self.quantizer is not None and state is not None:
+            self.quantizer.load_state_dict(state)

@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from trainflat.errors import InputError
-from trainflat.files import load_tensors, save_tensors
+from trainflat.files import save_tensors
 from trainflat.reparametrization import (
     REPARAMETRIZATIONS,
     Reparametrization,
@@ -16,6 +15,7 @@ from trainflat.reparametrization import (
     complete_options,
     make_reparametrization,
 )
+from trainflat.training import checkpoints
 
 THETA = "theta.safetensors"
 
@@ -34,15 +34,13 @@ class Reparametrized:
     """
 
     def __init__(self, recipe: str | Mapping[str, Any] | None, **others: object) -> None:
-        self._options = {"name": recipe} if isinstance(recipe, str) else dict(recipe or {})
-        self.name: str | None = self._options.pop("name", None)
+        self.name: str | None = None
+        self._options: dict[str, Any] = {}
         self._now: Reparametrization | None = None
-        if self.name is None:
-            if recipe is not None:
-                raise InputError(f"name a reparametrization: {', '.join(REPARAMETRIZATIONS)}; such as 'powerprop'.")
-            return
-        complete_options(self.name, self._options)
-        check_alone(**others)
+        if recipe is not None:
+            self.name, self._options = REPARAMETRIZATIONS.named(recipe)
+            complete_options(self.name, self._options)
+            check_alone(**others)
 
     @contextmanager
     def training(self) -> Iterator[None]:
@@ -61,16 +59,11 @@ class Reparametrized:
             InputError: the checkpoint was written without a reparametrisation, or with one and none was asked for.
             DamagedFile: it is not what was written.
         """
-        with_it = checkpoint is not None and (checkpoint / THETA).is_file()
-        if checkpoint is not None and with_it != (self.name is not None):
-            one, other = ("with", "without") if with_it else ("without", "with")
-            raise InputError(
-                f"{checkpoint} was written {one} reparametrization and cannot go on {other}. "
-                f"Resume {one} it, or begin in another folder."
-            )
+        wanted = self.name is not None
+        theta = None if checkpoint is None else checkpoints.read_beside(checkpoint, THETA, wanted, "reparametrization")
         if self.name is not None:
             self._now = make_reparametrization(self.name, model, **self._options)
-            self._now.begin(load_tensors(checkpoint / THETA)[0] if with_it and checkpoint is not None else None)
+            self._now.begin(theta)
 
     def weights_in_place(self) -> AbstractContextManager[None]:
         """Inside the block the model computes with weights; gradients are those of θ. May be nested."""

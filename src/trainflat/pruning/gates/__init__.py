@@ -5,7 +5,6 @@ from typing import Any
 
 from torch import nn
 
-from trainflat.errors import UnknownName
 from trainflat.pruning.gates.base import Gate
 from trainflat.pruning.gates.gradient_norm import GradualGradientNorm
 from trainflat.pruning.gates.grasp import GradualGrasp
@@ -51,11 +50,7 @@ def make_gate(name: str, model: nn.Module, /, **options: Any) -> Gate:
         >>> make_gate("hard-movement", nn.Linear(2, 2), sparsity=0.5).score_lr
         0.01
     """
-    known = GATES.options(name)
-    for key in options:  # a recipe may not say `model` either
-        if key not in known:
-            raise UnknownName(f"option of gate {name!r}", str(key), known)
-    return GATES.build(name, model=model, **options)
+    return GATES.make(name, model, **options)
 
 
 def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,8 +60,7 @@ def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         >>> complete_options("magnitude", {"sparsity": 0.5, "schedule": "linear"})
         {'sparsity': 0.5, 'scope': 'layer', 'schedule': {'name': 'linear', 'start': 0, 'hold': 0}, 'every': 100}
     """
-    member = make_gate(name, nn.Module(), **options)
-    values = {key: getattr(member, key) for key in GATES.options(name)}
+    values = GATES.complete(name, nn.Module(), options)
     return {key: section(value) if isinstance(value, Schedule) else value for key, value in values.items()}
 
 
