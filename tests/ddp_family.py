@@ -1,13 +1,11 @@
-"""Run by torchrun: trains a tiny model with every flat optimizer and writes weights and memories of this process."""
+"""Work for two processes: trains a tiny model with every flat optimizer; writes weights and memories of this process."""
 
-import sys
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
 from tests.conftest import tiny_bert
-from tests.ddp_training import leave
 from tests.optimizer_family import FLAT, OWN_GRADIENT, recipe
 from tests.plain_loop import collate, random_split
 from tests.test_training_trajectory import NO_DROPOUT, arguments
@@ -41,16 +39,11 @@ def trained(name: str, out: Path, sync: bool) -> dict[str, torch.Tensor]:
     return weights | memory
 
 
-def main() -> None:
-    out = Path(sys.argv[1])
+def main(given: str) -> None:
+    out = Path(given)
     found = {}
     for perturb, names in (("own", FLAT), ("same", OWN_GRADIENT)):
         for name in names:
             kept = trained(name, out, sync=perturb == "same")
             found |= {f"{perturb}/{name}/{key}": t.clone() for key, t in kept.items()}
     save_file(found, out / f"rank{torch.distributed.get_rank()}.safetensors")
-    leave()
-
-
-if __name__ == "__main__":
-    main()

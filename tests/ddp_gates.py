@@ -1,21 +1,18 @@
-"""Run by torchrun: trains a tiny model under one gate after the other and writes what each ended with."""
+"""Work for two processes: trains a tiny model under one gate after the other and writes what each ended with."""
 
-import json
-import sys
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save_file
 
 from tests.conftest import tiny_bert
-from tests.ddp_training import leave
 from tests.plain_loop import collate, random_split
 from tests.test_training_trajectory import NO_DROPOUT, arguments
 from trainflat.errors import InputError
 from trainflat.training import FlatTrainer
 
 
-def main() -> None:
-    given = json.loads(sys.argv[1])
+def main(given: dict[str, Any]) -> None:
     out = Path(given["out"])
     for case, (optimizer, gate, options) in given["cases"].items():
         model = tiny_bert(**NO_DROPOUT).double()
@@ -34,8 +31,3 @@ def main() -> None:
             (out / f"{case}-{rank}.txt").write_text(str(error))
             continue
         save_file({n: p.detach() for n, p in model.named_parameters()}, out / f"{case}-{rank}.safetensors")
-    leave()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,11 +1,9 @@
-"""Run by torchrun: trains a tiny model on every process and writes its weights and what was logged."""
+"""Work for two processes: trains a tiny model on every process and writes its weights and what was logged."""
 
 import json
-import os
-import sys
 from pathlib import Path
+from typing import Any
 
-import torch
 from safetensors.torch import save_file
 
 from tests.conftest import tiny_bert
@@ -16,8 +14,7 @@ from trainflat.pruning import MagnitudePruner
 from trainflat.training import FlatTrainer
 
 
-def main() -> None:
-    options = json.loads(sys.argv[1])
+def main(options: dict[str, Any]) -> None:
     out = Path(options.pop("out"))
     recipe, sparsity = options.pop("recipe"), options.pop("sparsity", None)
     averaging, quantization = options.pop("averaging", None), options.pop("quantization", None)
@@ -45,17 +42,3 @@ def main() -> None:
         save_file(trainer.along.quantized.quantizer.state_dict(), out / f"ranges{rank}.safetensors")
     logs = [entry for entry in trainer.state.log_history if "loss" in entry]
     (out / f"rank{rank}.json").write_text(json.dumps({"logs": logs, "processes": trainer.args.world_size}))
-    leave()
-
-
-def leave() -> None:
-    """Ends the process at once: while Python shuts down, a thread of the group that still wants it may abort it."""
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
-
-
-if __name__ == "__main__":
-    main()

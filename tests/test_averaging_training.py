@@ -11,8 +11,8 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from tests.conftest import tiny_bert
 from tests.plain_loop import collate, random_split, train
 from tests.test_training_features import accuracy
-from tests.test_training_processes import on_two_processes
 from tests.test_training_trajectory import ADAMW, NO_DROPOUT, SAM, arguments, assert_same_weights
+from tests.two_processes import on_two_processes
 from trainflat.averaging import make_averaging
 from trainflat.errors import InputError, ZerosRevived
 from trainflat.pruning import MagnitudePruner

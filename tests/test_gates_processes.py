@@ -1,6 +1,5 @@
 """Two processes with a gate take the steps of one."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from tests.test_gates_training import RAMP, trained
-from tests.test_training_processes import run_on_two_processes
 from tests.test_training_trajectory import ADAMW, SAM
+from tests.two_processes import pair
 
 HARD: dict[str, Any] = {"name": "hard-movement", "sparsity": 0.6, "refresh": 3, "schedule": RAMP}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -26,7 +25,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     cut = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
     cases: dict[str, Any] = {name: (*case, cut) for name, case in CASES.items()}
     cases["refused"] = (SAM, HARD, {"per_device_train_batch_size": 4, "perturb_over": "micro-batch"})
-    run_on_two_processes("tests.ddp_gates", json.dumps({"out": str(tmp_path), "cases": cases}))
+    pair().run("tests.ddp_gates", {"out": str(tmp_path), "cases": cases})
     for name, (optimizer, gate) in CASES.items():
         one = dict(trained(tmp_path / f"one-{name}", optimizer, gate).model.named_parameters())
         first, second = (load_file(tmp_path / f"{name}-{rank}.safetensors") for rank in (0, 1))

@@ -12,8 +12,8 @@ from transformers import TrainerCallback
 from tests.conftest import tiny_bert
 from tests.optimizer_family import FLAT, OWN_GRADIENT, recipe
 from tests.plain_loop import collate, random_split, train
-from tests.test_training_processes import run_on_two_processes
 from tests.test_training_trajectory import NO_DROPOUT, arguments, assert_same_weights, trained
+from tests.two_processes import pair
 from trainflat.optim import OPTIMIZERS, average_passes
 from trainflat.pruning import MagnitudePruner
 from trainflat.training import FlatTrainer, checkpoints
@@ -80,7 +80,7 @@ def test_resuming_leads_to_the_same_bits(tmp_path: Path, name: str) -> None:
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, torch.Tensor]]:
     """What each of two processes holds after training with every flat optimizer, all in one start."""
     out = tmp_path_factory.mktemp("two")
-    run_on_two_processes("tests.ddp_family", str(out))
+    pair().run("tests.ddp_family", str(out))
     return [load_file(out / f"rank{rank}.safetensors") for rank in (0, 1)]
 
 

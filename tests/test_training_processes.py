@@ -1,34 +1,13 @@
 """Two processes take the steps of one."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from tests.test_training_trajectory import ADAMW, SAM, trained
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def run_on_two_processes(module: str, given: str) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    command += ["-m", module, given]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": f"{ROOT}/src:{ROOT}"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
-def on_two_processes(out: Path, recipe: dict[str, Any], **options: Any) -> list[dict[str, torch.Tensor]]:
-    run_on_two_processes("tests.ddp_training", json.dumps({"out": str(out), "recipe": recipe, **options}))
-    assert json.loads((out / "rank0.json").read_text())["processes"] == 2
-    return [load_file(out / f"rank{rank}.safetensors") for rank in (0, 1)]
-
+from tests.two_processes import on_two_processes
 
 CASES = {
     "adamw": (ADAMW, {"per_device_train_batch_size": 4}, {}),
