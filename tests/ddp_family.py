@@ -1,4 +1,4 @@
-"""Work for two processes: trains a tiny model with every flat optimizer; writes weights and memories of this process."""
+"""Work for two processes: trains with every flat optimizer and writes weights and memories of this process."""
 
 from pathlib import Path
 
