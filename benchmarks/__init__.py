@@ -13,6 +13,7 @@ BENCHMARKS = (
     "batching",
     "hvp",
     "plane",
+    "kernels",
     "int8",
     "inference",
     "sizes",
