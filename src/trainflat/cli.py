@@ -96,18 +96,18 @@ def list_() -> None:
     families: list[tuple[str, Registry[Any]]] = [("tasks", TASKS), ("optimizers", OPTIMIZERS), ("averaging", AVERAGING)]
     families += [("pruners", PRUNERS), ("gates", GATES), ("protocols", PROTOCOLS), ("measures of sharpness", MEASURES)]
     families += [("quantization-aware training", QUANTIZERS), ("reparametrizations", REPARAMETRIZATIONS)]
-    families += [("export formats", EXPORTERS)]
+    families += [("export formats (and backends of bench, all but sparse, beside torch)", EXPORTERS)]
     for title, registry in families:
         _say(f"[bold]{title}[/bold]")
         for name in registry:
-            _say(f"  {name:<16} {registry.summary(name)}")
+            _say(f"  {name:<18} {registry.summary(name)}")
     _say("[bold]models[/bold]")
     for name in MODELS:
         _say(f"  {name}")
     _say("  any encoder that transformers' Auto classes load, by hub name or folder")
     _say("[bold]recipes[/bold]")
     for name, path in packaged_recipes().items():
-        _say(f"  {name:<22} {_headline(path)}")
+        _say(f"  {name:<24} {_headline(path)}")
 
 
 @app.command(epilog="Example: trainflat report runs --out report")

@@ -9,7 +9,7 @@ from trainflat.pruning.gradient_flow import GradientFlowPruner, Products, check_
 
 
 class GradientNormPruner(GradientFlowPruner):
-    r"""Drops the weights whose removal changes the norm of the gradient least: the score is :math:`|\theta \cdot Hg|`.
+    """Drops the weights whose removal changes the norm of the gradient least: the score is |θ·Hg|.
 
     Args:
         model: As for :class:`GradientFlowPruner`, and so are ``rows`` and ``batch_size``.

@@ -9,7 +9,7 @@ from trainflat.pruning.gradient_flow import GradientFlowPruner, Products, check_
 
 
 class GraspPruner(GradientFlowPruner):
-    r"""Drops the weights whose removal raises the norm of the gradient most: the score is :math:`\theta \cdot Hg`.
+    r"""Drops the weights whose removal raises the norm of the gradient most: the score is θ·Hg.
 
     The paper scores :math:`S(-\theta) = -\theta \cdot Hg` and drops the highest. Meant for a network before training;
     Lubana and Dick (ICLR 2021) find that raising the norm can harm a trained one, where ``gradient-norm`` is safer.

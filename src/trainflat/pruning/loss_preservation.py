@@ -9,7 +9,7 @@ from trainflat.pruning.gradient_flow import GradientFlowPruner, Products, loss_c
 
 
 class LossPreservationPruner(GradientFlowPruner):
-    r"""Drops the weights whose removal changes the loss least: the score is :math:`|\theta g|`.
+    r"""Drops the weights whose removal changes the loss least: the score is |θ·g|.
 
     Args:
         model: As for :class:`GradientFlowPruner`, and so are ``rows`` and ``batch_size``.

@@ -8,7 +8,7 @@ from trainflat.reparametrization.base import Reparametrization
 
 
 class Powerprop(Reparametrization):
-    r"""Trains θ in :math:`w = \theta |\theta|^{\alpha - 1}`: large weights learn faster, small ones stay small.
+    r"""Trains θ in w = θ·|θ|^(α − 1): large weights learn faster, small ones stay small.
 
     The gradient of θ is that of w times :math:`\alpha |\theta|^{\alpha - 1}`. It is 0 at 0, so for α > 1 a weight that
     is exactly 0 never moves again, under any optimizer that does not move parameters without a gradient: masks hold

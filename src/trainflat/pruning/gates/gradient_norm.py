@@ -5,6 +5,6 @@ from trainflat.pruning.gradient_norm import GradientNormPruner
 
 
 class GradualGradientNorm(MeasuredGate):
-    r"""Drops the weights whose removal changes the norm of the gradient least, by :math:`|\theta \cdot Hg|`."""
+    """Drops the weights whose removal changes the norm of the gradient least, by |θ·Hg|."""
 
     pruner = GradientNormPruner

@@ -12,7 +12,7 @@ from trainflat.schedules import Schedule
 
 
 class GradualGrasp(MeasuredGate):
-    r"""Drops the weights whose removal raises the norm of the gradient most, by :math:`\theta \cdot Hg`.
+    """Drops the weights whose removal raises the norm of the gradient most, by θ·Hg.
 
     Departs from Wang et al., who prune once, before training: it is the gradual use of Lubana and Dick
     (arXiv:2009.11839), who find that raising the norm in a trained model can harm it; ``gradient-norm`` is safer.

@@ -11,7 +11,7 @@ from trainflat.schedules import Schedule
 
 
 class GradualLossPreservation(ObservedGate):
-    r"""Drops the weights whose removal changes the loss least: the score is the mean of :math:`|\theta g|` over steps.
+    r"""Drops the weights whose removal changes the loss least: the score is the mean of |θ·g| over steps.
 
     The mean is an exponential one over the batches of training, :math:`s \leftarrow \beta s + (1 - \beta) |\theta g|`,
     so a choice costs no pass. Departs from Molchanov et al., who average squares of units between two choices, and from
