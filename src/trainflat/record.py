@@ -101,12 +101,14 @@ class Training(_Data):
     # One entry per evaluation: step, epoch, "split/metric"; with averaging also averaged_models (0: still the weights).
     evaluations: list[dict[str, float]]
     averaging: Averaging | None = None
+    # After which of them the model that was evaluated became the teacher; before the first it is the record's.
+    teacher_steps: list[int] | None = None
 
     @model_serializer(mode="wrap")
     def _without_the_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Records from before there was averaging keep their digest.
+        # Records from before there was averaging, or a teacher that is renewed, keep their digest.
         dumped: dict[str, Any] = handler(self)
-        return {key: value for key, value in dumped.items() if key != "averaging" or value is not None}
+        return {k: v for k, v in dumped.items() if k not in ("averaging", "teacher_steps") or v is not None}
 
 
 class Int8(_Data):

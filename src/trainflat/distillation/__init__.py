@@ -1,13 +1,23 @@
 """Distillation: a student learns from what a teacher says of the same rows."""
 
-from trainflat.distillation.losses import logit_loss, logit_losses, number_losses, span_losses
-from trainflat.distillation.options import Distillation, complete_options
+from trainflat.distillation.losses import (
+    certainties,
+    logit_loss,
+    logit_losses,
+    number_losses,
+    span_certainties,
+    span_losses,
+)
+from trainflat.distillation.options import Distillation, check_renewal, complete_options
 
 __all__ = [
     "Distillation",
+    "certainties",
+    "check_renewal",
     "complete_options",
     "logit_loss",
     "logit_losses",
     "number_losses",
+    "span_certainties",
     "span_losses",
 ]

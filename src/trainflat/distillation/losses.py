@@ -3,12 +3,15 @@
 Shape suffixes: B batch, C classes, T tokens. Computed in float32 at least, whatever comes in.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 # A logit that stands for "no": its probability is exactly 0, and unlike -inf it leaves no NaN behind (0 * inf).
 _NO_LOGIT = -1e9
+_TINY = math.log(2) / 2  # below the entropy that two answers can have, above that of one
 
 
 def logit_losses(student_BC: Tensor, teacher_BC: Tensor, temperature: float = 2.0) -> Tensor:
@@ -59,6 +62,41 @@ def span_losses(
 def number_losses(student_B1: Tensor, teacher_B1: Tensor) -> Tensor:
     """The squared difference of two numbers for every row [B]; numbers have no temperature."""
     return torch.square(_wide(student_B1) - _wide(teacher_B1)).sum(-1)
+
+
+def certainties(logits_BC: Tensor) -> Tensor:
+    r"""How sure every row [B] is of its answer, in [0, 1], as a constant without a graph: 1 - H(p) / log C.
+
+    With :math:`p = \mathrm{softmax}(z)`, at no temperature, and :math:`H(p) = -\sum_c p_c \log p_c`: 0 where all
+    classes are alike, 1 where one has it all. The share of the teacher in PINS (Ren and Zhu, Findings of ACL 2023,
+    arXiv:2305.12394), as ``adaptive_kd_alpha`` of its code has it: who wavers learns from the labels.
+
+    Example:
+        >>> certainties(torch.tensor([[3.0, 3.0], [50.0, 0.0]])).tolist()
+        [0.0, 1.0]
+    """
+    return _certainties(logits_BC, torch.tensor(logits_BC.shape[-1]))
+
+
+def span_certainties(logits_BT: tuple[Tensor, Tensor], tokens_BT: Tensor | None = None) -> Tensor:
+    """The mean of :func:`certainties` over both ends of a span, of every row [B], C being the tokens of the row.
+
+    Args:
+        logits_BT: Start and end logits.
+        tokens_BT: As for :func:`span_losses`. A row of one token is sure of it.
+    """
+    if tokens_BT is None:
+        return torch.stack([certainties(logits) for logits in logits_BT]).mean(0)
+    ends = [_certainties(_without(tokens_BT == 0, logits), tokens_BT.sum(-1)) for logits in logits_BT]
+    return torch.stack(ends).mean(0)
+
+
+@torch.no_grad()
+def _certainties(logits: Tensor, counts: Tensor) -> Tensor:
+    log_p = F.log_softmax(_wide(logits), dim=-1)
+    entropy = -(log_p.exp() * log_p).sum(-1)
+    # Of one answer the entropy is 0 and so is its bound; and rounding must not lead out of the range.
+    return (1 - entropy / counts.to(entropy.dtype).log().clamp_min(_TINY)).clamp(0, 1)
 
 
 def _without(padding: Tensor | None, logits: Tensor) -> Tensor:

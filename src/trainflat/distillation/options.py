@@ -3,17 +3,17 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
-from trainflat.distillation.losses import logit_losses, number_losses, span_losses
+from trainflat.distillation.losses import certainties, logit_losses, number_losses, span_certainties, span_losses
 from trainflat.errors import InputError, UnknownName
 
 Logits = tuple[Tensor, ...]
 """What a head says: (logits [B, C],), (numbers [B, 1],), or (start [B, T], end [B, T])."""
 
-_OPTIONS = ("teacher", "weight", "temperature")
+_OPTIONS = ("teacher", "weight", "temperature", "renew")
 
 
 @dataclass(frozen=True)
@@ -27,19 +27,30 @@ class Distillation:
     loss scaled by their sum, which Adam's step does not depend on.
 
     Args:
-        weight: Share of the teacher, in [0, 1].
+        weight: Share of the teacher, in [0, 1]; or ``"entropy"``, for every row its own: how sure the student is, of
+            a class :func:`certainties`, of a span :func:`span_certainties`, taken anew in every pass and as a constant,
+            so that the student gains nothing by wavering.
         temperature: Of both softmaxes, above 0. Numbers have none: theirs is the squared difference to the teacher's.
 
     Raises:
         InputError: a value outside these.
+
+    Example:
+        >>> import torch
+        >>> student, teacher = torch.zeros(1, 2), torch.tensor([[4.0, -4.0]])
+        >>> how = Distillation(weight="entropy")
+        >>> how.blend(torch.tensor([0.7]), how.losses((student,), (teacher,)), (student,))  # it wavers: labels alone
+        tensor([0.7000])
     """
 
-    weight: float = 0.5
+    weight: float | Literal["entropy"] = 0.5
     temperature: float = 2.0
 
     def __post_init__(self) -> None:
-        if not _is_number(self.weight) or not 0 <= self.weight <= 1:
-            raise InputError(f"weight is the teacher's share of the loss, in [0, 1], got {self.weight!r}.")
+        if self.weight != "entropy" and (not _is_number(self.weight) or not 0 <= self.weight <= 1):
+            raise InputError(
+                f"weight is the teacher's share of the loss, in [0, 1], got {self.weight!r}; or entropy, by row."
+            )
         if not _is_number(self.temperature) or not self.temperature > 0:
             raise InputError(f"temperature of the logits is a number above 0, got {self.temperature!r}; usual is 2.")
 
@@ -51,13 +62,33 @@ class Distillation:
             return number_losses(student[0], teacher[0])
         return logit_losses(student[0], teacher[0], self.temperature)
 
-    def blend(self, task: Tensor, taught: Tensor) -> Tensor:
-        """The loss of the task and that of the teacher as one; both of one shape."""
-        return self.weight * taught + (1 - self.weight) * task
+    def blend(self, task: Tensor, taught: Tensor, student: Logits = (), tokens: Tensor | None = None) -> Tensor:
+        """The loss of the task and that of the teacher as one; both of one shape.
+
+        Args:
+            task: A mean or losses [B]; these, where the weight is by row.
+            taught: Likewise.
+            student: What the student said of the rows; where the weight is by row.
+            tokens: As for :meth:`losses`.
+
+        Raises:
+            InputError: the weight is by row, and nothing tells it.
+        """
+        share = self._share(student, tokens)
+        return share * taught + (1 - share) * task
+
+    def _share(self, student: Logits, tokens: Tensor | None) -> float | Tensor:
+        if self.weight != "entropy":
+            return self.weight
+        if not student or student[0].shape[-1] == 1:
+            raise InputError("weight entropy needs the student's logits over classes or tokens. Give them, or a share.")
+        return span_certainties((student[0], student[1]), tokens) if len(student) == 2 else certainties(student[0])
 
 
 def complete_options(section: Mapping[str, Any]) -> dict[str, Any]:
     """All options of a section such as ``{"teacher": "folder", "weight": 0.9}``, those not given with their defaults.
+
+    ``renew`` is there only where it is used.
 
     Raises:
         UnknownName: an option that does not exist.
@@ -73,8 +104,27 @@ def complete_options(section: Mapping[str, Any]) -> dict[str, Any]:
     teacher = section.get("teacher")
     if teacher is None or (isinstance(teacher, str) and not teacher.strip()):
         raise InputError("distillation needs a teacher: the folder or hub name of a model fine-tuned on the task.")
-    made = Distillation(**{key: value for key, value in section.items() if key != "teacher"})
-    return {"teacher": teacher, "weight": float(made.weight), "temperature": float(made.temperature)}
+    renew = section.get("renew")
+    if renew not in (None, "best"):
+        raise InputError(f"renew says whose weights the teacher takes on: best, or left out for none, got {renew!r}.")
+    made = Distillation(**{key: value for key, value in section.items() if key not in ("teacher", "renew")})
+    weight = made.weight if made.weight == "entropy" else float(made.weight)
+    full = {"teacher": teacher, "weight": weight, "temperature": float(made.temperature)}
+    return full if renew is None else full | {"renew": renew}
+
+
+def check_renewal(total_steps: int, every: int) -> None:
+    """Whether a training of so many steps, evaluated after ``every`` of them (0: never), can renew its teacher.
+
+    Raises:
+        InputError: nothing is evaluated before its last step.
+    """
+    if not 0 < every < total_steps:
+        first = f"the first is after {every}" if every else "there is none"
+        raise InputError(
+            f"renew best takes its teachers from evaluations before the last of {total_steps} steps, and {first}. "
+            "Evaluate more often, or leave renew out."
+        )
 
 
 def _is_number(value: object) -> bool:

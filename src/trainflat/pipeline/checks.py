@@ -17,7 +17,7 @@ from trainflat.reparametrization import check_alone
 from trainflat.sharpness import MEASURES
 from trainflat.tasks.base import Head, Task
 from trainflat.training.fit import training_arguments
-from trainflat.training.teachers import outline_teacher
+from trainflat.training.teachers import check_weight, outline_teacher
 from trainflat.training.trackers import check_installed
 
 
@@ -95,10 +95,13 @@ def check_teacher(recipe: Recipe, head: Head, student: Encoder | None) -> bool:
         Whether it could be looked at; True where the recipe asks for none.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or its weight is not for this task.
     """
     section = recipe.training.distillation
-    return section is None or outline_teacher(section["teacher"], head, student, recipe.training.max_length)
+    if section is None:
+        return True
+    check_weight(section["weight"], head)
+    return outline_teacher(section["teacher"], head, student, recipe.training.max_length)
 
 
 def check_measures(recipe: Recipe, encoder: Encoder) -> None:

@@ -93,6 +93,7 @@ def plan(
     teacher_seen = check_teacher(recipe, task.head, encoder)
     rows = {name: fingerprint.rows for name, fingerprint in task.fingerprints.items()}
     train = rows.pop("train")
+    recipe.training.check_renewals(train)
     steps, exact = recipe.training.steps(train), task.head.kind != "spans"
     protocol.check(steps if exact else None, encoder.model if encoder else None)
     return Plan(

@@ -8,18 +8,19 @@ from trainflat.models import Encoder, model_info
 from trainflat.protocols import Bench
 from trainflat.recipe import Recipe
 from trainflat.tasks.base import Head
-from trainflat.training.teachers import load_teacher
+from trainflat.training.teachers import check_weight, load_teacher
 
 
 def find_teacher(recipe: Recipe, head: Head, student: Encoder) -> Encoder | None:
     """The teacher that a recipe asks for, where it asks for one.
 
     Raises:
-        InputError: it is none for this student and task.
+        InputError: it is none for this student and task, or its weight is not.
     """
     section = recipe.training.distillation
     if section is None:
         return None
+    check_weight(section["weight"], head)
     teacher = load_teacher(section["teacher"], head, student, recipe.training.max_length)
     teacher.model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     return teacher

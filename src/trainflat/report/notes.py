@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
+from trainflat.record import Record
 from trainflat.report.panels import Panel, main_score
 
 PARTIAL = "partial data: not comparable with published figures"
@@ -34,16 +35,22 @@ def _about(sentence: str, caveat: str, panels: Sequence[Panel]) -> list[str]:
 
 def _taught(panels: Sequence[Panel]) -> list[str]:
     """Teachers and their scores: a student's score says little without its teacher's."""
-    found: defaultdict[tuple[str, str], set[float]] = defaultdict(set)
+    found: defaultdict[tuple[str, str, str], set[float]] = defaultdict(set)
     for panel in panels:
-        for teacher in (record.teacher for record in panel.records if record.teacher is not None):
+        for record, teacher in ((r, r.teacher) for r in panel.records if r.teacher is not None):
             score = teacher.scores.get(panel.split, {}).get(panel.metric)
-            found[panel.task_title, teacher.name] |= set() if score is None else {score}
+            found[panel.task_title, teacher.name, _until(record)] |= set() if score is None else {score}
     return [
         f"{task}: some students learned from {name}"
-        + (f", which scored {' and '.join(f'{s:.1f}' for s in sorted(scores))}." if scores else ".")
-        for (task, name), scores in found.items()
+        + (f", which scored {' and '.join(f'{s:.1f}' for s in sorted(scores))}" if scores else "")
+        + f"{until}."
+        for (task, name, until), scores in found.items()
     ]
+
+
+def _until(record: Record) -> str:
+    renewed = any(stage.training and stage.training.teacher_steps for stage in record.stages)
+    return ", and then from the best model that they had been themselves" if renewed else ""
 
 
 def _single(panels: Sequence[Panel]) -> list[Panel]:

@@ -170,7 +170,14 @@ def _teacher(record: Record) -> dict[str, str]:
     score = record.teacher.scores.get(record.task.split, {}).get(record.task.metric)
     told = DASH if score is None else f"{score:.1f}"
     where = f"{metric_name(record.task.metric)} on {record.task.split}"
-    return {"Teacher": f"{record.teacher.name}: {told}, {where}; {_weights(record.teacher)}"}
+    return {"Teacher": f"{record.teacher.name}: {told}, {where}; {_weights(record.teacher)}{_renewals(record)}"}
+
+
+def _renewals(record: Record) -> str:
+    """Where a student became the teacher."""
+    steps = {stage.name: stage.training.teacher_steps for stage in record.stages if stage.training is not None}
+    told = [f"{name} after step {', '.join(map(str, found))}" for name, found in steps.items() if found]
+    return f"; then the student as it was: {'; '.join(told)}" if told else ""
 
 
 def theme_colors() -> dict[str, dict[str, str]]:

@@ -10,8 +10,9 @@ from trainflat.distillation import Distillation, complete_options
 from trainflat.distillation.options import Logits
 from trainflat.errors import InputError
 from trainflat.tasks.base import ANSWERS
-from trainflat.training.examples import example_losses
-from trainflat.training.teachers import teacher_of
+from trainflat.training.examples import row_losses
+from trainflat.training.renewed import Renewed
+from trainflat.training.teachers import check_weight, head_of, teacher_of
 
 if TYPE_CHECKING:
     from trainflat.training.trainer import FlatTrainer
@@ -28,7 +29,11 @@ class Distilled:
 
     Args:
         trainer: Of the student.
-        section: A mapping ``{"teacher": folder or model, "weight": 0.5, "temperature": 2}``, a teacher alone, or None.
+        section: A mapping ``{"teacher": folder or model, "weight": 0.5, "temperature": 2}``, a teacher alone, or None;
+            with ``"renew": "best"`` the teacher of which is :class:`Renewed`.
+
+    Attributes:
+        renewed: Who takes the teacher's place.
 
     Raises:
         InputError: options or a teacher that cannot be used.
@@ -37,12 +42,24 @@ class Distilled:
     def __init__(self, trainer: "FlatTrainer", section: Any) -> None:
         self._trainer = trainer
         self._teacher: nn.Module | None = None
-        if section is None:
-            return
-        given = complete_options(section if isinstance(section, Mapping) else {"teacher": section})
-        self._options = Distillation(given["weight"], given["temperature"])
-        self._teacher = teacher_of(trainer.model, given["teacher"], trainer.processing_class)
-        self._teacher.eval().to(trainer.args.device)
+        given = section if isinstance(section, Mapping) or section is None else {"teacher": section}
+        given = {} if given is None else complete_options(given)
+        self.renewed = Renewed(trainer, given.get("renew") == "best")
+        if given:
+            self._options = Distillation(given["weight"], given["temperature"])
+            self._teacher = teacher_of(trainer.model, given["teacher"], trainer.processing_class)
+            self._teacher.eval().to(trainer.args.device)
+            self._check_rows()
+
+    def _check_rows(self) -> None:
+        """A weight by row needs rows that have one."""
+        check_weight(self._options.weight, head_of(self._trainer.model))
+        own = self._trainer.args.label_smoothing_factor or self._trainer.compute_loss_func is not None
+        if own and self._options.weight == "entropy":
+            raise InputError(
+                "weight entropy is by row, and label smoothing or a loss function of one's own tells no losses of "
+                "rows. Leave these out, or give a share in [0, 1]."
+            )
 
     def ask(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """The micro-batch with the teacher's logits.
@@ -53,10 +70,10 @@ class Distilled:
         if self._teacher is None:
             return inputs
         rows = {key: value for key, value in inputs.items() if key not in ANSWERS}
-        self._teacher.eval()
+        teacher = (self._teacher if self.renewed.model is None else self.renewed.model).eval()
         # No inference mode: the backward pass through the loss needs these tensors.
         with torch.no_grad(), self._trainer.accelerator.autocast():
-            said = logits_of(self._teacher(**rows))
+            said = logits_of(teacher(**rows))
         return inputs | {f"{_TAUGHT}{k}": logits.detach() for k, logits in enumerate(said)}
 
     def without(self, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -66,13 +83,21 @@ class Distilled:
     def blend(self, loss: Tensor, outputs: Any, inputs: Mapping[str, Any]) -> Tensor:
         """The mean loss over the rows: the task's and the teacher's, where the teacher was asked."""
         taught = self._row_losses(outputs, inputs)
-        return loss if taught is None else self._options.blend(loss, taught.mean().to(loss.dtype))
+        if taught is None:
+            return loss
+        if self._options.weight == "entropy":
+            return self._blend_rows(outputs, inputs, taught).mean().to(loss.dtype)
+        return self._options.blend(loss, taught.mean().to(loss.dtype))
 
     def example_losses(self, outputs: Any, inputs: Mapping[str, Any]) -> Tensor:
         """Losses [B] whose mean is :meth:`blend`'s, without a graph."""
         with torch.no_grad():
-            losses, taught = example_losses(outputs, inputs), self._row_losses(outputs, inputs)
-            return losses if taught is None else self._options.blend(losses, taught)
+            taught = self._row_losses(outputs, inputs)
+            return row_losses(outputs, inputs) if taught is None else self._blend_rows(outputs, inputs, taught)
+
+    def _blend_rows(self, outputs: Any, inputs: Mapping[str, Any], taught: Tensor) -> Tensor:
+        task = row_losses(outputs, inputs)
+        return self._options.blend(task, taught, logits_of(outputs), inputs.get("attention_mask"))
 
     def _row_losses(self, outputs: Any, inputs: Mapping[str, Any]) -> Tensor | None:
         teacher = tuple(value for key, value in inputs.items() if key.startswith(_TAUGHT))

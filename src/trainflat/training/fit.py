@@ -240,6 +240,7 @@ def _summary(trainer: FlatTrainer, options: TrainingOptions) -> record.Training:
         curve=curve,
         evaluations=evaluations,
         averaging=_averaging(trainer),
+        teacher_steps=trainer.distilled.renewed.steps,
     )
 
 

@@ -17,6 +17,7 @@ from pydantic import (
 
 from trainflat.averaging import AVERAGING, models_taken
 from trainflat.averaging import complete_options as complete_averaging
+from trainflat.distillation import check_renewal
 from trainflat.distillation import complete_options as complete_distillation
 from trainflat.errors import InputError
 from trainflat.optim import average_passes
@@ -143,6 +144,12 @@ class TrainingOptions(BaseModel):
             return 0
         options = {key: value for key, value in self.averaging.items() if key != "name"}
         return models_taken(self.averaging["name"], options, self.steps(rows), self.steps_per_epoch(rows))
+
+    def check_renewals(self, rows: int) -> None:
+        """Raises InputError where a teacher is to be renewed, and no training evaluates early enough for that."""
+        if self.distillation is not None and "renew" in self.distillation:
+            per_epoch = self.steps_per_epoch(rows)
+            check_renewal(self.steps(rows), per_epoch if self.evaluate_every == "epoch" else self.evaluate_every)
 
 
 def optimizer_section(given: str | Mapping[str, Any] | None) -> Mapping[str, Any] | None:

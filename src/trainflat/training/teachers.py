@@ -36,6 +36,19 @@ def outline_teacher(name: str, head: Head, student: Encoder | None, max_length: 
     return teacher is not None
 
 
+def check_weight(weight: float | str, head: Head) -> None:
+    """A weight by row goes with the kind of answer.
+
+    Raises:
+        InputError: it is taken from an entropy, and the answers are numbers.
+    """
+    if weight == "entropy" and head.kind == "regression":
+        raise InputError(
+            "training.distillation.weight entropy is for classes and spans, and the task has numbers. "
+            "Give a share in [0, 1]."
+        )
+
+
 def check_reads_alike(teacher: Encoder, student: Encoder, max_length: int) -> None:
     """The teacher understands the ids that the student's tokenizer makes, as many as there will be.
 

@@ -1,6 +1,7 @@
 """``transformers.Trainer`` with flat optimizers, masks, averages and exact resuming. The mathematics live below."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
             for good and its ``masks``. Gradients of scores are clipped together with those of the model.
         distillation: A teacher, or a mapping ``{"teacher": folder or model, "weight": 0.5, "temperature": 2}``; see
             :class:`trainflat.distillation.Distillation`. It is asked once per micro-batch; evaluations know no teacher.
+            With ``"renew": "best"`` the best model evaluated so far takes its place; see
+            :class:`trainflat.training.renewed.Renewed`.
         reparametrization: Name of one or a mapping ``{"name": "powerprop", "alpha": 2}``. Between passes the model then
             holds θ, which optimizers move and displace; evaluations and checkpoints, and the model in the end, hold w.
         quantization: ``"q8bert"`` or a mapping: the model computes as its int8 copy till ``along.quantized.end()``.
@@ -217,16 +220,23 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
         """Checks that zeros are zero, then evaluates; ``score`` sees the split it scores."""
-        with self.averaged.in_place(), self.reparametrized.weights_in_place(), self.gated.applied():
+        with self.as_evaluated():
             self._check_zeros()
             self._scored_split = dataloader.dataset
             return super().evaluation_loop(dataloader, *args, **kwargs)
+
+    @contextmanager
+    def as_evaluated(self) -> Iterator[None]:
+        """Inside the block the model is the one that evaluations see: averaged, in weights, and gated."""
+        with self.averaged.in_place(), self.reparametrized.weights_in_place(), self.gated.applied():
+            yield
 
     def _check_zeros(self) -> None:
         if self.masks is not None:
             self.masks.check(self.model)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        self.distilled.renewed.evaluated(metrics)
         # Weights before the average begins, or denser than at the end, are not what training will end with.
         return not self.averaged.waits and not self.gated.waits and super()._determine_best_metric(metrics, trial)
 
@@ -263,6 +273,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
             self.along.save(checkpoints.path(folder, step))
             self.gated.save(checkpoints.path(folder, step))
             self.reparametrized.save(checkpoints.path(folder, step))
+            self.distilled.renewed.save(checkpoints.path(folder, step))
             write_json(checkpoints.path(folder, step) / "flat.json", {"passes": self.passes.count, "stopped": stopped})
             checkpoints.finish(folder, step, self.state.best_global_step)
         self.accelerator.wait_for_everyone()
@@ -276,6 +287,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         self.gated.begin(max_steps, resumed, step)
         self.passes.count, self.stopped_early = 0, False
         self.reparametrized.begin(self.model, resumed)
+        self.distilled.renewed.begin(max_steps, steps_per_epoch, resumed)
         if resumed is not None:
             flat = read_json(resumed / "flat.json")
             self.passes.count, self.stopped_early = flat["passes"], flat["stopped"]

@@ -27,7 +27,8 @@ class PINS(ObservedGate):
 
     Departs from the published code: θ and g are taken at the same weights, not θ one step later, and a pruned weight
     does not come back (:class:`HeldGate`). The paper's self-regularisation, a teacher that is the best checkpoint so
-    far, is not part of the gate; ``training.distillation`` gives it the fine-tuned teacher with which the paper begins.
+    far, is not part of the gate, so that every method can have it: in ``training.distillation``, beside the fine-tuned
+    ``teacher`` with which the paper begins, ``weight: entropy, renew: best``.
 
     Args:
         model: As for :class:`~trainflat.pruning.gates.held.HeldGate`.
