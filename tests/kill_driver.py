@@ -39,6 +39,7 @@ def recipe(spec: dict[str, Any]) -> dict[str, Any]:
             "log_every": 2,
             "patience": 3,
             "averaging": spec.get("averaging"),
+            "distillation": spec.get("distillation"),
         },
         "protocol": spec.get("protocol", {"name": "iterative", "sparsities": [0.5, 0.8], "rewind": 2}),
         "evaluation": {"latency": {"batches": []}},
