@@ -75,8 +75,8 @@ def test_both_refuse_in_the_same_words_and_leave_nothing(place: Path, tmp_path: 
     numbers["model"] = str(place / "number")
     refused = {
         "weight entropy is for classes and spans, and the task has numbers. Give a share": numbers,
-        "before the last of 8 steps, and the first is after 8. Evaluate more often": given(place, evaluate_every=8),
-        "before the last of 4 steps, and the first is after 4. Evaluate": given(
+        "before the last of 10 steps, and the first is after 10. Evaluate more often": given(place, evaluate_every=10),
+        "before the last of 5 steps, and the first is after 5. Evaluate": given(
             place, epochs=1, evaluate_every="epoch"
         ),
     }
