@@ -20,8 +20,8 @@ from tests.teachers import Counting, teacher_model
 from tests.test_distillation_training import spans
 from tests.test_gates_training import recipe
 from tests.test_training_features import _reproducible
-from tests.test_training_processes import on_two_processes
 from tests.test_training_trajectory import ADAMW, NO_DROPOUT, SAM, arguments, assert_same_weights
+from tests.two_processes import on_two_processes
 from trainflat.distillation import Distillation
 from trainflat.errors import InputError
 from trainflat.pruning import MagnitudePruner
