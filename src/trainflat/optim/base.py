@@ -62,6 +62,9 @@ class FlatOptimizer(Wrapper):
     second_share: float = 1.0
     """Share of the rows that the second pass takes: those whose loss the displacement raised most."""
 
+    rho_only_displaces: ClassVar[bool] = True
+    """A group's ``rho`` is how far it is displaced and nothing else, so a gate may say what is displaced."""
+
     changes_labels: ClassVar[bool] = False
     """Training learns what :meth:`prepare_labels` makes of the labels, so batches must have some."""
 
