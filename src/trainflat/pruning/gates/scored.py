@@ -105,7 +105,7 @@ class ScoredGate(SwappedGate):
         own = (gradient * weight).view(view).sum_to_size(score.shape)
         slope = self.slope(name, score, self.scratch(name, score.shape))
         own = own if slope is None else own.mul_(slope)
-        score.grad = own if score.grad is None else score.grad.add_(own)
+        score.grad = own
         gradient.view(view).mul_(self.factor(name, score, self.scratch(name, score.shape)))
 
     def masks(self) -> Masks:
