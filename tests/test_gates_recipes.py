@@ -32,9 +32,8 @@ def test_papers_settings(name: str):
     assert recipe.protocol["freeze_embeddings"] and gate["name"] == GATES[kind]
     assert gate.get("score_lr") == {"magnitude": None, "l0": 0.1}.get(kind, 1e-2)
     assert gate.get("sparsity", gate.get("target_sparsity")) == 0.9
-    if kind != "l0":
-        curve = {"name": "cubic", "start": training.warmup, "hold": pytest.approx(2 * training.warmup, abs=2e-3)}
-        assert gate["schedule"] == curve
+    curve = {"name": "cubic", "start": training.warmup, "hold": pytest.approx(2 * training.warmup, abs=2e-3)}
+    assert gate["schedule"] == curve
 
 
 @pytest.mark.parametrize("name", NAMES)
