@@ -1,6 +1,7 @@
 """A gate in FlatTrainer: the steps of a loop by hand, whatever else the trainer does."""
 
 import copy
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,13 @@ def trained(
     return trainer
 
 
-def by_hand(optimizer: str, clip: float = 1.0, rho: float = 0.05) -> tuple[ByHand, list[float]]:
+def by_hand(
+    optimizer: str, clip: float = 1.0, rho: float = 0.05, *, model: Any = None, quantizer: Any = None
+) -> tuple[ByHand, list[float]]:
     """Hard movement by autograd, refreshed at every step, scores and weights clipped together; SAM moves weights."""
-    model = tiny_bert(**NO_DROPOUT).double()
-    gate = make_gate("hard-movement", copy.deepcopy(model), sparsity=0.6, schedule=RAMP, refresh=1)
+    model = tiny_bert(**NO_DROPOUT).double() if model is None else model
+    twin = tiny_bert(**NO_DROPOUT).double()
+    gate = make_gate("hard-movement", twin, sparsity=0.6, schedule=RAMP, refresh=1)
     gate.begin(12)
     hand, split = ByHand(model, gate), random_split()
     decayed = [p for p in model.parameters() if p.dim() > 1]
@@ -78,13 +82,16 @@ def by_hand(optimizer: str, clip: float = 1.0, rho: float = 0.05) -> tuple[ByHan
                 for p in model.parameters():
                     p.add_(rho * p.grad / norm)
             adam.zero_grad()
-            hand.loss(batch).backward()
+            with nullcontext() if quantizer is None else quantizer.unseen():
+                hand.loss(batch).backward()
             with torch.no_grad():
                 for p, w in zip(model.parameters(), origin, strict=True):
                     p.copy_(w)
         nn.utils.clip_grad_norm_(hand.parameters(), clip)
         adam.step()
         linear.step()
+        if quantizer is not None:
+            quantizer.update()
         for name, score in hand.scores.items():
             gate.scores[name].data.copy_(score)
         gate.advance(step + 1)
