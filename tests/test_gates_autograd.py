@@ -206,3 +206,18 @@ def test_gradients_of_micro_batches_add_up(name: str) -> None:
                 (ours(**collate(rows)).loss / parts).backward()
         grads.append([p.grad for p in [*ours.parameters(), *gate.scores.values()]])
     assert_same(*grads, 1e-14)
+
+
+@pytest.mark.parametrize("name", ["soft-movement", "l0"])
+def test_a_target_measures_each_micro_batch_alone(name: str) -> None:
+    """What tunes lambda is the mean size of the data's gradient, without that of earlier micro-batches."""
+    sizes, [batch] = [], batches(1)
+    for parts in (1, 4):
+        ours = model()
+        gate = begun(ours, name, {"target_sparsity": 0.5, "schedule": RAMP})
+        shaken(gate, 30)
+        for _ in range(parts):
+            with gate.passes(1 / parts):
+                (ours(**batch).loss / parts).backward()
+        sizes.append(gate.state_dict()["penalty"][-1])
+    torch.testing.assert_close(*sizes, rtol=1e-12, atol=0)

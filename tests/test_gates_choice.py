@@ -214,6 +214,14 @@ def test_bad_options_are_refused_in_one_line(name: str, options: dict[str, Any],
     assert text in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_target_has_a_way_to_go() -> None:
+    """All scores begin alike: of those dropped at once only their order in the model would decide."""
+    assert complete_options("l0", {"target_sparsity": 0.9})["schedule"]["name"] == "cubic"
+    assert complete_options("l0", {})["schedule"]["name"] == "constant"
+    with pytest.raises(InputError, match=r"wants sparsity 0\.9 before the first step, and all scores begin alike"):
+        make_gate("soft-movement", small(), target_sparsity=0.9, schedule="constant").begin(20)
+
+
 @pytest.mark.parametrize("name", GATES)
 def test_what_does_not_fit_the_run_is_refused_before_it(name: str) -> None:
     late = {"schedule": {"name": "cubic", "start": 8, "hold": 4}}

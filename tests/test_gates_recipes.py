@@ -32,9 +32,8 @@ def test_papers_settings(name: str):
     assert recipe.protocol["freeze_embeddings"] and gate["name"] == GATES[kind]
     assert gate.get("score_lr") == {"magnitude": None, "l0": 0.1}.get(kind, 1e-2)
     assert gate.get("sparsity", gate.get("target_sparsity")) == 0.9
-    if kind != "l0":
-        curve = {"name": "cubic", "start": training.warmup, "hold": pytest.approx(2 * training.warmup, abs=2e-3)}
-        assert gate["schedule"] == curve
+    curve = {"name": "cubic", "start": training.warmup, "hold": pytest.approx(2 * training.warmup, abs=2e-3)}
+    assert gate["schedule"] == curve
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -46,3 +45,16 @@ def test_expected_figures_are_those_of_the_table(name: str):
     text = " ".join(line.strip() for line in header(name))
     assert f"{told['10'].replace('/', ' / ')} where 10% of the weights remain" in text
     assert f"{told['3'].replace('/', ' / ')} where 3% do" in text and "the paper's figures, not ours" in text
+
+
+@pytest.mark.parametrize("kind", GATES)
+def test_small_settings_follow_the_papers(kind: str):
+    """The same course at the rate that was swept for this model; scores keep the published ratio to it."""
+    recipe, paper = load_recipe(f"small/stsb-{kind}"), load_recipe(f"paper/mnli-{kind}")
+    gate, published = recipe.protocol["gate"], paper.protocol["gate"]
+    own = {"schedule", "score_lr"}
+    assert {k: v for k, v in gate.items() if k not in own} == {k: v for k, v in published.items() if k not in own}
+    assert gate["schedule"] == {"name": "cubic", "start": recipe.training.warmup, "hold": 2 * recipe.training.warmup}
+    assert recipe.protocol["freeze_embeddings"] and recipe.training.optimizer["weight_decay"] == 0
+    ratios = [r.protocol["gate"].get("score_lr", 0) / r.training.optimizer["lr"] for r in (recipe, paper)]
+    assert ratios[0] == pytest.approx(ratios[1], rel=0.01)

@@ -1,13 +1,14 @@
 """A gate in FlatTrainer: the steps of a loop by hand, whatever else the trainer does."""
 
 import copy
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback
 
 from tests.conftest import tiny_bert
 from tests.gated_reference import ByHand
@@ -15,8 +16,8 @@ from tests.plain_loop import collate, random_split
 from tests.test_training_trajectory import ADAMW, NO_DROPOUT, SAM, arguments, assert_same_weights
 from trainflat.errors import InputError
 from trainflat.pruning import MagnitudePruner
-from trainflat.pruning.gates import GATES, GradualMagnitude, HardMovement, make_gate
-from trainflat.training import FlatTrainer, GateCallback
+from trainflat.pruning.gates import GATES, make_gate
+from trainflat.training import FlatTrainer
 from trainflat.training.sampler import LengthGroupedSampler
 
 RAMP = {"name": "cubic", "start": 2, "hold": 4}
@@ -51,10 +52,13 @@ def trained(
     return trainer
 
 
-def by_hand(optimizer: str, clip: float = 1.0, rho: float = 0.05) -> tuple[ByHand, list[float]]:
+def by_hand(
+    optimizer: str, clip: float = 1.0, rho: float = 0.05, *, model: Any = None, quantizer: Any = None
+) -> tuple[ByHand, list[float]]:
     """Hard movement by autograd, refreshed at every step, scores and weights clipped together; SAM moves weights."""
-    model = tiny_bert(**NO_DROPOUT).double()
-    gate = make_gate("hard-movement", copy.deepcopy(model), sparsity=0.6, schedule=RAMP, refresh=1)
+    model = tiny_bert(**NO_DROPOUT).double() if model is None else model
+    twin = tiny_bert(**NO_DROPOUT).double()
+    gate = make_gate("hard-movement", twin, sparsity=0.6, schedule=RAMP, refresh=1)
     gate.begin(12)
     hand, split = ByHand(model, gate), random_split()
     decayed = [p for p in model.parameters() if p.dim() > 1]
@@ -78,13 +82,16 @@ def by_hand(optimizer: str, clip: float = 1.0, rho: float = 0.05) -> tuple[ByHan
                 for p in model.parameters():
                     p.add_(rho * p.grad / norm)
             adam.zero_grad()
-            hand.loss(batch).backward()
+            with nullcontext() if quantizer is None else quantizer.unseen():
+                hand.loss(batch).backward()
             with torch.no_grad():
                 for p, w in zip(model.parameters(), origin, strict=True):
                     p.copy_(w)
         nn.utils.clip_grad_norm_(hand.parameters(), clip)
         adam.step()
         linear.step()
+        if quantizer is not None:
+            quantizer.update()
         for name, score in hand.scores.items():
             gate.scores[name].data.copy_(score)
         gate.advance(step + 1)
@@ -246,37 +253,6 @@ def test_evaluation_sees_the_gate_and_the_best_is_as_sparse_as_asked(tmp_path: P
     assert trainer.masks.sparsity == pytest.approx(logged[trainer.state.best_global_step], abs=2e-3)
 
 
-def test_a_callback_prunes_in_a_plain_trainer(tmp_path: Path) -> None:
-    """The same model as FlatTrainer's, also when it was resumed."""
-
-    def plain(folder: Path, resume: Any = None, **options: Any) -> tuple[nn.Module, GateCallback]:
-        model = tiny_bert(**NO_DROPOUT).double()
-        callback = GateCallback(GradualMagnitude(model, sparsity=0.6, every=2, schedule=RAMP))
-        settings = arguments(folder, max_grad_norm=0.0, learning_rate=1e-3, save_steps=6, **options).to_dict()
-        known = {f.name for f in TrainingArguments.__dataclass_fields__.values() if f.init}
-        trainer = Trainer(
-            model,
-            TrainingArguments(**{k: v for k, v in settings.items() if k in known}),
-            train_dataset=random_split(),
-            eval_dataset=random_split(8),
-            data_collator=collate,
-            callbacks=[callback],
-        )
-        trainer.train(resume_from_checkpoint=resume)
-        return model, callback
-
-    model, callback = plain(tmp_path / "a", save_strategy="steps")
-    assert callback.masks is not None and callback.masks.sparsity == pytest.approx(0.6, abs=1e-3)
-    callback.masks.check(model)
-    again, resumed = plain(tmp_path / "a", str(tmp_path / "a/checkpoint-6"))
-    assert_same_weights(again, model, atol=0)
-    assert resumed.masks == callback.masks
-    with pytest.raises(InputError, match="load_best_model_at_end may load a model from before it was pruned"):
-        plain(tmp_path / "b", load_best_model_at_end=True, save_strategy="epoch", eval_strategy="epoch")
-    with pytest.raises(InputError, match=r"HardMovement learns scores.* Use FlatTrainer\(gate=\.\.\.\)"):
-        GateCallback(HardMovement(model))
-
-
 def test_what_does_not_fit_together_is_refused(tmp_path: Path) -> None:
     model = tiny_bert()
     masks = MagnitudePruner(model, sparsity=0.5).prune()
@@ -284,7 +260,7 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path) -> None:
         FlatTrainer(model, arguments(tmp_path), masks=masks, gate="magnitude")
     with pytest.raises(InputError, match="name a gate: magnitude"):
         FlatTrainer(tiny_bert(), arguments(tmp_path), gate={"sparsity": 0.5})
-    with pytest.raises(InputError, match=r"perturb 'both' says what SAM displaces, and AdamW displaces nothing"):
+    with pytest.raises(InputError, match=r"perturb 'both' says what .* like SAM displaces, and AdamW is not one"):
         trained(tmp_path, ADAMW, HARD | {"perturb": "both"})
     with pytest.raises(
         InputError, match="the schedule holds 20 steps at its start and 0 at its end, and the run has 12"

@@ -68,6 +68,7 @@ class FlatOptimizer(Wrapper):
     loss_scale: float = 1.0
     """What this step's losses, and its gradients until the base optimizer's step, are multiplied by (float16)."""
 
+    rho_only_displaces: ClassVar[bool] = True  # a group's rho does nothing else, so a gate may say what is displaced
     last_norm: Tensor
     _buffers: dict[Tensor, Tensor]
 
@@ -275,8 +276,7 @@ class FlatOptimizer(Wrapper):
         params = [p for move in moves for p in move.params]
         if not params:
             return
-        # Copied before anything moves: an interrupt at any point finds either untouched weights or the way back. The
-        # buffers live on between steps because first-touched memory costs a CPU more than the copy itself.
+        # Copied first: an interrupt finds untouched weights or the way back. Memory touched before costs a CPU less.
         self._buffers = {p: self._buffer(p) for p in params}
         kept = list(self._buffers.values())
         torch._foreach_copy_(kept, params)

@@ -57,6 +57,7 @@ class CrAM(FlatOptimizer):
     """
 
     shares_first_gradient: ClassVar[bool] = True
+    rho_only_displaces: ClassVar[bool] = False
 
     def __init__(
         self,

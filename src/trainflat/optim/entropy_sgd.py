@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -61,6 +61,8 @@ class EntropySGD(FlatOptimizer):
         2.0
         0.75
     """
+
+    rho_only_displaces: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """The l1 penalty, a control of flat training (Na, Mehta and Strubell 2022, arXiv:2205.12694)."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.optim import Optimizer
@@ -24,8 +24,8 @@ class L1Penalty(FlatOptimizer):
     it, unlike a penalty in the loss. One plain pass per step; the logged loss is without the penalty.
 
     Args:
-        params: Parameters, parameter groups (with a penalty of their own under ``"rho"`` if wanted) or
-            ``model.named_parameters()``.
+        params: Parameters, parameter groups (with a penalty of their own under ``"rho"`` if wanted, as the scores of a
+            gate have 0) or ``model.named_parameters()``.
         base_optimizer: Class of the optimizer that takes the step.
         penalty: Loss per unit of the sum of absolute weights.
         exclude: Parameters without penalty: parts of names, or patterns. By default those with ``embedding`` in their
@@ -43,6 +43,8 @@ class L1Penalty(FlatOptimizer):
         >>> weight.tolist()
         [[0.75, -0.75, 0.0]]
     """
+
+    rho_only_displaces: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -38,6 +38,7 @@ class LabelNoise(FlatOptimizer):
         tensor([1, 0, 0])
     """
 
+    rho_only_displaces: ClassVar[bool] = False
     changes_labels: ClassVar[bool] = True
 
     def __init__(

@@ -67,10 +67,12 @@ def check_gate(recipe: Recipe) -> None:
     computing = gate and issubclass(GATES[gate["name"]], (SwappedGate, MeasuredGate))
     if computing and recipe.training.reparametrization is not None:
         check_alone(gate=gate["name"])
-    if gate.get("perturb") is not None and not issubclass(OPTIMIZERS[name], FlatOptimizer):
+    member = OPTIMIZERS[name]
+    displaces = issubclass(member, FlatOptimizer) and member.rho_only_displaces
+    if gate.get("perturb") is not None and not displaces:
         raise InputError(
-            f"protocol.gate.perturb {gate['perturb']} says what an optimizer like sam displaces, and {name} displaces "
-            "nothing. Leave it out, or set training.optimizer.name=sam."
+            f"protocol.gate.perturb {gate['perturb']} says what an optimizer like sam displaces, and {name} is not "
+            "one. Leave it out, or set training.optimizer.name=sam."
         )
 
 

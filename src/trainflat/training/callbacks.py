@@ -9,7 +9,7 @@ from trainflat.errors import InputError
 from trainflat.files import load_tensors, save_tensors
 from trainflat.objective import Objective
 from trainflat.pruning import Attached, Masks
-from trainflat.pruning.gates import Gate
+from trainflat.pruning.gates import Gate, ObservedGate
 from trainflat.training import checkpoints
 from trainflat.training.gated import GATE
 
@@ -53,7 +53,8 @@ class GateCallback(TrainerCallback):  # type: ignore[misc]
 
     Raises:
         InputError: for a gate with scores; when training begins, for ``load_best_model_at_end``, which would take a
-            model from before it was as sparse as asked for, and for what the gate refuses.
+            model from before it was as sparse as asked for, for clipping where the gate ranks by gradients, which a
+            callback sees only when they are clipped, and for what the gate refuses.
     """
 
     def __init__(self, gate: Gate, objective: Objective | None = None) -> None:
@@ -73,6 +74,11 @@ class GateCallback(TrainerCallback):  # type: ignore[misc]
                 "load_best_model_at_end may load a model from before it was pruned. Turn it off, or use FlatTrainer, "
                 "for which only a model as sparse as asked for can be the best."
             )
+        if isinstance(self.gate, ObservedGate) and args.max_grad_norm > 0:
+            raise InputError(
+                f"{type(self.gate).__name__} ranks by gradients that are not clipped, and a callback sees them clipped "
+                f"to max_grad_norm {args.max_grad_norm:g}. Set it to 0, or use FlatTrainer(gate=...)."
+            )
         step = state.global_step
         file = checkpoints.path(Path(args.output_dir), step) / GATE
         if step and not file.is_file():
@@ -85,7 +91,7 @@ class GateCallback(TrainerCallback):  # type: ignore[misc]
     def on_pre_optimizer_step(
         self, args: Any, state: TrainerState, control: TrainerControl, optimizer: Any = None, **kwargs: Any
     ) -> None:
-        self.gate.observe(optimizer.param_groups[0]["lr"])
+        self.gate.observe(optimizer.param_groups[0]["lr"])  # to log their norm the Trainer has unscaled the gradients
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.gate.advance(state.global_step)

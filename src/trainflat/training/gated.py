@@ -84,7 +84,7 @@ class Gated:
         """Makes the scores a parameter group of the optimizer, and says what it displaces.
 
         Raises:
-            InputError: ``perturb`` is set, and the optimizer displaces nothing.
+            InputError: ``perturb`` is set, and the optimizer is not one that displaces what it is told to.
         """
         known = {id(p) for group in optimizer.param_groups for p in group["params"]}
         if not isinstance(self.gate, ScoredGate) or all(id(score) in known for score in self.parameters()):
@@ -92,17 +92,16 @@ class Gated:
         named = [(f"scores.{name}", score) for name, score in self.gate.scores.items()]
         with_names = "param_names" in optimizer.param_groups[0]
         group = {"params": named if with_names else self.parameters(), **self.gate.score_group()}
-        flat = isinstance(optimizer, FlatOptimizer)
-        if self.gate.perturb is not None and not flat:
+        displaces = isinstance(optimizer, FlatOptimizer) and optimizer.rho_only_displaces
+        if self.gate.perturb is not None and not displaces:
             raise InputError(
-                f"the gate's perturb {self.gate.perturb!r} says what SAM displaces, and {type(optimizer).__name__} "
-                "displaces nothing. Leave it out, or choose sam."
+                f"the gate's perturb {self.gate.perturb!r} says what an optimizer like SAM displaces, and "
+                f"{type(optimizer).__name__} is not one. Leave it out, or choose sam."
             )
-        moved = self.gate.perturb or "weights"
-        if flat and moved in ("scores", "none"):
+        if self.gate.perturb in ("scores", "none"):
             for other in optimizer.param_groups:
                 other["rho"] = 0.0
-        optimizer.add_param_group(group | ({"rho": 0.0} if flat and moved in ("weights", "none") else {}))
+        optimizer.add_param_group(group)
 
     @property
     def shares_displacement(self) -> bool:

@@ -33,7 +33,8 @@ class HardConcrete(PenalizedGate):
         penalty: lambda, at least 0; None is 125 where there is no target, as the baseline of Sanh et al. (2020), whose
             other values are the defaults too.
         target_sparsity: Share of the scores to drop in the end; None leaves lambda as it is.
-        schedule: When lambda rises, or with a target, when the sparsity does.
+        schedule: When lambda rises; None is constant, as published. With a target, when the sparsity does; None is
+            cubic.
         unit: See :class:`~trainflat.pruning.gates.scored.ScoredGate`; also for the other arguments.
     """
 
@@ -47,11 +48,12 @@ class HardConcrete(PenalizedGate):
         penalty: float | None = None,
         target_sparsity: float | None = None,
         *,
-        schedule: str | Mapping[str, Any] | Schedule = "constant",
+        schedule: str | Mapping[str, Any] | Schedule | None = None,
         unit: Unit = "weight",
         score_lr: float = 0.1,
         perturb: Perturb | None = None,
     ) -> None:
+        schedule = schedule or ("constant" if target_sparsity is None else "cubic")
         super().__init__(
             model, penalty, target_sparsity, schedule=schedule, unit=unit, score_lr=score_lr, perturb=perturb
         )

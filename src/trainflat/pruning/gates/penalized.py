@@ -50,7 +50,7 @@ class PenalizedGate(ScoredGate):
         unit: See :class:`~trainflat.pruning.gates.scored.ScoredGate`; also for the other arguments.
 
     Raises:
-        InputError: for lambda < 0, and for both a lambda and a target.
+        InputError: for lambda < 0, for both a lambda and a target, and for a target that is due before the first step.
     """
 
     published: ClassVar[float]
@@ -102,6 +102,14 @@ class PenalizedGate(ScoredGate):
     def settled(self) -> bool:
         arrived = super().settled
         return arrived and (self.target_sparsity is None or self.dropped() - self.target_sparsity <= _NEAR)
+
+    def check_schedule(self, total_steps: int) -> None:
+        super().check_schedule(total_steps)
+        if self.target_sparsity and self.schedule.share(0, total_steps) > 0:
+            raise InputError(
+                f"the schedule wants sparsity {self.target_sparsity:g} before the first step, and all scores begin "
+                "alike. Choose cubic, or give it a start of at least 1 step."
+            )
 
     def prepare(self) -> None:
         if self.target_sparsity is not None:

@@ -34,7 +34,8 @@ class ScoredGate(SwappedGate):
         schedule: See :class:`~trainflat.pruning.gates.base.Gate`.
         unit: What one score is for: a ``"weight"``, a ``"row"`` or ``"column"`` of a matrix, or a ``"block"`` of 32 by
             32 (Lagunas et al. 2021, arXiv:2109.04838).
-        score_lr: Learning rate of the scores; it follows the schedule of the other rates. Scores do not decay.
+        score_lr: Learning rate of the scores; it follows the schedule of the other rates. Scores do not decay, as in
+            the published code, and no ``l1`` pulls them: they are no weights.
         perturb: What an optimizer that displaces, such as SAM, displaces: ``"weights"``, all parameters of the model
             and no scores; ``"scores"``, nothing else; ``"both"``, in one ball with a joint norm; ``"none"``, which
             costs a second pass like the others and steps like the base optimizer. The displacement e_W is made of
@@ -104,14 +105,15 @@ class ScoredGate(SwappedGate):
         own = (gradient * weight).view(view).sum_to_size(score.shape)
         slope = self.slope(name, score, self.scratch(name, score.shape))
         own = own if slope is None else own.mul_(slope)
-        score.grad = own if score.grad is None else score.grad.add_(own)
+        score.grad = own
         gradient.view(view).mul_(self.factor(name, score, self.scratch(name, score.shape)))
 
     def masks(self) -> Masks:
         return Masks({name: expanded(kept, self.weights[name], self.unit) for name, kept in self.kept().items()})
 
     def score_group(self) -> dict[str, Any]:
-        return {"lr": self.score_lr, "weight_decay": 0.0}
+        displaced = {} if self.perturb in ("scores", "both") else {"rho": 0.0}
+        return {"lr": self.score_lr, "weight_decay": 0.0, **displaced}
 
     def noise(self, name: str) -> Tensor:
         """Uniform numbers in (0, 1) of the score's shape, the same in every pass of a step and on every process."""

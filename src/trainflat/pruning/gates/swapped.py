@@ -26,7 +26,7 @@ class SwappedGate(Gate):
     """
 
     _kept: dict[str, Tensor]
-    _earlier: dict[str, Tensor]
+    _earlier: dict[nn.Parameter, Tensor]
 
     @abstractmethod
     def place(self, name: str, weight: Tensor, kept: Tensor) -> None:
@@ -49,9 +49,10 @@ class SwappedGate(Gate):
     def open(self) -> None:
         if self._in_place:
             return
-        for name, p in self.weights.items():
+        for p in (*self.weights.values(), *self.scores.values()):
             if p.grad is not None:  # of micro-batches that have been pulled back already
-                self._earlier[name], p.grad = p.grad, None
+                self._earlier[p], p.grad = p.grad, None
+        for name, p in self.weights.items():
             self._keep(name, p)
         self._in_place = True
         for name, p in self.weights.items():
@@ -65,9 +66,10 @@ class SwappedGate(Gate):
         for name, p in self.weights.items():
             if p.grad is not None:
                 self.pull_back(name, p, p.grad)
-            if name in self._earlier:
-                p.grad = self._earlier.pop(name) if p.grad is None else p.grad.add_(self._earlier.pop(name))
         self.penalize(weight)
+        for p, earlier in self._earlier.items():
+            p.grad = earlier if p.grad is None else p.grad.add_(earlier)
+        self._earlier.clear()
 
     def abandon(self) -> None:
         if self._in_place:
