@@ -77,6 +77,14 @@ def test_the_ends_of_a_float32_line_are_the_models_to_the_bit():
         assert Objective(model, sentences()).value() == loss
 
 
+def test_an_end_may_be_the_state_of_the_very_model_that_moves():
+    objective = wells(tilt=0.8)
+    objective.model.load_state_dict(at(-1.0, 0.5))
+    own = objective.model.state_dict()
+    assert barrier(objective, own, at(1.0)) == barrier(wells(tilt=0.8), at(-1.0, 0.5), at(1.0))
+    assert barrier(objective, at(1.0), own) == barrier(wells(tilt=0.8), at(1.0), at(-1.0, 0.5))
+
+
 def test_a_direction_leads_away_from_the_model_as_it_stands():
     objective = wells()
     with torch.no_grad():

@@ -251,6 +251,27 @@ def test_the_plane_along_directions_spans_them_from_the_model_as_it_stands():
     assert plane.points == {}
 
 
+@pytest.mark.parametrize("name", CORNERS)
+def test_a_corner_may_be_the_state_of_the_very_model_that_moves(name):
+    """``state_dict()`` holds the weights themselves, not copies of them."""
+    objective, copied = bowl(), bowl()
+    for model in (objective.model, copied.model):
+        model.load_state_dict(state(CORNERS[name]))
+    plane = loss_plane(objective, corners() | {name: objective.model.state_dict()}, size=3)
+    assert plane == loss_plane(copied, corners(), size=3)
+    assert torch.equal(objective.model.a, copied.model.a)
+
+
+def test_a_direction_may_be_a_model_itself():
+    """From the origin's weights along these: the same as along copies of them."""
+    objective = bowl()
+    objective.model.load_state_dict(state(CORNERS["init"]))
+    other = list(state(CORNERS["sam"]).values())
+    own = list(objective.model.parameters())
+    plane = loss_plane(objective, directions=(other, own), size=3)
+    assert plane == loss_plane(objective, directions=(other, [p.detach().clone() for p in own]), size=3)
+
+
 def test_pruned_weights_never_move():
     model = tiny_bert()
     masks = MagnitudePruner(model, sparsity=0.7).prune()

@@ -42,6 +42,12 @@ def drawn(numbers: Tensor, like: Tensor) -> Tensor:
     return numbers.to(like.device, torch.promote_types(like.dtype, torch.float32))
 
 
+def apart(value: Tensor, weight: Tensor) -> Tensor:
+    """The value in memory of its own: what ``state_dict()`` of a model holds moves along with the model."""
+    same = value.untyped_storage().data_ptr() == weight.untyped_storage().data_ptr()
+    return value.detach().clone() if same else value
+
+
 def fitting(masks: Mapping[str, Tensor], named: Mapping[str, Tensor]) -> list[Tensor | None]:
     """The mask of each parameter, on its device, or None."""
     for name in masks:

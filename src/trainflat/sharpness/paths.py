@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from trainflat.errors import InputError
 from trainflat.objective.base import Objective
-from trainflat.objective.vectors import Vector
+from trainflat.objective.vectors import Vector, apart
 from trainflat.sharpness.measure import check_seed
 
 State = Mapping[str, Tensor]
@@ -195,7 +195,7 @@ def given(objective: Objective, direction: Direction) -> Vector:
         )
     for key, entries in zip(objective.names, direction, strict=True):
         _finite(entries, key, "the direction")
-    return objective.restrict(direction)
+    return objective.restrict([apart(d, w) for d, w in zip(direction, objective.weights, strict=True)])
 
 
 def check_states(points: Mapping[str, State]) -> None:
@@ -263,7 +263,7 @@ def value_in(state: State, key: str, weight: Tensor, name: str) -> Tensor:
     if value.shape != weight.shape:
         shapes = f"shape {list(value.shape)} in {name}, but {list(weight.shape)} in the model"
         raise InputError(f"{key} has {shapes}. Give state dicts of the same architecture.")
-    return _finite(value.detach().to(weight.device, weight.dtype), key, name)
+    return _finite(apart(value.detach().to(weight.device, weight.dtype), weight), key, name)
 
 
 def _finite(value: Tensor, key: str, name: str) -> Tensor:
