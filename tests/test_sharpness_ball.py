@@ -43,6 +43,17 @@ def test_ball_around_a_minimum():
     assert found.sharpness == pytest.approx(0.5 * 4 * 0.3**2, rel=1e-4)
 
 
+def test_an_ascent_that_comes_back_to_where_it_began():
+    """Beyond a summit half way to the rim the second step, as long as the radius, leads back to the weights exactly."""
+    weight = torch.nn.Linear(1, 1, bias=False).double()
+    torch.nn.init.zeros_(weight.weight)
+    summit = Objective(
+        weight, [{"x": torch.ones(1)}], loss=lambda model, batch: 2 - (model.weight - 0.1).square().sum()
+    )
+    assert ball_sharpness(summit, 1.0, iterations=2).sharpness == 0
+    assert ball_sharpness(summit, 0.15, iterations=2).sharpness == pytest.approx(0.1**2 - 0.05**2)
+
+
 def test_ball_on_a_summit():
     assert ball_sharpness(surface(START, 0.0, -1.0), 0.3).sharpness == 0
 

@@ -76,7 +76,7 @@ class Ball(Measure):
             if norm(uphill) == 0:  # a flat point or a saddle: any direction
                 uphill = objective.random_direction(torch.Generator().manual_seed(seed))
             torch._foreach_add_(unit, scaled(uphill, step / norm(uphill)))
-            unit = scaled(unit, min(1.0, 1 / norm(unit)))
+            unit = scaled(unit, 1 / max(1.0, norm(unit)))
             with objective.displaced(_times(unit, scales), self.rho):
                 value, gradient = objective.value_and_gradient() if left else (objective.value(), gradient)
             best = max(best, finite(value, "in the ball; take a smaller rho"))
