@@ -164,6 +164,14 @@ def test_global_randomness_is_not_drawn_from():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@both
+@pytest.mark.parametrize("level", [-1.0, -3.0])
+def test_a_loss_of_which_there_is_no_share(space, level):
+    """Below -1 the highest loss would come out as the flattest; at -1 there is nothing to divide by."""
+    with pytest.raises(InputError, match=rf"a share of 1 \+ loss, and the loss is {level:g}\. Give one above -1"):
+        keskar_sharpness(surface(START, G, level=level), space=space, dimension=3)
+
+
 def test_refusals():
     objective = surface(START, G)
     for epsilon in (0, -1e-3, float("nan"), float("inf"), "small", True):

@@ -71,6 +71,10 @@ class Keskar(Measure):
         with objective.taking(f"Keskar sharpness, epsilon {self.epsilon:g}", self.iterations + 1.5) as effort:
             search = _ascend_signs if full else _climb_subspace
             loss, highest = search(objective, self, seed)
+            if loss <= -1:
+                raise InputError(
+                    f"Keskar's sharpness is a share of 1 + loss, and the loss is {loss:g}. Give one above -1."
+                )
             return KeskarSharpness(
                 sharpness=100 * (highest - loss) / (1 + loss),
                 loss=loss,
@@ -117,7 +121,7 @@ def keskar_sharpness(
         seed: Of A.
 
     Raises:
-        InputError: a value that cannot be used, or a loss that is not finite.
+        InputError: a value that cannot be used, or a loss that is not finite or not above -1.
         UnknownName: another space.
 
     Example:
