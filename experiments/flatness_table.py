@@ -2,8 +2,11 @@
 
 Spearman's rank correlation, within each task, of every measure on the dense model with two prices of compression: what
 the score loses by pruning to the reference sparsity and training on, and what it loses on average by pruning at
-once without training. Positive: sharper models lose more. Beside it the interval of 2000 bootstrap draws of the runs,
-and the share of all or 10,000 random pairings that correlate as strongly by chance.
+once without training. Positive: sharper models lose more. A method is one point, the mean over its seeds: runs of one
+method are alike, and would count as evidence several times. Beside the correlation stand the interval of 2000 bootstrap
+draws of the methods, and p, the share of all or 10,000 random pairings that correlate as strongly by chance. Of a
+handful of methods the interval is rough, and rather too narrow; and p is of each correlation alone, of which there are
+many: the table says how many would have p <= 0.05 by chance.
 
     python -m experiments.flatness_table
 """
@@ -22,6 +25,7 @@ from scipy.stats import ConstantInputWarning, permutation_test, spearmanr
 from trainflat.files import read_json, write_json, write_text
 from trainflat.record import Record
 
+CHANCE = 0.05
 COSTS = {"retrained": "pruned to 50 % and trained on", "one_shot": "pruned at once, mean of 20 to 60 %"}
 
 
@@ -70,16 +74,25 @@ def correlations(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of every measure with every cost, per task."""
     found = []
     for task in sorted({r["task"] for r in rows}):
-        runs = [r for r in rows if r["task"] == task]
-        for measure in runs[0]["flatness"]["dense"]:
-            if measure.endswith(("_error", "_loss")):
-                continue
+        methods = by_method([r for r in rows if r["task"] == task])
+        for measure in measures(rows):
             for cost in COSTS:
-                x, y = [r["flatness"]["dense"][measure] for r in runs], [r["lost"][cost] for r in runs]
+                x = [fmean(r["flatness"]["dense"][measure] for r in runs) for runs in methods]
+                y = [fmean(r["lost"][cost] for r in runs) for runs in methods]
                 one = correlation(x, y)
                 if one is not None:
-                    found.append({"task": task, "measure": measure, "cost": cost, "runs": len(runs)} | one)
+                    found.append({"task": task, "measure": measure, "cost": cost, "methods": len(methods)} | one)
     return found
+
+
+def by_method(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The runs of one task, those of a method together."""
+    return [[r for r in rows if r["method"] == method] for method in dict.fromkeys(r["method"] for r in rows)]
+
+
+def measures(rows: list[dict[str, Any]]) -> list[str]:
+    """Figures of which lower is flatter: not errors of estimates, nor the lowest eigenvalue."""
+    return [name for name in rows[0]["flatness"]["dense"] if not name.endswith(("_error", "_lowest"))]
 
 
 def mean(rows: list[dict[str, Any]], *path: str) -> str:
@@ -91,23 +104,32 @@ def mean(rows: list[dict[str, Any]], *path: str) -> str:
 
 def markdown(rows: list[dict[str, Any]], found: list[dict[str, Any]]) -> str:
     """Both tables."""
-    measures = list(rows[0]["flatness"]["dense"])
+    shown = list(rows[0]["flatness"]["dense"])
     head = ["task", "method", "seeds", "passes", "dense", "50 %", "at once, 50 %"]
-    head += [f"{m}, {stage}" for m in measures for stage in ("dense", "pruned")]
+    head += [f"{m}, {stage}" for m in shown for stage in ("dense", "pruned")]
     lines = [" | ".join(head), " | ".join("---" for _ in head)]
     for task, method in dict.fromkeys((r["task"], r["method"]) for r in rows):
         runs = [r for r in rows if (r["task"], r["method"]) == (task, method)]
         cells = [task, method, str(len(runs)), mean(runs, "passes"), mean(runs, "dense"), mean(runs, "pruned")]
         cells += [mean(runs, "one_shot", "0.5")]
-        cells += [mean(runs, "flatness", stage, m) for m in measures for stage in ("dense", "pruned")]
+        cells += [mean(runs, "flatness", stage, m) for m in shown for stage in ("dense", "pruned")]
         lines.append(" | ".join(cells))
-    lines += ["", "task | measure | loses when | ρ | 95 % | p | runs", " | ".join("---" for _ in range(7))]
+    lines += ["", "task | measure | loses when | ρ | 95 % | p | methods", " | ".join("---" for _ in range(7))]
     lines += [
         f"{c['task']} | {c['measure']} | {COSTS[c['cost']]} | {c['rho']:+.2f} | {c['low']:+.2f} to {c['high']:+.2f} | "
-        f"{c['p']:.2f} | {c['runs']}"
+        f"{c['p']:.3f} | {c['methods']}"
         for c in found
     ]
-    return "\n".join(f"| {line} |" if line else "" for line in lines) + "\n"
+    return "\n".join(f"| {line} |" if line else "" for line in lines) + f"\n\n{chance(found)}\n"
+
+
+def chance(found: list[dict[str, Any]]) -> str:
+    """What so many correlations would show if there were nothing to see."""
+    low = sum(c["p"] <= CHANCE for c in found)
+    return (
+        f"{low} of {len(found)} correlations have p ≤ {CHANCE}; {CHANCE * len(found):.1f} would have it by chance. "
+        "They are not independent: all stand on the same models."
+    )
 
 
 def main() -> None:
