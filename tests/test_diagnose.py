@@ -115,6 +115,20 @@ def test_models_that_do_not_fit(run: tuple[Path, dict[str, Any]], tmp_path: Path
         diagnose([], task)
 
 
+def test_folders_that_are_no_models(run: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    stages, task = run
+    with pytest.raises(InputError, match=r"is no model but holds some\. Give one of them, such as .*stages/dense\.$"):
+        diagnose(str(stages.parent), task)  # a single one, in words
+    unfinished = tmp_path / "run" / "stages" / "dense"
+    unfinished.mkdir(parents=True)
+    for folder in (unfinished, unfinished.parents[1]):
+        with pytest.raises(InputError, match=r"has no config\.json"):
+            diagnose([folder], task)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="there is no model folder runs/gone/stages/dense"):
+        diagnose(["runs/gone/stages/dense"], task)
+
+
 def with_curve(found: Diagnosis, scores: list[float], **changes: Any) -> Diagnosis:
     cuts = [Cut(sparsity=k / 10, score=score) for k, score in enumerate(scores, 1)]
     return found.model_copy(update={"one_shot": cuts, "sampled_score": 80.0, "sensitivity": [], **changes})
@@ -164,6 +178,12 @@ def test_two_models_are_compared_by_what_is_flatness(found: list[Diagnosis], low
         for scores, model, values in ((curve, "/r/a/stages/dense", flat), ([80, 70], "/r/b/stages/dense", sharp))
     )
     assert f"a is flatter than b {text}" in advice([one, other])[-1]
+
+
+def test_models_of_different_size_are_set_apart(found: list[Diagnosis]):
+    larger = found[1].model_copy(update={"parameters": found[0].parameters + 1})
+    assert "different size" in advice([found[0], larger])[-1]
+    assert "different size" not in advice(found)[-1]
 
 
 def test_models_go_by_what_tells_their_folders_apart():

@@ -38,7 +38,7 @@ MEASURES: tuple[Mapping[str, Any], ...] = (
 
 
 def diagnose(
-    models: Sequence[str | Path],
+    models: str | Path | Sequence[str | Path],
     task: str | Mapping[str, Any],
     *,
     data: Path | None = None,
@@ -50,7 +50,7 @@ def diagnose(
     """Diagnoses fine-tuned models on the same rows, one after the other.
 
     Args:
-        models: Folders or hub names of models with a head for the task, dense or pruned.
+        models: Folders or hub names of models with a head for the task, dense or pruned; or a single one.
         task: Its name, or as in a recipe.
         data: Folder with the task's files; else the environment variable TRAINFLAT_DATA, else the Hugging Face hub.
         rows: Training rows that flatness is measured on; every cut is scored on four times as many held-out rows.
@@ -61,6 +61,7 @@ def diagnose(
     Raises:
         InputError: a model has no head for the task, the task has no such data, or a measure or option does not exist.
     """
+    models = [models] if isinstance(models, str | Path) else models
     if not models:
         raise InputError("diagnose needs at least one model. Give the folder of a fine-tuned one.")
     recipe = load_recipe(

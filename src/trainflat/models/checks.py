@@ -23,6 +23,9 @@ def check_folder(folder: Path) -> None:
         InputError: names what is missing.
     """
     if not (folder / "config.json").is_file():
+        inside = sorted(config.parent for config in folder.glob("*/*/config.json"))  # as the stages in a run's folder
+        if inside:
+            raise InputError(f"{folder} is no model but holds some. Give one of them, such as {inside[0]}.")
         raise InputError(f"model folder {folder} has no config.json. Give a folder with {FILES}.")
     if any(folder.glob("*.safetensors")):
         return

@@ -137,7 +137,7 @@ def _source(name: str) -> str:
     if folder.is_dir():
         check_folder(folder)
         return str(folder)
-    if name.startswith(("/", ".", "~")) or folder.exists():
+    if name.startswith(("/", ".", "~")) or name.count("/") > 1 or folder.exists():  # the hub's have one slash at most
         raise InputError(f"there is no model folder {name}. Give a folder with {FILES}, or `minilm`.")
     return name
 

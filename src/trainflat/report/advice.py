@@ -84,9 +84,15 @@ def _beside(one: Diagnosis, other: Diagnosis) -> list[str]:
     mine, its = one.kept_to(TOLERATED), other.kept_to(TOLERATED)
     return [
         f"{one.model} is flatter than {other.model} by {flatter} of {len(pairs)} figures, and keeps its score to "
-        f"{percent(mine)} against {percent(its)} without training: {_verdict(flatter - sharper, mine - its)}. One pair "
-        "of models proves nothing."
+        f"{percent(mine)} against {percent(its)} without training: {_verdict(flatter - sharper, mine - its)}. "
+        f"{_caution(one, other)}"
     ]
+
+
+def _caution(one: Diagnosis, other: Diagnosis) -> str:
+    if one.parameters != other.parameters:
+        return "They are models of different size, whose figures of flatness do not compare."
+    return "One pair of models proves nothing."
 
 
 def _verdict(flatter: int, kept: float) -> str:
