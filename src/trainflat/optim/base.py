@@ -104,6 +104,9 @@ class FlatOptimizer(Wrapper):
         """Forward and backward passes over a batch per step with these constructor options, on average."""
         return 2.0
 
+    def check_length(self, total: int) -> None:
+        """Raises InputError for a training of so many steps in which the method would not act once."""
+
     @property
     def first_pass(self) -> bool:
         """Whether the coming step needs the gradient at the weights themselves."""
@@ -162,9 +165,7 @@ class FlatOptimizer(Wrapper):
             RuntimeError: inside another such block, whose end would no longer know the way back.
         """
         if self._origin is not None:
-            raise RuntimeError(
-                f"{type(self).__name__}.perturbed() was entered inside its own block. Leave the first block before."
-            )
+            raise RuntimeError(f"{type(self).__name__}.perturbed() was entered inside its own block. Leave it first.")
         self._second_gradient = self._finished = False
         self._origin = ([], [])
         try:
@@ -200,9 +201,7 @@ class FlatOptimizer(Wrapper):
         """
         name = type(self).__name__
         if self._origin is not None:
-            raise RuntimeError(
-                f"{name}.step() was called inside `with optimizer.perturbed():`. Call it after the block."
-            )
+            raise RuntimeError(f"{name}.step() was called inside its perturbed() block. Call it after the block.")
         loss = None
         if closure is not None:
             with torch.enable_grad():

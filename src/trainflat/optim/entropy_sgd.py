@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from trainflat.errors import InputError
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.chance import generator
 from trainflat.optim.checks import number, whole
@@ -87,6 +88,13 @@ class EntropySGD(FlatOptimizer):
     @classmethod
     def average_passes(cls, options: Mapping[str, Any]) -> float:
         return 1.0
+
+    def check_length(self, total: int) -> None:
+        if total < self.inner_steps:
+            raise InputError(
+                f"the weights would not move once in {total} steps, of which each walk takes inner_steps = "
+                f"{self.inner_steps}. Train longer, or walk less."
+            )
 
     @property
     def first_pass(self) -> bool:

@@ -50,3 +50,13 @@ class Phase:
                 "start and stop are shares of the training: set optimizer.total_steps before its first step."
             )
         return self.start * total <= step < self.stop * total
+
+    def check(self, total: int) -> None:
+        """Refuses a training that would never be flat.
+
+        Raises:
+            InputError: none of its ``total`` steps is one of them.
+        """
+        if not any(self.includes(step, total) for step in range(0, total, self.every)):
+            told = f"every {self.every}, start {self.start:g}, stop {self.stop:g}"
+            raise InputError(f"no step of {total} would be flat ({told}). Train longer, or set a longer phase.")

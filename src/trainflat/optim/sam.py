@@ -80,6 +80,9 @@ class SAM(FlatOptimizer):
     def average_passes(cls, options: Mapping[str, Any]) -> float:
         return 1 + Phase(options.get("every", 1), options.get("start", 0.0), options.get("stop", 1.0)).share
 
+    def check_length(self, total: int) -> None:
+        self.phase.check(total)
+
     @property
     def second_pass(self) -> bool:
         return self.phase.includes(self.steps_taken, self.total_steps)

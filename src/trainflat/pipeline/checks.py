@@ -17,6 +17,7 @@ from trainflat.reparametrization import check_alone
 from trainflat.sharpness import MEASURES
 from trainflat.tasks.base import Head, Task
 from trainflat.training.fit import training_arguments
+from trainflat.training.passes import refuse_parts
 from trainflat.training.teachers import check_weight, outline_teacher
 from trainflat.training.trackers import check_installed
 
@@ -25,10 +26,35 @@ def check_machine(recipe: Recipe, task: Task, folder: Path) -> None:
     """This machine can train as the recipe says.
 
     Raises:
-        InputError: precision, trackers, or how the batch is cut over the processes.
+        InputError: precision, trackers, how the batch is cut over the processes, or what :func:`check_method` refuses.
     """
     training_arguments(recipe.training, task, folder, recipe.seed)
     check_installed(recipe.training.report_to)
+    check_method(recipe, task)
+
+
+def check_method(recipe: Recipe, task: Task) -> None:
+    """The optimizer can do what it is for: with these labels, on these parts of a batch, in so many steps.
+
+    Raises:
+        InputError: it cannot, and would not until the first step, or in silence.
+    """
+    options = {key: value for key, value in recipe.training.optimizer.items() if key != "exclude"}
+    optimizer = make_optimizer(options.pop("name"), [nn.Parameter(torch.zeros(1, 1))], **options)
+    if not isinstance(optimizer, FlatOptimizer):
+        return
+    name, spans = recipe.training.optimizer["name"], task.head.kind == "spans"
+    if optimizer.changes_labels and spans:
+        raise InputError(
+            f"training.optimizer {name} changes classes or numbers, and {task.name} has spans. Use another."
+        )
+    try:
+        if recipe.training.perturb_over == "micro-batch":
+            refuse_parts(optimizer)
+        if not spans:  # of which there are some more steps, in several windows
+            optimizer.check_length(recipe.training.steps(task.fingerprints["train"].rows))
+    except InputError as error:
+        raise InputError(f"training.optimizer {name}: {error}") from error
 
 
 def check_encoder(recipe: Recipe, encoder: Encoder) -> None:

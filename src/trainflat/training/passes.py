@@ -87,9 +87,7 @@ class Passes:
         return loss
 
     def _both_at_once(self, model: nn.Module, flat: FlatOptimizer, batch: Replay) -> Tensor:
-        if flat.shares_first_gradient or flat.second_share < 1:
-            name = type(flat).__name__
-            raise InputError(f"{name} needs the gradient of the whole window. Use perturb_over: window.")
+        refuse_parts(flat)
         gated, share = self.trainer.gated, batch.rows / self.window.total_rows
         parameters = [*model.parameters(), *gated.parameters()]
         with gradients_set_aside(parameters) as put_back, self.trainer.accelerator.no_sync(model), gated.passes(share):
@@ -185,3 +183,14 @@ class Passes:
 
     def _pass(self, model: nn.Module, batch: Replay, total_rows: int | None = None) -> Tensor:
         return self.trainer.one_pass(model, batch, self.window.total_rows if total_rows is None else total_rows)
+
+
+def refuse_parts(flat: FlatOptimizer) -> None:
+    """What ``perturb_over: micro-batch`` asks of an optimizer.
+
+    Raises:
+        InputError: its step is made of the gradient of all rows.
+    """
+    if flat.shares_first_gradient or flat.second_share < 1:
+        name = type(flat).__name__
+        raise InputError(f"{name} needs the gradient of the whole window. Use perturb_over: window.")
