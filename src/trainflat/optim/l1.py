@@ -15,8 +15,8 @@ _EMBEDDINGS = "embedding"
 class L1Penalty(FlatOptimizer):
     """Pulls weights towards 0 by a constant force: the control that asks whether SAM is more than implicit sparsity.
 
-    The gradient of ``penalty * sum |w|`` joins that of the loss, for the weights that pruning may take: parameters of
-    at least two dimensions, without embeddings::
+    The gradient of ``penalty * sum |w|`` joins that of the loss, for the matrices: parameters of at least two
+    dimensions, without embeddings. Pruning may take the same, but for the task head's::
 
         g = grad L(w) + penalty * sign(w)     sign(0) = 0: a pruned weight stays where it is
 
