@@ -1,4 +1,4 @@
-"""Does flatness tell how well a model can be pruned? Six roads to a minimum, on real text, dense and pruned.
+"""Does flatness tell how well a model can be pruned? Seven roads to a minimum, on real text, dense and pruned.
 
 Every method trains MiniLM on the whole training set (of STS-B on 3000 rows), prunes to the paper's reference sparsity
 and trains on (the paper's standard pruning: from the pre-trained weights again, one round this steep learns nothing
@@ -43,6 +43,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "swa": {"optimizer": {"name": "adamw"}, "averaging": {"name": "swa", "every": 0.5}},
     "looksam": {"optimizer": {"name": "looksam", "rho": RHO, "k": 5}},
     "s2sam": {"optimizer": {"name": "s2sam", "rho": RHO}},
+    "sam-every-5": {"optimizer": {"name": "sam", "rho": RHO, "every": 5}},
 }
 MEASURES = [
     {"name": "keskar", "epsilon": 1e-3},
