@@ -6,7 +6,8 @@ once without training. Positive: sharper models lose more. A method is one point
 method are alike, and would count as evidence several times. Beside the correlation stand the interval of 2000 bootstrap
 draws of the methods, and p, the share of all or 10,000 random pairings that correlate as strongly by chance. Of a
 handful of methods the interval is rough, and rather too narrow; and p is of each correlation alone, of which there are
-many: the table says how many would have p <= 0.05 by chance.
+many: the table says how many would have p <= 0.05 by chance. Runs whose dense model has less than half of its task's
+best score are in the table and in no correlation.
 
     python -m experiments.flatness_table
 """
@@ -26,6 +27,7 @@ from trainflat.files import read_json, write_json, write_text
 from trainflat.record import Record
 
 CHANCE = 0.05
+LEARNED = 0.5  # of the best dense score of a task
 COSTS = {"retrained": "pruned to 50 % and trained on", "one_shot": "pruned at once, mean of 20 to 60 %"}
 
 
@@ -74,7 +76,7 @@ def correlations(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of every measure with every cost, per task."""
     found = []
     for task in sorted({r["task"] for r in rows}):
-        methods = by_method([r for r in rows if r["task"] == task])
+        methods = by_method(learned([r for r in rows if r["task"] == task]))
         for measure in measures(rows):
             for cost in COSTS:
                 x = [fmean(r["flatness"]["dense"][measure] for r in runs) for runs in methods]
@@ -83,6 +85,12 @@ def correlations(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 if one is not None:
                     found.append({"task": task, "measure": measure, "cost": cost, "methods": len(methods)} | one)
     return found
+
+
+def learned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The runs of one task without those that hardly learned it: a constant answer is flat, and loses nothing."""
+    best = max(r["dense"] for r in rows)
+    return [r for r in rows if r["dense"] >= LEARNED * best]
 
 
 def by_method(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

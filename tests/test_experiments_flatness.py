@@ -46,6 +46,13 @@ def test_seeds_of_one_method_are_one_point():
     }
 
 
+def test_a_model_that_learned_nothing_is_no_evidence():
+    """It is flat, and pruning costs it nothing."""
+    runs = [one(name, 0, k, k) for k, name in enumerate("abcdef", 1)]
+    constant = one("constant", 0, 0.0, 9.0) | {"dense": 0.0}
+    assert correlations([*runs, constant]) == correlations(runs)
+
+
 def test_the_table_says_what_chance_alone_would_show():
     runs = [one(name, 0, k, k) for k, name in enumerate("abcdef", 1)]
     text = markdown(runs, correlations(runs))
