@@ -10,9 +10,8 @@ from trainflat.engines import ENGINES
 from trainflat.errors import InputError, UnknownName
 from trainflat.export import EXPORTERS
 from trainflat.exporting import export, weight_bytes
-from trainflat.files import read_json
 from trainflat.models.checks import check_folder
-from trainflat.models.stored import quant_method
+from trainflat.models.stored import CONFIG, quant_method, read_config_json
 from trainflat.progress import Progress
 from trainflat.quantization import METHOD
 
@@ -65,11 +64,14 @@ class Opened:
         """Its process."""
         return Remote(self.name, self.engine, self.path)
 
-    def config(self) -> dict[str, Any]:
-        """What its config.json says; nothing where there is none."""
-        path = self.home / "config.json"
-        found = read_json(path) if path.is_file() else {}
-        return found if isinstance(found, dict) else {}
+    def number(self, key: str) -> int | None:
+        """What its config.json tells; None where there is none, or that is no number that sizes anything.
+
+        Raises:
+            DamagedFile: the file is not JSON, or holds an absurd number.
+        """
+        value = read_config_json(self.home).get(key) if (self.home / CONFIG).is_file() else None
+        return value if isinstance(value, int) and value > 0 else None
 
 
 def check_backends(names: Sequence[str]) -> None:
