@@ -7,7 +7,7 @@ from typing import Any
 
 from trainflat.bench.remote import Remote
 from trainflat.engines import ENGINES
-from trainflat.errors import InputError, UnknownName
+from trainflat.errors import DamagedFile, InputError, UnknownName
 from trainflat.export import EXPORTERS
 from trainflat.exporting import export, weight_bytes
 from trainflat.models.checks import check_folder
@@ -116,7 +116,7 @@ def open_all(models: Sequence[Path], backends: Sequence[str], exports: Exports) 
     """Every model by every backend that runs it, in this order.
 
     Raises:
-        InputError: there is no such model, or no backend that runs it; or it cannot be exported.
+        InputError: there is no such model, or no backend that runs it, or none for which it can be exported.
     """
     sources = [_source(path) for path in models]
     chosen = [_choose(source, backends) for source in sources]
@@ -128,7 +128,24 @@ def open_all(models: Sequence[Path], backends: Sequence[str], exports: Exports) 
         left = [backend for backend in backends if _ENGINES[backend][0] not in {_ENGINES[one][0] for one in mine}]
         if left:
             exports.progress.say(f"{name} is not run by {', '.join(left)}, and left out there")
-        opened += [_open(name, source, backend, exports) for backend in mine]
+        opened += _open_all(name, source, mine, exports)
+    return opened
+
+
+def _open_all(name: str, source: Path, backends: Sequence[str], exports: Exports) -> list[Opened]:
+    """One model by every backend whose export is kept: the others are told of, and raised only where none is left."""
+    opened: list[Opened] = []
+    refused: InputError | None = None
+    for backend in backends:
+        try:
+            opened.append(_open(name, source, backend, exports))
+        except DamagedFile:
+            raise
+        except InputError as error:
+            exports.progress.say(f"{name} is left out of {backend}: {error}")
+            refused = error
+    if refused is not None and not opened:
+        raise refused
     return opened
 
 
