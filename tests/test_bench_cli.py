@@ -15,11 +15,12 @@ from tests.test_models_families import config, write
 from tests.test_whole_run_families import own_files
 from trainflat import timing
 from trainflat.bench import compare as comparing
+from trainflat.bench import variants
 from trainflat.bench.remote import Remote, Rows
 from trainflat.bench.scores import read_task
 from trainflat.bench.variants import Opened
 from trainflat.cli import main
-from trainflat.errors import InputError, UnknownName
+from trainflat.errors import DamagedFile, InputError, UnknownName
 from trainflat.evaluation import score
 from trainflat.loading import load
 from trainflat.progress import Progress
@@ -209,15 +210,17 @@ def test_files_that_no_backend_runs(model: Path, tmp_path: Path) -> None:
         comparing.compare([tmp_path / "a.onnx"], backends=["onnx"])
 
 
+class Listening(Progress):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
 def test_a_file_is_left_out_by_backends_that_cannot_run_it(
     model: Path, tmp_path: Path, asked: list[tuple[str, str, Any]]
 ) -> None:
-    class Listening(Progress):
-        said: ClassVar[list[str]] = []
-
-        def say(self, text: str) -> None:
-            self.said.append(text)
-
     (tmp_path / "model.onnx").write_bytes(b"12345")
     (tmp_path / "model.onnx.data").write_bytes(b"123")
     (tmp_path / "model.pt2").write_bytes(b"1")
@@ -226,6 +229,24 @@ def test_a_file_is_left_out_by_backends_that_cannot_run_it(
     found = comparing.compare(files, backends=backends, rounds=1, progress=watcher)
     assert [(one.backend, one.bytes) for one in found.variants] == [("onnx", 8), ("openvino", 8)]
     assert watcher.said == ["model.onnx is not run by torch, and left out there"]
+
+
+def test_a_backend_whose_export_is_refused_is_left_out(
+    model: Path, asked: list[tuple[str, str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise error
+
+    error, watcher = InputError("the int8 file answers differently."), Listening()
+    monkeypatch.setattr(variants, "export", refuse)
+    found = comparing.compare([model], backends=["int8", "torch"], rounds=1, progress=watcher)
+    assert [one.backend for one in found.variants] == ["torch"] and found.cells[0].timings[0].speedup is None
+    assert watcher.said[-1] == "dense is left out of int8: the int8 file answers differently."
+    with pytest.raises(InputError, match="answers differently"):
+        comparing.compare([model], backends=["int8"])
+    error = DamagedFile("the model is damaged.")
+    with pytest.raises(DamagedFile):
+        comparing.compare([model], backends=["int8", "torch"])
 
 
 def test_another_head_is_refused(model: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from transformers import AutoTokenizer, BertForQuestionAnswering, BertForSequenceClassification
 
 import trainflat
@@ -20,9 +21,11 @@ from tests.test_models_families import config, write
 from trainflat.bench import worker
 from trainflat.bench.model import TorchModel
 from trainflat.bench.remote import Answers, Remote
+from trainflat.bench.variants import Opened
 from trainflat.engines import ENGINES, Engine
-from trainflat.errors import InputError
+from trainflat.errors import DamagedFile, InputError
 from trainflat.export import EXPORTERS, Source
+from trainflat.exporting import export
 
 FORMATS = {"torch-export": "model.pt2", "onnx": "model.onnx", "openvino": "model.xml"}
 
@@ -180,3 +183,33 @@ def test_workers_end_with_their_driver(folder: Path) -> None:
             return
         time.sleep(0.1)
     raise AssertionError("the worker outlived its driver")
+
+
+HEADLESS = ["BertModel", "BertForMaskedLM", "BertForTokenClassification"]
+
+
+@pytest.mark.parametrize("kind", HEADLESS)
+def test_without_a_head_there_are_no_answers_to_time_or_to_check(kind: str, tmp_path: Path) -> None:
+    folder = write(tmp_path / "model", getattr(transformers, kind)(config("Bert", num_hidden_layers=1)))
+    for use in (lambda: TorchModel.open(folder, 1), lambda: export(folder, "sparse", tmp_path / "out")):
+        with pytest.raises(InputError, match=rf"^{kind} has no head for rows or spans\. Give a model"):
+            use()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("told", "number"),
+    [({}, None), ({"size": None}, None), ({"size": "9"}, None), ({"size": 0}, None), ({"size": 9}, 9)],
+)
+def test_a_config_may_lack_numbers_or_tell_nonsense(told: dict[str, Any], number: int | None, tmp_path: Path) -> None:
+    one = Opened("A", "onnx", "onnx", tmp_path / "model.onnx", tmp_path)
+    assert one.number("size") is None
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    assert one.number("size") == number
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"size": 1000000000000}'])
+def test_a_config_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(DamagedFile, match=r"config\.json"):
+        Opened("A", "onnx", "onnx", tmp_path / "model.onnx", tmp_path).number("size")

@@ -20,7 +20,9 @@ from tests.conftest import tiny_bert
 from tests.mutations import mutate
 from trainflat.errors import DamagedFile, InputError
 from trainflat.export import save_sparse
+from trainflat.files import seal
 from trainflat.pruning import MagnitudePruner
+from trainflat.quantization import quantize_dynamic
 
 _opened: list[str] = []
 _watching = False
@@ -51,14 +53,17 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("sources")
     model = tiny_bert(hidden_size=8, intermediate_size=12, vocab_size=30, max_position_embeddings=16)
     MagnitudePruner(model, sparsity=0.9).prune()
-    dense = save_dense(model, folder / "dense")
-    made = [save_sparse(model, folder / "lossless"), save_sparse(model, folder / "halves", values="fp16")]
-    return [dense, *made, save_sparse(model, folder / "int8", values="int8", embeddings="int8")]
+    plain = {
+        "dense": model,
+        "int8": quantize_dynamic(model),
+        "all-int8": quantize_dynamic(model, embeddings=True, head=True, activations="batch"),
+    }
+    made = [save_sealed(one, folder / name) for name, one in plain.items()]
+    made += [save_sparse(model, folder / "lossless"), save_sparse(model, folder / "halves", values="fp16")]
+    return [*made, save_sparse(model, folder / "rounded", values="int8", embeddings="int8")]
 
 
-def save_dense(model: PreTrainedModel, folder: Path) -> Path:
-    from trainflat.files import seal
-
+def save_sealed(model: PreTrainedModel, folder: Path) -> Path:
     model.save_pretrained(folder)
     seal(folder)
     return folder

@@ -1,6 +1,7 @@
 """Sparse folders and others that are not what they should be: refused in one line, whoever reads them."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,15 @@ def test_shards_are_read_and_lie_in_the_folder(tmp_path: Path) -> None:
     index.write_text(index.read_text().replace("model-00001", "../model-00001"))
     with pytest.raises(DamagedFile, match="names files outside of its folder"):
         trainflat.load(tmp_path)
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_in_place_of_the_weights_keeps_nobody_waiting(folder: Path) -> None:
+    (folder / "manifest.json").unlink()
+    (folder / "model.safetensors").unlink()
+    os.mkfifo(folder / "model.safetensors")
+    with pytest.raises(DamagedFile, match=r"model\.safetensors is no file"):
+        trainflat.load(folder)
 
 
 @settings(max_examples=20)

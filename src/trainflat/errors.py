@@ -4,8 +4,8 @@
 
     TrainflatError
     ├── InputError          the user's move: a recipe, a file or an option cannot be used     exit code 2
-    │   └── UnknownName     a name that no table knows; carries the nearest one
-    ├── DamagedFile         a file is not what was written: wrong hash, truncated              exit code 2
+    │   ├── UnknownName     a name that no table knows; carries the nearest one
+    │   └── DamagedFile     a file is not what was written: wrong hash, truncated
     ├── TrainingDiverged    the loss stopped being a number                                   exit code 1
     └── ZerosRevived        a pruned weight is no longer zero                                 exit code 1
 """

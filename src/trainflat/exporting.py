@@ -15,7 +15,7 @@ from trainflat.evaluation import Agreement, compare_answers, score
 from trainflat.export import EXPORTERS, Exporter, Source, copy_tokenizer, new_folder
 from trainflat.files import write_json
 from trainflat.loading import load
-from trainflat.models import load_encoder, max_positions
+from trainflat.models import load_encoder, max_positions, output_names
 from trainflat.models.checks import check_tokenizer
 from trainflat.quantization import Int8Module
 from trainflat.recipe import build, load_recipe, task_section
@@ -133,6 +133,7 @@ def _source(folder: Path, task: Task | None) -> Source:
     model = load(folder)  # refuses what is damaged
     if any(isinstance(module, Int8Module) for module in model.modules()):
         raise InputError(f"{folder} is int8 already. Export the model that it was made from.")
+    output_names(model)  # without answers there is nothing by which to check the file
     if task is not None:
         encoder = load_encoder(str(folder), task.head, fine_tuned=True)
         return Source(folder, encoder.model.eval(), encoder.tokenizer)

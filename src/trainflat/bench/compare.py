@@ -113,7 +113,7 @@ class _Work:
 
     def __init__(self, variants: Sequence[Opened], rounds: int, progress: Progress) -> None:
         self.variants, self.rounds, self.progress = variants, rounds, progress
-        self.vocabulary = min(one.config().get("vocab_size", _VOCABULARY) for one in variants)
+        self.vocabulary = min(one.number("vocab_size") or _VOCABULARY for one in variants)
         self.bytes = [one.bytes for one in variants]
         self.peaks: list[int | None] = []
 
@@ -180,7 +180,7 @@ def _check_sizes(sizes: Mapping[str, Sequence[int]]) -> None:
 
 def _check_lengths(variants: Sequence[Opened], longest: int) -> None:
     for one in variants:
-        positions = one.config().get("max_position_embeddings") or longest
+        positions = one.number("max_position_embeddings") or longest
         if longest > positions:
             raise InputError(f"--length {longest}: {one.model} has positions for {positions} tokens. Choose fewer.")
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from trainflat.engines import Engine, Tokens
 from trainflat.loading import load
+from trainflat.models import output_names
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-_SPANS = ("start_logits", "end_logits")
 
 
 class TorchModel(Engine):
@@ -22,8 +22,7 @@ class TorchModel(Engine):
 
     def __init__(self, model: Any) -> None:
         taken = inspect.signature(model.forward).parameters
-        spans = type(model).__name__.endswith("ForQuestionAnswering")
-        super().__init__([name for name in _INPUTS if name in taken], _SPANS if spans else ("logits",))
+        super().__init__([name for name in _INPUTS if name in taken], output_names(model))
         self.model = model
 
     @classmethod

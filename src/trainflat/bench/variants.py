@@ -7,12 +7,11 @@ from typing import Any
 
 from trainflat.bench.remote import Remote
 from trainflat.engines import ENGINES
-from trainflat.errors import InputError, UnknownName
+from trainflat.errors import DamagedFile, InputError, UnknownName
 from trainflat.export import EXPORTERS
 from trainflat.exporting import export, weight_bytes
-from trainflat.files import read_json
 from trainflat.models.checks import check_folder
-from trainflat.models.stored import quant_method
+from trainflat.models.stored import CONFIG, quant_method, read_config_json
 from trainflat.progress import Progress
 from trainflat.quantization import METHOD
 
@@ -65,11 +64,14 @@ class Opened:
         """Its process."""
         return Remote(self.name, self.engine, self.path)
 
-    def config(self) -> dict[str, Any]:
-        """What its config.json says; nothing where there is none."""
-        path = self.home / "config.json"
-        found = read_json(path) if path.is_file() else {}
-        return found if isinstance(found, dict) else {}
+    def number(self, key: str) -> int | None:
+        """What its config.json tells; None where there is none, or that is no number that sizes anything.
+
+        Raises:
+            DamagedFile: the file is not JSON, or holds an absurd number.
+        """
+        value = read_config_json(self.home).get(key) if (self.home / CONFIG).is_file() else None
+        return value if isinstance(value, int) and value > 0 else None
 
 
 def check_backends(names: Sequence[str]) -> None:
@@ -114,7 +116,7 @@ def open_all(models: Sequence[Path], backends: Sequence[str], exports: Exports) 
     """Every model by every backend that runs it, in this order.
 
     Raises:
-        InputError: there is no such model, or no backend that runs it; or it cannot be exported.
+        InputError: there is no such model, or no backend that runs it, or none for which it can be exported.
     """
     sources = [_source(path) for path in models]
     chosen = [_choose(source, backends) for source in sources]
@@ -126,7 +128,24 @@ def open_all(models: Sequence[Path], backends: Sequence[str], exports: Exports) 
         left = [backend for backend in backends if _ENGINES[backend][0] not in {_ENGINES[one][0] for one in mine}]
         if left:
             exports.progress.say(f"{name} is not run by {', '.join(left)}, and left out there")
-        opened += [_open(name, source, backend, exports) for backend in mine]
+        opened += _open_all(name, source, mine, exports)
+    return opened
+
+
+def _open_all(name: str, source: Path, backends: Sequence[str], exports: Exports) -> list[Opened]:
+    """One model by every backend whose export is kept: the others are told of, and raised only where none is left."""
+    opened: list[Opened] = []
+    refused: InputError | None = None
+    for backend in backends:
+        try:
+            opened.append(_open(name, source, backend, exports))
+        except DamagedFile:
+            raise
+        except InputError as error:
+            exports.progress.say(f"{name} is left out of {backend}: {error}")
+            refused = error
+    if refused is not None and not opened:
+        raise refused
     return opened
 
 

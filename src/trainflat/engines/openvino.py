@@ -27,7 +27,7 @@ class OpenVinoRuntime(Engine):
 
     @classmethod
     def open(cls, path: Path, threads: int) -> "OpenVinoRuntime":
-        """Tuned for a single request at a time."""
+        """Tuned for a single request at a time; also takes a model that OpenVINO has in memory."""
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",  # the default is bfloat16 where the processor has it
             "INFERENCE_NUM_THREADS": threads,

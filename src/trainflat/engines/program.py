@@ -10,7 +10,10 @@ from trainflat.engines.base import Engine, Tokens
 
 
 class TorchProgram(Engine):
-    """torch, running an exported program; transformers is not needed."""
+    """torch, running an exported program; transformers is not needed.
+
+    Reading one unpickles parts of it, so that its maker can have any code run: it has to be trusted as a program is.
+    """
 
     suffixes = (".pt2",)
 

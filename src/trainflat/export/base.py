@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainflat.errors import InputError
+from trainflat.models import output_names
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,7 @@ class Source:
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of what the model answers with."""
-        spans = type(self.model).__name__.endswith("ForQuestionAnswering")
-        return ("start_logits", "end_logits") if spans else ("logits",)
+        return output_names(self.model)
 
 
 class Exporter(ABC):

@@ -17,7 +17,8 @@ _READERS: tuple[type[Exporter], ...] = (Onnx, OpenVino, TorchExport)  # one per 
 def open_export(folder: str | Path, threads: int | None = None) -> Runner:
     """An export with a file of its own kind, ready to run: ONNX, OpenVINO or a program of torch.
 
-    Where the folder has a manifest, every file is compared with it.
+    Where the folder has a manifest, every file is compared with it. A program of torch may run any code of its maker's
+    when it is read: open none from people whom you do not trust.
 
     Args:
         folder: That ``trainflat export`` wrote.

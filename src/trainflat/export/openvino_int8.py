@@ -3,18 +3,27 @@
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from math import inf
 from pathlib import Path
-from typing import Annotated, Literal
+from statistics import fmean
+from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field
+from torch import Tensor
 
-from trainflat.engines.openvino import unobserved
+from trainflat.engines.openvino import OpenVinoRuntime, unobserved
 from trainflat.errors import InputError
 from trainflat.export.base import Source
 from trainflat.export.openvino import OpenVino, converted, save
+from trainflat.export.runner import Runner
+
+# SmoothQuant (arXiv:2211.10438) moves large input channels into the weights: nncf's default, nearly all of them, and
+# none. One MiniLM on STS-B kept 80 % of its scores with it and 98 % without; where a channel is far above the others,
+# it is the other way round. So both are made.
+_SMOOTHING = (0.95, -1)
 
 
 class OpenVinoInt8(OpenVino):
@@ -23,7 +32,8 @@ class OpenVinoInt8(OpenVino):
     Lookup tables and the head are int8 too.
 
     Args:
-        activations: ``static`` takes their ranges from ``samples`` texts, ``dynamic`` from what comes at run time.
+        activations: ``static`` takes their ranges from ``samples`` texts, with and without SmoothQuant, and keeps what
+            is nearer to the model on these texts; ``dynamic`` takes them from what comes at run time.
         samples: Texts to look at, of the task where one is given; ``dynamic`` needs none.
     """
 
@@ -42,19 +52,50 @@ class OpenVinoInt8(OpenVino):
         Raises:
             InputError: no texts came with the model.
         """
-        texts = [{name: row[name].numpy() for name in source.inputs} for row in source.texts[: self.samples]]
+        texts = [{name: row[name] for name in source.inputs} for row in source.texts[: self.samples]]
         if self.activations == "static" and not texts:
             raise InputError("openvino-int8 takes ranges from texts, and got none. Use activations=dynamic.")
         model = converted(source)
         with unobserved(), _quiet():
-            import nncf
-
-            if self.activations == "dynamic":  # of equal speed, asymmetric weights were nearer to the model
-                model = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM)
+            if self.activations == "dynamic":
+                rounded = _dynamic(model)
             else:
-                dataset, kind = nncf.Dataset(texts), nncf.ModelType.TRANSFORMER
-                model = nncf.quantize(model, dataset, subset_size=len(texts), model_type=kind)
-        save(model, folder / self.file)
+                rounded = _nearest(source, texts, [_static(model.clone(), texts, alpha) for alpha in _SMOOTHING])
+        save(rounded, folder / self.file)
+
+
+def _dynamic(model: Any) -> Any:
+    import nncf
+
+    # Of equal speed, asymmetric weights were nearer to the model.
+    return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM)
+
+
+def _static(model: Any, texts: Sequence[Mapping[str, Tensor]], alpha: float) -> Any:
+    import nncf
+
+    return nncf.quantize(
+        model,
+        nncf.Dataset([{name: rows.numpy() for name, rows in text.items()} for text in texts]),
+        subset_size=len(texts),
+        model_type=nncf.ModelType.TRANSFORMER,
+        advanced_parameters=nncf.AdvancedQuantizationParameters(
+            smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=alpha)
+        ),
+    )
+
+
+def _nearest(source: Source, texts: Sequence[Mapping[str, Tensor]], candidates: Iterable[Any]) -> Any:
+    """The one whose logits are off by least, as a mean over the texts."""
+    with torch.inference_mode():
+        expected = [source.model(**text) for text in texts]
+
+    def distance(candidate: Any) -> float:
+        runner = Runner(OpenVinoRuntime.open(candidate, torch.get_num_threads()))
+        pairs = [(runner(**text), logits) for text, logits in zip(texts, expected, strict=True)]
+        return fmean(float((found[name] - one[name]).abs().mean()) for found, one in pairs for name in source.outputs)
+
+    return min(candidates, key=distance)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Who learns: pre-trained encoders."""
 
-from trainflat.models.base import Encoder, max_positions, model_info, weights_sha256
+from trainflat.models.base import Encoder, max_positions, model_info, output_names, weights_sha256
 from trainflat.models.builtin import MODELS
 from trainflat.models.loading import load_encoder, outline
 from trainflat.models.quiet import no_bars
@@ -13,5 +13,6 @@ __all__ = [
     "model_info",
     "no_bars",
     "outline",
+    "output_names",
     "weights_sha256",
 ]

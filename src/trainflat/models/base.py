@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from trainflat.errors import InputError
 from trainflat.record import ModelInfo
 
 
@@ -31,6 +32,20 @@ def max_positions(model: PreTrainedModel) -> int | None:
             return int(module.num_embeddings) - int(padding) - 1
     positions = getattr(model.config, "max_position_embeddings", None)
     return None if positions is None or positions <= 0 else int(positions)
+
+
+def output_names(model: PreTrainedModel) -> tuple[str, ...]:
+    """Names of what a model with a task's head gives: ``logits`` of rows, or of where spans start and end.
+
+    Raises:
+        InputError: it has no such head, so that its answers cannot be compared with another's.
+    """
+    kind = type(model).__name__
+    if kind.endswith("ForQuestionAnswering"):
+        return "start_logits", "end_logits"
+    if kind.endswith("ForSequenceClassification"):
+        return ("logits",)
+    raise InputError(f"{kind} has no head for rows or spans. Give a model that was fine-tuned on a task.")
 
 
 def weights_sha256(model: nn.Module) -> str:

@@ -12,10 +12,10 @@ from transformers import PreTrainedModel
 from transformers.quantizers import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from trainflat.errors import DamagedFile, InputError
+from trainflat.errors import DamagedFile, InputError, one_line
 from trainflat.models.quiet import quiet_loading
 from trainflat.models.rebuilt import build_model, read_config
-from trainflat.models.stored import MOVE, check_memory, check_sealed, one_line, stored_tensors
+from trainflat.models.stored import MOVE, check_memory, check_sealed, stored_tensors
 from trainflat.quantization import METHOD, Int8Module, Layout, check_loaded, prepare
 
 
@@ -97,8 +97,8 @@ def load_int8(folder: Path) -> PreTrainedModel:
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # so that a misfit comes back as data
             )
-    except InputError:
-        raise
+    except InputError as error:
+        raise DamagedFile(f"{folder}: {error}") from error
     except Exception as error:  # a foreign file may be wrong in any way
         raise DamagedFile(f"{folder} cannot be loaded ({one_line(error)}). {MOVE}") from error
     for state, keys in (

@@ -100,6 +100,8 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
     """
     found: dict[str, Stored] = {}
     for path in _files(folder):
+        if not path.is_file():  # nor a pipe, which would keep its reader waiting
+            raise DamagedFile(f"{path} is no file. {MOVE}")
         try:
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
+from textwrap import shorten
 from typing import Any, Literal, Self, TypeVar, get_args
 
 from torch import nn
@@ -41,7 +42,8 @@ class Layout:
         names = {key: config.get(key) for key in ("linears", "embeddings")}
         for key, value in names.items():
             if not (isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)):
-                raise InputError(f"quantization_config.{key} must be a list of module names, got {value!r}. {_AGAIN}")
+                got = shorten(repr(value), 60)
+                raise InputError(f"quantization_config.{key} must be a list of module names, got {got}. {_AGAIN}")
         _check_activations(config.get("activations"), Inputs)
         return cls(config["activations"], tuple(names["linears"] or ()), tuple(names["embeddings"] or ()))
 
