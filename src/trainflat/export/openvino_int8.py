@@ -21,8 +21,8 @@ from trainflat.export.openvino import OpenVino, converted, save
 from trainflat.export.runner import Runner
 
 # SmoothQuant (arXiv:2211.10438) moves large input channels into the weights: nncf's default, nearly all of them, and
-# none. One MiniLM on STS-B kept 80 % of its scores with it and 98 % without; where a channel is far above the others,
-# it is the other way round. So both are made.
+# none. Which of the two is nearer depends on the model: it helps where a channel is far above the others. So both are
+# made.
 _SMOOTHING = (0.95, -1)
 
 
