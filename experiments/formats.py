@@ -107,8 +107,9 @@ def main() -> None:
     given = parser.parse_args()
     for run in given.runs:
         path = given.results / f"{run.name}-{given.stage}.json"
-        done = path.is_file() and read_json(path)["digest"] == Record.load(run).digest
-        if (run / RECORD_FILE).is_file() and not done:
+        if not (run / RECORD_FILE).is_file():
+            continue
+        if not path.is_file() or read_json(path)["digest"] != Record.load(run).digest:
             with TerminalProgress() as progress:
                 write_json(path, measured(run, given.stage, given.data, progress))
     runs = [read_json(path) for path in sorted(given.results.glob("*.json"))]
