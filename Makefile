@@ -36,7 +36,7 @@ style: $(VENV)/.trainflat-dev ## lint, formatting, types, and that imports point
 	$(BIN)/mypy tools benchmarks
 	$(BIN)/python tools/check_imports.py
 
-bench: $(VENV)/.trainflat-dev ## every benchmark, into results/benchmarks (about 12 minutes on two cores with nothing else to do)
+bench: $(VENV)/.trainflat-dev ## every benchmark, into results/benchmarks (about 20 minutes on two cores with nothing else to do)
 	$(BIN)/python -m benchmarks $(ARGS)
 
 # A stamp says which extras an environment holds; it is older than pyproject.toml when they have to be looked at again.

@@ -73,11 +73,10 @@ def _onednn(dense: nn.Linear) -> Layer:
     def run(x: Tensor) -> Tensor:
         rounded = quantize_batch(x)
         assert rounded.zero is not None
-        scale, zero = rounded.step.item(), int(rounded.zero.item())
+        scale, zero = rounded.step.item(), int(rounded.zero.item()) + 128
+        unsigned = rounded.integers.view(torch.uint8) ^ 128  # of signed inputs with a zero oneDNN has a slow loop alone
         after: tuple[object, ...] = (dense.bias, 1.0, 0, torch.float32, "none", [], "")
-        product: Tensor = torch.ops.onednn.qlinear_pointwise(
-            rounded.integers, scale, zero, packed, steps, zeros, *after
-        )
+        product: Tensor = torch.ops.onednn.qlinear_pointwise(unsigned, scale, zero, packed, steps, zeros, *after)
         return product
 
     return run

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from tests.conftest import tiny_bert
+from tests.marks import quick
 from tests.plain_loop import collate, random_split, train
 from tests.teachers import Counting, teacher_model
 from tests.test_distillation_training import spans
@@ -143,7 +144,7 @@ class Watching(FlatTrainer):
         return super().training_step(*args, **kwargs)
 
 
-@pytest.mark.parametrize("name", GATES)
+@pytest.mark.parametrize("name", quick(GATES, "magnitude", "pins", "hard-movement"))
 def test_the_teacher_is_the_model_as_it_was_evaluated_with_every_gate(tmp_path: Path, name: str) -> None:
     trainer = student(tmp_path, kind=Watching, parts={"gate": recipe(name)})
     trainer.train()
@@ -181,7 +182,10 @@ class Stop(TrainerCallback):
         control.should_training_stop = state.global_step == self.step
 
 
-@pytest.mark.parametrize(("step", "gate"), [(2, None), (4, "pins"), (10, None), (10, "hard-movement")])
+@pytest.mark.parametrize(
+    ("step", "gate"),
+    [(2, None), (4, "pins"), pytest.param(10, None, marks=pytest.mark.slow), (10, "hard-movement")],
+)
 def test_resuming_continues_the_same_path(tmp_path: Path, step: int, gate: str | None) -> None:
     """Before the first renewal, right behind it, and two evaluations later, when its checkpoint may be gone."""
     parts = {} if gate is None else {"gate": recipe(gate)}

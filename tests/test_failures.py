@@ -13,6 +13,7 @@ import torch
 from transformers import BertForSequenceClassification
 
 from tests.commands import Command, command, folder_of
+from tests.marks import quick
 from tests.test_models_families import config, write
 from tests.test_whole_run_families import own_files, recipe
 from trainflat.errors import DamagedFile, InputError
@@ -68,7 +69,7 @@ def test_two_runs_in_one_folder(given: dict[str, Any], tmp_path: Path, run: Comm
     assert run(given)[0] == 0
 
 
-@pytest.mark.parametrize("full_at", [1, 2, 4, 7, 9])
+@pytest.mark.parametrize("full_at", quick([1, 2, 4, 7, 9], 1, 7))
 def test_a_full_disk(
     full_at: int, given: dict[str, Any], tmp_path: Path, run: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from tests.conftest import tiny_bert
 from tests.gated_reference import ByHand
+from tests.marks import quick
 from tests.plain_loop import collate, random_split
 from tests.teachers import teach_by_hand, teacher_model
 from tests.test_gates_autograd import SCORED, assert_same, batches, begun, model, shaken
@@ -78,7 +79,7 @@ def test_the_trainer_takes_the_steps_of_autograd(tmp_path: Path, optimizer: dict
         torch.testing.assert_close(found.state_dict()[name], value, rtol=1e-8, atol=0)
 
 
-@pytest.mark.parametrize("name", GATES)
+@pytest.mark.parametrize("name", quick(GATES, "magnitude", "hard-movement", "l0"))
 def test_zeros_are_exact_in_int8_too_and_a_resumed_run_ends_on_the_same_bits(tmp_path: Path, name: str) -> None:
     settings: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 5, "save_strategy": "steps", "save_steps": 5}
     whole = together(tmp_path / "whole", SAM, recipe(name), tiny_bert(), **settings)
