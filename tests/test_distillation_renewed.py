@@ -162,7 +162,9 @@ def test_the_teacher_is_the_model_as_it_was_evaluated_with_every_gate(tmp_path: 
     ids=["averaged", "reparametrised"],
 )
 def test_the_teacher_is_what_evaluations_see(tmp_path: Path, parts: dict[str, Any]) -> None:
-    student(tmp_path, kind=Watching, parts=parts).train()
+    trainer = student(tmp_path, kind=Watching, parts=parts)
+    trainer.train()  # the student watches its teacher at every step
+    assert trainer.distilled.renewed.steps == RENEWED
 
 
 def test_the_teacher_of_a_model_trained_for_int8_computes_in_float(tmp_path: Path) -> None:
