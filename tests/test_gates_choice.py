@@ -172,6 +172,22 @@ def test_a_penalty_is_tuned_to_the_target(name: str, target: float) -> None:
     assert all((w != 0).sum() <= gate.masks()[n].sum() for n, w in gate.weights.items())
 
 
+def test_a_pass_is_as_sparse_as_the_schedule_while_the_penalty_moves_all_scores() -> None:
+    model = small()
+    gate = make_gate("soft-movement", model, target_sparsity=0.9, schedule={"name": "cubic", "start": 0.1, "hold": 0.3})
+    gate.begin(120)
+    optimizer = torch.optim.AdamW([{"params": model.parameters()}, {"params": gate.scores.values(), "lr": 0.2}], 0.05)
+    for step in range(120):
+        optimizer.zero_grad()
+        with gate.passes():
+            zeros = sum(int((w == 0).sum()) for w in gate.weights.values())
+            model(torch.randn(16, 12)).square().mean().backward()
+        assert zeros == round(160 * gate.logs()["sparsity"])
+        optimizer.step()
+        gate.advance(step + 1)
+    assert zeros == 144
+
+
 def test_more_penalty_is_more_sparsity() -> None:
     reached = []
     for penalty in (0.0, 0.05, 50.0):

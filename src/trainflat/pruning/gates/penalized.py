@@ -18,7 +18,6 @@ from trainflat.schedules import Schedule
 
 _PROPORTIONAL, _INTEGRAL, _STRONGEST = 10.0, 0.1, 10.0
 _MEMORY = 0.9  # of the running mean of the data's gradient
-_REFRESH = 16
 _NEAR = 0.01  # of the target: as near as counts as there
 
 
@@ -37,7 +36,7 @@ class PenalizedGate(ScoredGate):
         lambda = 4 * N * r * u                        at u = 1 the penalty's largest slope is r
 
     A negative lambda lifts the scores of a gate that is ahead of its schedule. Where the gate lags behind, the lowest
-    scores above the cut are dropped too, straight through, chosen anew every 16 steps; so s* is always reached, and
+    scores above the cut are dropped too, straight through, chosen anew for every step; so s* is always reached, and
     missed only by a gate that is sparser. A checkpoint counts as the best within 0.01 of the target.
 
     A method writes :meth:`gate` and :attr:`cut`, with the gradient's ``slope`` if it is not 1.
@@ -124,8 +123,8 @@ class PenalizedGate(ScoredGate):
         if self.target_sparsity is None:
             self.strength = (self.penalty or 0.0) * share
             return
-        if step % _REFRESH == 0:
-            self._threshold.refresh(self.scores, self.wanted, "global")
+        # At every step: the penalty moves all scores one way, so that an older threshold soon drops another share.
+        self._threshold.refresh(self.scores, self.wanted, "global")
         missed = self.wanted - self._progress()
         self._integral = _clip(self._integral + _INTEGRAL * missed)
         self._control = _clip(self._integral + _PROPORTIONAL * missed)
