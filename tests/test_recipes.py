@@ -40,7 +40,7 @@ def made_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     for task, columns in TEXTS.items():
         splits = ("validation_matched", "validation_mismatched") if task == "mnli" else ("validation",)
-        for split, count in (("train", 12000), *((name, 40) for name in splits)):
+        for split, count in (("train", 20000), *((name, 40) for name in splits)):
             labels = [float(i % 5) if task == "stsb" else i % 2 for i in range(count)]
             texts = [f"words {i}" for i in range(count)]
             write(folder / task, split, {**dict.fromkeys(columns, texts), "label": labels})
