@@ -1,8 +1,10 @@
 """Reads the runs of ``experiments.movement``: scores by method and by what remains, and what SAM adds to movement.
 
-The difference is taken seed by seed, because both runs share teacher, head and order of rows; beside its mean the 95 %
-interval of Student's t over the seeds, which needs two of them. It holds for seeds: the validation set is one and the
-same in all runs.
+The difference is taken seed by seed, because both runs share teacher, head and order of rows. Two uncertainties stand
+beside its mean. The 95 % interval of Student's t over the seeds, which needs two of them; it holds for this validation
+set, which is the same in all runs. And what other validation rows could do, 1.96 sqrt(p (1 - p) / n + q (1 - q) / n)
+for the accuracies p and q on n rows, as if both models erred independently: they err alike on hard rows, so it is an
+upper bound; a single seed has it too.
 
     python -m experiments.movement_table
 """
@@ -35,6 +37,7 @@ def row(folder: Path) -> Row:
         "remaining_percent": float(remaining),
         "seed": record.seed,
         "score": record.score(stage),
+        "validation_rows": record.data[record.task.split].rows,
         "teacher": record.teacher.scores[record.task.split][record.task.metric] if record.teacher else None,
         "sparsity": stage.sizes.encoder_sparsity,
         "passes": stage.training.passes,
@@ -56,12 +59,20 @@ def differences(rows: list[Row]) -> list[Row]:
     """SAM minus AdamW, for each method that was run with both, over the seeds that both were run with."""
     known, found = groups(rows), []
     for (method, remaining), runs in known.items():
-        scores = {r["seed"]: r["score"] for r in runs}
-        flat = {r["seed"]: r["score"] for r in known.get((f"{method}-sam", remaining), [])}
-        gains = [flat[seed] - scores[seed] for seed in scores if seed in flat]
-        if gains:
-            found.append({"method": method, "remaining_percent": remaining, "gains": gains, **interval(gains)})
+        flat = {r["seed"]: r for r in known.get((f"{method}-sam", remaining), [])}
+        pairs = [(r, flat[r["seed"]]) for r in runs if r["seed"] in flat]
+        if pairs:
+            gains = [sam["score"] - adamw["score"] for adamw, sam in pairs]
+            rows_95 = fmean(of_rows(*pair) for pair in pairs)
+            one = {"method": method, "remaining_percent": remaining, "gains": gains, "rows_95": rows_95}
+            found.append(one | interval(gains))
     return found
+
+
+def of_rows(*runs: Row) -> float:
+    """Half the 95 % interval of a difference of two accuracies, by the number of validation rows alone."""
+    assert all(r["metric"] == "accuracy" for r in runs)
+    return 196 * sqrt(sum(r["score"] / 100 * (1 - r["score"] / 100) / r["validation_rows"] for r in runs))
 
 
 def interval(values: list[float]) -> dict[str, float | None]:
@@ -88,11 +99,12 @@ def markdown(rows: list[Row], found: list[Row]) -> str:
         cells = [method, f"{remaining:g} %", str(len(runs)), spread([r["score"] for r in runs])]
         cells += [spread(behind) if behind else "", f"{fmean(r['passes'] for r in runs):.0f}"]
         lines.append(" | ".join([*cells, f"{fmean(minutes):.0f}" if minutes else ""]))
-    lines += ["", "SAM − AdamW | remaining | seeds | difference | 95 %", " | ".join("---" for _ in range(5))]
+    head = ["SAM − AdamW", "remaining", "seeds", "difference", "95 % of rows", "95 % of seeds"]
+    lines += ["", " | ".join(head), " | ".join("---" for _ in head)]
     for one in found:
         known = "" if one["low"] is None else f"{one['low']:+.1f} to {one['high']:+.1f}"
-        cells = [one["method"], f"{one['remaining_percent']:g} %", str(len(one["gains"])), f"{one['mean']:+.1f}", known]
-        lines.append(" | ".join(cells))
+        cells = [one["method"], f"{one['remaining_percent']:g} %", str(len(one["gains"])), f"{one['mean']:+.1f}"]
+        lines.append(" | ".join([*cells, f"± {one['rows_95']:.1f}", known]))
     return "\n".join(f"| {line} |" if line else "" for line in lines) + "\n"
 
 
