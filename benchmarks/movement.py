@@ -48,12 +48,12 @@ class TopByIndex(torch.autograd.Function):
 
 def gate_on(model: nn.Module, refresh: int) -> HardMovement:
     """A gate that has arrived at its sparsity, its scores apart from each other."""
-    gate = HardMovement(model, sparsity=SPARSITY, schedule="constant", refresh=refresh)
+    gate = HardMovement(model, sparsity=SPARSITY, schedule={"name": "constant", "start": 1}, refresh=refresh)
     gate.begin(10**9)
     generator = torch.Generator().manual_seed(0)
     for score in gate.scores.values():
         score.data.normal_(generator=generator)
-    gate.advance(0)
+    gate.advance(refresh)
     return gate
 
 

@@ -24,7 +24,7 @@ class HardMovement(ScoredGate):
         model: Whose weights are gated.
         sparsity: Share of the scores, one per ``unit``, to drop in the end, in [0, 1).
         scope: ``"layer"`` ranks each matrix on its own, as published; ``"global"`` all scores together.
-        schedule: When the sparsity rises.
+        schedule: When the sparsity rises; above 0 only after the first step, because all scores begin alike.
         refresh: Optimizer steps for which a threshold is kept; 1 selects exactly for every step, as published. What is
             evaluated and what training ends with is always selected exactly.
         unit: See :class:`~trainflat.pruning.gates.scored.ScoredGate`; also for the other arguments.

@@ -102,14 +102,6 @@ class PenalizedGate(ScoredGate):
         arrived = super().settled
         return arrived and (self.target_sparsity is None or self.dropped() - self.target_sparsity <= _NEAR)
 
-    def check_schedule(self, total_steps: int) -> None:
-        super().check_schedule(total_steps)
-        if self.target_sparsity and self.schedule.share(0, total_steps) > 0:
-            raise InputError(
-                f"the schedule wants sparsity {self.target_sparsity:g} before the first step, and all scores begin "
-                "alike. Choose cubic, or give it a start of at least 1 step."
-            )
-
     def prepare(self) -> None:
         if self.target_sparsity is not None:
             self.refuse_denser_than(self.target_sparsity)

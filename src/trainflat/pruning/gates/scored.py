@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from trainflat.errors import UnknownName
+from trainflat.errors import InputError, UnknownName
 from trainflat.pruning.gates.checks import number
 from trainflat.pruning.gates.swapped import SwappedGate
 from trainflat.pruning.gates.units import Unit, expanded, known_unit, unit_shapes
@@ -81,6 +81,15 @@ class ScoredGate(SwappedGate):
     def refuse_unfit(self) -> None:
         super().refuse_unfit()
         unit_shapes(self.weights, self.unit)
+
+    def check_schedule(self, total_steps: int) -> None:
+        super().check_schedule(total_steps)
+        quantity, value = self.rises
+        if quantity == "sparsity" and value and self.schedule.share(0, total_steps) > 0:
+            raise InputError(
+                f"the schedule wants sparsity {value:g} before the first step, and all scores begin alike. Choose "
+                "cubic, or give it a start of at least 1 step."
+            )
 
     def prepare(self) -> None:
         super().prepare()
