@@ -11,6 +11,7 @@ from tests.conftest import tiny_bert
 from tests.gated_reference import ByHand, train_by_hand
 from tests.plain_loop import collate, random_split
 from tests.test_training_trajectory import NO_DROPOUT
+from trainflat.errors import InputError
 from trainflat.optim import SAM
 from trainflat.pruning.gates import GATES, ScoredGate, make_gate
 
@@ -189,6 +190,20 @@ def test_an_exception_inside_leaves_the_weights_as_they_were() -> None:
     [batch] = batches(1)
     with gate.passes():
         ours(**batch).loss.backward()
+
+
+def test_what_is_applied_twice_is_taken_away_once() -> None:
+    gate = begun(model(), "hard-movement", SCORED["hard-movement"])
+    gate.advance(gate.total_steps)
+    before = {name: w.clone() for name, w in gate.weights.items()}
+    with gate.applied():
+        with gate.applied():
+            inside = {name: w.clone() for name, w in gate.weights.items()}
+        assert all(torch.equal(w, inside[name]) for name, w in gate.weights.items())
+    assert all(torch.equal(w, before[name]) and not torch.equal(w, inside[name]) for name, w in gate.weights.items())
+    with pytest.raises(InputError, match=r"applied\(\) was called inside passes\(\)"), gate.passes(), gate.applied():
+        pass
+    assert all(torch.equal(w, before[name]) for name, w in gate.weights.items())
 
 
 @pytest.mark.parametrize("name", SCORED)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from trainflat.errors import InputError
 from trainflat.pruning.gates.base import Gate
 
 
@@ -43,7 +44,8 @@ class SwappedGate(Gate):
         """
 
     def prepare(self) -> None:
-        self._kept, self._earlier, self._in_place = {}, {}, False
+        self._kept, self._earlier = {}, {}
+        self._in_place = self._applied = False
 
     @torch.no_grad()
     def open(self) -> None:
@@ -88,17 +90,23 @@ class SwappedGate(Gate):
 
     @contextmanager
     def applied(self) -> Iterator[None]:
+        if self._applied:  # inside another such block: what is kept are the weights, and must stay so
+            yield
+            return
+        if self._in_place:
+            raise InputError("applied() was called inside passes(), where a step computes. Leave passes() first.")
         masks = self.masks()
         with torch.no_grad():
             for name, p in self.weights.items():
                 self._keep(name, p)
-        self._in_place = True
+        self._in_place = self._applied = True
         try:
             with torch.no_grad():
                 self.settle()
             masks.apply_(self.model)
             yield
         finally:
+            self._applied = False
             self._put_back()
 
     @torch.no_grad()
