@@ -142,8 +142,9 @@ def test_a_weight_that_wants_to_grow_comes_back(name: str) -> None:
 
 def test_a_weight_that_is_gated_away_rests() -> None:
     model = small()
-    gate = HardMovement(model, sparsity=0.5, schedule="constant", refresh=1)
+    gate = HardMovement(model, sparsity=0.5, schedule={"name": "constant", "start": 1}, refresh=1)
     gate.begin(10)
+    gate.advance(1)
     with gate.passes():
         zero = {n: w == 0 for n, w in gate.weights.items()}
         model(torch.ones(2, 12)).sum().backward()
@@ -234,8 +235,16 @@ def test_a_target_has_a_way_to_go() -> None:
     """All scores begin alike: of those dropped at once only their order in the model would decide."""
     assert complete_options("l0", {"target_sparsity": 0.9})["schedule"]["name"] == "cubic"
     assert complete_options("l0", {})["schedule"]["name"] == "constant"
-    with pytest.raises(InputError, match=r"wants sparsity 0\.9 before the first step, and all scores begin alike"):
-        make_gate("soft-movement", small(), target_sparsity=0.9, schedule="constant").begin(20)
+    late = {"name": "constant", "start": 1}
+    for name, target in (
+        ("soft-movement", "target_sparsity"),
+        ("l0", "target_sparsity"),
+        ("hard-movement", "sparsity"),
+    ):
+        for schedule in ("constant", "step"):
+            with pytest.raises(InputError, match=r"sparsity 0\.9 before the first step, and all scores begin alike"):
+                make_gate(name, small(), schedule=schedule, **{target: 0.9}).begin(20)
+        make_gate(name, small(), schedule=late, **{target: 0.9}).begin(20)
 
 
 @pytest.mark.parametrize("name", GATES)

@@ -236,6 +236,12 @@ def test_bad_options_are_refused(name: str, options: dict[str, Any], text: str) 
     assert text in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_biased_is_true_or_false() -> None:
+    for value in ("no", 1, None):
+        with pytest.raises(InputError, match=rf"biased is true or false, got {value!r}"):
+            make_gate("loss-preservation", small(), biased=value)
+
+
 def test_what_cannot_be_ranked_is_refused() -> None:
     early = {"name": "pins", "schedule": "constant"}
     text = "the schedule prunes before the first step, and PINS ranks by gradients"
@@ -252,7 +258,7 @@ def test_what_cannot_be_ranked_is_refused() -> None:
         GradualGradientNorm(small()).begin(20)
     other, model = GradualLossPreservation(small()), small()
     other.begin(20)
-    with pytest.raises(InputError, match=r"the state is of another gate: it lacks window of 0.weight"):
+    with pytest.raises(InputError, match="the state is of another gate, GradualLossPreservation"):
         PINS(model).begin(20, state=other.state_dict(), step=2)
     flat = GradualGradientNorm(model, schedule="linear", every=1)
     constant = on_noise(model)

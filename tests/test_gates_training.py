@@ -37,7 +37,14 @@ def recipe(name: str) -> dict[str, Any]:
 
 
 def trained(
-    folder: Path, optimizer: Any, gate: Any, *, model: Any = None, resume: Any = None, **options: Any
+    folder: Path,
+    optimizer: Any,
+    gate: Any,
+    *,
+    model: Any = None,
+    resume: Any = None,
+    callbacks: Any = None,
+    **options: Any,
 ) -> FlatTrainer:
     trainer = FlatTrainer(
         tiny_bert(**NO_DROPOUT).double() if model is None else model,
@@ -47,6 +54,7 @@ def trained(
         data_collator=collate,
         optimizer=optimizer,
         gate=gate,
+        callbacks=callbacks,
     )
     trainer.train(resume_from_checkpoint=resume)
     return trainer
@@ -266,6 +274,9 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path) -> None:
         InputError, match="the schedule holds 20 steps at its start and 0 at its end, and the run has 12"
     ):
         trained(tmp_path, ADAMW, {"name": "magnitude", "schedule": {"name": "linear", "start": 20}})
+    for given in (3, ["magnitude"], make_gate("magnitude", model)):
+        with pytest.raises(InputError, match=r"gate is a name or a mapping such as \{'name': 'hard-movement'\}, got"):
+            FlatTrainer(model, arguments(tmp_path), gate=given)  # type: ignore[arg-type]
 
 
 def test_a_checkpoint_without_a_gate_is_not_resumed_with_one(tmp_path: Path) -> None:

@@ -278,10 +278,10 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
             checkpoints.finish(folder, step, self.state.best_global_step)
         self.accelerator.wait_for_everyone()
 
-    def _init_training_state(self, max_steps: int, steps_per_epoch: int, *args: Any, **kwargs: Any) -> Any:
-        counts = super()._init_training_state(max_steps, steps_per_epoch, *args, **kwargs)
+    def _init_training_state(self, max_steps: int, steps_per_epoch: int, epochs: int, resume: Any, *args: Any) -> Any:
+        counts = super()._init_training_state(max_steps, steps_per_epoch, epochs, resume, *args)
         step = self.state.global_step
-        resumed = checkpoints.path(Path(self.args.output_dir), step) if step else None
+        resumed = Path(resume) if step else None
         # The model is not that of __init__ where model_init makes one.
         self.along.begin(self.model, max_steps, steps_per_epoch)
         self.gated.begin(max_steps, resumed, step)

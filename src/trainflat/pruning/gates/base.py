@@ -15,6 +15,8 @@ from trainflat.pruning.held import HeldMasks
 from trainflat.pruning.masks import Masks
 from trainflat.schedules import Schedule, make_schedule
 
+_KIND = "gate"  # the class that wrote a state
+
 
 class Gate(ABC):
     """Decides while a model trains which of its weights stay; in the end they are pruned for good.
@@ -198,15 +200,20 @@ class Gate(ABC):
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that a resumed run needs beside the model and the optimizer, for safetensors."""
-        return {f"scores.{name}": score.detach() for name, score in self.scores.items()}
+        kind = torch.tensor([*type(self).__name__.encode()], dtype=torch.uint8)
+        return {f"scores.{name}": score.detach() for name, score in self.scores.items()} | {_KIND: kind}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor], step: int) -> None:
         """Goes on after ``step`` steps, from what ``state_dict`` returned then; ``begin`` comes before.
 
         Raises:
-            InputError: the scores are those of another model.
+            InputError: the state is that of another kind of gate, or the scores are those of another model.
         """
+        own = type(self).__name__
+        kind = bytes(state[_KIND].tolist()).decode() if _KIND in state else own  # older checkpoints do not tell
+        if kind != own:
+            raise InputError(f"the state is of another gate, {kind}, and not of {own}. Resume with that gate.")
         stored = {name.removeprefix("scores."): t for name, t in state.items() if name.startswith("scores.")}
         for name in {**self.scores, **stored}:
             one, other = stored.get(name), self.scores.get(name)
