@@ -72,3 +72,19 @@ def test_a_callback_sees_gradients_that_are_not_clipped(tmp_path: Path) -> None:
     flat.train()
     assert callback.masks == flat.masks
     assert_same_weights(callback.gate.model, flat.model)
+
+
+def test_a_callback_is_told_of_the_trainers_model_and_checkpoints(tmp_path: Path) -> None:
+    model = tiny_bert()
+
+    def train(gate: GradualMagnitude, folder: Path, **options: Any) -> None:
+        given = arguments(folder, max_steps=2, save_strategy="steps", save_steps=2, **options)
+        trainer = Trainer(model, given, train_dataset=random_split(), data_collator=collate)
+        trainer.add_callback(GateCallback(gate))
+        trainer.train(resume_from_checkpoint=options.get("resume_from_checkpoint"))
+
+    with pytest.raises(InputError, match="GradualMagnitude is on another model than the Trainer's"):
+        train(GradualMagnitude(tiny_bert(), every=1), tmp_path / "a")
+    train(GradualMagnitude(model, every=1), tmp_path / "a")
+    with pytest.raises(InputError, match=r"b/checkpoint-2/gate.safetensors is missing.* Begin anew, or resume there"):
+        train(GradualMagnitude(model), tmp_path / "b", resume_from_checkpoint=str(tmp_path / "a/checkpoint-2"))

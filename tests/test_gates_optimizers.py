@@ -10,11 +10,12 @@ from tests.conftest import tiny_bert
 from tests.test_gates_autograd import SCORED, batches, begun, model
 from tests.test_gates_runs import place, recipe  # noqa: F401
 from tests.test_gates_training import HARD, RECIPES, trained
-from tests.test_training_trajectory import NO_DROPOUT
+from tests.test_training_trajectory import NO_DROPOUT, arguments
 from trainflat.errors import InputError
 from trainflat.optim import OPTIMIZERS, FlatOptimizer, L1Penalty
 from trainflat.pipeline import plan
 from trainflat.pruning.gates import ScoredGate
+from trainflat.training import FlatTrainer
 
 STILL = 1e-30  # a learning rate: the weights rest, the scores have their own
 OTHERS = [name for name, one in OPTIMIZERS.items() if issubclass(one, FlatOptimizer) and not one.rho_only_displaces]
@@ -76,3 +77,12 @@ def test_only_what_displaces_can_be_told_what(tmp_path: Path, place: Path, optim
 
 def test_those_others_are_known() -> None:
     assert OTHERS == ["cram", "entropy-sgd", "label-noise", "l1"]
+
+
+def test_a_scheduler_that_does_not_know_the_scores_is_refused(tmp_path: Path) -> None:
+    one = tiny_bert()
+    optimizer = torch.optim.AdamW(one.parameters(), lr=1e-3)
+    linear = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / 12)
+    with pytest.raises(InputError, match=r"'hard-movement' adds its scores .* Give optimizers=\(optimizer, None\)"):
+        FlatTrainer(one, arguments(tmp_path), gate=HARD, optimizers=(optimizer, linear))
+    FlatTrainer(one, arguments(tmp_path), gate="magnitude", optimizers=(optimizer, linear))

@@ -52,9 +52,10 @@ class GateCallback(TrainerCallback):  # type: ignore[misc]
         masks: Of the pruned model, when training has ended; else None.
 
     Raises:
-        InputError: for a gate with scores; when training begins, for ``load_best_model_at_end``, which would take a
-            model from before it was as sparse as asked for, for clipping where the gate ranks by gradients, which a
-            callback sees only when they are clipped, and for what the gate refuses.
+        InputError: for a gate with scores; when training begins, for a gate on another model, for
+            ``load_best_model_at_end``, which would take a model from before it was as sparse as asked for, for clipping
+            where the gate ranks by gradients, which a callback sees only when they are clipped, for a checkpoint
+            without the gate, and for what the gate refuses.
     """
 
     def __init__(self, gate: Gate, objective: Objective | None = None) -> None:
@@ -67,8 +68,17 @@ class GateCallback(TrainerCallback):  # type: ignore[misc]
         self._attached: Attached | None = None
 
     def on_train_begin(
-        self, args: Any, state: TrainerState, control: TrainerControl, optimizer: Any = None, **kwargs: Any
+        self,
+        args: Any,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        optimizer: Any = None,
+        **kwargs: Any,
     ) -> None:
+        trained = {id(p) for p in model.parameters()}
+        if not all(id(p) in trained for p in self.gate.weights.values()):
+            raise InputError(f"{type(self.gate).__name__} is on another model than the Trainer's. Make it on that one.")
         if args.load_best_model_at_end:
             raise InputError(
                 "load_best_model_at_end may load a model from before it was pruned. Turn it off, or use FlatTrainer, "
@@ -82,7 +92,9 @@ class GateCallback(TrainerCallback):  # type: ignore[misc]
         step = state.global_step
         file = checkpoints.path(Path(args.output_dir), step) / GATE
         if step and not file.is_file():
-            raise InputError(f"{file.parent} was written without a gate and cannot go on with one. Begin anew.")
+            raise InputError(
+                f"{file} is missing: a gate goes on from what it wrote into output_dir. Begin anew, or resume there."
+            )
         self.gate.begin(state.max_steps, args.seed, load_tensors(file)[0] if step else None, step, self.objective)
         held = self.gate.held
         if held is not None:

@@ -39,7 +39,7 @@ class Gated:
         recipe: A name, a mapping ``{"name": "hard-movement", "sparsity": 0.9}``, or None.
 
     Raises:
-        InputError: it names none, or options that cannot be used.
+        InputError: it names none, or options that cannot be used; it has scores, and the trainer a scheduler already.
     """
 
     def __init__(self, trainer: "FlatTrainer", recipe: str | Mapping[str, Any] | None) -> None:
@@ -47,8 +47,15 @@ class Gated:
         self.name: str | None = None
         self._options: dict[str, Any] = {}
         if recipe is not None:
+            if not isinstance(recipe, str | Mapping):
+                raise InputError(f"gate is a name or a mapping such as {{'name': 'hard-movement'}}, got {recipe!r}.")
             self.name, self._options = GATES.named(recipe)
             complete_options(self.name, self._options)
+            if GATES[self.name].learns and trainer.lr_scheduler is not None:
+                raise InputError(
+                    f"the gate {self.name!r} adds its scores to the optimizer, and a scheduler that was made before "
+                    "does not know them. Give optimizers=(optimizer, None), and lr_scheduler_type in the arguments."
+                )
         self.gate: Gate | None = None
         self._running = False
 
