@@ -116,13 +116,17 @@ def test_a_recipe_tells_every_option_and_has_one_hash() -> None:
         ({"name": "magnitude", "sparcity": 0.5}, "no option of gate 'magnitude' is called 'sparcity'"),
         ({"name": "soft-movement", "penalty": -1}, "penalty is a number, at least 0, got -1"),
         ({"name": "magnitude", "sparsity": 0}, "protocol sparsities are shares in (0, 1), got 0.0"),
+        ({"name": "l0", "target_sparsity": 0}, "protocol sparsities are shares in (0, 1), got 0.0"),
         ({"name": "magnitude", "schedule": "cubik"}, "no schedule is called 'cubik'"),
+        ({"name": "magnitude", "schedule": 7}, "gate: name a schedule: cubic, linear, constant, step; such as"),
+        ({"name": "loss-preservation", "biased": "maybe"}, "gate: biased is true or false, got 'maybe'."),
     ],
 )
 def test_a_bad_gate_is_refused_with_the_recipe(place: Path, gate: Any, text: str) -> None:
     with pytest.raises(InputError) as caught:
         load_recipe(recipe(place, gate))
     assert text in str(caught.value) and "\n" not in str(caught.value)
+    assert str(caught.value).count(", got ") <= 1
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,9 @@ def test_steps_rise_at_equal_distances() -> None:
     ("given", "text"),
     [
         ("cubbic", "no schedule is called 'cubbic'. Did you mean 'cubic'?"),
-        (["cubic"], "no schedule is called 'None'"),
+        (["cubic"], "name a schedule: cubic, linear, constant, step; such as {name: cubic, start: 0.1}, got ['cubic']"),
+        ({"start": 1}, "got {'start': 1}"),
+        (None, "got None"),
         ({"name": "linear", "hodl": 1}, "no option of schedule 'linear' is called 'hodl'. Did you mean 'hold'?"),
         ({"name": "cubic", "start": -1}, "start of a schedule is a number of optimizer steps such as 500"),
         ({"name": "cubic", "hold": 1.5}, "or a share of the run in [0, 1) such as 0.1, got 1.5"),

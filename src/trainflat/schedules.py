@@ -123,14 +123,18 @@ def make_schedule(given: str | Mapping[str, Any]) -> Schedule:
 
     Raises:
         UnknownName: for a name or option that does not exist.
-        InputError: for a value that cannot be used.
+        InputError: for a section without a name, and a value that cannot be used.
 
     Example:
         >>> section(make_schedule("cubic"))
         {'name': 'cubic', 'start': 0, 'hold': 0}
     """
     options = {"name": given} if isinstance(given, str) else dict(given) if isinstance(given, Mapping) else {}
-    name = str(options.pop("name", None))
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise InputError(
+            f"name a schedule: {', '.join(SCHEDULES)}; such as {{name: cubic, start: 0.1}}, got {given!r}."
+        )
     if name not in SCHEDULES:
         raise UnknownName("schedule", name, SCHEDULES)
     known = vars(SCHEDULES[name]())

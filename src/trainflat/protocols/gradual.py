@@ -40,7 +40,7 @@ class Gradual(Protocol):
     ) -> None:
         self.gate, self.freeze_embeddings = completed(gate), freeze_embeddings
         options = self._options()
-        self.sparsity = options.get("target_sparsity") or options.get("sparsity")
+        self.sparsity = options.get("target_sparsity", options.get("sparsity"))
         if self.sparsity is not None:
             check_sparsities([self.sparsity])
 

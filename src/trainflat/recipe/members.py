@@ -33,7 +33,8 @@ def member(registry: Registry[Any], value: Any) -> Any:
             typed: TypeAdapter[Any] = TypeAdapter(known[key].annotation)
             checked[key] = typed.dump_python(typed.validate_python(given), mode="json")
         except ValidationError as error:
-            raise ValueError(f"{key}: {wanted(error.errors())}, got {given!r}") from error
+            told = all(e["type"] == "value_error" for e in error.errors())  # by a member, which says what it got
+            raise ValueError(f"{key}: {wanted(error.errors())}" + ("" if told else f", got {given!r}")) from error
     missing = [key for key, parameter in known.items() if parameter.default is parameter.empty and key not in checked]
     if missing:
         raise ValueError(f"{registry.kind} {name!r} needs {missing[0]}")

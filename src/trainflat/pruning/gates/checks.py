@@ -32,3 +32,10 @@ def number(name: str, value: Any, *, at_least: float = 0.0) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not at_least <= value < float("inf"):
         raise InputError(f"{name} is a number, at least {at_least:g}, got {value!r}.")
     return float(value)
+
+
+def truth(name: str, value: Any) -> bool:
+    """Raises InputError for what is neither true nor false."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name} is true or false, got {value!r}.")
+    return value

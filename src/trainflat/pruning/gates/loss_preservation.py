@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from trainflat.pruning.base import Scope
+from trainflat.pruning.gates.checks import truth
 from trainflat.pruning.gates.observed import ObservedGate, share_of_past
 from trainflat.schedules import Schedule
 
@@ -55,7 +56,7 @@ class GradualLossPreservation(ObservedGate):
         biased: bool = False,
     ) -> None:
         super().__init__(model, sparsity, scope, schedule, every)
-        self.beta, self.biased = share_of_past("beta", beta), biased
+        self.beta, self.biased = share_of_past("beta", beta), truth("biased", biased)
 
     def remember(self, name: str, weight: Tensor, grad: Tensor, lr: float) -> None:
         change = grad.mul_(weight)

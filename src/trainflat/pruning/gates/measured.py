@@ -57,7 +57,7 @@ class MeasuredGate(HeldGate):
         if self.objective is None:
             raise InputError(
                 f"{type(self).__name__} scores by the loss, of which it was told nothing. "
-                "Give begin(..., objective=Objective(model, batches)), from trainflat.objective."
+                "Give objective=Objective(model, batches), from trainflat.objective, to begin() or to GateCallback."
             )
         given: Objective | Callable[[int, int], Objective] = self.objective
         self.objective = given if isinstance(given, Objective) else given(self.rows, self.batch_size)
