@@ -41,7 +41,6 @@ def row(folder: Path) -> Row:
         "teacher": record.teacher.scores[record.task.split][record.task.metric] if record.teacher else None,
         "sparsity": stage.sizes.encoder_sparsity,
         "passes": stage.training.passes,
-        "minutes": None if stage.timing.train_seconds is None else stage.timing.train_seconds / 60,
         "recipe_hash": record.recipe_hash,
         "digest": record.digest,
     }
@@ -92,13 +91,12 @@ def spread(values: list[float]) -> str:
 def markdown(rows: list[Row], found: list[Row]) -> str:
     """Both tables."""
     head = [f"{rows[0]['task']}, {rows[0]['metric']}", "remaining", "seeds", "score", "to the teacher", "passes"]
-    lines = [" | ".join([*head, "minutes"]), " | ".join("---" for _ in range(7))]
+    lines = [" | ".join(head), " | ".join("---" for _ in head)]
     for (method, remaining), runs in groups(rows).items():
         behind = [r["score"] - r["teacher"] for r in runs if r["teacher"] is not None]
-        minutes = [r["minutes"] for r in runs if r["minutes"] is not None]
         cells = [method, f"{remaining:g} %", str(len(runs)), spread([r["score"] for r in runs])]
         cells += [spread(behind) if behind else "", f"{fmean(r['passes'] for r in runs):.0f}"]
-        lines.append(" | ".join([*cells, f"{fmean(minutes):.0f}" if minutes else ""]))
+        lines.append(" | ".join(cells))
     head = ["SAM − AdamW", "remaining", "seeds", "difference", "95 % of rows", "95 % of seeds"]
     lines += ["", " | ".join(head), " | ".join("---" for _ in head)]
     for one in found:
