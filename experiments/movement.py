@@ -8,8 +8,8 @@ target by ``target_sparsity``, because what sparsity a published lambda would le
 
 The ramp is linear where the paper's is cubic, begins later, and hard movement selects anew for every step; and three
 layers are pruned, not six. The paper takes 55,000 steps and more, this 3125. Movement drops weights regardless of their
-size, so that an encoder has to learn again what it knew; in so few steps all six layers did not (tries in
-``docs/experiments.md``). The learning rates of the scores have the published ratio to that of the weights: 1e-2 and, of
+size, so that an encoder has to learn again what it knew; in so few steps all six layers mostly did not (tries
+in ``docs/experiments.md``). Learning rates of the scores have the published ratio to that of the weights: 1e-2 and, of
 L0, 0.1 to 3e-5. (Hard movement does not depend on it: only the order of its scores counts.) SAM displaces the model's
 weights and no scores, ``perturb: weights``. The last weights count, so that nothing is chosen on the reported split.
 
