@@ -46,12 +46,11 @@ class SparseQuantizer(HfQuantizer):  # type: ignore[misc]
         return model
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **_: Any) -> PreTrainedModel:
-        # Saved again, the model is a dense one, so its names in files are those of any other.
-        model._weight_conversions = [
-            one
-            for one in model._weight_conversions or ()
-            if not any(isinstance(operation, _Unpack) for operation in getattr(one, "operations", ()))
-        ]
+        # Saved again, the model is a dense one, so its names in files are those of any other. From 5.24 on,
+        # transformers forgets by itself how a model was unpacked, before this is called.
+        made = getattr(model, "_weight_conversions", None)
+        if made is not None:
+            model._weight_conversions = [one for one in made if not _unpacks(one)]
         return model
 
     def is_serializable(self) -> bool:
@@ -62,6 +61,10 @@ class SparseQuantizer(HfQuantizer):  # type: ignore[misc]
     def is_trainable(self) -> bool:
         """As above."""
         return True
+
+
+def _unpacks(conversion: Any) -> bool:
+    return any(isinstance(operation, _Unpack) for operation in getattr(conversion, "operations", ()))
 
 
 class _Unpack(ConversionOps):  # type: ignore[misc]
