@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainflat.errors import InputError
+from trainflat.params import unwrapped
 
 _COUNT, _PREFIX = "models", "average."
 
@@ -45,7 +46,7 @@ class Averaging(ABC):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.model = model
+        self.model = unwrapped(model)
         self.models = 0
         self._average: dict[str, Tensor] = {}
 

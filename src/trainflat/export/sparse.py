@@ -23,7 +23,7 @@ from trainflat.files import load_tensors, save_tensors, write_json
 from trainflat.models.quiet import no_bars
 from trainflat.models.rebuilt import load_dense
 from trainflat.models.stored import CONFIG, WEIGHTS, quant_method
-from trainflat.params import prunable
+from trainflat.params import prunable, unwrapped
 
 
 def save_sparse(
@@ -51,7 +51,7 @@ def save_sparse(
     Raises:
         InputError: ``out`` is there already, the model cannot be read, or a value cannot be held.
     """
-    exporter = Sparse(values=values, embeddings=embeddings)
+    exporter, model = Sparse(values=values, embeddings=embeddings), unwrapped(model)
     source = None if isinstance(model, PreTrainedModel) else Path(model)
     loaded = model if isinstance(model, PreTrainedModel) else _load(Path(model))
     with new_folder(Path(out)) as folder:
@@ -102,10 +102,11 @@ class Sparse(Exporter):
 def _rewrite(folder: Path, held: Mapping[str, Values]) -> None:
     """Makes a dense checkpoint a sparse one, in place."""
     dense, _ = load_tensors(folder / WEIGHTS)
-    lost = sorted(name for name, values in held.items() if values != "fp32" and name not in dense)
+    lost = sorted(n for n, values in held.items() if values != "fp32" and (n not in dense or dense[n].ndim != 2))
     if lost:
         raise InputError(
-            f"{lost[0]} has another name in its file, so only values=fp32 can be exported for this architecture."
+            f"{lost[0]} is no matrix of that name in its file, so only values=fp32 can be exported for this "
+            "architecture."
         )
     tensors: dict[str, Tensor] = {}
     for name in sorted(dense):

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainflat.errors import InputError
+from trainflat.params import unwrapped
 from trainflat.record import ModelInfo
 
 
@@ -51,7 +52,7 @@ def output_names(model: PreTrainedModel) -> tuple[str, ...]:
 def weights_sha256(model: nn.Module) -> str:
     """SHA-256 over names, types, shapes and bytes of the state, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(unwrapped(model).state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -12,6 +12,7 @@ from trainflat.errors import InputError, UnknownName
 from trainflat.objective.passes import Effort, Kind, Meter
 from trainflat.objective.untouched import Guard, twice_differentiable
 from trainflat.objective.vectors import Vector, drawn, fitting, norm
+from trainflat.params import named_weights, unwrapped
 from trainflat.progress import Progress
 
 Batch = Mapping[str, Tensor]
@@ -71,7 +72,7 @@ class Objective:
         progress: Progress | None = None,
     ) -> None:
         named = parameters if parameters is not None else _trainable(model)
-        self.model, self.loss, self.meter = model, loss, Meter(progress or Progress())
+        self.model, self.loss, self.meter = unwrapped(model), loss, Meter(progress or Progress())
         self.batches = [batch for batch in batches if _rows(batch)]
         self.rows = sum(map(_rows, self.batches))
         if not self.rows:
@@ -84,7 +85,7 @@ class Objective:
         self.kept = fitting(masks or {}, named)
         pairs = zip(self.weights, self.kept, strict=True)
         self.size = sum(w.numel() if kept is None else int(kept.sum()) for w, kept in pairs)
-        self._guard = Guard(model, self.weights)
+        self._guard = Guard(self.model, self.weights)
 
     # What can be asked
 
@@ -275,7 +276,7 @@ class Objective:
 
 
 def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+    return {name: p for name, p in named_weights(model).items() if p.requires_grad}
 
 
 def _rows(batch: Batch) -> int:

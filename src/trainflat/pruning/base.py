@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trainflat.errors import InputError, UnknownName
 from trainflat.objective import Objective
-from trainflat.params import prunable
+from trainflat.params import prunable, unwrapped
 from trainflat.pruning.cut import find_cut, pack_kept
 from trainflat.pruning.keys import Array, Keys, Magnitudes
 from trainflat.pruning.masks import Masks, Shape, check_same
@@ -47,11 +47,11 @@ class Pruner(ABC):
         objective: Objective | Callable[[int, int], Objective] | None = None,
     ) -> None:
         _check(sparsity, scope)
-        self.model, self.sparsity, self.scope, self.masks, self.seed = model, sparsity, scope, masks, seed
+        self.model, self.sparsity, self.scope, self.masks, self.seed = unwrapped(model), sparsity, scope, masks, seed
         self._objective = objective
         self.weights: dict[str, nn.Parameter] = prunable(model)
         if not self.weights:
-            raise InputError(f"{type(model).__name__} has no prunable weights: no linear layer outside its embeddings.")
+            raise InputError(f"{type(model).__name__} has no prunable weights: no matrix outside its embeddings.")
         if masks is not None:
             check_same(_shapes(self.weights), masks.shapes, "the masks already held")
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from trainflat.errors import DamagedFile, InputError, ZerosRevived
 from trainflat.files import MOVE, load_tensors, save_tensors
-from trainflat.params import prunable
+from trainflat.params import named_weights, prunable
 from trainflat.record import MatrixZeros
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class Masks(Mapping[str, Tensor]):
         Raises:
             InputError: the model has no such parameter, or one of another shape.
         """
-        known = dict(model.named_parameters(remove_duplicate=False))
+        known = named_weights(model, every_name=True)
         found = {name: tuple(known[name].shape) for name in self if name in known}
         check_same(self._shapes, found, "the model")
         return {name: known[name] for name in self}

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, TypeVar, get_args
 from torch import nn
 
 from trainflat.errors import InputError, UnknownName
+from trainflat.params import prunable, unwrapped
 from trainflat.quantization.modules import Activations, Inputs, Int8Embedding, Int8Linear, Int8Module
 from trainflat.quantization.torchao import quantize_by_torchao
 
@@ -102,6 +103,7 @@ def quantize_dynamic(
     """
     _check_activations(activations)
     _check_backend(backend, embeddings, activations)
+    model = unwrapped(model)
     config = getattr(model, "config", None)
     if _is_quantized(model) or getattr(config, "quantization_config", None):
         raise InputError(f"{type(model).__name__} is quantized already. Give the model that it was made from.")
@@ -183,9 +185,11 @@ def layers_to_round(
     """The modules that int8 is for, by name; options as of :func:`quantize_dynamic`.
 
     Raises:
-        InputError: there is no linear layer among them, or a pattern of ``exclude`` fits none.
+        InputError: there is no linear layer among them, most matrices are in other layers, or a pattern of ``exclude``
+            fits none.
     """
     exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+    model = unwrapped(model)
     inside = {id(module) for module in (model if head else getattr(model, "base_model", model)).modules()}
     candidates = {name: module for name, module in _roundable(model, embeddings) if id(module) in inside}
     for pattern in exclude:
@@ -194,7 +198,19 @@ def layers_to_round(
     chosen = {n: m for n, m in candidates.items() if not any(fnmatchcase(n, pattern) for pattern in exclude)}
     if not any(isinstance(module, nn.Linear) for module in chosen.values()):
         raise InputError(f"{type(model).__name__} has no linear layer to round to int8. Give one that has.")
+    _refuse_little(model, candidates)
     return chosen
+
+
+def _refuse_little(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
+    """Raises InputError where linear layers are not even half of what an encoder's matrices hold."""
+    matrices = {id(p): p.numel() for p in prunable(model).values()}
+    rounded = sum(matrices.get(id(getattr(module, "weight", None)), 0) for module in layers.values())
+    if 2 * rounded < sum(matrices.values()):
+        raise InputError(
+            f"{type(model).__name__} has {rounded / sum(matrices.values()):.0%} of its matrices in linear layers, "
+            "which are all that int8 rounds here; the others would stay in float. Give an encoder of linear layers."
+        )
 
 
 def _roundable(model: nn.Module, embeddings: bool) -> Iterator[tuple[str, nn.Module]]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from trainflat.errors import InputError
+from trainflat.params import unwrapped
 from trainflat.quantization.arithmetic import LARGEST, SMALLEST_STEP, Quantized
 from trainflat.quantization.dynamic import Layout, layers_to_round
 from trainflat.quantization.fake import (
@@ -80,7 +81,7 @@ class Q8BERT:
         embeddings: bool = True,
         head: bool = True,
     ) -> None:
-        self.model = model
+        self.model: nn.Module = unwrapped(model)
         self.weights: Weights = _one_of("weights", weights, ("tensor", "channel"))
         self.activations = _one_of("activations", activations, ("ema", "token"))
         self.decay = _share(decay)

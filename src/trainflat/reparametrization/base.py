@@ -41,7 +41,7 @@ class Reparametrization(ABC):
     def __init__(self, model: nn.Module) -> None:
         self.weights: dict[str, nn.Parameter] = {n: p for n, p in prunable(model).items() if p.requires_grad}
         if not self.weights:
-            raise InputError(f"{type(model).__name__} has no matrices to reparametrise: no linear layer that trains.")
+            raise InputError(f"{type(model).__name__} has no matrices to reparametrise: none that trains.")
         self._held = False  # whether the model's matrices are θ now, or f(θ) for a while
         self._kept: dict[str, Tensor] = {}
 

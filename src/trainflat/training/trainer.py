@@ -15,6 +15,7 @@ from trainflat.errors import InputError
 from trainflat.files import read_json, write_json, writing
 from trainflat.optim import make_optimizer
 from trainflat.optim.base import FlatOptimizer
+from trainflat.params import unwrapped
 from trainflat.pruning import Masks
 from trainflat.training import checkpoints
 from trainflat.training.along import Along
@@ -78,6 +79,9 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         score: Score | None = None,
         **kwargs: Any,
     ) -> None:
+        if args:  # the Trainer puts wrappers of its own around the plain model
+            args = (unwrapped(args[0]), *args[1:])
+        kwargs |= {"model": unwrapped(kwargs["model"])} if "model" in kwargs else {}
         super().__init__(*args, **kwargs)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise InputError(

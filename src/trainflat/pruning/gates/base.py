@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trainflat.errors import InputError
 from trainflat.objective import Objective
-from trainflat.params import prunable
+from trainflat.params import prunable, unwrapped
 from trainflat.pruning.held import HeldMasks
 from trainflat.pruning.masks import Masks
 from trainflat.schedules import Schedule, make_schedule
@@ -58,7 +58,7 @@ class Gate(ABC):
     """Masks for the optimizer to hold, of a gate that sets weights to zero; made by ``begin``."""
 
     def __init__(self, model: nn.Module, schedule: str | Mapping[str, Any] | Schedule = "cubic") -> None:
-        self.model = model
+        self.model = unwrapped(model)
         self.weights: dict[str, nn.Parameter] = prunable(model)
         self.schedule = schedule if isinstance(schedule, Schedule) else make_schedule(schedule)
         self.scores: dict[str, nn.Parameter] = {}
@@ -102,13 +102,11 @@ class Gate(ABC):
     def refuse_unfit(self) -> None:
         """Raises InputError for a model whose weights cannot be gated."""
         if not self.weights:
-            raise InputError(
-                f"{type(self.model).__name__} has no prunable weights: no linear layer outside its embeddings."
-            )
+            raise InputError(f"{type(self.model).__name__} has no prunable weights: no matrix outside its embeddings.")
         frozen = [name for name, w in self.weights.items() if not w.requires_grad]
         if frozen:
             raise InputError(f"{frozen[0]} is frozen, so that no gate can learn. Let it train, or prune in one shot.")
-        sharded = [name for name, w in self.weights.items() if w.dim() != 2 or hasattr(w, "placements")]
+        sharded = [name for name, w in self.weights.items() if w.dim() < 2 or hasattr(w, "placements")]
         if sharded:
             raise InputError(f"{sharded[0]} is sharded, as FSDP does it; gates need whole matrices. Use data parallel.")
 
