@@ -13,6 +13,7 @@ from tests.optimizers import bits, problem
 from tests.quadratic import START, Quadratic, close, shifts
 from trainflat.errors import InputError
 from trainflat.optim import EntropySGD, check_options
+from trainflat.optim.chance import generator
 from trainflat.pruning import Masks
 
 OPTIONS = {"inner_steps": 3, "inner_lr": 0.05, "gamma": 0.4, "alpha": 0.75}
@@ -34,6 +35,26 @@ def test_the_algorithm_on_a_quadratic(momentum):
             walk = mean = w
         optimizer.step(q.closure)
         close(q.w, w)
+
+
+def test_options_that_make_it_the_authors_code():
+    """Their `entropyoptim.lua`, in its own variables and without momentum: three steps of three, with noise."""
+    rate, pull, noise, lr, kept = 0.05, 0.4, 0.3, 0.8, 0.75
+    q, batches = Quadratic(), shifts(9)
+    alike = {"inner_steps": 3, "inner_lr": rate, "gamma": pull, "noise": math.sqrt(2) * noise, "alpha": 1 - kept}
+    optimizer = EntropySGD(q.params, SGD, lr=lr / pull, seed=5, **alike)
+    x = q.w
+    for begin in range(0, 9, 3):
+        lx, lmx = x.clone(), x.clone()
+        for step in range(begin, begin + 3):
+            q.shift = batches[step]
+            draws = [torch.randn(2, generator=generator("cpu", 5, step, k), dtype=torch.float64) for k in range(2)]
+            dx = q.gradient(lx) - pull * (x - lx) - noise / math.sqrt(0.5 * rate) * torch.cat(draws)
+            lx = lx - rate * dx
+            lmx = kept * lmx + (1 - kept) * lx
+            optimizer.step(q.closure)
+        x = x - lr * (x - lmx)
+        close(q.w, x)
 
 
 def test_the_pass_stands_on_the_walk_and_the_model_on_the_anchor():

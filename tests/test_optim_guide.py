@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
-from trainflat.optim import OPTIMIZERS, average_passes
+from trainflat.optim import OPTIMIZERS, average_passes, complete_options, make_optimizer
+from trainflat.optim.options import base_class
 from trainflat.recipe import load_recipe
 
 GUIDE = (Path(__file__).resolve().parents[1] / "docs" / "optimizers.md").read_text(encoding="utf8")
@@ -39,6 +41,24 @@ def _number(value: Any) -> Any:
         return float(value) if not isinstance(value, bool) else value
     except ValueError:
         return value
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name not in ("adam", "adamw")])
+@pytest.mark.parametrize("base", ["adam", "adamw", "sgd", "nadam"])
+def test_what_is_not_given_is_what_the_base_alone_would_have(name: str, base: str) -> None:
+    """So that SAM and AdamW without further words differ in the method, and in nothing else."""
+    given = {"base": base, "lr": 1e-3} | ({"momentum": 0.9} if base == "sgd" else {})
+    made = make_optimizer(name, [torch.nn.Parameter(torch.ones(2))], **given)
+    own = {key: value for key, value in given.items() if key != "base"}
+    alone = base_class(base)([torch.nn.Parameter(torch.ones(2))], **own)
+    assert {key: made.defaults[key] for key in alone.defaults} == alone.defaults
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name not in ("adam", "adamw")])
+def test_a_recipe_resolves_the_base_alike(name: str) -> None:
+    for base in ("adam", "adamw"):
+        full, alone = complete_options(name, {"base": base}), complete_options(base, {})
+        assert {key: full[key] for key in alone} == alone
 
 
 def test_the_examples_run() -> None:

@@ -40,6 +40,23 @@ def test_msam_over_sgd_on_a_quadratic():
         close(optimizer.last_norm.double(), e.norm())
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_msam_takes_the_published_steps_but_for_what_coupled_decay_is_of(decay):
+    """The published loop leaves the weights displaced between steps, and decays them where they stand."""
+    q, noise = Quadratic(), shifts(STEPS)
+    optimizer = MSAM(q.params, SGD, rho=0.3, lr=LR, momentum=MOMENTUM, weight_decay=decay)
+    displaced, m, e = q.w, torch.zeros_like(START), torch.zeros_like(START)
+    for step in range(STEPS):
+        q.shift = noise[step]
+        decayed = displaced - e  # ours; published: displaced
+        g = q.gradient(displaced) + decay * decayed
+        w, m = displaced - e - LR * (MOMENTUM * m + g), MOMENTUM * m + g
+        e = -0.3 * m / m.norm()
+        displaced = w + e
+        optimizer.step(q.closure)
+        close(q.w, w)
+
+
 def test_msam_over_adamw_follows_the_first_mean():
     q, noise = Quadratic(), shifts(STEPS)
     optimizer = MSAM(q.params, AdamW, rho=3.0, lr=LR, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.1)

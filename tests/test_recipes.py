@@ -26,6 +26,7 @@ TEXTS = {
     "qqp": ("question1", "question2"),
     "mnli": ("premise", "hypothesis"),
 }
+DOCS = sorted((Path(__file__).resolve().parents[1] / "docs").glob("*.md"))
 PARTS = ("Shows", "Run", "Data", "Expected", "Time", "Memory")
 
 
@@ -93,6 +94,30 @@ def test_every_override_that_a_header_shows_is_one(name: str):
     text = re.sub(r"\n\s*", " ", "\n".join(header(name)))
     for quoted, plain in re.findall(r"--set (?:'([^']+)'|([^\s']+[^\s').,;]))", text):
         load_recipe(name, [quoted or plain])
+
+
+def base_of(optimizer: dict[str, Any]) -> dict[str, Any]:
+    """The base optimizer and its options, whichever flat one is around it."""
+    name = optimizer.get("base", optimizer["name"])
+    return {"name": name, **{key: optimizer[key] for key in ("lr", "weight_decay", *ADAM)}}
+
+
+COMPARED = [
+    (recipe, override)
+    for text in (*("\n".join(header(name)) for name in RECIPES), *(p.read_text(encoding="utf8") for p in DOCS))
+    for recipe, override in re.findall(r"trainflat run (\S+) .*--set '(training\.optimizer=[^']+)'", text)
+]
+
+
+@pytest.mark.parametrize(("name", "override"), COMPARED)
+def test_optimizers_that_are_compared_differ_in_the_method_alone(name: str, override: str):
+    one, other = load_recipe(name), load_recipe(name, [override])
+    assert one.training.optimizer["name"] != other.training.optimizer["name"]
+    assert base_of(one.training.optimizer) == base_of(other.training.optimizer)
+
+
+def test_there_are_comparisons():
+    assert len(COMPARED) > 30
 
 
 @pytest.mark.parametrize("name", PAPERS)

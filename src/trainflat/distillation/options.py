@@ -23,8 +23,9 @@ class Distillation:
     The loss is :math:`w \cdot T^2 \mathrm{KL}(\text{teacher} \| \text{student}) + (1 - w) \cdot \text{task loss}`: one
     weight, as Hinton et al. average their two objectives. ``weight=1`` is the teacher alone, ``weight=0`` the task
     alone. Departs from the code of movement pruning (Sanh et al., 2020), whose two weights need not add up to one
-    (``alpha_distil``, ``alpha_ce``): a pair of them is ``weight = alpha_distil / (alpha_distil + alpha_ce)`` with the
-    loss scaled by their sum, which Adam's step does not depend on.
+    (``alpha_distil``, ``alpha_ce``, by default 0.5 each): a pair of them is ``weight = alpha_distil / (alpha_distil +
+    alpha_ce)`` with the loss scaled by their sum. Adam's step does not depend on a scale; clipping does, and what a
+    penalty counts beside it.
 
     Args:
         weight: Share of the teacher, in [0, 1]; or ``"entropy"``, for every row its own: how sure the student is, of

@@ -24,8 +24,9 @@ class ASAM(FlatOptimizer):
 
     The direction does not depend on the gradient's scale, so a first pass with a scaled loss needs no unscaling.
 
-    Departs from the authors' code where parameters come without names: then a weight is known by its two dimensions
-    alone, and LayerNorm's count as biases. Pass ``model.named_parameters()``.
+    Departs from the authors' code, which goes by names alone and takes what has "weight" anywhere in its name, so not a
+    matrix that is called otherwise. Where parameters come without names a weight is known by its two dimensions alone,
+    and LayerNorm's count as biases. Pass ``model.named_parameters()``.
 
     Args:
         params: Parameters, parameter groups (with a ``"rho"`` of their own if wanted) or ``model.named_parameters()``.

@@ -31,7 +31,8 @@ class CrAM(FlatOptimizer):
     processes need the same first gradient, so with data parallel it is averaged. A gradient that overflowed (float16)
     neither displaces nor prunes.
 
-    Departs from the paper where it re-tunes batch normalisation after pruning: encoders have none.
+    Departs from the paper where it re-tunes batch normalisation after pruning: encoders have none. The authors' code
+    ranks each parameter group on its own.
 
     Args:
         params: Parameters, parameter groups (with a ``"rho"`` of their own; 0 also exempts from C) or

@@ -32,8 +32,13 @@ class EntropySGD(FlatOptimizer):
     sees the gradients of the walk. Noise is drawn by ``seed``, number of the step and place of the parameter, so all
     processes draw the same; pruned weights get none. Costs the memory of two copies of the weights.
 
-    Departs from the paper in that :math:`\gamma` stays constant (no scoping) and that any base optimizer may take the
+    Departs from Algorithm 1 in that :math:`\gamma` stays constant (no scoping) and that any base optimizer may take the
     outer step; over Adam, which is blind to the gradient's size, :math:`\gamma` acts on the walk alone.
+
+    The authors' code departs from Algorithm 1 itself: its noise is ``sqrt(2 eta') epsilon``, its mean keeps 0.75, so
+    the newest point weighs 0.25, and its outer step is ``eta (w - mu)``, without :math:`\gamma`. Over SGD these are
+    ``noise`` = sqrt(2) epsilon, ``alpha`` = 0.25 and ``lr`` = eta / gamma here. Momentum and weight decay, which its
+    walk has too, are the outer step's alone here.
 
     Args:
         params: Parameters, parameter groups or ``model.named_parameters()``.
@@ -42,7 +47,7 @@ class EntropySGD(FlatOptimizer):
         inner_lr: Learning rate of the walk; :math:`\eta'`.
         gamma: Strength of the pull back to the anchor; :math:`\gamma`.
         noise: Standard deviation of the noise, before the factor sqrt(eta'); :math:`\epsilon`.
-        alpha: Weight of the newest point in the walk's mean; :math:`\alpha`.
+        alpha: Weight of the newest point in the walk's mean; :math:`\alpha` of Algorithm 1.
         seed: Of the noise.
         **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
 

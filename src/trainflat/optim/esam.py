@@ -26,8 +26,9 @@ class ESAM(FlatOptimizer):
         e(w) = rho * (m / beta) * g / ||g||_2     m_i = 1 with probability beta, else 0
         w    = w - lr * grad L_B+(w + e(w))       B+: the share gamma of the rows with the largest l(w + e) - l(w)
 
-    ``m`` is drawn for each weight, as in the paper; the authors' code draws whole tensors. Draws depend on ``seed`` and
-    the number of the step alone: the same after resuming, and on every process.
+    ``m`` is drawn for each weight, as in the paper; the authors' code draws whole tensors, leaves the others out of the
+    norm too, and selects a row less than gamma's share, rounded down; here the share is rounded up. Draws depend on
+    ``seed`` and the number of the step alone: the same after resuming, and on every process.
 
     FlatTrainer selects the rows of each process's window, at the price of a forward pass at ``w + e``; dropout repeats
     there what it drew in the first pass, and draws anew for the selected rows. In a loop of your own, unless ``gamma``

@@ -23,7 +23,8 @@ class GSAM(FlatOptimizer):
         rho_t = rho_min + (rho - rho_min) * lr_t / lr_0              equation (13), with a learning rate that ends at 0
 
     Both gradients of a step must carry the same loss scale: with a ``GradScaler`` call ``finish_gradients()`` before
-    the scaler's ``unscale_`` or ``step``.
+    the scaler's ``unscale_`` or ``step``. Under data parallel the first gradient is averaged before it displaces; in
+    the authors' code each process displaces and decomposes by its own, and the results are summed.
 
     Args:
         params: Parameters, parameter groups (with a ``"rho"`` of their own if wanted) or ``model.named_parameters()``.

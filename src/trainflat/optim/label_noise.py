@@ -20,7 +20,8 @@ class LabelNoise(FlatOptimizer):
     (ignored positions) stay. In a loop of your own pass each training batch's labels through :meth:`prepare_labels`;
     the Trainer does.
 
-    Departs from the paper in that any base optimizer may take the step; it proves the effect for SGD.
+    Departs from the paper in that any base optimizer may take the step; it proves the effect for SGD. Its noise on
+    numbers is one of two values, sigma or -sigma, with the same variance as here.
 
     Args:
         params: Parameters, parameter groups or ``model.named_parameters()``.

@@ -24,8 +24,10 @@ class MSAM(FlatOptimizer):
     step that overshoots the valley stands higher there, and its gradient leads back.
 
     Departs from the published code, whose weights stay displaced between steps: here they come back before each step,
-    so that evaluation and checkpoints see them. The gradients are the same. Before the first step there is no momentum
-    and nothing is displaced.
+    so that evaluation and checkpoints see them. The gradients of the loss are the same, and without weight decay so are
+    the steps. Decay that joins the gradient (SGD, Adam) is of the weights themselves here, of the displaced ones in the
+    published code; its AdamW takes the decay off after the step, torch's before. Before the first step there is no
+    momentum and nothing is displaced.
 
     Args:
         params: Parameters, parameter groups (with a ``"rho"`` of their own if wanted) or ``model.named_parameters()``.

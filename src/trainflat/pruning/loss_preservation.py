@@ -15,8 +15,8 @@ class LossPreservationPruner(GradientFlowPruner):
         model: As for :class:`GradientFlowPruner`, and so are ``rows`` and ``batch_size``.
         rows: On which g is taken.
         batch_size: Of a micro-batch.
-        biased: The score is :math:`|\theta^2 g|` instead: magnitude times loss preservation, which keeps the loss and
-            what training moved (section 4 of Lubana and Dick).
+        biased: The score is :math:`|\theta^2 g|` instead: magnitude times loss preservation, as the code of Lubana and
+            Dick has it; their paper has the distance from the initial weights for one θ.
         **given: As for :class:`Pruner`.
 
     Example:

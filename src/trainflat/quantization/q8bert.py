@@ -40,7 +40,8 @@ class Q8BERT:
     Departs from the paper's code, so that ranges do not depend on how a batch is cut or padded: the range that a step
     rounds with is that of the steps before it (in the first one inputs stay float), it takes in one maximum per step
     however many micro-batches and processes there were, and padding does not count. Queries, keys and values are not
-    rounded once more before they are multiplied, because our int8 layers leave attention in float.
+    rounded once more before they are multiplied, because our int8 layers leave attention in float; and biases stay
+    float, which inference there rounds to 32 bits.
 
     Args:
         model: Any module with linear layers; a transformers model or your own.

@@ -13,13 +13,12 @@ class Powerprop(Reparametrization):
     The gradient of θ is that of w times :math:`\alpha |\theta|^{\alpha - 1}`. It is 0 at 0, so for α > 1 a weight that
     is exactly 0 never moves again, under any optimizer that does not move parameters without a gradient: masks hold
     by themselves. The order of |w| is that of |θ|, so magnitude pruning is the same for both. Pre-trained weights
-    convert by :math:`\theta = \mathrm{sign}(w) |w|^{1 / \alpha}`, zeros and signs exactly, the rest to about α units in
-    the last place: powers are taken in float64.
+    convert by :math:`\theta = \mathrm{sign}(w) |w|^{1 / \alpha}`, with which the authors' notebook initialises; zeros
+    and signs exactly, the rest to about α units in the last place: powers are taken in float64.
 
-    Departs from the code that scales ``w * |w| ** (1 / α - 1)``, which is NaN at 0, and from the paper in what is
-    reparametrised: the matrices that are pruned, not the task head. Weight decay acts on θ. SAM perturbs θ: a
-    displacement ε of θ is one of :math:`\alpha |w|^{1 - 1 / \alpha} \epsilon` of w, none at 0 and wide where weights
-    are large; between SAM, which is α = 1, and ASAM, whose displacements grow with |w| itself.
+    Departs from the paper in what is reparametrised: the matrices that are pruned, not the task head. Weight decay acts
+    on θ. SAM perturbs θ: a displacement ε of θ is one of :math:`\alpha |w|^{1 - 1 / \alpha} \epsilon` of w, none at 0
+    and wide where weights are large; between SAM, which is α = 1, and ASAM, whose displacements grow with |w| itself.
 
     Args:
         model: Whose matrices are reparametrised.

@@ -26,7 +26,8 @@ class HardConcrete(PenalizedGate):
 
     The penalty is the mean of ``P(z > 0) = sigmoid(S - beta * log(-gamma / zeta))``. What is evaluated, and what
     training ends with, is ``W * clip(sigmoid(S) * (zeta - gamma) + gamma, 0, 1)``, equation (13). Draws are the
-    same in all passes of a step and on all processes.
+    same in all passes of a step and on all processes, and at least 1e-6 away from 0 and 1; 1e-4 in the code of Sanh et
+    al. (2020).
 
     Args:
         model: Whose weights are gated.

@@ -23,7 +23,8 @@ class HardMovement(ScoredGate):
     Args:
         model: Whose weights are gated.
         sparsity: Share of the scores, one per ``unit``, to drop in the end, in [0, 1).
-        scope: ``"layer"`` ranks each matrix on its own, as published; ``"global"`` all scores together.
+        scope: ``"layer"`` ranks each matrix on its own, as published; ``"global"`` all scores together, also so that a
+            matrix may be emptied: ``--global_topk`` of the published code leaves each one 0.5 % at least.
         schedule: When the sparsity rises; above 0 only after the first step, because all scores begin alike.
         refresh: Optimizer steps for which a threshold is kept; 1 selects exactly for every step, as published. What is
             evaluated and what training ends with is always selected exactly.

@@ -21,8 +21,9 @@ class HeldGate(Gate):
     """Every so many steps drops the weights with the lowest scores; zeros stay zero. A method writes ``importance``.
 
     Pruned weights get no gradient and are set to zero again after each step, so optimizers, displacements and weight
-    decay never move them (:class:`~trainflat.pruning.held.HeldMasks`). Departs from Zhu and Gupta (2017), where a
-    pruned weight keeps its value behind the mask and returns if others shrink below it.
+    decay never move them (:class:`~trainflat.pruning.held.HeldMasks`). Departs from Zhu and Gupta (2017), and from the
+    magnitude baseline of Sanh et al. (2020), which chooses anew in every forward pass: there a pruned weight keeps its
+    value behind the mask and returns if others shrink below it.
 
     Args:
         model: Whose weights are pruned.

@@ -26,8 +26,8 @@ class GradualLossPreservation(ObservedGate):
         schedule: When the sparsity rises; above 0 only after the first step.
         every: Optimizer steps between two choices.
         beta: Share that the mean keeps of itself in each step, in [0, 1).
-        biased: The score is of :math:`|\theta^2 g|` instead, magnitude times loss preservation (section 4 of Lubana and
-            Dick, arXiv:2009.11839).
+        biased: The score is of :math:`|\theta^2 g|` instead, magnitude times loss preservation, as the code of Lubana
+            and Dick (arXiv:2009.11839) has it; their paper has the distance from the initial weights for one θ.
 
     Example:
         >>> import torch

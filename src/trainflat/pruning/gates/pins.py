@@ -25,17 +25,21 @@ class PINS(ObservedGate):
     η is the step's learning rate, whatever the optimizer makes of the gradient, as published. Before the first window
     is complete the ranking is the one it would have if it were (Ī U is then a multiple of I²).
 
-    Departs from the published code: θ and g are taken at the same weights, not θ one step later, and a pruned weight
-    does not come back (:class:`HeldGate`). The paper's self-regularisation, a teacher that is the best checkpoint so
-    far, is not part of the gate, so that every method can have it: in ``training.distillation``, beside the fine-tuned
-    ``teacher`` with which the paper begins, ``weight: entropy, renew: best``.
+    Departs from the published code in five points. It scores after gradients were clipped, and with the learning rate
+    of the step to come; here before, and with the step's own. Its window ends a step before the choice, here with it.
+    It prunes the biases of its layers too and not the pooler; here all matrices that are
+    :func:`~trainflat.params.prunable`, and no biases. Its pruned weights may come back; here not (:class:`HeldGate`).
+
+    The paper's self-regularisation, a teacher that is the best checkpoint so far, is not part of the gate, so that
+    every method can have it: in ``training.distillation``, beside the fine-tuned ``teacher`` with which the paper
+    begins, ``weight: entropy, renew: best``.
 
     Args:
         model: As for :class:`~trainflat.pruning.gates.held.HeldGate`.
         sparsity: Share to drop.
         scope: Who competes; published ``"global"``.
         schedule: When the sparsity rises; above 0 only after the first step. Published: cubic.
-        every: Optimizer steps between two choices; published: a window.
+        every: Optimizer steps between two choices; published: a window, and 1 once the schedule has arrived.
         window: :math:`\Delta T`, in optimizer steps.
         beta1: Share that the importance keeps of itself from window to window, in [0, 1).
         beta2: The same of the uncertainty.

@@ -29,6 +29,9 @@ class ScoredGate(SwappedGate):
     A method writes :meth:`factor`, :meth:`slope` where it is not 1 (straight through), :meth:`kept`, and a penalty
     in :meth:`penalize` if it has one.
 
+    Departs from the code of Sanh et al. (2020), of which the members are, in that the pooler is gated too, where the
+    model has one, and in that evaluation sees the sparsity of its step, not the final one throughout.
+
     Args:
         model: Whose weights are gated.
         schedule: See :class:`~trainflat.pruning.gates.base.Gate`.

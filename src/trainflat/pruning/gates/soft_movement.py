@@ -24,7 +24,8 @@ class SoftMovement(PenalizedGate):
     :class:`~trainflat.pruning.gates.penalized.PenalizedGate`. Under Adam a score moves by about ``score_lr`` per
     step at most, so that it takes 220 steps at 0.01 to fall below a threshold of 0.1: short runs need a higher rate.
 
-    Departs from the published code, which always keeps 0.5 % of a matrix: here one may be emptied.
+    Departs from the published code, which always keeps 0.5 % of a matrix: here one may be emptied. With a
+    ``target_sparsity`` all matrices compete for what is left.
 
     Args:
         model: Whose weights are gated.
