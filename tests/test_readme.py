@@ -18,7 +18,7 @@ from trainflat.recipe import (
     ModelOptions,
     Recipe,
     load_recipe,
-    task_section,
+    named_sections,
 )
 from trainflat.tasks import TASKS
 from trainflat.training import TrainingOptions
@@ -62,7 +62,7 @@ def test_overrides_in_the_docs_are_some():
         given = [quoted or plain for quoted, plain in re.findall(r"--set (?:'([^']+)'|([a-z_.]+=[^\s`]+))", line)]
         if "trainflat diagnose" in line:  # whose overrides are options of the task
             name = re.search(r"--task (\S+)", line)
-            load_recipe(base | ({"task": task_section(name[1], given)} if name else {}))
+            load_recipe(base | ({"task": named_sections(given, task=(TASKS, name[1]))["task"]} if name else {}))
         else:
             load_recipe(base, given)
         seen += len(given)

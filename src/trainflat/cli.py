@@ -1,5 +1,6 @@
 """The command line. Everything heavy is imported inside the commands, so that ``--help`` answers at once."""
 
+import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -40,14 +41,24 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Overrides anything in the recipe; may be repeated."),
 ]
+TaskName = Annotated[
+    str | None, typer.Option("--task", metavar="NAME", help="Learns this instead of the recipe's task.")
+]
+Scored = Annotated[str | None, typer.Option("--task", metavar="NAME", help="Scores all on this task too.")]
+TaskSets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the task; may be repeated.")
+]
+HeldOut = Annotated[int, typer.Option("--seed", min=0, help="Of the run, if it held out rows: the same are scored.")]
 
 
 @app.command(epilog="Example: trainflat run small/stsb-imp --data ../data --set training.epochs=2 --seeds 1,2,3")
 def run(
     recipes: Recipes,
+    *,
     data: Data = None,
     out: Out = Path("runs"),
     set_: Sets = None,
+    task: TaskName = None,
     seeds: Annotated[str | None, typer.Option(metavar="1,2,3", help="Runs each recipe once per seed.")] = None,
 ) -> None:
     """Trains, prunes and measures; continues where an earlier call was stopped."""
@@ -56,7 +67,8 @@ def run(
     from trainflat.report import summary_table
 
     each = [None] if seeds is None else [_seed(text) for text in seeds.split(",")]
-    loaded = [load_recipe(r, [*(set_ or []), *([] if s is None else [f"seed={s}"])]) for r in recipes for s in each]
+    given = _overrides(task, set_)
+    loaded = [load_recipe(r, [*given, *([] if s is None else [f"seed={s}"])]) for r in recipes for s in each]
     records = []
     with _progress() as progress:
         for number, recipe in enumerate(loaded, 1):
@@ -69,12 +81,14 @@ def run(
 
 
 @app.command(epilog="Example: trainflat check paper/cola-imp --data ../data")
-def check(recipe: OneRecipe, data: Data = None, out: Out = Path("runs"), set_: Sets = None) -> None:
+def check(
+    recipe: OneRecipe, *, data: Data = None, out: Out = Path("runs"), set_: Sets = None, task: TaskName = None
+) -> None:
     """Validates a recipe and its data and prints the plan, without training."""
     from trainflat.pipeline import plan
     from trainflat.plans import print_plan
 
-    print_plan(plan(recipe, data=data, out=out, overrides=set_ or []))
+    print_plan(plan(recipe, data=data, out=out, overrides=_overrides(task, set_)))
 
 
 @app.command(name="list", epilog="Example: trainflat list")
@@ -138,9 +152,7 @@ def diagnose(
     task: Annotated[str, typer.Option(help="What they were fine-tuned on, by a name that `trainflat list` shows.")],
     *,
     data: Data = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the task; may be repeated.")
-    ] = None,
+    set_: TaskSets = None,
     rows: Annotated[int, typer.Option(min=1, help="Rows of flatness; cuts are scored on 4 times as many.")] = 128,
     seed: Annotated[int, typer.Option(min=0, help="Draws the rows.")] = 0,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The page and the JSON file go in here.")] = Path(
@@ -151,11 +163,11 @@ def diagnose(
     from rich.markup import escape
 
     from trainflat.diagnose import diagnose as examine
-    from trainflat.recipe import task_section
     from trainflat.report import write_diagnosis
     from trainflat.report.advice import advice
 
-    section = task_section(task, set_ or [])
+    section = _sections(set_, task)["task"]
+    assert section is not None  # --task has to be given
     with _progress() as progress:
         found = examine(models, section, data=data, rows=rows, seed=seed, progress=progress)
     for sentence in advice(found):
@@ -172,10 +184,12 @@ def export(
         Path | None, typer.Option("--out", metavar="DIR", help="The new folder; else beside the model's.")
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the format; may be repeated.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="An option of the format or of the task; may be repeated."),
     ] = None,
-    task: Annotated[str | None, typer.Option(help="Scores both on this task too.")] = None,
+    task: Scored = None,
     data: Data = None,
+    seed: HeldOut = 0,
 ) -> None:
     """Writes a model in a format that others load, and checks it against the model on real text."""
     from rich.markup import escape
@@ -183,7 +197,8 @@ def export(
     from trainflat.exporting import export as write
 
     target = out or model.resolve().parent / f"{model.resolve().name}-{to}"
-    found = write(model, to, target, set_ or [], task=task, data=data)
+    given = _sections(set_, task, to)
+    found = write(model, to, target, given["format"] or {}, task=given["task"], data=data, seed=seed)
     for sentence in found.sentences():
         _say(escape(sentence))
     _say(escape(str(target)))
@@ -203,18 +218,16 @@ def bench(
     length: Annotated[str, typer.Option(metavar="32,128", help="Tokens per row.")] = "128",
     threads: Annotated[str, typer.Option(metavar="1,2", help="Of every backend.")] = "1",
     rounds: Annotated[int, typer.Option(help="Times that each takes its turn; 6 or more tell speed-ups.")] = 7,
-    task: Annotated[str | None, typer.Option(help="Scores all on this task, by a name of `trainflat list`.")] = None,
+    task: Scored = None,
     data: Data = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the task; may be repeated.")
-    ] = None,
+    seed: HeldOut = 0,
+    set_: TaskSets = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="JSON and figure (PNG, SVG) go in here.")] = Path(
         "bench"
     ),
 ) -> None:
     """Times models side by side on the CPU: latency, throughput, size, memory, score."""
     from trainflat.bench.compare import compare
-    from trainflat.recipe import task_section
     from trainflat.terminal import print_comparison
 
     with _progress() as progress:
@@ -225,8 +238,9 @@ def bench(
             lengths=_numbers("--length", length),
             threads=_numbers("--threads", threads),
             rounds=rounds,
-            task=None if task is None else task_section(task, set_ or []),
+            task=_sections(set_, task)["task"],
             data=data,
+            seed=seed,
             progress=progress,
         )
     print_comparison(found, out)
@@ -245,6 +259,19 @@ def main() -> None:
         if stop.code == 130:  # typer's answer to Ctrl-C, which says nothing
             print("trainflat: interrupted. A run continues with the same command.", file=sys.stderr)  # noqa: T201
         raise
+
+
+def _overrides(task: str | None, given: list[str] | None) -> list[str]:
+    return [*([] if task is None else [f"task={json.dumps(task)}"]), *(given or [])]
+
+
+def _sections(given: list[str] | None, task: str | None, to: str | None = None) -> dict[str, dict[str, Any] | None]:
+    from trainflat.export import EXPORTERS
+    from trainflat.recipe import named_sections
+    from trainflat.tasks import TASKS
+
+    named: dict[str, tuple[Registry[Any], str | None]] = {"task": (TASKS, task)}
+    return named_sections(given or [], **named, **({} if to is None else {"format": (EXPORTERS, to)}))
 
 
 def _seed(text: str) -> int:

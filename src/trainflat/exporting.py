@@ -17,8 +17,9 @@ from trainflat.files import write_json
 from trainflat.loading import load
 from trainflat.models import load_encoder, max_positions, output_names
 from trainflat.models.checks import check_tokenizer
+from trainflat.protocols.bench import derive_seed
 from trainflat.quantization import Int8Module
-from trainflat.recipe import build, load_recipe, task_section
+from trainflat.recipe import build, load_recipe, named_sections
 from trainflat.recipe.members import member
 from trainflat.tasks import TASKS
 from trainflat.tasks.base import EncodedSplit, Task
@@ -76,10 +77,11 @@ def export(
     folder: str | Path,
     to: str,
     out: str | Path,
-    options: Sequence[str] = (),
+    options: Sequence[str] | Mapping[str, Any] = (),
     *,
     task: str | Mapping[str, Any] | None = None,
     data: Path | None = None,
+    seed: int = 0,
 ) -> Checked:
     """Writes a model in another format; the folder appears only if it answers as the model does.
 
@@ -87,9 +89,10 @@ def export(
         folder: Of the model, with its tokenizer.
         to: A name in ``EXPORTERS``.
         out: The new folder; ``export.json`` in it holds what was compared.
-        options: Of the format, as ``key=value``.
+        options: Of the format, by name or as ``key=value``.
         task: Its name, or as in a recipe. Both are also scored on its evaluation split.
         data: Folder with the task's files.
+        seed: That of the run, where it held out rows: the same ones are scored.
 
     Raises:
         InputError: the model or an option cannot be used, a package is missing, or the file answers differently: a
@@ -100,7 +103,7 @@ def export(
     section = _section(to, options)
     exporter = build(EXPORTERS, section)
     exporter.check_installed()
-    learned = None if task is None else _task(task, folder, data)
+    learned = None if task is None else _task(task, folder, data, seed)
     source = _source(Path(folder), learned)
     rows = None if learned is None else _Rows.of(learned, source)
     source = replace(source, texts=_texts(source, rows, exporter.samples))
@@ -115,9 +118,10 @@ def export(
     return checked
 
 
-def _section(to: str, options: Sequence[str]) -> dict[str, Any]:
+def _section(to: str, options: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+    given = options if isinstance(options, Mapping) else named_sections(options, format=(EXPORTERS, to))["format"]
     try:
-        section: dict[str, Any] = member(EXPORTERS, task_section(to, options))
+        section: dict[str, Any] = member(EXPORTERS, {**(given or {}), "name": to})
         return section
     except InputError:
         raise
@@ -125,8 +129,9 @@ def _section(to: str, options: Sequence[str]) -> dict[str, Any]:
         raise InputError(f"--to {to}: {error}.") from error
 
 
-def _task(task: str | Mapping[str, Any], folder: str | Path, data: Path | None) -> Task:
-    return build(TASKS, load_recipe({"task": task, "model": str(folder)}).task, data=data, seed=0)
+def _task(task: str | Mapping[str, Any], folder: str | Path, data: Path | None, seed: int) -> Task:
+    section = load_recipe({"task": task, "model": str(folder)}).task
+    return build(TASKS, section, data=data, seed=derive_seed(seed, "rows"))
 
 
 def _source(folder: Path, task: Task | None) -> Source:

@@ -34,6 +34,7 @@ def compare(
     rounds: int = REPEATS,
     task: Mapping[str, Any] | None = None,
     data: Path | None = None,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> Comparison:
     """Times every model by every backend that runs it, on the CPU.
@@ -51,6 +52,7 @@ def compare(
         rounds: Times that each takes its turn. Fewer than 6 cannot tell anything apart.
         task: Its section in a recipe; all are scored on it.
         data: Folder with the task's files.
+        seed: That of the run, where it held out rows: the same ones are scored.
         progress: Is told what happens.
 
     Raises:
@@ -59,9 +61,9 @@ def compare(
     progress = progress or Progress()
     _check_sizes({"--batch": batches, "--length": lengths, "--threads": threads, "--rounds": [rounds]})
     check_backends(backends)
-    learned = None if task is None else read_task(task, models[0], data)
+    learned = None if task is None else read_task(task, models[0], data, seed)
     with tempfile.TemporaryDirectory(prefix="trainflat-bench-") as place:
-        variants = open_all(models, backends, Exports(Path(place), task, data, progress))
+        variants = open_all(models, backends, Exports(Path(place), task, data, seed, progress))
         _check_lengths(variants, max(lengths))
         scores = _scores(variants, learned, progress)
         work = _Work(variants, rounds, progress)

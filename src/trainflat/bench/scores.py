@@ -14,6 +14,7 @@ from trainflat.errors import InputError
 from trainflat.evaluation import score
 from trainflat.exporting import row_length
 from trainflat.models.checks import check_labels
+from trainflat.protocols.bench import derive_seed
 from trainflat.recipe import build, load_recipe
 from trainflat.tasks import TASKS
 from trainflat.tasks.base import Task
@@ -60,13 +61,14 @@ class Scored:
             )
 
 
-def read_task(section: Mapping[str, Any], model: Path, data: Path | None) -> Scored:
-    """The task of a recipe's section, for models like this one.
+def read_task(section: Mapping[str, Any], model: Path, data: Path | None, seed: int = 0) -> Scored:
+    """The task of a recipe's section, for models like this one, with the rows that a run with this seed holds out.
 
     Raises:
         InputError: there is no such task, or its data cannot be read.
     """
-    return Scored(build(TASKS, load_recipe({"task": dict(section), "model": str(model)}).task, data=data, seed=0))
+    checked = load_recipe({"task": dict(section), "model": str(model)}).task
+    return Scored(build(TASKS, checked, data=data, seed=derive_seed(seed, "rows")))
 
 
 def _shown(columns: Mapping[str, int]) -> str:

@@ -95,12 +95,14 @@ class Exports:
         place: The folder for them.
         task: Formats that look at text before they round take it from this task, where one is given.
         data: Folder with the task's files.
+        seed: Of the run that held out rows.
         progress: Is told.
     """
 
     place: Path
     task: Mapping[str, Any] | None
     data: Path | None
+    seed: int
     progress: Progress
 
     def make(self, source: Path, name: str, to: str) -> Path:
@@ -108,7 +110,7 @@ class Exports:
         self.progress.say(f"exporting {name} to {to}")
         out = self.place / str(len(list(self.place.iterdir())))
         looks = EXPORTERS.build(to).samples > 0
-        export(source, to, out, task=self.task if looks else None, data=self.data)
+        export(source, to, out, task=self.task if looks else None, data=self.data, seed=self.seed)
         return out
 
 

@@ -1,7 +1,8 @@
 """Recipes: what to train and compress, how, and what to measure. Checked to the last key before anything runs."""
 
 from trainflat.recipe.members import build
-from trainflat.recipe.reading import load_recipe, packaged_recipes, task_section
+from trainflat.recipe.overrides import named_sections
+from trainflat.recipe.reading import load_recipe, packaged_recipes
 from trainflat.recipe.sections import (
     EvaluationOptions,
     FlatnessOptions,
@@ -20,6 +21,6 @@ __all__ = [
     "Recipe",
     "build",
     "load_recipe",
+    "named_sections",
     "packaged_recipes",
-    "task_section",
 ]

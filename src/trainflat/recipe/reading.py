@@ -9,7 +9,9 @@ from pydantic import ValidationError
 
 from trainflat.errors import InputError, UnknownName
 from trainflat.recipe.messages import first_line
+from trainflat.recipe.overrides import has_option, set_path, split_override
 from trainflat.recipe.sections import Recipe
+from trainflat.tasks import TASKS
 from trainflat.yaml_values import parse_yaml
 
 _DEEPEST = 50
@@ -29,15 +31,15 @@ def load_recipe(
     Args:
         source: A file, the name of a packaged recipe, or the recipe itself.
         overrides: ``"training.epochs=2"`` as on the command line (values are YAML), or a mapping of such paths to
-            values.
+            values. Options of the task need no ``task.`` before them.
 
     Raises:
         InputError: names the path of the first key or value that does not fit, and the nearest name.
     """
     value, where = _read(source)
-    items = overrides.items() if isinstance(overrides, Mapping) else map(_split_override, overrides)
+    items = overrides.items() if isinstance(overrides, Mapping) else map(split_override, overrides)
     for path, new in items:
-        _set(value, path, new)
+        set_path(value, _full(path), new)
     value = _copy(value, where)
     try:
         recipe = Recipe.model_validate(value)
@@ -45,18 +47,6 @@ def load_recipe(
         raise InputError(f"{where}: {first_line(error)}") from error
     _refuse_truths(value, recipe.resolved(), where)
     return recipe
-
-
-def task_section(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """A recipe's section on the task, from its name and options as ``key=value``.
-
-    Raises:
-        InputError: an option is not written as ``key=value``; what it means is checked where it is used.
-    """
-    section: dict[str, Any] = {"name": name}
-    for path, new in map(_split_override, overrides):
-        _set(section, path, new)
-    return section
 
 
 def _read(source: str | Path | Mapping[str, Any] | Recipe) -> tuple[dict[str, Any], str]:
@@ -83,29 +73,11 @@ def _read(source: str | Path | Mapping[str, Any] | Recipe) -> tuple[dict[str, An
     return value, str(path)
 
 
-def _split_override(text: str) -> tuple[str, Any]:
-    path, equals, value = text.partition("=")
-    if not equals or not all(path.split(".")):
-        raise InputError(f"--set takes key=value such as training.epochs=2, got {text!r}.")
-    try:
-        return path, parse_yaml(value)
-    except ValueError as error:
-        hint = f"Quote it for the shell: --set '{path}={value}'."
-        raise InputError(f"--set {path}: {value!r} is not a YAML value. {hint}") from error
-
-
-def _set(value: dict[str, Any], path: str, new: Any) -> None:
-    *parents, last = path.split(".")
-    here = value
-    for key in parents:
-        below = here.get(key)
-        if below is None or isinstance(below, str):  # `task: cola` is short for `task: {name: cola}`
-            below = {"name": below} if below else {}
-        if not isinstance(below, dict):
-            raise InputError(f"--set {path}: {key} holds {below!r}, which has no keys.")
-        here[key] = below
-        here = below
-    here[last] = new
+def _full(path: str) -> str:
+    """The path of a key; an option of the task needs no ``task.`` before it, as in commands that only know a task."""
+    first = path.partition(".")[0]
+    of_task = first not in Recipe.model_fields and has_option(TASKS, first)
+    return f"task.{path}" if of_task else path
 
 
 def _copy(value: Any, where: str, depth: int = 0) -> Any:
