@@ -31,7 +31,7 @@ FLOORS: dict[str, float] = {
     "reparametrization": 3,
     **dict.fromkeys(("registry", "params", "anatomy", "schedules", "record", "landscapes"), 2),
     **dict.fromkeys(("tensors", "progress", "processes", "yaml_values", "positions"), 2),
-    **dict.fromkeys(("files", "timing"), 1.5),
+    **dict.fromkeys(("files", "timing", "margins"), 1.5),
     "errors": 1,
 }
 ROOT = 12  # the package's own __init__ and __main__ offer what all floors hold; no module below may lean on them

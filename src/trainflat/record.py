@@ -18,6 +18,7 @@ from pydantic import (
 
 from trainflat.errors import DamagedFile, InputError
 from trainflat.files import MOVE, hash_json, read_json, write_json
+from trainflat.margins import Answers
 
 RECORD_FILE = "record.json"
 FORMAT = 1
@@ -142,13 +143,14 @@ class Stage(_Data):
     int8: Int8 | None = None
     training: Training | None = None  # None: no training happened between the stage before and this one
     timing: Timing = Timing()
+    answers: Answers | None = None  # whether the score is more than a blind answer's; derived, never part of the digest
     files: dict[str, str] = {}  # path below the run folder -> SHA-256
 
     @model_serializer(mode="wrap")
     def _without_the_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Records from before there was int8 keep their digest.
         dumped: dict[str, Any] = handler(self)
-        return {key: value for key, value in dumped.items() if key != "int8" or value is not None}
+        return {key: value for key, value in dumped.items() if key not in ("int8", "answers") or value is not None}
 
 
 class TaskInfo(_Data):
@@ -214,6 +216,7 @@ class Record(_Data):
         value = self.model_dump(mode="json", exclude={"digest", "environment"})
         for stage in value["stages"]:
             del stage["timing"]
+            stage.pop("answers", None)
             if not stage["flatness"]:  # records from before there were such measures keep their digest
                 del stage["flatness"]
         return hash_json(value)

@@ -1,10 +1,11 @@
 """Measures, taken at every stage of a protocol."""
 
 from trainflat.evaluation.agreement import Agreement, compare_answers
+from trainflat.evaluation.answers import main_score
 from trainflat.evaluation.flatness import measure_flatness, objective_on
 from trainflat.evaluation.int8 import measure_int8, measure_trained_int8
 from trainflat.evaluation.latency import measure_latency
-from trainflat.evaluation.predictions import predict, sample_split, score
+from trainflat.evaluation.predictions import predict, predictions_of, sample_split, score
 from trainflat.evaluation.sizes import matrix_zeros, measure_sizes
 from trainflat.evaluation.zeros import SPEED_NOTE, check_zeros
 
@@ -13,6 +14,7 @@ __all__ = [
     "Agreement",
     "check_zeros",
     "compare_answers",
+    "main_score",
     "matrix_zeros",
     "measure_flatness",
     "measure_int8",
@@ -21,6 +23,7 @@ __all__ = [
     "measure_trained_int8",
     "objective_on",
     "predict",
+    "predictions_of",
     "sample_split",
     "score",
 ]

@@ -66,7 +66,19 @@ def score(
     progress: Progress | None = None,
 ) -> dict[str, float]:
     """All metrics of the task on one split, in percent."""
-    return task.score(split, predict(model, split, DataCollatorWithPadding(tokenizer), batch_size, progress=progress))
+    return task.score(split, predictions_of(model, split, tokenizer, batch_size, progress=progress))
+
+
+def predictions_of(
+    model: PreTrainedModel,
+    split: EncodedSplit,
+    tokenizer: PreTrainedTokenizerBase,
+    batch_size: int = 32,
+    *,
+    progress: Progress | None = None,
+) -> Predictions:
+    """See :func:`predict`, whose batches the tokenizer pads here."""
+    return predict(model, split, DataCollatorWithPadding(tokenizer), batch_size, progress=progress)
 
 
 def sample_split(split: EncodedSplit, rows: int, seed: int = 0) -> EncodedSplit:
@@ -81,7 +93,8 @@ def sample_split(split: EncodedSplit, rows: int, seed: int = 0) -> EncodedSplit:
         return split
     drawn = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:rows]
     kept = drawn.sort().values.tolist()
-    return EncodedSplit(split.name, [split.rows[i] for i in kept], [split.lengths[i] for i in kept])
+    order = [split.order[i] for i in kept] if split.order else kept
+    return EncodedSplit(split.name, [split.rows[i] for i in kept], [split.lengths[i] for i in kept], order=order)
 
 
 def _question(row: Mapping[str, Any]) -> dict[str, Any]:

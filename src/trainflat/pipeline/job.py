@@ -92,13 +92,14 @@ def _finish(bench: Bench, produced: Produced, recipe: Recipe) -> record.Stage:
         known = bench.commit(produced, measure(bench, produced, recipe))
     main = known.scores[bench.task.split][bench.task.metric]
     zeros = f"{known.sizes.encoder_sparsity:.0%} of the encoder is zero{_emptied(known, _scope_of(recipe))}"
-    scored = f"{bench.task.metric} {main:.1f} on {bench.task.split}{_in_int8(known, bench.task)}"
-    bench.progress.say(f"{known.name}: {scored}, {zeros}")
+    scored = f"{bench.task.metric} {main:z.1f} on {bench.task.split}{_in_int8(known, bench.task)}"
+    remark = f" ({known.answers.remark()})" if known.answers and known.answers.remark() else ""
+    bench.progress.say(f"{known.name}: {scored}{remark}, {zeros}")
     return known
 
 
 def _in_int8(stage: record.Stage, task: Task) -> str:
-    return "" if stage.int8 is None else f" (int8: {stage.int8.scores[task.split][task.metric]:.1f})"
+    return "" if stage.int8 is None else f" (int8: {stage.int8.scores[task.split][task.metric]:z.1f})"
 
 
 def _emptied(stage: record.Stage, scope: str = "protocol.scope") -> str:

@@ -4,6 +4,7 @@ import time
 
 from trainflat import record
 from trainflat.evaluation import (
+    main_score,
     matrix_zeros,
     measure_flatness,
     measure_int8,
@@ -11,7 +12,7 @@ from trainflat.evaluation import (
     measure_sizes,
     measure_trained_int8,
     objective_on,
-    score,
+    predictions_of,
 )
 from trainflat.protocols import Bench, Produced
 from trainflat.protocols.bench import derive_seed
@@ -23,7 +24,9 @@ def measure(bench: Bench, produced: Produced, recipe: Recipe) -> record.Stage:
     if produced.masks is not None:
         produced.masks.check(bench.model)
     started = time.perf_counter()
-    scores = {n: score(bench.task, bench.model, s, bench.encoder.tokenizer) for n, s in bench.evaluation.items()}
+    predictions = {n: predictions_of(bench.model, s, bench.encoder.tokenizer) for n, s in bench.evaluation.items()}
+    scores = {name: bench.task.score(bench.evaluation[name], found) for name, found in predictions.items()}
+    _, answers = main_score(bench.task, bench.evaluation[bench.task.split], predictions[bench.task.split])
     seconds = time.perf_counter() - started
     flatness = _flatness(bench, produced, recipe.evaluation.flatness)
     int8 = _int8(bench, recipe.evaluation.int8)
@@ -38,6 +41,7 @@ def measure(bench: Bench, produced: Produced, recipe: Recipe) -> record.Stage:
         matrices=matrix_zeros(bench.model),
         flatness=flatness,
         int8=int8,
+        answers=answers,
         training=produced.training,
         timing=record.Timing(train_seconds=produced.seconds, evaluate_seconds=seconds, latency=latency),
     )

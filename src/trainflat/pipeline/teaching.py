@@ -3,7 +3,7 @@
 import torch
 
 from trainflat import record
-from trainflat.evaluation import score
+from trainflat.evaluation import main_score, predictions_of
 from trainflat.models import Encoder, model_info
 from trainflat.protocols import Bench
 from trainflat.recipe import Recipe
@@ -33,13 +33,16 @@ def enlist(teacher: Encoder, bench: Bench) -> record.TeacherInfo:
         What the record says of it.
     """
     bench.teacher, progress = teacher.model, bench.progress
-    scores = {}
+    scores, found = {}, {}
     for name, split in bench.evaluation.items():
         progress.begin(f"scoring the teacher on {name}", len(split))
-        scores[name] = score(
-            bench.task, teacher.model, split, bench.encoder.tokenizer, progress=lambda done, _: progress.advance(done)
+        found[name] = predictions_of(
+            teacher.model, split, bench.encoder.tokenizer, progress=lambda done, _: progress.advance(done)
         )
+        scores[name] = bench.task.score(split, found[name])
         progress.end()
     main = scores[bench.task.split][bench.task.metric]
-    progress.say(f"teacher {teacher.name}: {bench.task.metric} {main:.1f} on {bench.task.split}")
+    _, answers = main_score(bench.task, bench.evaluation[bench.task.split], found[bench.task.split])
+    remark = f" ({answers.remark()})" if answers and answers.remark() else ""
+    progress.say(f"teacher {teacher.name}: {bench.task.metric} {main:z.1f} on {bench.task.split}{remark}")
     return record.TeacherInfo(**model_info(teacher).model_dump(), scores=scores)

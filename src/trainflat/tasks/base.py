@@ -1,7 +1,7 @@
 """What a task must offer: rows that are checked, encoded splits, and the score of predictions."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -49,12 +49,30 @@ class EncodedSplit(Dataset[dict[str, Any]]):
     ]  # input_ids, attention_mask, token_type_ids?, labels | start_positions, end_positions
     lengths: Sequence[int]  # tokens per row
     extras: Mapping[str, Any] = field(default_factory=dict)  # what the task's score() needs beside the rows
+    order: Sequence[int] = ()  # place of each row in the data; empty: as they are
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return dict(self.rows[index])
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Answers on a split in the order of the data, whatever order a tokenizer put its rows in.
+
+    Attributes:
+        gold: What is right.
+        given: What the model answered.
+        blind: Answers that ignore the text, by what they are called; the best of them is what a model must beat.
+        judge: Gives the main score in percent, of all rows or of some.
+    """
+
+    gold: np.ndarray
+    given: np.ndarray
+    blind: Mapping[str, Any]
+    judge: Callable[[np.ndarray, np.ndarray], float]
 
 
 class Task(ABC):
@@ -85,3 +103,8 @@ class Task(ABC):
     @abstractmethod
     def score(self, split: EncodedSplit, predictions: Predictions) -> dict[str, float]:
         """All metrics of one evaluation split in percent, the main one (``self.metric``) among them."""
+
+    def answered(self, split: EncodedSplit, predictions: Predictions) -> Answered | None:
+        """What the main score is made of; None where a task cannot tell, whose scores then stand without a margin."""
+        del split, predictions
+        return None

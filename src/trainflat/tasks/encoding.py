@@ -52,4 +52,4 @@ def make_split(
     lengths = [len(row["input_ids"]) for row in rows]
     order = sorted(range(len(rows)), key=lengths.__getitem__) if by_length else range(len(rows))
     moved = {key: [values[i] for i in order] for key, values in (extras or {}).items()}
-    return EncodedSplit(name, [rows[i] for i in order], [lengths[i] for i in order], moved)
+    return EncodedSplit(name, [rows[i] for i in order], [lengths[i] for i in order], moved, list(order))

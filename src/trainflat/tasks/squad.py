@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trainflat.errors import InputError
-from trainflat.tasks.base import EncodedSplit, Head, Predictions, Task, Tokenizer
+from trainflat.tasks.base import Answered, EncodedSplit, Head, Predictions, Task, Tokenizer
 from trainflat.tasks.encoding import make_split
 from trainflat.tasks.metrics import check_finite
 from trainflat.tasks.rows import Rows, arrange, fingerprints, join
@@ -124,6 +124,17 @@ class Squad(Task):
         answers = self.answers(split, predictions)
         golds = self.evaluation[split.name].columns["answers"]
         return {"f1": best_over(token_f1, answers, golds), "exact_match": best_over(exact_match, answers, golds)}
+
+    def answered(self, split: EncodedSplit, predictions: Predictions) -> Answered:
+        """See :meth:`Task.answered`; the blind answer is none at all."""
+        given = np.array(self.answers(split, predictions), dtype=object)
+        gold = np.empty(len(given), dtype=object)
+        gold[:] = [tuple(answers) for answers in self.evaluation[split.name].columns["answers"]]
+        return Answered(gold, given, {"nothing": ""}, _judge)
+
+
+def _judge(gold: np.ndarray, given: np.ndarray) -> float:
+    return best_over(token_f1, given.tolist(), gold.tolist())
 
 
 def _rows(table: Table, partial: bool) -> Rows:

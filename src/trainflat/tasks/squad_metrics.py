@@ -4,6 +4,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -24,6 +25,7 @@ def exact_match(prediction: str, gold: str) -> float:
     return float(normalize(prediction) == normalize(gold))
 
 
+@lru_cache(maxsize=2**17)  # margins ask for the same pairs again and again
 def token_f1(prediction: str, gold: str) -> float:
     """Harmonic mean of precision and recall over the multisets of tokens; 0 if none is left of both (1 in v2)."""
     predicted, expected = normalize(prediction).split(), normalize(gold).split()

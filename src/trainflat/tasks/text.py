@@ -1,9 +1,11 @@
 """What all tasks share whose rows are one or two texts and a label."""
 
+from collections import Counter
+
 import numpy as np
 
 from trainflat.record import Fingerprint
-from trainflat.tasks.base import EncodedSplit, Head, Predictions, Task, Tokenizer
+from trainflat.tasks.base import Answered, EncodedSplit, Head, Predictions, Task, Tokenizer
 from trainflat.tasks.encoding import encode_texts, make_split
 from trainflat.tasks.metrics import check_finite, evaluate
 from trainflat.tasks.rows import Rows, fingerprints
@@ -58,10 +60,28 @@ class TextTask(Task):
         Raises:
             TrainingDiverged: a prediction is not a number.
         """
+        gold, predicted = self._compared(split, predictions)
+        return evaluate(self.metrics, gold, predicted, classes=len(self.head.labels))
+
+    def answered(self, split: EncodedSplit, predictions: Predictions) -> Answered:
+        """See :meth:`Task.answered`. Of classes the best blind answer is among the two most frequent: always the most
+        frequent one, and F1 of two classes wants always the positive one."""
+        gold, predicted = self._compared(split, predictions)
+        places = np.argsort(split.order, kind="stable") if split.order else np.arange(len(gold))
+        classes = len(self.head.labels)
+        frequent = [index for index, _ in Counter(gold.tolist()).most_common(2)] if classes else []
+        blind = {self.head.labels[index]: index for index in frequent} or {"the mean": float(gold.mean())}
+
+        def judge(right: np.ndarray, given: np.ndarray) -> float:
+            return evaluate((self.metric,), right, given, classes=classes)[self.metric]
+
+        return Answered(gold[places], predicted[places], blind, judge)
+
+    def _compared(self, split: EncodedSplit, predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+        """Right and predicted classes or numbers, in the order of the split."""
         logits = np.asarray(predictions, dtype=np.float64)
         if len(logits) != len(split):
             raise ValueError(f"{split.name} has {len(split)} rows, got predictions for {len(logits)}.")
         check_finite(split.name, logits)
         gold = np.array([row["labels"] for row in split.rows])
-        predicted = logits.reshape(len(gold)) if self.head.kind == "regression" else logits.argmax(axis=-1)
-        return evaluate(self.metrics, gold, predicted, classes=len(self.head.labels))
+        return gold, logits.reshape(len(gold)) if self.head.kind == "regression" else logits.argmax(axis=-1)

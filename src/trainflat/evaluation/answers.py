@@ -1,0 +1,57 @@
+"""How sure a score is, and whether it is more than an answer that ignores the text would have."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from trainflat.margins import Answers, Score, difference, groups
+from trainflat.tasks.base import Answered, EncodedSplit, Predictions, Task
+
+_SAME = 1e-4  # of the spread of what is right, within which two numbers are one answer: padding moves the last bits
+
+
+def main_score(task: Task, split: EncodedSplit, predictions: Predictions) -> tuple[Score, Answers | None]:
+    """The task's main score with its margin, and what the answers are worth beside a blind one.
+
+    Args:
+        task: That the predictions are for.
+        split: From the task's ``encode``, or some of its rows.
+        predictions: Logits in the order of the split.
+    """
+    found = task.answered(split, predictions)
+    if found is None:
+        return Score(value=task.score(split, predictions)[task.metric], rows=len(split), metric=task.metric), None
+    mine = _scored(task, found, found.given)
+    fixed = {name: np.full_like(found.given, answer) for name, answer in found.blind.items()}
+    blind = max(fixed, key=lambda name: found.judge(found.gold, fixed[name]))
+    bar = _scored(task, found, fixed[blind])
+    above = difference(mine, bar)
+    return mine, Answers(
+        rows=mine.rows,
+        constant=_constant(found),
+        common=_called(task, Counter(found.given.tolist()).most_common(1)[0][0]),
+        blind=blind,
+        baseline=bar.value,
+        low=above.low,
+        high=above.high,
+    )
+
+
+def _scored(task: Task, found: Answered, given: np.ndarray) -> Score:
+    parts = [np.delete(np.arange(len(given)), group) for group in groups(len(given))]
+    without = [found.judge(found.gold[part], given[part]) for part in parts]
+    value = found.judge(found.gold, given)
+    return Score(value=value, rows=len(given), metric=task.metric, without=without)
+
+
+def _constant(found: Answered) -> bool:
+    if found.given.dtype.kind == "f":
+        return bool(np.ptp(found.given) <= _SAME * np.std(found.gold))
+    return len(set(found.given.tolist())) == 1
+
+
+def _called(task: Task, answer: Any) -> str:
+    """At most 60 letters of it."""
+    text = task.head.labels[answer] if task.head.labels else answer
+    return f"{text:z.2f}" if isinstance(text, float) else str(text)[:60] or "empty"
