@@ -252,7 +252,7 @@ def test_what_is_learned_is_shown(
     assert "regression: a number" in text
     assert "pearson on " in text
     many = place / "many.csv"
-    many.write_text("text,label\n" + "".join(f"flat,c{i % 25:02}\n" for i in range(100)))
+    many.write_text("text,label\n" + "".join(f"flat {i},c{i % 25:02}\n" for i in range(100)))
     text = shown({"name": "files", "train_file": str(many)})
     assert "25 classes: c00, c01," in text
     assert "c19 and 5 more" in text

@@ -73,6 +73,8 @@ def diagnose(
     flatness = recipe.evaluation.flatness
     assert flatness is not None  # given above
     watched, found = progress or Progress(), []
+    for note in learned.notes:
+        watched.say(f"note: {note}")
     for k, one in enumerate(loaded, 1):
         watched.say(f"model {k} of {len(loaded)}, {model_info(one).name}: scoring it on {learned.split}")
         found.append(_Patient(one, learned, rows, seed, watched).examine(flatness.measures))

@@ -19,6 +19,8 @@ def print_plan(plan: "Plan") -> None:
     table = Table(show_header=False)
     for key, value in _facts(plan):
         table.add_row(key, escape(value))
+    for note in plan.notes:
+        console.print(f"[yellow]note:[/yellow] {escape(note)}")
     Console().print(table)
     for line in _lines(plan):
         console.print(escape(line))

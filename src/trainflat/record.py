@@ -161,6 +161,7 @@ class TaskInfo(_Data):
     split: str  # the split of the main score
     metric: str  # the main score
     labels: list[str] = []
+    notes: list[str] = []  # on the rows; they follow from them, so the digest leaves them out
 
 
 class ModelInfo(_Data):
@@ -214,6 +215,7 @@ class Record(_Data):
     def expected_digest(self) -> str:
         """Hash of the reproducible part."""
         value = self.model_dump(mode="json", exclude={"digest", "environment"})
+        del value["task"]["notes"]
         for stage in value["stages"]:
             del stage["timing"]
             stage.pop("answers", None)

@@ -53,6 +53,8 @@ def run(
     progress = progress or Progress()
     task = build(TASKS, recipe.task, data=data, seed=derive_seed(recipe.seed, "rows"))
     folder = out / recipe.folder_name
+    for note in task.notes:
+        progress.say(f"note: {note}")
     with opened(folder, recipe, task) as finished:
         if finished is not None:
             progress.say(f"{folder} is complete: nothing to do.")
@@ -135,7 +137,12 @@ def _record(
         protocol=recipe.protocol["name"],
         optimizer=recipe.training.optimizer["name"],
         task=record.TaskInfo(
-            name=task.name, kind=task.head.kind, split=task.split, metric=task.metric, labels=list(task.head.labels)
+            name=task.name,
+            kind=task.head.kind,
+            split=task.split,
+            metric=task.metric,
+            labels=list(task.head.labels),
+            notes=list(task.notes),
         ),
         model=info,
         teacher=teacher,

@@ -33,6 +33,7 @@ class Plan:
     exact: bool  # False: long paragraphs will be read in several windows, so that there are some more steps
     partial: list[str]  # splits that hold only some of the official rows
     note: str
+    notes: tuple[str, ...]  # on the data: to be read before any score is trusted
     kind: str  # "classification", "regression", "spans"
     labels: tuple[str, ...]  # names of the classes
     texts: tuple[str, ...]  # the columns of the user's own files; none for other tasks
@@ -108,6 +109,7 @@ def plan(
         exact=exact,
         partial=[name for name, fingerprint in task.fingerprints.items() if fingerprint.partial],
         note=SPEED_NOTE if protocol.unstructured else "",
+        notes=task.notes,
         kind=task.head.kind,
         labels=task.head.labels,
         texts=_columns(recipe.task),

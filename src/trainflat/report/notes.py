@@ -24,6 +24,7 @@ def notes(panels: Sequence[Panel]) -> list[str]:
             _mixed(panels),
         ),
         *_taught(panels),
+        *dict.fromkeys(f"{p.task_title}: {note}" for p in panels for r in p.records for note in r.task.notes),
         *_about("{1}: {0}.", "some stages have no main score; they are left out of the figure", _unscored(panels)),
     ]
 

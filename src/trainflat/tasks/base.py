@@ -84,6 +84,7 @@ class Task(ABC):
         split: The evaluation split of the main score.
         metric: The main score; higher is better.
         fingerprints: Per split that was read, also the training split (``"train"``).
+        notes: Sentences on the data that people must read before they trust a score.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Task(ABC):
     split: str
     metric: str
     fingerprints: dict[str, Fingerprint]
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def encode(self, tokenizer: Tokenizer, max_length: int) -> tuple[EncodedSplit, dict[str, EncodedSplit]]:

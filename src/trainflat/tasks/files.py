@@ -85,6 +85,7 @@ class Files(TextTask):
             holdout=holdout or (0.0 if validation_file else SHARE),
             rows=rows,
             seed=seed,
+            by_class=kind == "classification",
         )
         if not holdout:  # what is held out for want of a validation file is no part of an official split
             evaluation = {name: part.whole() for name, part in evaluation.items()}

@@ -71,7 +71,15 @@ class Glue(TextTask):
         def read(name: str) -> Rows:
             return join([_rows(spec, *spec.source.read(split, data)) for split in name.split("+")])
 
-        training, evaluation = arrange(read, train=train, evaluate=evaluate, holdout=holdout, rows=rows, seed=seed)
+        training, evaluation = arrange(
+            read,
+            train=train,
+            evaluate=evaluate,
+            holdout=holdout,
+            rows=rows,
+            seed=seed,
+            by_class=bool(spec.labels),
+        )
         super().__init__(spec.name, spec.head, spec.metrics, training, evaluation)
 
 

@@ -11,6 +11,7 @@ from trainflat.errors import InputError
 from trainflat.tasks.base import Answered, EncodedSplit, Head, Predictions, Task, Tokenizer
 from trainflat.tasks.encoding import make_split
 from trainflat.tasks.metrics import check_finite
+from trainflat.tasks.repeats import repeat_notes
 from trainflat.tasks.rows import Rows, arrange, fingerprints, join
 from trainflat.tasks.sources import Source
 from trainflat.tasks.spans import best_span
@@ -75,9 +76,11 @@ class Squad(Task):
             holdout=holdout,
             rows=rows,
             seed=seed,
+            by_class=False,
         )
         self.split = next(iter(self.evaluation))
         self.fingerprints = fingerprints(self.training, self.evaluation)
+        self.notes = tuple(repeat_notes(self.training, self.evaluation, ()))
 
     def encode(self, tokenizer: Tokenizer, max_length: int) -> tuple[EncodedSplit, dict[str, EncodedSplit]]:
         """See :meth:`Task.encode`; the rows of a split are windows, of which a question has one or more."""

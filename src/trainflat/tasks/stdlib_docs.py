@@ -121,7 +121,13 @@ class StdlibDocs(TextTask):
         del data
         splits = read_splits(Path(sysconfig.get_path("stdlib")))
         training, evaluation = arrange(
-            splits.__getitem__, train="train", evaluate=["validation"], holdout=holdout, rows=rows, seed=seed
+            splits.__getitem__,
+            train="train",
+            evaluate=["validation"],
+            holdout=holdout,
+            rows=rows,
+            seed=seed,
+            by_class=True,
         )
         super().__init__("stdlib-docs", Head("classification", tuple(PARTS)), ("accuracy",), training, evaluation)
 

@@ -1,6 +1,7 @@
 """What all tasks share whose rows are one or two texts and a label."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -8,10 +9,8 @@ from trainflat.record import Fingerprint
 from trainflat.tasks.base import Answered, EncodedSplit, Head, Predictions, Task, Tokenizer
 from trainflat.tasks.encoding import encode_texts, make_split
 from trainflat.tasks.metrics import check_finite, evaluate
+from trainflat.tasks.repeats import LABEL, TEXTS, repeat_notes
 from trainflat.tasks.rows import Rows, fingerprints
-
-TEXTS = ("text", "text_pair")
-LABEL = "label"
 
 
 class TextTask(Task):
@@ -25,15 +24,24 @@ class TextTask(Task):
         metrics: Names in :data:`~trainflat.tasks.metrics.METRICS`, the main one first.
         training: Rows to train on.
         evaluation: Rows to score by split, the main one first.
+        notes: What there is to know of the rows, before what is found here.
     """
 
     def __init__(
-        self, name: str, head: Head, metrics: tuple[str, ...], training: Rows, evaluation: dict[str, Rows]
+        self,
+        name: str,
+        head: Head,
+        metrics: tuple[str, ...],
+        training: Rows,
+        evaluation: dict[str, Rows],
+        *,
+        notes: Sequence[str] = (),
     ) -> None:
         self.name, self.head, self.metrics = name, head, metrics
         self.training, self.evaluation = training, evaluation
         self.split, self.metric = next(iter(evaluation)), metrics[0]
         self.fingerprints: dict[str, Fingerprint] = fingerprints(training, evaluation)
+        self.notes = (*notes, *repeat_notes(training, evaluation, head.labels))
 
     def encode(self, tokenizer: Tokenizer, max_length: int) -> tuple[EncodedSplit, dict[str, EncodedSplit]]:
         training = self._encode("train", self.training, tokenizer, max_length)

@@ -1,0 +1,60 @@
+"""Texts that are there more than once: trained on and scored, or with two labels."""
+
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trainflat.tasks.rows import Rows
+
+LABEL = "label"
+TEXTS = ("text", "text_pair")
+QUESTIONS = (*TEXTS, "question", "context")
+
+
+def text_keys(rows: "Rows", *, ordered: bool = False) -> list[tuple[bytes, ...]]:
+    """One key per row, alike where the texts are: capitals and spaces aside and, unless ``ordered``, a pair's order."""
+    columns = [rows.columns[name] for name in QUESTIONS if name in rows.columns]
+    keys = [[_digest(text) for text in texts] for texts in zip(*columns, strict=True)]
+    return [tuple(key if ordered else sorted(key)) for key in keys]
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(" ".join(text.casefold().split()).encode("utf8", "surrogatepass"), digest_size=16).digest()
+
+
+def repeat_notes(training: "Rows", evaluation: Mapping[str, "Rows"], labels: Sequence[str]) -> list[str]:
+    """Sentences on evaluation rows that are trained on, and on training rows whose text has two classes."""
+    seen = set(text_keys(training))
+    notes = []
+    for name, part in evaluation.items():
+        shared = [row for row, key in enumerate(text_keys(part)) if key in seen]
+        if shared:
+            notes.append(
+                f"{len(shared)} of the {len(part)} {name} rows are training rows too (capitals, spaces and the order "
+                f"of a pair aside), such as {_shown(part, shared[0])}: a score on rows that were trained on tells "
+                "little. Leave them out of one of the two."
+            )
+    return [*notes, *(_contradictions(training, labels) if labels else [])]
+
+
+def _contradictions(rows: "Rows", labels: Sequence[str]) -> list[str]:
+    first: dict[tuple[bytes, ...], int] = {}
+    found: dict[tuple[bytes, ...], tuple[int, int]] = {}
+    answers = rows.columns[LABEL]
+    for row, key in enumerate(text_keys(rows, ordered=True)):
+        before = first.setdefault(key, row)
+        if answers[before] != answers[row]:
+            found.setdefault(key, (before, row))
+    if not found:
+        return []
+    one, other = next(iter(found.values()))
+    named = f"{labels[answers[one]]} and {labels[answers[other]]}"
+    count = "1 text of the training rows has" if len(found) == 1 else f"{len(found)} texts of the training rows have"
+    return [f"{count} two labels, such as {_shown(rows, one)} ({named:.80}): no model can learn both."]
+
+
+def _shown(rows: "Rows", row: int) -> str:
+    name = next(name for name in QUESTIONS if name in rows.columns)
+    text = " ".join(rows.columns[name][row].split())
+    return repr(text if len(text) <= 60 else text[:59] + "…")
