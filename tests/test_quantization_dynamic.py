@@ -56,7 +56,7 @@ def test_the_model_itself_is_left_alone_and_nothing_is_shared_with_the_copy():
     assert not mine & {t.untyped_storage().data_ptr() for t in made.state_dict().values()}
 
 
-@pytest.mark.parametrize("activations", ["token", "batch"])
+@pytest.mark.parametrize("activations", ["token", "batch", "torch"])
 def test_logits_are_near_the_float_ones(activations):
     model = tiny_bert(initializer_range=0.2).eval()
     made = quantize_dynamic(model, activations=activations, embeddings=True, head=True)
@@ -65,8 +65,9 @@ def test_logits_are_near_the_float_ones(activations):
     assert not torch.equal(logits(made), dense)
 
 
-def test_torch_s_own_engine_gives_the_same_logits_but_for_its_coarser_inputs():
-    """It rounds inputs to 7 bits on x86; both are compared with the float model, ours must not be farther."""
+def test_torch_s_own_engine_gives_the_same_logits_but_for_its_coarser_steps():
+    """It rounds inputs to 7 bits on x86, and weights by one step per matrix; ours must not be farther from the float
+    model, and is where torch's is with ``activations="torch"``."""
     model = tiny_bert(initializer_range=0.5).eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -76,6 +77,9 @@ def test_torch_s_own_engine_gives_the_same_logits_but_for_its_coarser_inputs():
     size = float(dense.abs().max())
     assert float((ours - peer).abs().max()) < 0.1 * size
     assert float((ours - dense).norm()) < 1.5 * float((peer - dense).norm())
+    same = logits(quantize_dynamic(model, head=True, activations="torch"))
+    if torch.backends.quantized.engine in ("x86", "fbgemm"):
+        torch.testing.assert_close(same, peer, rtol=0, atol=1e-5 * size)
 
 
 def test_zeros_of_a_pruned_model_stay_zeros():
@@ -135,7 +139,7 @@ def test_what_cannot_be_rounded_is_refused_in_one_line():
         (quantize_dynamic(nn.Linear(3, 3)), {}, "Int8Linear is quantized already"),
         (tiny_bert(), {"exclude": ["*.poler.dense"]}, r"exclude names '\*\.poler\.dense'"),
         (tiny_bert(), {"exclude": "bert.*"}, "has no linear layer to round"),
-        (tiny_bert(), {"activations": "row"}, "token or batch, got 'row'"),
+        (tiny_bert(), {"activations": "row"}, "token, batch or torch, got 'row'"),
     ]:
         with pytest.raises(InputError, match=text) as error:
             quantize_dynamic(model, **options)

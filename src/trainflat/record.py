@@ -115,7 +115,7 @@ class Training(_Data):
 class Int8(_Data):
     """The int8 copy of a stage: how it was made, how well it does, what it weighs."""
 
-    activations: str  # "token", "batch": inputs are rounded as they come; "static": by ranges that training found
+    activations: str  # "token", "batch", "torch": inputs are rounded as they come; "static": by ranges of training
     embeddings: bool  # whether lookup tables are int8 too
     head: bool  # whether linear layers outside the encoder are
     scores: dict[str, dict[str, float]]  # split -> metric -> value, in percent

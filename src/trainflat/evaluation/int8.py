@@ -29,7 +29,8 @@ def measure_int8(
         model: In float.
         evaluation: Splits to score on.
         tokenizer: Pads.
-        activations: How inputs are rounded; with ``batch`` a score depends on the batches, which are 32 rows in order.
+        activations: How inputs are rounded; with ``batch`` and ``torch`` a score depends on the batches, which are 32
+            rows in order.
         embeddings: Whether lookup tables are rounded too.
         head: Whether linear layers outside the encoder are.
 

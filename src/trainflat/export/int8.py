@@ -16,7 +16,7 @@ class Int8(Exporter):
     """int8 weights, activations rounded as they come; from_pretrained loads it once trainflat is imported.
 
     Args:
-        activations: How inputs of layers are rounded, ``token`` or ``batch``; as for ``quantize_dynamic``.
+        activations: How inputs of layers are rounded, ``token``, ``batch`` or ``torch``; as for ``quantize_dynamic``.
         embeddings: Also round lookup tables, one step per row.
         head: Also round the linear layers outside the encoder.
     """

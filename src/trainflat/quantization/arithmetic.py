@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-LARGEST = 127  # -128 is never used, so that rounding is the same on both sides of zero
+LARGEST = 127  # our own rounding never uses -128, so that it is the same on both sides of zero
 SMALLEST_STEP = torch.finfo(torch.float32).tiny  # a row of zeros gets it too: it has no largest value to divide by
 
 
@@ -37,10 +37,7 @@ def quantize_rows(weight_NK: Tensor) -> Quantized:
 
 
 def quantize_batch(x_MK: Tensor) -> Quantized:
-    """Affine int8, one step and one zero for all: ``step = (max - min) / 255`` over a range that holds 0.
-
-    As torch's dynamic quantization does it, but for the 8th bit, which torch leaves unused on x86.
-    """
+    """Affine int8, one step and one zero for all: ``step = (max - min) / 255`` over a range that holds 0."""
     low, high = (bound.float() for bound in torch.aminmax(x_MK))
     low, high = low.clamp(max=0), high.clamp(min=0)
     step = ((high - low) / (2 * LARGEST + 1)).clamp_(min=SMALLEST_STEP)
@@ -55,7 +52,33 @@ def quantize_fixed(x_MK: Tensor, step: Tensor) -> Quantized:
     return Quantized(integers.to(torch.int8), step)
 
 
-ACTIVATIONS = {"token": quantize_rows, "batch": quantize_batch}
+def quantize_batch_as_torch(x_MK: Tensor) -> Quantized:
+    """What torch's dynamic quantization makes of the inputs of a layer: as ``quantize_batch``, but in 7 bits.
+
+    ``step = (max - min) / 127`` and ``integer = round(x / step + zero)``, from 0 to 127 there (128 where the zero was
+    rounded up), 64 less here.
+    """
+    low, high = (bound.double() for bound in torch.aminmax(x_MK.float()))
+    low, high = low.clamp(max=0), high.clamp(min=0)
+    exact = ((high - low) / LARGEST).clamp_(min=SMALLEST_STEP)
+    zero, step = (-low / exact).round_().clamp_(0, LARGEST).float(), exact.float()
+    integers = (x_MK.float() * step.reciprocal()).add_(zero).round_().clamp_(0, LARGEST + 1).sub_(_MIDDLE)
+    return Quantized(integers.to(torch.int8), step, zero - _MIDDLE)
+
+
+def quantize_matrix_as_torch(weight_NK: Tensor) -> Quantized:
+    """What torch's dynamic quantization makes of weights by default: symmetric int8, one step for the whole matrix.
+
+    ``step = max|w| / 127.5``, ``integer = clamp(round(w / step), -128, 127)``; the step comes once per row, [N, 1].
+    """
+    weight = weight_NK.float()
+    step = (weight.abs().amax() / (LARGEST + 0.5)).clamp_(min=torch.finfo(torch.float32).eps)
+    integers = (weight * step.reciprocal()).round_().clamp_(-LARGEST - 1, LARGEST)
+    return Quantized(integers.to(torch.int8), step.repeat(len(weight), 1))
+
+
+_MIDDLE = 64  # of torch's unsigned integers, so that ours fit into int8
+ACTIVATIONS = {"token": quantize_rows, "batch": quantize_batch, "torch": quantize_batch_as_torch}
 
 
 def integer_product(x_MK: Tensor, weight_NK: Tensor) -> Tensor:

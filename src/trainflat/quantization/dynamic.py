@@ -12,6 +12,7 @@ from torch import nn
 
 from trainflat.errors import InputError, UnknownName
 from trainflat.params import prunable, unwrapped
+from trainflat.quantization.arithmetic import quantize_matrix_as_torch
 from trainflat.quantization.modules import Activations, Inputs, Int8Embedding, Int8Linear, Int8Module
 from trainflat.quantization.torchao import quantize_by_torchao
 
@@ -82,7 +83,9 @@ def quantize_dynamic(
         embeddings: Also round lookup tables, one step per row.
         head: Also round the linear layers outside ``model.base_model``; torch's own ``quantize_dynamic``, which the
             papers used, does. A model without ``base_model`` has no head: all its layers count as encoder.
-        activations: ``token`` rounds each input row by itself, ``batch`` all together, as torch does.
+        activations: ``token`` rounds each input row by itself, ``batch`` all together. ``torch`` is what
+            ``torch.ao.quantization.quantize_dynamic`` computes by default, in all its numbers and coarser than both:
+            one step per weight matrix, inputs all together in 7 bits. Figures of papers are made with it.
         exclude: Names of modules to leave in float, with ``*`` for any text: ``"*.pooler.dense"``.
         backend: ``torchao`` puts that library's int8 tensors in the same places, for comparisons: ``torch.compile``
             makes these fast, but this package neither saves nor loads them. It rounds per token, and no tables.
@@ -163,7 +166,8 @@ def check_loaded(model: nn.Module) -> None:
 def _check_activations(activations: object, among: Any = Activations) -> None:
     known = get_args(among)
     if activations not in known:
-        raise InputError(f"activations is how inputs are rounded, {' or '.join(known)}, got {activations!r}.")
+        ways = f"{', '.join(known[:-1])} or {known[-1]}"
+        raise InputError(f"activations is how inputs are rounded, {ways}, got {activations!r}.")
 
 
 def _is_quantized(model: nn.Module) -> bool:
@@ -234,7 +238,10 @@ def _rounded(module: nn.Module, name: str, activations: Activations) -> Int8Modu
     if module.get_parameter("weight").is_meta:
         raise InputError(f"{name or type(module).__name__} has no weights yet (it is on the meta device). Load them.")
     made = _empty(module, activations)
-    made.fill_(module.get_parameter("weight"), name)
+    if isinstance(module, nn.Linear) and activations == "torch":
+        made.take_(quantize_matrix_as_torch(module.weight.detach()), name)
+    else:
+        made.fill_(module.get_parameter("weight"), name)
     if isinstance(module, nn.Linear) and module.bias is not None:
         made.bias = module.bias.detach().float().clone()
     return made

@@ -10,8 +10,8 @@ from torch.nn import functional
 from trainflat.errors import DamagedFile, InputError
 from trainflat.quantization.arithmetic import ACTIVATIONS, Quantized, integer_product, quantize_fixed, quantize_rows
 
-Activations = Literal["token", "batch"]
-Inputs = Literal["token", "batch", "static"]
+Activations = Literal["token", "batch", "torch"]
+Inputs = Literal["token", "batch", "torch", "static"]
 
 
 class Int8Module(nn.Module):
@@ -90,14 +90,14 @@ class Int8Linear(Int8Module):
         y = s_x s_w (q_w (q_x - z_x)) + bias        s_w: one step per output channel
 
     Inputs are quantized anew at every call: each row of the last dimension for itself (``token``), so that an output
-    does not depend on what else is in the batch, or all together (``batch``); or with one fixed step ``input_scale``
-    that training found (``static``). Gradients do not flow through.
+    does not depend on what else is in the batch, or all together (``batch``; ``torch`` in 7 bits); or with one fixed
+    step ``input_scale`` that training found (``static``). Gradients do not flow through.
 
     Args:
         in_features: Size of the last dimension of the input.
         out_features: Of the output.
         bias: Whether a bias is added, in float32.
-        activations: ``token``, ``batch`` or ``static``.
+        activations: ``token``, ``batch``, ``torch`` or ``static``.
     """
 
     bias: Tensor | None

@@ -57,7 +57,10 @@ class FlatnessOptions(_Section):
 
 
 class Int8Options(_Section):
-    """How the int8 copy is made whose scores stand beside those of every stage; ``int8: true`` is short for these."""
+    """How the int8 copy is made whose scores stand beside those of every stage; ``int8: true`` is short for these.
+
+    ``activations: torch`` is the arithmetic of published figures, see :func:`trainflat.quantization.quantize_dynamic`.
+    """
 
     activations: Activations = "token"
     embeddings: bool = False
