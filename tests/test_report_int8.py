@@ -8,7 +8,7 @@ from tests.records import make_record
 from trainflat.diagnosis import Diagnosis
 from trainflat.record import Int8, Record, TaskInfo
 from trainflat.report.advice import _on_int8
-from trainflat.report.int8 import ABOUT_PUBLISHED, drawings, int8_table, metric
+from trainflat.report.int8 import drawings, int8_table, metric
 from trainflat.report.panels import make_panels
 from trainflat.report.tables import score_rows, to_markdown
 
@@ -45,8 +45,8 @@ def test_the_papers_third_experiment_stands_below_ours():
         ["adamw", "2", "0 %", way, f"{mean:.1f} ± {std:.1f}", both, "1.50 ± 0.71", "181.2"],
         ["adamw", "1", "50 %", way, f"{before[1][0]:.1f}", f"{before[1][0] - 2:.1f}", "2.00", "181.2"],
         ["sam", "1", "0 %", way, f"{before[0][2]:.1f}", f"{before[0][2] - 0.5:.1f}", "0.50", "181.2"],
-        ["Na et al. 2022, Adam", "published", "0 %", "per batch", "89.1 ± 0.1", "86.5 ± 1.1", "2.52", "–"],
-        ["Na et al. 2022, SAM", "published", "0 %", "per batch", "89.4 ± 0.1", "87.2 ± 0.8", "2.23", "–"],
+        ["Na et al. 2022, Adam", "published", "0 %", "per batch in 7 bits", "89.1 ± 0.1", "86.5 ± 1.1", "2.52", "–"],
+        ["Na et al. 2022, SAM", "published", "0 %", "per batch in 7 bits", "89.4 ± 0.1", "87.2 ± 0.8", "2.23", "–"],
         ["Zafrir et al. 2019, Q8BERT", "published", "0 %", "by trained ranges", "–", "89.0", "–", "–"],
     ]
 
@@ -111,17 +111,29 @@ def test_nothing_is_said_of_int8_where_there_is_none():
     (panel,) = make_panels([make_record()])
     assert int8_table(panel) == drawings(panel) == []
     assert "int8" not in to_markdown([panel], [])
-    (panel,) = make_panels([rounded({0.0: 1.0})])
-    assert ABOUT_PUBLISHED in to_markdown([panel], [])
+
+
+@pytest.mark.parametrize(
+    ("ways", "compares"), [(["torch"], True), (["batch"], False), (["token"], False), (["torch", "batch"], False)]
+)
+def test_a_finer_arithmetic_than_the_published_one_is_told_and_not_drawn_beside_it(ways: list[str], compares: bool):
+    """Also of records from before there was the published one."""
+    (panel,) = make_panels([rounded({0.0: 1.0}, how=way, seed=k) for k, way in enumerate(ways)])
+    text = to_markdown([panel], [])
+    assert "one step per weight matrix, inputs per batch in 7 bits" in text
+    assert ("finer arithmetic than the published" in text) is not compares
+    beside = {each.title: [one.optimizer for one in each.published] for each in drawings(panel)}
+    for way, drawn in {"per batch in 7 bits": ["adam", "sam"], "per batch": [], "per token": []}.items():
+        assert beside.get(f"int8, inputs {way}, head too", drawn) == drawn
 
 
 def test_plots_of_scores_share_one_scale_that_holds_all():
-    (panel,) = make_panels([rounded({0.0: 1.0, 0.9: 30.0})])
+    (panel,) = make_panels([rounded({0.0: 1.0, 0.9: 30.0}, how="torch")])
     plain, small, gap = drawings(panel)
     assert (plain.low, plain.high) == (small.low, small.high) and gap.low is None
     values = [each.measure(point) for each in (plain, small) for line in panel.lines for point in line.points]
     assert all(plain.low < one.mean < plain.high for one in values if one is not None)
-    assert [one.optimizer for one in small.published] == ["adam", "sam", "q8bert"]
+    assert [one.optimizer for one in small.published] == ["adam", "sam"]
     assert [one.optimizer for one in plain.published] == ["adam", "sam"]
 
 

@@ -13,9 +13,7 @@ from trainflat.landscapes import Landscape
 from trainflat.record import ModelInfo, Record
 from trainflat.report.flatness import ABOUT, ABOUT_PUBLISHED, comparable, flatness_table, measured
 from trainflat.report.int8 import ABOUT as ABOUT_INT8
-from trainflat.report.int8 import ABOUT_PUBLISHED as ABOUT_PUBLISHED_INT8
-from trainflat.report.int8 import comparable as comparable_int8
-from trainflat.report.int8 import int8_table, metric
+from trainflat.report.int8 import about_published, int8_table, metric
 from trainflat.report.landscape_panels import landscape_groups
 from trainflat.report.notes import PARTIAL, notes
 from trainflat.report.palette import DARK, HEAT_DARK, HEAT_LIGHT, LIGHT, Palette
@@ -88,8 +86,8 @@ def _flatness(k: int, panel: Panel, palette: Palette) -> Group:
 
 def _int8(k: int, panel: Panel, palette: Palette) -> Group:
     caption = f"{ABOUT_INT8} Plots show {metric_name(metric(panel))}."
-    if comparable_int8(panel):
-        caption += f" Short bars are published means ± standard deviations. {ABOUT_PUBLISHED_INT8}"
+    if told := about_published(panel):
+        caption += f" Short bars are published means ± standard deviations. {told}"
     plots, rows = int8_plots(panel, palette), int8_table(panel)
     return Group(f"int8-{k}", panel.title, _marked(caption, panel), plots, rows=rows)
 

@@ -111,7 +111,7 @@ def published_int8(panel: Panel) -> list[Rounded]:
         return []
     rows = [row for row in _rows(_INT8) if row["task"] == panel.task]
     ours = {published: ours for ours, published in _METRICS.items()}
-    found = [Rounded(ours.get(r["metric"], r["metric"]), "batch", _dense(r, "full"), _dense(r, "int8")) for r in rows]
+    found = [Rounded(ours.get(r["metric"], r["metric"]), "torch", _dense(r, "full"), _dense(r, "int8")) for r in rows]
     trained = [
         Rounded(found[0].metric, "static", None, Figure("q8bert", 0.0, float(r["qat_reference"]), None, r["source"]))
         for r in rows[:1]

@@ -10,9 +10,7 @@ from trainflat.landscapes import Landscape
 from trainflat.record import Latency, Record, Stage
 from trainflat.report.flatness import ABOUT, ABOUT_PUBLISHED, flatness_of, flatness_table, measured
 from trainflat.report.int8 import ABOUT as ABOUT_INT8
-from trainflat.report.int8 import ABOUT_PUBLISHED as ABOUT_PUBLISHED_INT8
-from trainflat.report.int8 import comparable as comparable_int8
-from trainflat.report.int8 import int8_of, int8_table, kind_slug, kinds, size_of
+from trainflat.report.int8 import about_published, int8_of, int8_table, kind_slug, kinds, size_of
 from trainflat.report.landscape_series import landscape_table
 from trainflat.report.panels import Line, Panel, Point, make_panels
 from trainflat.report.published import published, published_sharpness
@@ -68,7 +66,7 @@ def to_markdown(panels: Sequence[Panel], notes: Sequence[str], landscapes: Seque
             parts += [ABOUT_PUBLISHED] if published_sharpness(panel) else []
         if rows := int8_table(panel):
             parts += [f"int8. {ABOUT_INT8}", _markdown(rows)]
-            parts += [ABOUT_PUBLISHED_INT8] if comparable_int8(panel) else []
+            parts += [told] if (told := about_published(panel)) else []
         parts += [_markdown(cost_table(panel))]
     if rows := landscape_table(landscapes):
         parts += ["## Landscape", _markdown(rows)]
