@@ -88,7 +88,9 @@ def check(
     from trainflat.pipeline import plan
     from trainflat.plans import print_plan
 
-    print_plan(plan(recipe, data=data, out=out, overrides=_overrides(task, set_)))
+    found = plan(recipe, data=data, out=out, overrides=_overrides(task, set_))
+    print_plan(found)
+    found.refuse_unseen()
 
 
 @app.command(name="list", epilog="Example: trainflat list")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import LocalEntryNotFoundError
 from transformers import (
     AutoConfig,
     AutoModelForQuestionAnswering,
@@ -28,6 +27,7 @@ from trainflat.models.checks import (
     check_tokenizer,
     check_weights,
 )
+from trainflat.models.hub import NotHere, locate
 from trainflat.models.quiet import quiet_loading
 from trainflat.tasks.base import Head
 
@@ -66,22 +66,22 @@ def outline(name: str, head: Head, *, layers: int | None = None, fine_tuned: boo
     """The encoder that :func:`load_encoder` would give, without its weights: shapes alone, on torch's meta device.
 
     Returns:
-        None for a name on the hub that can neither be reached nor is in its cache.
+        None for what may be a name on the hub, which does not answer, where its cache does not hold it.
 
     Raises:
         InputError: whatever ``load_encoder`` refuses, but for weights that are missing or do not fit.
     """
-    source = _source(name)
     try:
-        with failures_in_one_line(name), quiet_loading():
-            config = _config(source, head, layers, name, fine_tuned=fine_tuned)
-            with torch.device("meta"):
-                model = _auto(head).from_config(config, trust_remote_code=False)
-            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except InputError as error:
-        if _is_unreachable(error):
-            return None
-        raise
+        source = _source(name)
+    except NotHere as error:
+        if error.near:
+            raise
+        return None
+    with failures_in_one_line(name), quiet_loading():
+        config = _config(source, head, layers, name, fine_tuned=fine_tuned)
+        with torch.device("meta"):
+            model = _auto(head).from_config(config, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     check_tokenizer(tokenizer, model, name)
     return Encoder(model, tokenizer, name, _fit_length(model, tokenizer))
 
@@ -139,7 +139,7 @@ def _source(name: str) -> str:
         return str(folder)
     if name.startswith(("/", ".", "~")) or name.count("/") > 1 or folder.exists():  # the hub's have one slash at most
         raise InputError(f"there is no model folder {name}. Give a folder with {FILES}, or `minilm`.")
-    return name
+    return locate(name, MODELS)
 
 
 def _load_model(
@@ -187,12 +187,3 @@ def failures_in_one_line(name: str) -> Iterator[None]:
         raise InputError(
             f"model {name!r} cannot be loaded: {one_line(error, 200)}. Give a folder with {FILES}, or `minilm`."
         ) from error
-
-
-def _is_unreachable(error: BaseException | None) -> bool:
-    """Whether it all began with a hub that did not answer, or was not to be asked."""
-    while error is not None:
-        if isinstance(error, LocalEntryNotFoundError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainflat.errors import InputError
 from trainflat.evaluation import SPEED_NOTE
 from trainflat.files import MANIFEST
 from trainflat.models import outline
@@ -44,6 +45,16 @@ class Plan:
     protocol: dict[str, Any]  # with what its open options come to
     curve: tuple[str, list[tuple[int, float]]] | None  # what rises in each training, and (step, value) of its path
     protocol_files: list[str]  # what the protocol leaves beside its stages
+
+    def refuse_unseen(self) -> None:
+        """Raises InputError where a model was not looked at: it cannot be run here."""
+        section = self.recipe.training.distillation or {}
+        names = [self.recipe.model.name] * (not self.model_seen) + [section.get("teacher")] * (not self.teacher_seen)
+        if names:
+            raise InputError(
+                f"model {names[0]!r} was not looked at: it is neither packaged nor a folder nor in the hub's cache, "
+                "and the hub does not answer. This recipe cannot be run here; give a folder or `minilm`, or connect."
+            )
 
     @property
     def trainings(self) -> int:
