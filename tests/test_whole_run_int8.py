@@ -14,7 +14,7 @@ from tests.test_report_page import WIDTHS, Visit
 from tests.test_whole_run_families import own_files, recipe
 from trainflat.diagnose import diagnose
 from trainflat.errors import InputError
-from trainflat.evaluation import measure_int8, score
+from trainflat.evaluation import measure_int8, predict, score
 from trainflat.models import load_encoder
 from trainflat.plans import print_plan
 from trainflat.progress import Progress
@@ -182,7 +182,8 @@ def test_a_diagnosis_tells_what_int8_costs(record: Record, given: dict[str, Any]
     encoder = load_encoder(str(folder), task.head, fine_tuned=True)
     _, evaluation = task.encode(encoder.tokenizer, encoder.max_length)
     small = quantize_dynamic(encoder.model)
-    assert found.int8_loss == found.score - score(task, small, evaluation[task.split], encoder.tokenizer)[task.metric]
+    rounded = score(task, small, evaluation[task.split], encoder.tokenizer)[task.metric]
+    assert found.int8_loss.value == found.score - rounded
 
 
 def test_a_report_of_the_run_has_a_section(record: Record, browser: Any, tmp_path: Path):
@@ -200,14 +201,13 @@ def test_stages_of_half_precision_are_scored_in_float32(given: dict[str, Any], t
     """As whoever loads them will; autocast is for training. And it is the copy that is scored."""
     seen = []
 
-    def watching(task: Any, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    def watching(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
         linear = model.get_submodule("bert.encoder.layer.0.output.dense")
         hook = linear.register_forward_hook(lambda module, x, y: seen.append((type(module).__name__, y.dtype)))
-        found = score(task, model, *args, **kwargs)
+        found = predict(model, *args, **kwargs)
         hook.remove()
         return found
 
-    monkeypatch.setattr("trainflat.pipeline.measures.score", watching)
-    monkeypatch.setattr("trainflat.evaluation.int8.score", watching)
+    monkeypatch.setattr("trainflat.evaluation.predictions.predict", watching)
     trainflat.run(given, out=tmp_path, overrides={"training.precision": "bf16"})
     assert set(seen) == {("Linear", torch.float32), ("Int8Linear", torch.float32)}

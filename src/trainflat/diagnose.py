@@ -15,12 +15,22 @@ from trainflat import record
 from trainflat.anatomy import matrix_kind
 from trainflat.diagnosis import Cut, Diagnosis, Measured, Sensitivity
 from trainflat.errors import InputError
-from trainflat.evaluation import measure_flatness, measure_int8, measure_sizes, objective_on, sample_split, score
+from trainflat.evaluation import (
+    main_score,
+    measure_flatness,
+    measure_sizes,
+    objective_on,
+    predictions_of,
+    sample_split,
+    tensor_bytes,
+)
+from trainflat.margins import Answers, Score
 from trainflat.models import Encoder, load_encoder, model_info
 from trainflat.params import prunable
 from trainflat.progress import Progress
 from trainflat.protocols.bench import derive_seed
 from trainflat.pruning import MagnitudePruner, Masks, keep_highest
+from trainflat.quantization import quantize_dynamic
 from trainflat.recipe import build, load_recipe
 from trainflat.tasks import TASKS
 from trainflat.tasks.base import EncodedSplit, Task
@@ -94,8 +104,8 @@ class _Patient:
     def examine(self, measures: Sequence[Mapping[str, Any]]) -> Diagnosis:
         """Everything about this model."""
         started, info = time.perf_counter(), model_info(self.encoder)
-        whole, sampled = self._score(self.evaluation[self.task.split]), self._score(self.sample)
-        flatness, int8 = self._flatness(measures), self._int8()
+        (whole, _), (sampled, answers) = self._score(self.evaluation[self.task.split]), self._score(self.sample)
+        flatness, (int8, rounded) = self._flatness(measures), self._int8()
         one_shot, parts = self._one_shot(), self._parts()
         return Diagnosis(
             model=info.name,
@@ -106,8 +116,8 @@ class _Patient:
             task=self.task.name,
             split=self.task.split,
             metric=self.task.metric,
-            score=whole,
-            sampled_score=sampled,
+            score=whole.value,
+            sampled_score=sampled.value,
             sampled_rows=len(self.sample),
             flatness_rows=min(self.rows, len(self.train)),
             data=self.task.fingerprints,
@@ -117,11 +127,13 @@ class _Patient:
             sensitivity=parts,
             environment=record.environment({"threads": torch.get_num_threads()}),
             seed=self.seed,
+            answers=answers,
+            without={"whole": whole.without, "int8": rounded.without, "sampled": sampled.without},
             seconds=time.perf_counter() - started,
         )
 
-    def _score(self, split: EncodedSplit) -> float:
-        return score(self.task, self.encoder.model, split, self.encoder.tokenizer)[self.task.metric]
+    def _score(self, split: EncodedSplit) -> tuple[Score, Answers | None]:
+        return main_score(self.task, split, predictions_of(self.encoder.model, split, self.encoder.tokenizer))
 
     def _flatness(self, measures: Sequence[Mapping[str, Any]]) -> list[Measured]:
         masks = self.given if self.given.zeros else None  # a pruned model is measured among its surviving weights
@@ -140,10 +152,13 @@ class _Patient:
             for one, (values, seconds) in zip(measures, found, strict=True)
         ]
 
-    def _int8(self) -> record.Int8:
+    def _int8(self) -> tuple[record.Int8, Score]:
         self.progress.say("rounding a copy to int8 and scoring it")
-        whole = {self.task.split: self.evaluation[self.task.split]}
-        return measure_int8(self.task, self.encoder.model, whole, self.encoder.tokenizer)
+        split, small = self.evaluation[self.task.split], quantize_dynamic(self.encoder.model, activations="token")
+        predictions = predictions_of(small, split, self.encoder.tokenizer)
+        scores = {self.task.split: self.task.score(split, predictions)}
+        found = record.Int8(activations="token", embeddings=False, head=False, scores=scores, bytes=tensor_bytes(small))
+        return found, main_score(self.task, split, predictions)[0]
 
     def _one_shot(self) -> list[Cut]:
         wanted = [s for s in SPARSITIES if s > self.given.sparsity]
@@ -152,7 +167,7 @@ class _Patient:
         for done, sparsity in enumerate(wanted, 1):
             masks = MagnitudePruner(self.encoder.model, sparsity=sparsity, masks=self.given).select()
             cuts.append(self._cut(masks, sparsity))
-            self.progress.advance(done, f"{sparsity:.0%}: {cuts[-1].score:.1f}")
+            self.progress.advance(done, f"{sparsity:.0%}: {cuts[-1].score:z.1f}")
         self.progress.end()
         return cuts
 
@@ -165,14 +180,15 @@ class _Patient:
             scores = {name: weights[name].detach().abs() for name in names}
             masks = keep_highest(scores, PART_SPARSITY, scope="layer")
             found.append(Sensitivity(axis=axis, part=part, cut=self._cut(masks, PART_SPARSITY)))
-            self.progress.advance(done, f"{part}: {found[-1].cut.score:.1f}")
+            self.progress.advance(done, f"{part}: {found[-1].cut.score:z.1f}")
         self.progress.end()
         return found
 
     def _cut(self, masks: Masks, sparsity: float) -> Cut:
         with _pruned(self.encoder.model, masks):
             emptied = [name for name in masks if not masks[name].any()]
-            return Cut(sparsity=sparsity, score=self._score(self.sample), emptied=emptied)
+            found, _ = self._score(self.sample)
+            return Cut(sparsity=sparsity, score=found.value, emptied=emptied, without=found.without)
 
 
 @contextmanager

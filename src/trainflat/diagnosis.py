@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from trainflat.files import write_json
+from trainflat.margins import Answers, Difference, Score, difference
 from trainflat.record import Fingerprint, Int8
 
 DIAGNOSIS_FILE = "diagnosis.json"
@@ -32,6 +33,7 @@ class Cut(_Data):
     sparsity: float  # share of the prunable weights, or of those of the one part
     score: float
     emptied: list[str] = []  # matrices of which nothing is left
+    without: list[float] = []  # the score without each group of rows, for the margin: see `trainflat.margins`
 
 
 class Sensitivity(_Data):
@@ -65,6 +67,8 @@ class Diagnosis(_Data):
     sensitivity: list[Sensitivity]
     environment: dict[str, Any]
     seed: int
+    answers: Answers | None = None  # of the sampled rows
+    without: dict[str, list[float]] = {}  # as of a cut: "whole" and "int8" on the whole split, "sampled"
 
     @property
     def partial(self) -> bool:
@@ -72,9 +76,29 @@ class Diagnosis(_Data):
         return any(one.partial for one in self.data.values())
 
     @property
-    def int8_loss(self) -> float:
+    def int8_loss(self) -> Difference:
         """What rounding to int8 costs, in points of the whole split's score."""
-        return self.score - self.int8.scores[self.split][self.metric]
+        rows = self.data[self.split].rows
+        before = self._scored(self.score, rows, self.without.get("whole", []))
+        after = self.int8.scores[self.split][self.metric]
+        return difference(before, self._scored(after, rows, self.without.get("int8", [])))
+
+    def lost(self, cut: Cut) -> Difference:
+        """What a cut costs, in points of the score on the sampled rows."""
+        return difference(self._sampled(), self._cut(cut))
+
+    def worse(self, cut: Cut, other: Cut) -> Difference:
+        """How many points more one cut costs than another."""
+        return difference(self._cut(other), self._cut(cut))
+
+    def _sampled(self) -> Score:
+        return self._scored(self.sampled_score, self.sampled_rows, self.without.get("sampled", []))
+
+    def _cut(self, cut: Cut) -> Score:
+        return self._scored(cut.score, self.sampled_rows, cut.without)
+
+    def _scored(self, value: float, rows: int, without: list[float]) -> Score:
+        return Score(value=value, rows=rows, metric=self.metric, without=without)
 
     def kept_to(self, loss: float) -> float:
         """The highest sparsity of the one-shot curve up to which no cut costs more than ``loss`` points."""

@@ -79,15 +79,19 @@ class Answers(_Data):
     low: float  # the interval of the score above that
     high: float
 
+    @property
+    def nothing(self) -> bool:
+        """Whether nothing was learned: one answer for all rows, or a score that a blind answer has too."""
+        return self.constant or self.low + self.high <= 0
+
     def remark(self) -> str:
         """What to know of a score that may stand for nothing learned; empty where it is above that."""
         always = f"always answering {self.blind}, which scores {self.baseline:z.1f}"
         if self.constant:
             return f"every answer is {self.common}: no better than {always}"
-        if self.low > 0:
-            return ""
-        told = self.low + self.high <= 0
-        return f"no better than {always}" if told else f"{self.rows:,} rows do not tell it from {always}"
+        if self.nothing:
+            return f"no better than {always}"
+        return "" if self.low > 0 else f"{self.rows:,} rows do not tell it from {always}"
 
 
 def groups(count: int) -> Sequence[range]:

@@ -3,7 +3,7 @@
 from trainflat.evaluation.agreement import Agreement, compare_answers
 from trainflat.evaluation.answers import main_score
 from trainflat.evaluation.flatness import measure_flatness, objective_on
-from trainflat.evaluation.int8 import measure_int8, measure_trained_int8
+from trainflat.evaluation.int8 import measure_int8, measure_trained_int8, tensor_bytes
 from trainflat.evaluation.latency import measure_latency
 from trainflat.evaluation.predictions import predict, predictions_of, sample_split, score
 from trainflat.evaluation.sizes import matrix_zeros, measure_sizes
@@ -26,4 +26,5 @@ __all__ = [
     "predictions_of",
     "sample_split",
     "score",
+    "tensor_bytes",
 ]

@@ -95,8 +95,9 @@ def _finish(bench: Bench, produced: Produced, recipe: Recipe) -> record.Stage:
     main = known.scores[bench.task.split][bench.task.metric]
     zeros = f"{known.sizes.encoder_sparsity:.0%} of the encoder is zero{_emptied(known, _scope_of(recipe))}"
     scored = f"{bench.task.metric} {main:z.1f} on {bench.task.split}{_in_int8(known, bench.task)}"
-    remark = f" ({known.answers.remark()})" if known.answers and known.answers.remark() else ""
-    bench.progress.say(f"{known.name}: {scored}{remark}, {zeros}")
+    bench.progress.say(f"{known.name}: {scored}, {zeros}")
+    if known.answers and known.answers.remark():
+        bench.progress.say(f"{known.name}: {known.answers.remark()}")
     return known
 
 

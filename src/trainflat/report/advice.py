@@ -1,9 +1,14 @@
-"""What follows from a diagnosis, in words. Rules of thumb on the numbers at hand, each of which names its reason."""
+"""What follows from a diagnosis, in words. Rules of thumb on the numbers at hand, each of which names its reason.
+
+A sentence claims what the rows tell, with its margin (see ``trainflat.margins``), or is not said.
+"""
 
 from collections.abc import Sequence
+from math import hypot, sqrt
+from statistics import median
 
-from trainflat.diagnosis import Diagnosis, Sensitivity
-from trainflat.report.words import metric_name, percent, places
+from trainflat.diagnosis import Cut, Diagnosis
+from trainflat.report.words import change, metric_name, percent, places
 
 TOLERATED = 1.0  # points of the score that a compressed model may lose
 _SHARP = 3.0  # a part is singled out where its loss is this many times the median's
@@ -18,75 +23,105 @@ def advice(diagnoses: Sequence[Diagnosis]) -> list[str]:
 
 
 def _on_one(found: Diagnosis, named: bool) -> list[str]:
-    who = f"{found.model}: m" if named else "M"
-    free, metric = found.kept_to(TOLERATED), metric_name(found.metric)
-    at_once = f"{who}agnitude pruning without any training"
-    if free > found.sparsity:
-        said = [
-            f"{at_once} keeps {metric} within {TOLERATED:g} point up to {percent(free)} of the encoder. Start "
-            f"iterative pruning there (sparsities from {free:g} on): rounds below it are wasted."
-        ]
+    who = f"{found.model}: " if named else ""
+    remark = found.answers.remark() if found.answers else ""
+    if _blind(found):
+        said = [f"{remark}. What pruning or rounding costs such a model says nothing: train it first."]
     else:
-        said = [
-            f"{at_once} costs more than {TOLERATED:g} point at the first cut already. Prune in rounds with training in "
-            "between (protocol: iterative), or train flatter first (optimizer: sam)."
-        ]
-    return said + _on_emptied(found, who) + _on_parts(found, who) + _on_int8(found, named)
+        doubt = [f"{remark}."] if remark else []
+        said = [*doubt, _on_free(found), *_on_emptied(found), *_on_parts(found), _on_int8(found)]
+    return [f"{who}{sentence}" if who else sentence[0].upper() + sentence[1:] for sentence in said]
 
 
-def _on_int8(found: Diagnosis, named: bool) -> list[str]:
+def _blind(found: Diagnosis) -> bool:
+    return found.answers is not None and found.answers.nothing
+
+
+def _on_free(found: Diagnosis) -> str:
+    """How far pruning costs nothing; the first cut decides where even that is not so."""
+    free, metric = found.kept_to(TOLERATED), metric_name(found.metric)
+    at_once = "magnitude pruning without any training"
+    kept = [cut for cut in found.one_shot if cut.sparsity <= free]
+    if kept:
+        where = (
+            f"{metric} on {found.sampled_rows:,} rows within {TOLERATED:g} point up to {percent(free)} of the encoder"
+        )
+        start = f"Start iterative pruning there (sparsities from {free:g} on)."
+        return f"{at_once} keeps {where}: there it {_cost(found, kept[-1])}. {start}"
+    if not found.one_shot:
+        return f"{at_once} was not tried: {percent(found.sparsity, 1)} of the encoder is zero already."
+    first = found.one_shot[0]
+    said = f"{at_once} to {percent(first.sparsity)} of the encoder {_cost(found, first)}"
+    if found.lost(first).low <= TOLERATED:
+        return f"{said}: these rows do not tell whether that is more than {TOLERATED:g} point. Take more (--rows)."
+    better = "Prune in rounds with training in between (protocol: iterative), or train flatter first (optimizer: sam)."
+    return f"{said}. {better}"
+
+
+def _cost(found: Diagnosis, cut: Cut) -> str:
+    return change(found.lost(cut), found.sampled_rows)
+
+
+def _on_int8(found: Diagnosis) -> str:
     """What rounding weights and inputs costs, without any training."""
-    who = f"{found.model}: r" if named else "R"
-    cost = f"{who}ounding to int8 (trainflat.quantization.quantize_dynamic) costs {found.int8_loss:.1f} points"
-    if found.int8_loss <= TOLERATED:
-        smaller = 100 * found.int8.bytes / (4 * found.parameters)
-        return [f"{cost} and takes {smaller:.0f} % of the bytes: it can be had without training."]
-    return [f"{cost}. Train with fake quantization (training.quantization: q8bert), or flatter (optimizer: sam)."]
+    lost, smaller = found.int8_loss, 100 * found.int8.bytes / (4 * found.parameters)
+    cost = (
+        f"rounding to int8 (trainflat.quantization.quantize_dynamic) {change(lost, found.data[found.split].rows)} "
+        f"and takes {smaller:.0f} % of the bytes"
+    )
+    if lost.high <= TOLERATED:
+        return f"{cost}: it can be had without training."
+    if lost.low > TOLERATED:
+        return f"{cost}. Train with fake quantization (training.quantization: q8bert), or flatter (optimizer: sam)."
+    return f"{cost}; the rows do not tell whether it costs more than {TOLERATED:g} point."
 
 
-def _on_emptied(found: Diagnosis, who: str) -> list[str]:
+def _on_emptied(found: Diagnosis) -> list[str]:
     """A matrix of small weights, such as MiniLM's pooler, may be the first to go whole in a global ranking."""
     cut = next((cut for cut in found.one_shot if cut.emptied), None)
-    if cut is None or found.sampled_score - cut.score <= TOLERATED:
+    if cut is None or found.lost(cut).low <= TOLERATED:
         return []
     several = f" and {len(cut.emptied) - 1} more" if len(cut.emptied) > 1 else ""
     which = f"{cut.emptied[0]}{several}"
     return [
-        f"{who}agnitudes ranked over all matrices leave nothing of {which} at {percent(cut.sparsity)}, where "
-        f"{metric_name(found.metric)} is {cut.score:.1f}. Prune every matrix to the same share (scope: layer)."
+        f"magnitudes ranked over all matrices leave nothing of {which} at {percent(cut.sparsity)}, where "
+        f"{metric_name(found.metric)} is {cut.score:z.1f}. Prune every matrix to the same share (scope: layer)."
     ]
 
 
-def _on_parts(found: Diagnosis, who: str) -> list[str]:
+def _on_parts(found: Diagnosis) -> list[str]:
+    """Singles out a part whose loss the rows tell apart from that of every other part."""
     said = []
     for axis in ("layer", "kind"):
         parts = sorted((s for s in found.sensitivity if s.axis == axis), key=lambda s: s.cut.score)
         if len(parts) < 2:
             continue
-        worst, middle = _loss(found, parts[0]), _loss(found, parts[len(parts) // 2])
-        if worst > TOLERATED and worst > _SHARP * max(middle, 0):
+        worst, lost = parts[0], found.lost(parts[0].cut)
+        middle = median(found.lost(one.cut).value for one in parts)
+        apart = all(found.worse(worst.cut, other.cut).low > 0 for other in parts[1:])
+        if apart and lost.low > TOLERATED and lost.value > _SHARP * max(middle, 0):
             said.append(
-                f"{who}ost of the damage is in one {axis}: {parts[0].part} alone at {percent(parts[0].cut.sparsity)} "
-                f"costs {worst:.1f} points, the median {axis} {middle:.1f}. A global ranking may spare it; "
+                f"one {axis} bears more than any other: {worst.part} alone at {percent(worst.cut.sparsity)} "
+                f"{_cost(found, worst.cut)}, the median {axis} {middle:z.1f}. A global ranking may spare it; "
                 "check its zeros in the report."
             )
     return said
 
 
-def _loss(found: Diagnosis, part: Sensitivity) -> float:
-    return found.sampled_score - part.cut.score
-
-
 def _beside(one: Diagnosis, other: Diagnosis) -> list[str]:
-    ours, theirs = _figures(one), _figures(other)
-    pairs = [(value, theirs[name]) for name, value in ours.items() if name in theirs]
-    flatter, sharper = sum(a < b for a, b in pairs), sum(a > b for a, b in pairs)
-    mine, its = one.kept_to(TOLERATED), other.kept_to(TOLERATED)
-    return [
-        f"{one.model} is flatter than {other.model} by {flatter} of {len(pairs)} figures, and keeps its score to "
-        f"{percent(mine)} against {percent(its)} without training: {_verdict(flatter - sharper, mine - its)}. "
-        f"{_caution(one, other)}"
-    ]
+    if _blind(one) or _blind(other):
+        return []
+    flatter, sharper, count = _flatter(one, other)
+    if flatter or sharper:
+        said = f"{one.model} is flatter than {other.model} by {flatter} and sharper by {sharper} of {count} figures"
+    else:
+        said = f"none of {count} figures on {one.flatness_rows:,} rows tells {one.model} and {other.model} apart"
+    further = _further(one, other)
+    kept = "of their losses without training neither is told to be the smaller"
+    if further:
+        less, more = (one, other) if further > 0 else (other, one)
+        kept = f"{less.model} loses less than {more.model} without training"
+    return [f"{said}; {kept}: {_verdict(flatter - sharper, further)}. {_caution(one, other)}"]
 
 
 def _caution(one: Diagnosis, other: Diagnosis) -> str:
@@ -95,16 +130,47 @@ def _caution(one: Diagnosis, other: Diagnosis) -> str:
     return "One pair of models proves nothing."
 
 
-def _verdict(flatter: int, kept: float) -> str:
-    """What the flatness hypothesis makes of more figures that are lower, and more weights that can go."""
+def _verdict(flatter: int, further: int) -> str:
+    """What the flatness hypothesis makes of more figures that are lower, and of less that is lost."""
     if not flatter:
         return "the figures do not agree on which one is flatter"
-    if not kept:
-        return "so here flatness made no difference to that"
-    return f"{'as' if flatter * kept > 0 else 'not as'} the flatness hypothesis has it"
+    if not further:
+        return "so no difference was told that flatness could have made"
+    return f"{'as' if flatter * further > 0 else 'not as'} the flatness hypothesis has it"
+
+
+def _further(one: Diagnosis, other: Diagnosis) -> int:
+    """1 where the first loses less at some sparsity that both were cut to, -1 where it loses more; 0: not told."""
+    theirs = {cut.sparsity: cut for cut in other.one_shot}
+    pairs = [(one.lost(cut), other.lost(theirs[cut.sparsity])) for cut in one.one_shot if cut.sparsity in theirs]
+    less = any(mine.high < its.low for mine, its in pairs)
+    more = any(mine.low > its.high for mine, its in pairs)
+    return less - more
+
+
+def _flatter(one: Diagnosis, other: Diagnosis) -> tuple[int, int, int]:
+    """By how many figures the first is flatter, by how many sharper, and how many both have.
+
+    Two values differ where more than their standard errors lies between them; a figure without an error is taken to
+    be as sure as a mean over its rows of values that spread as wide as they are large.
+    """
+    ours, theirs = _figures(one), _figures(other)
+    both = [name for name in ours if name in theirs]
+    margins = {name: 1.96 * hypot(_error(one, name), _error(other, name)) for name in both}
+    flatter = sum(ours[name] < theirs[name] - margins[name] for name in both)
+    sharper = sum(ours[name] > theirs[name] + margins[name] for name in both)
+    return flatter, sharper, len(both)
+
+
+def _error(found: Diagnosis, name: str) -> float:
+    rows = abs(_figures(found)[name]) / sqrt(found.flatness_rows)
+    return hypot(rows, _values(found).get(f"{name}_error", 0.0))
 
 
 def _figures(found: Diagnosis) -> dict[str, float]:
     """Those of which lower is flatter: not errors of estimates, nor the lowest eigenvalue."""
-    values = {name: value for measured in found.flatness for name, value in measured.values.items()}
-    return {name: value for name, value in values.items() if not name.endswith(("_error", "_lowest"))}
+    return {k: value for k, value in _values(found).items() if not k.endswith(("_error", "_lowest"))}
+
+
+def _values(found: Diagnosis) -> dict[str, float]:
+    return {name: value for measured in found.flatness for name, value in measured.values.items()}

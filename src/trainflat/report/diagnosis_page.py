@@ -59,9 +59,9 @@ def render_diagnosis(diagnoses: Sequence[Diagnosis]) -> str:
 def _scores(name: str, found: Diagnosis) -> dict[str, str]:
     return {
         "Model": name,
-        f"{metric_name(found.metric)}, {found.split}": f"{found.score:.1f}",
-        "in int8": f"{found.int8.scores[found.split][found.metric]:.1f}",
-        f"on {found.sampled_rows:,} rows": f"{found.sampled_score:.1f}",
+        f"{metric_name(found.metric)}, {found.split}": f"{found.score:z.1f}",
+        "in int8": f"{found.int8.scores[found.split][found.metric]:z.1f}",
+        f"on {found.sampled_rows:,} rows": f"{found.sampled_score:z.1f}",
         "Zeros of the encoder": percent(found.sparsity, 1),
         "Parameters": f"{found.parameters:,}",
         "Kept within 1 point to": percent(found.kept_to(1.0)),
@@ -116,7 +116,10 @@ def _curve(diagnoses: Sequence[Diagnosis]) -> Group:
 
 
 def _parts(diagnoses: Sequence[Diagnosis]) -> list[Group]:
-    caption = "What the score loses when this part alone is pruned, each of its matrices to the same share."
+    caption = (
+        "What the score loses when this part alone is pruned, each of its matrices to the same share; with the "
+        "interval that holds the loss in 95 of 100 draws of rows."
+    )
     groups = []
     for axis, title in (("layer", "Sensitivity of layers"), ("kind", "Sensitivity by kind of matrix")):
         bars = [
@@ -138,10 +141,12 @@ def _parts(diagnoses: Sequence[Diagnosis]) -> list[Group]:
 
 def _bars(k: int, name: str, found: Diagnosis, axis: str) -> dict[str, Any]:
     parts = [s for s in found.sensitivity if s.axis == axis]
+    lost = [found.lost(s.cut) for s in parts]
     return {
         "type": "bar",
         "x": [as_text(s.part.replace("_", " ")) for s in parts],
-        "y": [found.sampled_score - s.cut.score for s in parts],
+        "y": [each.value for each in lost],
+        "error_y": {"type": "data", "array": [each.high - each.value for each in lost], "thickness": 1, "width": 2},
         "name": as_text(name),
         "marker": {"color": f"@series-{k % len(MARKERS)}"},
         "hovertemplate": f"{as_text(name)}<br>%{{x}}: %{{y:.1f}} points<extra></extra>",

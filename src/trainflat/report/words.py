@@ -4,6 +4,8 @@ import math
 import re
 from collections.abc import Sequence
 
+from trainflat.margins import Difference
+
 _TASKS = {
     "cola": "CoLA",
     "mrpc": "MRPC",
@@ -46,8 +48,21 @@ def percent(share: float, digits: int = 0) -> str:
 
 def spread(mean: float, std: float | None, digits: int = 1) -> str:
     """Mean ± standard deviation, or the mean alone where there is one value."""
-    text = f"{mean:.{digits}f}"
+    text = f"{mean:z.{digits}f}"
     return text if std is None else f"{text} ± {std:.{digits}f}"
+
+
+def change(lost: Difference, rows: int) -> str:
+    """What a difference does to a score, with its margin: ``costs 1.2 points (between 0.3 and 2.1)``.
+
+    Where the rows cannot tell it from none, it says so; less than half of the last digit is no difference.
+    """
+    low, high = (lost.low, lost.high) if lost.value >= 0 else (-lost.high, -lost.low)
+    size = f"{abs(lost.value):.1f}"
+    if size == "0.0":
+        return f"leaves the score where it is (between {low:z.1f} and {high:z.1f} points less)"
+    doubt = "" if lost.told else f", which {rows:,} rows do not tell from none"
+    return f"{'costs' if lost.value > 0 else 'gains'} {size} points (between {low:z.1f} and {high:z.1f}){doubt}"
 
 
 def megabytes(count: float) -> str:
