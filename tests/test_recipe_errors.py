@@ -204,5 +204,5 @@ def test_paths_of_a_protocol_are_paths():
 def test_an_alias_that_contains_itself_is_one_line(text: str, tmp_path: Path):
     path = tmp_path / "mine.yaml"
     path.write_text(f"{text}\nmodel: minilm\n", encoding="utf8")
-    with pytest.raises(InputError, match="Does an alias"):
+    with pytest.raises(InputError, match=r"an alias .* contains itself"):
         load_recipe(path)

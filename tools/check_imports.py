@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# Between two floors stand `files`, through which the record is written, `diagnosis` and `comparison`, which hold parts
-# of it, and `objective`, on which measures of sharpness and scores of pruning are taken.
+# Between two floors stand `untrusted`, by which `files` reads; `files`, through which the record is written;
+# `diagnosis` and `comparison`, which hold parts of it; and `objective`, on which measures of sharpness and scores of
+# pruning are taken.
 FLOORS: dict[str, float] = {
     **dict.fromkeys(("cli", "registration"), 11),
     **dict.fromkeys(("grid", "terminal", "plans", "bench"), 10),
@@ -32,6 +33,7 @@ FLOORS: dict[str, float] = {
     **dict.fromkeys(("registry", "params", "anatomy", "schedules", "record", "landscapes"), 2),
     **dict.fromkeys(("tensors", "progress", "processes", "yaml_values", "positions"), 2),
     **dict.fromkeys(("files", "timing", "margins"), 1.5),
+    "untrusted": 1.25,
     "errors": 1,
 }
 ROOT = 12  # the package's own __init__ and __main__ offer what all floors hold; no module below may lean on them

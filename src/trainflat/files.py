@@ -1,21 +1,26 @@
 """Files that are either whole or not there, and that show when they were damaged."""
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
-from trainflat.errors import DamagedFile, InputError
+from trainflat.errors import DamagedFile, InputError, one_line
+from trainflat.untrusted import parse_json, read_text, validated
 
 if TYPE_CHECKING:  # records and reports are read without torch
     from torch import Tensor
+
+T = TypeVar("T")
 
 # How torch.save (RuntimeError) and tokenizers (a bare Exception) tell of a full disk.
 _FULL_DISK = ("inline_container", "iostream error", "(os error ")
@@ -47,20 +52,63 @@ def atomic(path: Path) -> Iterator[Path]:
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
-        temporary.touch(exist_ok=False)
-        mode = temporary.stat().st_mode  # as the umask gives it
-        try:
+        with workplace(path.parent) as place:
+            temporary = place / "file"
+            temporary.touch(exist_ok=False)
+            mode = temporary.stat().st_mode  # as the umask gives it
             yield temporary
             temporary.chmod(mode)  # safetensors leaves 0600, which would hide results from colleagues
             temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+
+
+# The name says nothing of what is made in it: with a long one added to it, it would be too long.
+WORKPLACES = ".trainflat-*.tmp"
+
+
+@contextmanager
+def workplace(parent: Path) -> Iterator[Path]:
+    """Yields a new empty folder in ``parent`` for files that are not whole yet; it is gone when the block ends.
+
+    Its lock is held meanwhile, and falls with the process, however that ends. Those in ``parent`` whose lock has fallen
+    are deleted first: no process is left that works in them.
+    """
+    for left in parent.glob(WORKPLACES):
+        with _held(left, fcntl.LOCK_EX | fcntl.LOCK_NB) as dead:
+            if dead:
+                shutil.rmtree(left, ignore_errors=True)
+    while True:
+        place = parent / WORKPLACES.replace("*", secrets.token_hex(8))
+        place.mkdir()
+        with _held(place, fcntl.LOCK_SH) as _:
+            if not place.exists():  # deleted by another process before it was locked
+                continue
+            try:
+                yield place
+            finally:
+                shutil.rmtree(place, ignore_errors=True)
+            return
+
+
+@contextmanager
+def _held(folder: Path, how: int) -> Iterator[bool]:
+    """Whether the folder is locked inside the block; where the file system has no locks it is not."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:  # gone, somebody else's, or no folder
+        yield False
+        return
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, how)
+            how = 0
+        yield how == 0
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file atomically."""
-    with atomic(path) as temporary, temporary.open("w", encoding="utf8") as file:
+    """Writes a text file atomically; names of files that are no text are escaped in it."""
+    with atomic(path) as temporary, temporary.open("w", encoding="utf8", errors="backslashreplace") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -82,9 +130,24 @@ def read_json(path: Path) -> Any:
         DamagedFile: it is not JSON, or cannot be read.
     """
     try:
-        return json.loads(path.read_text(encoding="utf8"))
+        return parse_json(read_text(path))
     except (ValueError, OSError) as error:
-        raise DamagedFile(f"{path} cannot be read ({error}). {MOVE}") from error
+        raise DamagedFile(f"{path} cannot be read ({one_line(error)}). {MOVE}") from error
+
+
+def read_as(path: Path, kind: type[T], what: str) -> T:
+    """Reads JSON that this package wrote, as the kind of data that it holds.
+
+    Args:
+        path: Of the file.
+        kind: What pydantic validates it as.
+        what: It is called where it is not; "a record".
+
+    Raises:
+        DamagedFile: it is not JSON, cannot be read, or does not have the keys and values of its kind.
+    """
+    found: T = validated(read_json(path), kind, f"{path} is not {what}", MOVE)
+    return found
 
 
 def hash_json(value: Any) -> str:
@@ -119,11 +182,14 @@ def load_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
         DamagedFile: the file is missing, truncated or not safetensors.
     """
     try:
+        if not path.is_file():  # nor a pipe, which would keep its reader waiting
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise DamagedFile(f"{path} is not a whole safetensors file ({error}). {MOVE}") from error
+            metadata = parse_json((file.metadata() or {}).get(_METADATA, "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, OverflowError) as error:
+        raise DamagedFile(f"{path} is not a whole safetensors file ({one_line(error)}). {MOVE}") from error
+    return tensors, validated(metadata, dict[str, str], f"{path} has metadata that nobody here wrote", MOVE)
 
 
 MANIFEST = "manifest.json"
@@ -161,8 +227,8 @@ def verify(folder: Path, *, known: Mapping[str, str | None] | None = None, move:
 def _manifest(folder: Path, known: Mapping[str, str | None], move: str) -> dict[str, str]:
     path = folder / MANIFEST
     try:
-        value = json.loads(path.read_text(encoding="utf8"))
-    except (ValueError, OSError, RecursionError):
+        value = read_json(path)
+    except DamagedFile:
         value = None
     # Nothing that is sealed is empty.
     if not isinstance(value, dict) or not value or not all(map(_is_inside, value)) or not _agrees(value, known):

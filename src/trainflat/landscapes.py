@@ -5,12 +5,13 @@ A file is called ``landscape-NAME.json`` and lies in the folder of a run, or in 
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trainflat.errors import DamagedFile, InputError
-from trainflat.files import hash_json, read_json, write_json
+from trainflat.files import MOVE, hash_json, read_json, write_json
+from trainflat.untrusted import validated
 
 PATTERN = "landscape-*.json"
 FORMAT = 1
@@ -143,7 +144,7 @@ class SpectrumRecord(_Landscape):
 
 
 Landscape = PlaneRecord | LineRecord | SpectrumRecord
-_KINDS: TypeAdapter[Landscape] = TypeAdapter(Annotated[Landscape, Field(discriminator="kind")])
+_KINDS = Annotated[Landscape, Field(discriminator="kind")]
 
 
 def load_landscape(path: Path) -> Landscape:
@@ -158,18 +159,7 @@ def load_landscape(path: Path) -> Landscape:
         raise InputError(f"{path} is no landscape that trainflat wrote. Rename it, or take it out of the folder.")
     if value.pop("format") != FORMAT:
         raise InputError(f"{path} has another format than this trainflat reads ({FORMAT}). Use the one that wrote it.")
-    if value.pop("digest") != _digest(value):
+    if value.pop("digest") != hash_json(value):
         raise DamagedFile(f"{path} was changed after it was written (its digest does not fit). Measure it again.")
-    try:
-        return _KINDS.validate_python(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise DamagedFile(f"{path} is not a landscape: {where or 'kind'}: {first['msg']}.") from error
-
-
-def _digest(value: Any) -> str:
-    try:
-        return hash_json(value)
-    except ValueError:  # NaN, which Python's own reader lets through
-        return ""
+    found: Landscape = validated(value, _KINDS, f"{path} is not a landscape", MOVE)
+    return found

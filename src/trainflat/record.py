@@ -12,13 +12,13 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     SerializerFunctionWrapHandler,
-    ValidationError,
     model_serializer,
 )
 
 from trainflat.errors import DamagedFile, InputError
 from trainflat.files import MOVE, hash_json, read_json, write_json
 from trainflat.margins import Answers
+from trainflat.untrusted import validated
 
 RECORD_FILE = "record.json"
 FORMAT = 1
@@ -248,15 +248,9 @@ class Record(_Data):
         if not isinstance(value, dict):
             raise DamagedFile(f"{path} is not a record: it holds {value!r:.20}, no mapping. {MOVE}")
         if value.get("format", FORMAT) != FORMAT:
-            raise InputError(
-                f"{path} has format {value['format']}, this trainflat reads {FORMAT}. Use the trainflat that wrote it."
-            )
-        try:
-            record = cls.model_validate(value)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise DamagedFile(f"{path} is not a record: {where}: {first['msg']}. {MOVE}") from error
+            found = f"{path} has format {value['format']!r:.20}"
+            raise InputError(f"{found}, this trainflat reads {FORMAT}. Use the trainflat that wrote it.")
+        record: Record = validated(value, cls, f"{path} is not a record", MOVE)
         if record.digest != record.expected_digest():
             raise DamagedFile(
                 f"{path} was changed after it was written (its digest does not fit). "

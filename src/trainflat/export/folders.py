@@ -1,6 +1,5 @@
 """Folders that appear when they are complete."""
 
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +8,7 @@ from pathlib import Path
 from transformers import AutoTokenizer
 
 from trainflat.errors import InputError
-from trainflat.files import seal, writing
+from trainflat.files import seal, workplace, writing
 
 # Of tokenizers that are no Python class of transformers, which would name its own.
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -26,9 +25,9 @@ def new_folder(out: Path) -> Iterator[Path]:
         raise InputError(f"{out} is there already. Choose another --out, or move it away.")
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = out.parent / f".{out.name}.{secrets.token_hex(8)}.tmp"
-        temporary.mkdir()
-        try:
+        with workplace(out.parent) as place:
+            temporary = place / "folder"
+            temporary.mkdir()
             yield temporary
             mode = 0o666 & temporary.stat().st_mode  # as the umask gives it; safetensors leaves 0600
             for path in temporary.rglob("*"):
@@ -36,8 +35,6 @@ def new_folder(out: Path) -> Iterator[Path]:
                     path.chmod(mode)
             seal(temporary)
             temporary.replace(out)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def copy_tokenizer(source: Path, folder: Path) -> None:

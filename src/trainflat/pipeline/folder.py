@@ -6,18 +6,19 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
 from trainflat.errors import DamagedFile, InputError
-from trainflat.files import MANIFEST, read_json, verify, write_json, write_text, writing
+from trainflat.files import MANIFEST, WORKPLACES, read_json, verify, write_json, write_text, writing
 from trainflat.processes import is_first_process
 from trainflat.protocols import PROTOCOLS, Protocol
 from trainflat.protocols.bench import STAGE, STAGES
 from trainflat.recipe import Recipe, build
 from trainflat.record import RECORD_FILE, ModelInfo, Record
 from trainflat.tasks.base import Task
+from trainflat.untrusted import read_text
 from trainflat.yaml_values import parse_yaml
 
 CLAIM, RECIPE, LOCK = "claim.json", "recipe.yaml", ".lock"
@@ -39,15 +40,7 @@ def opened(folder: Path, recipe: Recipe, task: Task) -> Iterator[Record | None]:
     with writing(folder):
         made = [place for place in (folder, *folder.parents) if not place.exists()]
         locked = (folder / LOCK).exists()
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / LOCK).open("w")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, however it ends
-        except OSError as error:
-            raise InputError(
-                f"another process is working in {folder}. Wait for it, or change the recipe's name."
-            ) from error
+    with _locked(folder):
         claimed = (folder / CLAIM).exists()
         try:
             _claim(folder, recipe, task)
@@ -58,6 +51,41 @@ def opened(folder: Path, recipe: Recipe, task: Task) -> Iterator[Record | None]:
             raise
 
 
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds the lock of a folder, which is made where it is missing; released when the process ends, however it ends.
+
+    Raises:
+        InputError: another process holds it, or it cannot be made.
+    """
+    while True:
+        with _lock_file(folder) as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise InputError(
+                    f"another process is working in {folder}. Wait for it, or change the recipe's name."
+                ) from error
+            # Between opening and locking, a call that was refused may have taken its lock file and folder away.
+            if _is_at(folder / LOCK, lock):
+                yield
+                return
+
+
+def _lock_file(folder: Path) -> IO[bytes]:
+    while True:
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):  # the folder was just taken away
+                return (folder / LOCK).open("ab")
+
+
+def _is_at(path: Path, file: IO[bytes]) -> bool:
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    return False
+
+
 def _withdraw(folder: Path, made: list[Path], *, locked: bool) -> None:
     """Takes back what a call wrote that was refused before it had anything to keep, and the folders that it made."""
     ours = {folder / LOCK, folder / CLAIM, folder / RECIPE}
@@ -65,12 +93,18 @@ def _withdraw(folder: Path, made: list[Path], *, locked: bool) -> None:
     kept = any(path.is_file() and path not in ours for path in folder.rglob("*"))
     if kept and claimed:  # checkpoints, stages: the next call continues
         return
-    for path in [folder / RECIPE, folder / CLAIM] if claimed else []:  # without a claim the recipe is not ours
+    emptied = [path for path in sorted(folder.rglob("*"), reverse=True) if claimed and path.is_dir()]
+    _remove_empty(emptied)
+    # The claim last, for without it nothing here would be ours if this is killed half-way.
+    for path in [folder / RECIPE, folder / CLAIM] if claimed else []:
         path.unlink(missing_ok=True)
     if not locked:
         (folder / LOCK).unlink(missing_ok=True)
-    emptied = [path for path in sorted(folder.rglob("*"), reverse=True) if claimed and path.is_dir()]
-    for place in [*emptied, *made]:
+    _remove_empty(made)
+
+
+def _remove_empty(places: list[Path]) -> None:
+    for place in places:
         with suppress(OSError):  # it is not empty
             place.rmdir()
 
@@ -97,8 +131,6 @@ def _claim(folder: Path, recipe: Recipe, task: Task) -> None:
     if not claim.is_file():
         _refuse_strangers(folder)
         write_json(claim, {"recipe": recipe.hash, "data": given})  # first of all: without it nothing here is ours
-    for leftover in folder.glob(".*.tmp"):  # of a write that was killed
-        leftover.unlink()
     _compare(folder, recipe, given)
     if not (folder / RECIPE).is_file():
         write_text(folder / RECIPE, yaml.safe_dump(recipe.resolved(), sort_keys=False))
@@ -110,7 +142,7 @@ def _told(task: Task) -> dict[str, Any]:
 
 
 def _refuse_strangers(folder: Path) -> None:
-    if any(p.name != LOCK and not p.match(f".{CLAIM}.*.tmp") for p in folder.iterdir()):
+    if any(p.name != LOCK and not p.match(WORKPLACES) for p in folder.iterdir()):
         raise InputError(f"{folder} holds files that no run of this recipe wrote. Choose another --out or empty it.")
 
 
@@ -132,7 +164,7 @@ def _tells(path: Path, recipe: Recipe) -> bool:
     """Whether the file holds the recipe, wherever else its numbers were reported to."""
     expected = recipe.resolved()
     try:
-        value = parse_yaml(path.read_text(encoding="utf8"))
+        value = parse_yaml(read_text(path))
         expected["training"]["report_to"] = value["training"]["report_to"]
     except (OSError, ValueError, TypeError, KeyError):
         return False

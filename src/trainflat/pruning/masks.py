@@ -16,12 +16,14 @@ from trainflat.errors import DamagedFile, InputError, ZerosRevived
 from trainflat.files import MOVE, load_tensors, save_tensors
 from trainflat.params import named_weights, prunable
 from trainflat.record import MatrixZeros
+from trainflat.untrusted import parse_json, validated
 
 if TYPE_CHECKING:
     from trainflat.pruning.held import HeldMasks
 
 _FORMAT = "trainflat-masks-1"
 Shape = tuple[int, ...]
+_SHAPES = dict[str, Shape]
 
 
 class Masks(Mapping[str, Tensor]):
@@ -205,15 +207,32 @@ class Masks(Mapping[str, Tensor]):
             DamagedFile: it is missing, not a file of masks, or not what was written.
         """
         tensors, metadata = load_tensors(Path(path))
+        fault = f"{path} does not hold the masks that were written there"
+        if metadata.get("format") not in (None, _FORMAT):
+            fault += f", or a newer trainflat did: it has format {metadata['format']!r:.40}, not {_FORMAT!r}"
         try:
-            shapes = {str(name): tuple(map(int, shape)) for name, shape in json.loads(metadata["shapes"]).items()}
-            masks = cls.of_packed({name: tensors[name].numpy() for name in shapes}, shapes)
-            whole = metadata["format"] == _FORMAT and metadata["sha256"] == masks.sha256 and len(tensors) == len(shapes)
-        except (KeyError, ValueError, TypeError, AttributeError):
-            whole = False
-        if not whole:
-            raise DamagedFile(f"{path} does not hold the masks that were written there. {MOVE}")
+            shapes: dict[str, Shape] = validated(parse_json(metadata["shapes"]), _SHAPES, fault, MOVE)
+            packed = {name: _bits(tensors[name], shape) for name, shape in shapes.items()}
+        except (KeyError, ValueError) as error:
+            raise DamagedFile(f"{fault}. {MOVE}") from error
+        masks = cls.of_packed(packed, shapes)
+        whole = len(tensors) == len(shapes) and metadata.get("sha256") == masks.sha256
+        if not whole or metadata.get("format") != _FORMAT:
+            raise DamagedFile(f"{fault}. {MOVE}")
         return masks
+
+
+def _bits(stored: Tensor, shape: Shape) -> NDArray[np.uint8]:
+    """The bits of a mask of that shape, as they lie in a file.
+
+    Raises:
+        ValueError: they are of another shape.
+    """
+    unused = -prod(shape) % 8
+    whole = stored.dtype == torch.uint8 and stored.shape == ((prod(shape) + unused) // 8,)
+    if not whole or min(shape, default=0) < 0 or (unused and int(stored[-1]) & (2**unused - 1)):
+        raise ValueError(f"bits of shape {list(stored.shape)} are no mask of shape {list(shape)}")
+    return stored.numpy()
 
 
 def _cause(weight: Tensor) -> str:

@@ -12,6 +12,7 @@ from trainflat.recipe.messages import first_line
 from trainflat.recipe.overrides import has_option, set_path, split_override
 from trainflat.recipe.sections import Recipe
 from trainflat.tasks import TASKS
+from trainflat.untrusted import read_text
 from trainflat.yaml_values import parse_yaml
 
 _DEEPEST = 50
@@ -63,7 +64,7 @@ def _read(source: str | Path | Mapping[str, Any] | Recipe) -> tuple[dict[str, An
             raise InputError(f"there is no recipe file {path}. `trainflat list` shows those of the package.")
         raise UnknownName("recipe", str(source), packaged)
     try:
-        value = parse_yaml(path.read_text(encoding="utf8"))
+        value = parse_yaml(read_text(path))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
     except ValueError as error:  # also what is not UTF-8

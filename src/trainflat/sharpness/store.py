@@ -29,10 +29,8 @@ class Store:
     def __init__(self, path: Path | None, work: str) -> None:
         self.path, self.work = path, work
         self.found: dict[str, Loss] = {}
-        if path is not None:
-            self.found = self._read(path) if path.exists() else {}
-            for leftover in path.parent.glob(f".{path.name}.*.tmp"):  # of a write that was killed
-                leftover.unlink(missing_ok=True)
+        if path is not None and path.exists():
+            self.found = self._read(path)
 
     def _read(self, path: Path) -> dict[str, Loss]:
         value = read_json(path)
