@@ -9,7 +9,7 @@ import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from trainflat.anatomy import matrix_kind
+from trainflat.anatomy import matrix_kinds
 from trainflat.models import load_encoder, max_positions, weights_sha256
 from trainflat.params import prunable
 from trainflat.tasks.base import Head
@@ -115,7 +115,7 @@ def test_kept_layers_are_the_first_ones_and_the_head_does_not_depend_on_their_nu
         scale = tensor.norm() / whole[name].norm() if name in ("head.dense.weight", "classifier.weight") else 1
         torch.testing.assert_close(tensor, whole[name] * scale, rtol=1e-6 if scale != 1 else 0, atol=0)
         assert scale in (1, pytest.approx((3 / 2) ** 0.5 if "ModernBert" in type(cut.model).__name__ else 1))
-    numbers = {matrix_kind(name)[0] for name in prunable(cut.model)} - {None}
+    numbers = {number for number, _ in matrix_kinds(cut.model, prunable(cut.model)).values()} - {None}
     assert numbers == (set() if "Albert" in type(cut.model).__name__ else {0, 1})
 
 
@@ -148,7 +148,7 @@ def test_a_head_that_fits_is_kept_and_one_that_does_not_is_refused(family: str, 
 
 def test_every_prunable_matrix_has_a_kind_that_the_family_names(encoder_folder: Path) -> None:
     model = load_encoder(str(encoder_folder), TWO).model
-    kinds = [matrix_kind(name) for name in prunable(model)]
+    kinds = list(matrix_kinds(model, prunable(model)).values())
     four = {"query", "key", "value"} if "ModernBert" not in type(model).__name__ else {"query_key_value"}
     four |= {"attention_output", "ffn_in", "ffn_out"}
     assert {kind for _, kind in kinds} - {"pooler"} == four

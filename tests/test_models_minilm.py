@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from trainflat.anatomy import matrix_kind
+from trainflat.anatomy import kind_by_name, matrix_kinds
 from trainflat.models import MODELS, Encoder, load_encoder, model_info, weights_sha256
 from trainflat.params import prunable
 from trainflat.tasks.base import Head
@@ -58,7 +58,7 @@ def test_its_head_bears_the_names_of_the_classes(encoder: Encoder) -> None:
 
 
 def test_its_prunable_matrices_are_six_per_layer_and_the_pooler(encoder: Encoder) -> None:
-    kinds = [matrix_kind(name) for name in prunable(encoder.model)]
+    kinds = list(matrix_kinds(encoder.model, prunable(encoder.model)).values())
     six = {"query", "key", "value", "attention_output", "ffn_in", "ffn_out"}
     assert set(kinds) == {(layer, kind) for layer in range(3) for kind in six} | {(None, "pooler")}
 
@@ -73,10 +73,9 @@ def test_built_in_names_lead_to_folders() -> None:
         ("blocks.1.mixer.weight", (1, "mixer")),
         ("0.weight", (0, "weight")),
         ("classifier.weight", (None, "classifier")),
-        ("bert.encoder.layer.11.output.dense.weight", (11, "ffn_out")),
-        ("bert.encoder.layer.11.attention.output.dense.weight", (11, "attention_output")),
-        ("vit.layers.2.mlp.fc1.weight", (2, "mlp.fc1")),
+        ("squeezebert.pooler.dense.weight", (None, "pooler")),
+        ("other.layers.2.mlp.fc1.weight", (2, "mlp.fc1")),
     ],
 )
 def test_matrices_of_any_module_have_a_place(name: str, place: tuple[int | None, str]) -> None:
-    assert matrix_kind(name) == place
+    assert kind_by_name(name) == place

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from trainflat import record
-from trainflat.anatomy import matrix_kind
+from trainflat.anatomy import matrix_kinds
 from trainflat.diagnosis import Cut, Diagnosis, Measured, Sensitivity
 from trainflat.errors import InputError
 from trainflat.evaluation import (
@@ -207,7 +207,7 @@ def _pruned(model: PreTrainedModel, masks: Masks) -> Iterator[None]:
 def _parts_of(model: PreTrainedModel) -> dict[tuple[Any, str], list[str]]:
     """The prunable matrices by layer and by kind."""
     parts: dict[tuple[Any, str], list[str]] = defaultdict(list)
-    located = {name: matrix_kind(name) for name in prunable(model)}
+    located = matrix_kinds(model, prunable(model))
     for name, (layer, _) in located.items():
         if layer is not None:
             parts["layer", f"layer {layer}"].append(name)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import nn
 
-from trainflat.anatomy import matrix_kind
+from trainflat.anatomy import kind_by_name
 from trainflat.errors import InputError
 from trainflat.params import prunable
 from trainflat.protocols.base import Planned, Produced, Protocol, stage_name
@@ -76,7 +76,7 @@ class Ticket(Protocol):
 
     def _fitting(self, found: Masks, model: nn.Module) -> Masks:
         names = prunable(model)
-        strange = [name for name in names.keys() ^ found.keys() if matrix_kind(name)[1] != "pooler"]
+        strange = [name for name in names.keys() ^ found.keys() if kind_by_name(name)[1] != "pooler"]
         if strange:
             raise InputError(
                 f"the ticket of {self.source} was found on another architecture: {min(strange)} is on one side only."

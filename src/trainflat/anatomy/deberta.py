@@ -1,0 +1,17 @@
+"""DeBERTa-v2 and v3: relative positions go through the key's and the query's matrices, or through two of their own."""
+
+from dataclasses import replace
+
+from trainflat.anatomy.bert import BERT
+from trainflat.anatomy.layout import Part
+
+DEBERTA = replace(
+    BERT,
+    family="DeBERTa-v2",
+    # Without `share_att_key` positions have projections of their own, which meet keys and queries head by head.
+    query=(Part("attention.self.query_proj"), Part("attention.self.pos_query_proj")),
+    key=(Part("attention.self.key_proj"), Part("attention.self.pos_key_proj")),
+    value=Part("attention.self.value_proj"),
+    embeddings={**BERT.embeddings, "encoder.rel_embeddings": 1},
+    norms=("embeddings.LayerNorm", "encoder.LayerNorm"),
+)

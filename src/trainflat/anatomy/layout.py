@@ -1,0 +1,193 @@
+"""Where an architecture family keeps its parts, by name; the sizes are read off the model at hand."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from trainflat.anatomy.base import Anatomy, Attention, FeedForward, Layer, Linear, Slice
+
+# The modules that may read the hidden states, in the order in which they pass: where one of the first exists, those
+# after it read what it computes. `{}` is the encoder.
+READERS = (
+    "{}.pooler.dense",
+    "{}.pooler",
+    "pooler.dense",
+    "pre_classifier",
+    "classifier.dense",
+    "head.dense",
+    "cls.predictions.transform.dense",
+    "lm_head.dense",
+    "vocab_transform",
+    "predictions.dense",
+    "qa_outputs",
+    "classifier",
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A linear layer below a layer, or share ``index`` of the ``of`` equal shares of a fused matrix's outputs."""
+
+    module: str
+    index: int = 0
+    of: int = 1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The names of one architecture family.
+
+    Attributes:
+        family: Its name.
+        layer: Path of a layer below the encoder; the first ``#`` stands for its number.
+        query, key: Layers whose outputs meet; of several names those count that the model has.
+        value, attention_output, ffn_in, ffn_out: As in :class:`Attention` and :class:`FeedForward`.
+        attention_norm, ffn_norm: LayerNorms of the two sub-layers; ModernBERT's first layer has none for its attention.
+        embeddings: Modules and parameters below the encoder that write the hidden states, by the axis of the hidden
+            width: tables [entries, hidden] 1, layers [hidden, inputs] 0, vectors [1, n, hidden] 2.
+        norms: LayerNorms outside the layers that work on the hidden states.
+        projection: A layer below the encoder that widens narrower embeddings to the hidden states; where the model has
+            it, nothing before it has the hidden width.
+        readers: Modules that may read the hidden states, from the whole model's root (``{}`` is the encoder): of each
+            group those of the first name that exists.
+        shared: The layers share their tensors, so they have no numbers.
+        pooler: A module below the encoder that is pruned along with its layers.
+        missing: Kinds of units that the family cannot have, with the reason.
+    """
+
+    family: str
+    layer: str
+    query: tuple[Part, ...]
+    key: tuple[Part, ...]
+    value: Part
+    attention_output: str
+    attention_norm: str
+    ffn_in: tuple[Part, ...]
+    ffn_out: str
+    ffn_norm: str
+    embeddings: Mapping[str, int]
+    norms: tuple[str, ...]
+    readers: tuple[str, ...] = READERS
+    projection: str = ""
+    shared: bool = False
+    pooler: str = "pooler.dense"
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+    def read(self, model: nn.Module) -> Anatomy:
+        """Return the anatomy of a model of this family, with the sizes that its tensors have now."""
+        return _Reading(self, model).anatomy()
+
+
+class _Reading:
+    """One model, read by its family's layout."""
+
+    def __init__(self, layout: Layout, model: nn.Module) -> None:
+        self.layout, self.model = layout, model
+        encoder: nn.Module = model.base_model  # type: ignore[assignment]  # of transformers.PreTrainedModel
+        self.root = next(f"{name}." if name else "" for name, one in model.named_modules() if one is encoder)
+        # Also the second names of tied tensors, so that a name is found wherever the family's layout has it.
+        self.tensors: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+
+    def anatomy(self) -> Anatomy:
+        layout = self.layout
+        layers = tuple(self._layers())
+        words = self._words()
+        hidden = self.tensors[layers[0].attention.output.weight].shape[0]
+        missing = dict(layout.missing)
+        if words is None:
+            missing["vocabulary entry"] = "it reads no words"
+        pooler = f"{self.root}{layout.pooler}.weight"
+        return Anatomy(
+            family=layout.family,
+            layers=layers,
+            hidden_producers=tuple(self._producers(layers, hidden)),
+            hidden_consumers=tuple(self._consumers(layers, hidden)),
+            hidden_size=hidden,
+            words=words,
+            vocabulary=0 if words is None else self.tensors[words].shape[0],
+            other={pooler: "pooler"} if pooler in self.tensors else {},
+            missing=missing,
+        )
+
+    def _layers(self) -> Iterator[Layer]:
+        pattern = re.escape(f"{self.root}{self.layout.layer}.").replace(r"\#", r"(\d+)")
+        last = re.escape(f"{self.layout.ffn_out}.weight")
+        found = (re.fullmatch(f"(?P<path>{pattern}){last}", name) for name in self.tensors)
+        for match in filter(None, found):
+            number = None if self.layout.shared else int(match[2])
+            yield Layer(number, self._attention(match["path"]), self._feed_forward(match["path"]))
+
+    def _attention(self, path: str) -> Attention:
+        layout, config = self.layout, cast(Any, self.model.config)
+        query, key = (
+            tuple(self._linear(path, part) for part in parts if self._has(path, part))
+            for parts in (layout.query, layout.key)
+        )
+        output = self._linear(path, Part(layout.attention_output))
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        value = self._linear(path, layout.value)
+        return Attention(query, key, value, output, size, self._norm(path + layout.attention_norm))
+
+    def _feed_forward(self, path: str) -> FeedForward:
+        inputs = tuple(self._linear(path, part) for part in self.layout.ffn_in)
+        output = self._linear(path, Part(self.layout.ffn_out))
+        return FeedForward(inputs, output, self._norm(path + self.layout.ffn_norm))
+
+    def _has(self, path: str, part: Part) -> bool:
+        return f"{path}{part.module}.weight" in self.tensors
+
+    def _linear(self, path: str, part: Part) -> Linear:
+        name = f"{path}{part.module}"
+        weight, bias = f"{name}.weight", f"{name}.bias"
+        outputs, inputs = self.tensors[weight].shape
+        size = outputs // part.of
+        return Linear(
+            weight, bias if bias in self.tensors else None, part.index * size, (part.index + 1) * size, inputs
+        )
+
+    def _norm(self, path: str) -> tuple[str, ...]:
+        """Return the names of a LayerNorm's tensors; none where the model has an identity in its place."""
+        return tuple(name for name in (f"{path}.weight", f"{path}.bias") if name in self.tensors)
+
+    def _words(self) -> str | None:
+        """Return the name of the table whose rows are the vocabulary; images have none."""
+        if not hasattr(self.model.config, "vocab_size"):
+            return None
+        table = self.model.get_input_embeddings().weight  # type: ignore[operator]
+        return next(name for name, tensor in self.tensors.items() if tensor is table)
+
+    def _producers(self, layers: tuple[Layer, ...], hidden: int) -> Iterator[Slice]:
+        projected = f"{self.root}{self.layout.projection}.weight" in self.tensors
+        embeddings = {self.layout.projection: 0} if projected else self.layout.embeddings
+        for path, axis in embeddings.items():
+            yield from self._embedding(f"{self.root}{path}", axis, hidden)
+        outside = () if projected else self.layout.norms
+        norms = chain.from_iterable(self._norm(f"{self.root}{path}") for path in outside)
+        inside = chain.from_iterable((*one.attention.norm, *one.feed_forward.norm) for one in layers)
+        yield from (Slice(name, 0, 0, hidden) for name in (*norms, *inside))
+        for one in layers:
+            yield from one.attention.output.all_rows()
+            yield from one.feed_forward.output.all_rows()
+
+    def _embedding(self, path: str, axis: int, hidden: int) -> Iterator[Slice]:
+        if path in self.tensors:  # a parameter of its own, such as ViT's class token
+            yield Slice(path, axis, 0, hidden)
+        if f"{path}.weight" in self.tensors:
+            yield Slice(f"{path}.weight", axis, 0, hidden)
+            if f"{path}.bias" in self.tensors:
+                yield Slice(f"{path}.bias", 0, 0, hidden)
+
+    def _consumers(self, layers: tuple[Layer, ...], hidden: int) -> Iterator[Slice]:
+        for one in layers:
+            linears = (*one.attention.query, *one.attention.key, one.attention.value, *one.feed_forward.inputs)
+            yield from (Slice(name, 1, 0, hidden) for name in dict.fromkeys(linear.weight for linear in linears))
+        yield from (Slice(name, 1, 0, hidden) for name in self._readers())
+
+    def _readers(self) -> list[str]:
+        """Return the matrices of the head that read the hidden states: what stands first on the way out."""
+        names = (f"{path.replace('{}.', self.root)}.weight" for path in self.layout.readers)
+        return [name for name in names if name in self.tensors][:1]

@@ -1,0 +1,21 @@
+"""ModernBERT: queries, keys and values in one matrix, a gated feed-forward in another, no biases."""
+
+from trainflat.anatomy.layout import Layout, Part
+
+_ROTATED = "rotary positions turn dimensions in pairs, by angles that belong to their place"
+
+MODERNBERT = Layout(
+    family="ModernBERT",
+    layer="layers.#",
+    query=(Part("attn.Wqkv", 0, 3),),
+    key=(Part("attn.Wqkv", 1, 3),),
+    value=Part("attn.Wqkv", 2, 3),
+    attention_output="attn.Wo",
+    attention_norm="attn_norm",
+    ffn_in=(Part("mlp.Wi", 0, 2), Part("mlp.Wi", 1, 2)),
+    ffn_out="mlp.Wo",
+    ffn_norm="mlp_norm",
+    embeddings={"embeddings.tok_embeddings": 1},
+    norms=("embeddings.norm", "final_norm"),
+    missing={"query-key dimension": _ROTATED},
+)

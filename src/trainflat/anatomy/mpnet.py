@@ -1,0 +1,18 @@
+"""MPNet. Its table of relative positions is one for all layers, a column per head, so it is no layer's."""
+
+from trainflat.anatomy.layout import Layout, Part
+
+MPNET = Layout(
+    family="MPNet",
+    layer="encoder.layer.#",
+    query=(Part("attention.attn.q"),),
+    key=(Part("attention.attn.k"),),
+    value=Part("attention.attn.v"),
+    attention_output="attention.attn.o",
+    attention_norm="attention.LayerNorm",
+    ffn_in=(Part("intermediate.dense"),),
+    ffn_out="output.dense",
+    ffn_norm="output.LayerNorm",
+    embeddings={"embeddings.word_embeddings": 1, "embeddings.position_embeddings": 1},
+    norms=("embeddings.LayerNorm",),
+)
