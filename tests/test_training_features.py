@@ -51,7 +51,7 @@ def evaluating(
 
 @pytest.mark.parametrize("recipe", [ADAMW, SAM], ids=["adamw", "sam"])
 def test_the_best_checkpoint_is_kept_and_no_pickle(tmp_path: Path, recipe: Any) -> None:
-    trainer = evaluating(tmp_path, recipe, num_train_epochs=4)
+    trainer = evaluating(tmp_path, recipe, num_train_epochs=4, save_total_limit=2)
     trainer.train()
     scores = {
         e["step"]: e["eval_validation_accuracy"] for e in trainer.state.log_history if "eval_validation_accuracy" in e

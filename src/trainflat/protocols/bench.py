@@ -32,7 +32,8 @@ from trainflat.protocols.base import Planned, Produced, stage_name
 from trainflat.pruning import PRUNERS, Masks, Pruner, Scope
 from trainflat.quantization import Q8BERT, make_quantizer
 from trainflat.tasks.base import EncodedSplit, Task
-from trainflat.training.fit import SNAPSHOT, fit, forget
+from trainflat.training.fit import fit, forget
+from trainflat.training.fit_callbacks import SNAPSHOT
 from trainflat.training.options import TrainingOptions
 from trainflat.training.quantized import RANGES
 
@@ -103,6 +104,7 @@ class Bench:
             with no_bars():
                 stored = type(self.model).from_pretrained(self.stage_folder(stage.name), dtype=torch.float32)
             self.load(stored.state_dict())
+            _take_config(self.model, stored)
             self.quantizer = self._recall_quantizer(stage)
             return Produced(stage, self.recall_masks(stage), known.training, known.timing.train_seconds)
         self.load(start)
@@ -226,6 +228,12 @@ class Bench:
     @property
     def _snapshot_folder(self) -> Path:
         return self.folder / REWIND
+
+
+def _take_config(model: Any, trained: Any) -> None:
+    """Makes the model's configuration that of the trained one: training changes some of it (``use_cache``)."""
+    learned = {key: value for key, value in vars(trained.config).items() if not key.startswith("_")}
+    vars(model.config).update(learned)
 
 
 def derive_seed(seed: int, purpose: str) -> int:

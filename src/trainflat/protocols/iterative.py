@@ -10,7 +10,7 @@ from trainflat.files import MANIFEST
 from trainflat.protocols.base import Planned, Produced, Protocol, stage_name
 from trainflat.protocols.bench import REWIND, Bench, check_sparsities
 from trainflat.pruning import Masks, Scope, complete_section
-from trainflat.training.fit import SNAPSHOT
+from trainflat.training.fit_callbacks import SNAPSHOT
 
 _PAPER = tuple(round(0.1 * k, 1) for k in range(1, 10))
 

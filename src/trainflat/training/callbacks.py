@@ -1,9 +1,11 @@
 """What must happen between the Trainer's own calls."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState
+from transformers.trainer_utils import SaveStrategy
 
 from trainflat.errors import InputError
 from trainflat.files import load_tensors, save_tensors
@@ -34,7 +36,14 @@ class FlatCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         # Sums between logs are not in a checkpoint: log first, so that there are none.
-        control.should_log = control.should_log or control.should_save
+        may_save = control.should_save or (control.should_evaluate and args.save_strategy == SaveStrategy.BEST)
+        control.should_log = control.should_log or may_save
+
+
+def patience_spent(callbacks: Iterable[TrainerCallback]) -> bool:
+    """Whether one of the callbacks has ended its training by early stopping."""
+    early = [c for c in callbacks if isinstance(c, EarlyStoppingCallback)]
+    return any(c.early_stopping_patience_counter >= c.early_stopping_patience for c in early)
 
 
 class GateCallback(TrainerCallback):  # type: ignore[misc]

@@ -1,13 +1,17 @@
 """Checkpoints that are whole or absent: sealed by a manifest of hashes, verified before they are loaded."""
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from torch import Tensor
+from transformers import TrainingArguments
 
 from trainflat.errors import InputError
 from trainflat.files import is_sealed, load_tensors, read_json, remove, seal, verify
 
 _PREFIX = "checkpoint-"
+FLAT = "flat.json"  # what FlatTrainer knows beside the Trainer's state
 
 
 def path(folder: Path, step: int) -> Path:
@@ -18,13 +22,15 @@ def path(folder: Path, step: int) -> Path:
 def newest(folder: Path) -> Path | None:
     """The newest whole checkpoint whose best one is there too, verified; those that a kill left unfinished are deleted.
 
+    Only for a folder that nobody else writes checkpoints into.
+
     Raises:
         DamagedFile: a file of one differs from what was written.
     """
     sealed: dict[int, Path] = {}
-    for checkpoint in sorted(folder.glob(_PREFIX + "*"), key=_step):
+    for step, checkpoint in _by_step(folder).items():
         if is_sealed(checkpoint):
-            sealed[_step(checkpoint)] = checkpoint
+            sealed[step] = checkpoint
         else:
             remove(checkpoint)
     for checkpoint in sealed.values():
@@ -36,14 +42,54 @@ def newest(folder: Path) -> Path | None:
     return usable[-1] if usable else None
 
 
-def finish(folder: Path, step: int, best_step: int | None) -> None:
-    """Seals the checkpoint that was just written and deletes those that are neither the newest nor the best."""
-    current = path(folder, step)
-    (current / "training_args.bin").unlink(missing_ok=True)  # a pickle, and nothing reads it
-    seal(current)
-    for checkpoint in folder.glob(_PREFIX + "*"):
-        if _step(checkpoint) not in (step, best_step):
-            remove(checkpoint)
+def to_resume(folder: Path, given: str | bool | None, args: TrainingArguments) -> str | None:
+    """What ``train(resume_from_checkpoint=given)`` goes on from; for True the latest whole one in the folder.
+
+    Raises:
+        InputError: there is none, FlatTrainer did not write it whole, or it holds the model only.
+        DamagedFile: a file of it is missing or differs from what was written.
+    """
+    if given is None or given is False:
+        return None
+    whole = [c for c in _by_step(folder).values() if is_sealed(c)]
+    if given is True and not whole:
+        raise InputError(f"{folder} holds no whole checkpoint of FlatTrainer. Name one, or begin without resuming.")
+    checkpoint = whole[-1] if given is True else Path(given)
+    if not is_sealed(checkpoint) or not (checkpoint / FLAT).is_file():
+        raise InputError(f"{checkpoint} is not a whole checkpoint of FlatTrainer. Name another one, or begin anew.")
+    verify(checkpoint)
+    rng_state = "rng_state.pth" if args.world_size <= 1 else f"rng_state_{args.process_index}.pth"
+    for file in ("trainer_state.json", "optimizer.pt", "scheduler.pt", rng_state):
+        if not (checkpoint / file).is_file():
+            raise InputError(
+                f"{checkpoint} cannot be resumed from: it has no {file}, as with save_only_model or another number of "
+                "processes. Name another one, or begin anew."
+            )
+    return str(checkpoint)
+
+
+def finish(checkpoint: Path) -> None:
+    """Seals the checkpoint that was just written."""
+    (checkpoint / "training_args.bin").unlink(missing_ok=True)  # a pickle, and nothing reads it
+    seal(checkpoint)
+
+
+def rotate(folder: Path, written: Iterable[int], limit: int | None, best_step: int | None) -> list[int]:
+    """Deletes the oldest of the checkpoints that one run wrote, and tells which are left.
+
+    Args:
+        folder: Of the checkpoints; those of other runs are not looked at.
+        written: Their steps, in the order of writing.
+        limit: How many may be left, at least the newest and the best; None or 0 for all.
+        best_step: Of the best one.
+    """
+    left = [step for step in written if path(folder, step).is_dir()]
+    kept = {*left[-1:], best_step} & set(left)
+    for step in [step for step in left if step not in kept]:
+        if limit and len(left) > max(limit, len(kept)):
+            remove(path(folder, step))
+            left.remove(step)
+    return left
 
 
 def read_beside(checkpoint: Path, file: str, wanted: bool, what: str) -> dict[str, Tensor] | None:
@@ -63,5 +109,7 @@ def read_beside(checkpoint: Path, file: str, wanted: bool, what: str) -> dict[st
     return load_tensors(checkpoint / file)[0] if found else None
 
 
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.removeprefix(_PREFIX))
+def _by_step(folder: Path) -> dict[int, Path]:
+    """Folders named as checkpoints are, in the order of their steps; ``checkpoint-best`` is somebody else's."""
+    named = [(re.fullmatch(_PREFIX + "([0-9]{1,18})", p.name), p) for p in folder.glob(_PREFIX + "*") if p.is_dir()]
+    return dict(sorted((int(match[1]), p) for match, p in named if match and match[1] == str(int(match[1]))))

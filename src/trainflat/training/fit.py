@@ -13,7 +13,7 @@ from transformers import DataCollatorWithPadding, EarlyStoppingCallback, Printer
 
 from trainflat import record
 from trainflat.errors import InputError
-from trainflat.files import remove, save_tensors, seal
+from trainflat.files import remove
 from trainflat.models import no_bars
 from trainflat.progress import Progress
 from trainflat.pruning import Masks
@@ -21,11 +21,11 @@ from trainflat.quantization import Q8BERT
 from trainflat.tasks.base import EncodedSplit, Task
 from trainflat.training import checkpoints
 from trainflat.training.arguments import FlatArguments
+from trainflat.training.fit_callbacks import NewestAndBest, ProgressCallback, Snapshot
 from trainflat.training.options import TrainingOptions
-from trainflat.training.trainer import FlatTrainer
+from trainflat.training.trainer import FlatTrainer, unprepared
 
 _SCHEDULES = {"linear": "linear", "constant": "constant_with_warmup", "cosine": "cosine"}
-SNAPSHOT = "weights.safetensors"
 # The Trainer logs these beside the numbers that a repeated run reproduces.
 _CLOCKS = ("runtime", "per_second", "preparation_time", "flos")
 
@@ -92,7 +92,8 @@ def fit(
         callbacks=_callbacks(progress or Progress(), options),
     )
     if snapshot is not None:
-        trainer.add_callback(_Snapshot(*snapshot, trainer))
+        trainer.add_callback(Snapshot(*snapshot, trainer))
+    trainer.add_callback(NewestAndBest(trainer))
     trainer.remove_callback(PrinterCallback)
     started = time.perf_counter()
     checkpoint = checkpoints.newest(folder)
@@ -102,8 +103,7 @@ def fit(
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     finally:
         quantized.end()
-    # accelerate would leave the model to compute in half precision for good, which loading its folder does not.
-    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    unprepared(model)  # it would compute in half precision for good, which loading its folder does not
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.free_memory()
     seconds = time.perf_counter() - started
@@ -128,7 +128,7 @@ def _distillation(options: TrainingOptions, teacher: torch.nn.Module | None) -> 
 
 
 def _callbacks(progress: Progress, options: TrainingOptions) -> list[TrainerCallback]:
-    callbacks: list[TrainerCallback] = [_ProgressCallback(progress, options)]
+    callbacks: list[TrainerCallback] = [ProgressCallback(progress)]
     if options.patience is not None:
         callbacks.append(EarlyStoppingCallback(options.patience))
     return callbacks
@@ -256,35 +256,3 @@ def _slashed(key: str, trainer: FlatTrainer) -> str:
         if key.startswith(prefix):
             return f"{split}/{key.removeprefix(prefix)}"
     return key
-
-
-class _ProgressCallback(TrainerCallback):  # type: ignore[misc]
-    def __init__(self, progress: Progress, options: TrainingOptions) -> None:
-        self.progress, self.options, self.note = progress, options, ""
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.progress.begin("training", state.max_steps, state.global_step)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        scores = [f"{k.split('_')[-1]} {v:.1f}" for k, v in (logs or {}).items() if k == args.metric_for_best_model]
-        self.note = " ".join(([f"loss {logs['loss']:.3f}"] if logs and "loss" in logs else []) + scores) or self.note
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.progress.advance(state.global_step, self.note)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.progress.end()
-
-
-class _Snapshot(TrainerCallback):  # type: ignore[misc]
-    """Writes the weights of one step, for rewinding."""
-
-    def __init__(self, step: int, folder: Path, trainer: FlatTrainer) -> None:
-        self.step, self.folder, self.trainer = step, folder, trainer
-
-    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        if state.global_step == self.step and state.is_world_process_zero:
-            remove(self.folder)
-            with self.trainer.reparametrized.weights_in_place():
-                save_tensors(self.folder / SNAPSHOT, model.state_dict())
-            seal(self.folder)

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import Sampler
-from transformers import Trainer
 
 from trainflat.errors import InputError
-from trainflat.files import read_json, write_json, writing
+from trainflat.files import read_json
 from trainflat.optim import make_optimizer
 from trainflat.optim.base import FlatOptimizer
 from trainflat.params import unwrapped
@@ -27,13 +27,14 @@ from trainflat.training.options import optimizer_section
 from trainflat.training.passes import Passes
 from trainflat.training.reparametrized import Reparametrized
 from trainflat.training.sampler import LengthGroupedSampler, ShuffledSampler, lengths_of
+from trainflat.training.sealed import SealedTrainer
 from trainflat.training.window import Replay
 
 Score = Callable[[Any, Any], dict[str, float]]
 """Takes an evaluation split and the predictions for it, gives its metrics."""
 
 
-class FlatTrainer(Trainer):  # type: ignore[misc]
+class FlatTrainer(SealedTrainer):
     """A Trainer whose optimizer may be flat and whose weights may be masked.
 
     Args:
@@ -83,14 +84,14 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
             args = (unwrapped(args[0]), *args[1:])
         kwargs |= {"model": unwrapped(kwargs["model"])} if "model" in kwargs else {}
         super().__init__(*args, **kwargs)
+        unprepared(self.model)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise InputError(
                 "FlatTrainer does not shard models: FSDP and DeepSpeed are not supported. Use data parallel (torchrun)."
             )
         self.optimizer_recipe = optimizer_section(optimizer)
         self.masks, self.score = masks, score
-        self.held = masks.hold(self.model) if masks is not None else None
-        self._check_zeros()
+        self._hold(masks)
         # Encoder heads take **kwargs and so look as if they divided their loss by `num_items_in_batch`; they do not. A
         # loss function of the user's is given no such number, so it returns a mean as well.
         self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = False
@@ -103,7 +104,7 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         self.reparametrized = Reparametrized(
             reparametrization, averaging=averaging, quantization=quantization, gate=self.gated.swaps
         )
-        self.stopped_early = False
+        self.written, self.stopped_early = [], False
         self._finite = Finite(self)
         self._sampler: LengthGroupedSampler | None = None
         self._scored_split: Any = None
@@ -159,9 +160,6 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         return self._sampler
 
     def _run_epoch(self, *args: Any, epoch: int, **kwargs: Any) -> None:
-        if self.stopped_early:  # resumed from the last checkpoint of a run that had ended by early stopping
-            self.control.should_training_stop = True
-            return
         if self._sampler is not None:
             self._sampler.set_epoch(epoch)
         super()._run_epoch(*args, epoch=epoch, **kwargs)
@@ -235,6 +233,10 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         with self.averaged.in_place(), self.reparametrized.weights_in_place(), self.gated.applied():
             yield
 
+    def _hold(self, masks: Masks | None) -> None:
+        self.held = masks.hold(self.model) if masks is not None else None
+        self._check_zeros()
+
     def _check_zeros(self) -> None:
         if self.masks is not None:
             self.masks.check(self.model)
@@ -268,35 +270,38 @@ class FlatTrainer(Trainer):  # type: ignore[misc]
         self._check_zeros()
         with self.averaged.in_place(), self.gated.applied():
             self._check_zeros()
-        step, folder = self.state.global_step, Path(self.args.output_dir)
-        with writing(checkpoints.path(folder, step)), self.reparametrized.weights_in_place():
+        with self.reparametrized.weights_in_place():
             super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            stopped = self.control.should_training_stop and step < self.state.max_steps
-            self.along.save(checkpoints.path(folder, step))
-            self.gated.save(checkpoints.path(folder, step))
-            self.reparametrized.save(checkpoints.path(folder, step))
-            self.distilled.renewed.save(checkpoints.path(folder, step))
-            write_json(checkpoints.path(folder, step) / "flat.json", {"passes": self.passes.count, "stopped": stopped})
-            checkpoints.finish(folder, step, self.state.best_global_step)
-        self.accelerator.wait_for_everyone()
+
+    def save_beside(self, checkpoint: Path) -> None:
+        for part in (self.along, self.gated, self.reparametrized, self.distilled.renewed):
+            part.save(checkpoint)
+
+    def passes_so_far(self) -> float:
+        return self.passes.count
 
     def _init_training_state(self, max_steps: int, steps_per_epoch: int, epochs: int, resume: Any, *args: Any) -> Any:
         counts = super()._init_training_state(max_steps, steps_per_epoch, epochs, resume, *args)
         step = self.state.global_step
         resumed = Path(resume) if step else None
         # The model is not that of __init__ where model_init makes one.
+        if self.gated.name is None:
+            self._hold(self.masks)
         self.along.begin(self.model, max_steps, steps_per_epoch)
         self.gated.begin(max_steps, resumed, step)
-        self.passes.count, self.stopped_early = 0, False
         self.reparametrized.begin(self.model, resumed)
         self.distilled.renewed.begin(max_steps, steps_per_epoch, resumed)
+        self.passes.count = 0 if resumed is None else read_json(resumed / checkpoints.FLAT)["passes"]
         if resumed is not None:
-            flat = read_json(resumed / "flat.json")
-            self.passes.count, self.stopped_early = flat["passes"], flat["stopped"]
             self.along.load(resumed)
-            if self.state.best_global_step:  # the folder may have moved since
-                best = checkpoints.path(resumed.parent, self.state.best_global_step)
-                self.state.best_model_checkpoint = str(best)
         return counts
+
+
+def unprepared(model: nn.Module) -> None:
+    """Takes off what an earlier Trainer put around the model's forward pass, such as autocast, and its mark.
+
+    accelerate prepares no model that bears the mark: a second training would keep the precision of the first, or have
+    none at all.
+    """
+    extract_model_from_parallel(model, keep_fp32_wrapper=False)
+    vars(model).pop("_is_accelerate_prepared", None)

@@ -1,0 +1,58 @@
+"""What a recipe's training does beside the Trainer: tell how far it is, keep two checkpoints, take a snapshot."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from trainflat.files import remove, save_tensors, seal
+from trainflat.progress import Progress
+from trainflat.training import checkpoints
+from trainflat.training.trainer import FlatTrainer
+
+SNAPSHOT = "weights.safetensors"
+
+
+class ProgressCallback(TrainerCallback):  # type: ignore[misc]
+    """Says how many steps are done, and the latest loss and score."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress, self.note = progress, ""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.progress.begin("training", state.max_steps, state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        scores = [f"{k.split('_')[-1]} {v:.1f}" for k, v in (logs or {}).items() if k == args.metric_for_best_model]
+        self.note = " ".join(([f"loss {logs['loss']:.3f}"] if logs and "loss" in logs else []) + scores) or self.note
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.progress.advance(state.global_step, self.note)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.progress.end()
+
+
+class NewestAndBest(TrainerCallback):  # type: ignore[misc]
+    """Deletes the other checkpoints: a run goes on from the newest, and ends with the best."""
+
+    def __init__(self, trainer: FlatTrainer) -> None:
+        self.trainer = trainer
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            checkpoints.rotate(Path(args.output_dir), self.trainer.written, 1, state.best_global_step)
+
+
+class Snapshot(TrainerCallback):  # type: ignore[misc]
+    """Writes the weights of one step, for rewinding."""
+
+    def __init__(self, step: int, folder: Path, trainer: FlatTrainer) -> None:
+        self.step, self.folder, self.trainer = step, folder, trainer
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        if state.global_step == self.step and state.is_world_process_zero:
+            remove(self.folder)
+            with self.trainer.reparametrized.weights_in_place():
+                save_tensors(self.folder / SNAPSHOT, model.state_dict())
+            seal(self.folder)

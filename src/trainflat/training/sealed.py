@@ -1,0 +1,97 @@
+"""``transformers.Trainer`` whose checkpoints are whole or absent, and which deletes only those that it wrote."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import Trainer
+
+from trainflat.files import read_json, remove, write_json, writing
+from trainflat.training import checkpoints
+from trainflat.training.callbacks import patience_spent
+
+
+class SealedTrainer(Trainer):  # type: ignore[misc]
+    """Seals checkpoints by hashes, and resumes from such checkpoints only.
+
+    Attributes:
+        written: Steps of the checkpoints that this run wrote and that are still there.
+        stopped_early: Whether it was resumed where early stopping had ended it.
+    """
+
+    written: list[int]
+    stopped_early: bool
+
+    @abstractmethod
+    def save_beside(self, checkpoint: Path) -> None:
+        """Adds what the Trainer does not know of to a checkpoint."""
+
+    @abstractmethod
+    def passes_so_far(self) -> float:
+        """Passes over a batch since step 0."""
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's.
+
+        Raises:
+            InputError: the checkpoint to resume from is not one of FlatTrainer's, or not whole.
+            DamagedFile: a file of it differs from what was written.
+        """
+        resume = checkpoints.to_resume(Path(self.args.output_dir), resume_from_checkpoint, self.args)
+        return super().train(resume, *args, **kwargs)
+
+    def _init_training_state(self, max_steps: int, steps_per_epoch: int, epochs: int, resume: Any, *args: Any) -> Any:
+        counts = super()._init_training_state(max_steps, steps_per_epoch, epochs, resume, *args)
+        self.written, self.stopped_early = [], False
+        if self.state.global_step:
+            self.written = read_json(Path(resume) / checkpoints.FLAT).get("written", [])
+            spent = patience_spent(self.callback_handler.callbacks)
+            self.stopped_early = spent and self.args.restore_callback_states_from_checkpoint
+            if self.state.best_global_step:  # the folder may have moved since
+                best = checkpoints.path(Path(resume).parent, self.state.best_global_step)
+                self.state.best_model_checkpoint = str(best)
+        return counts
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        if self.stopped_early:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        step, folder = self.state.global_step, Path(self._get_output_dir(trial))
+        checkpoint = checkpoints.path(folder, step)
+        if self.args.should_save:
+            remove(checkpoint)  # what another run left under this name would be mixed in
+        self.accelerator.wait_for_everyone()
+        with writing(checkpoint), self._limit_set_aside():
+            super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            self.save_beside(checkpoint)
+            self.written = [*(one for one in self.written if one != step), step]
+            write_json(checkpoint / checkpoints.FLAT, {"passes": self.passes_so_far(), "written": self.written})
+            checkpoints.finish(checkpoint)
+            limit, best = self.args.save_total_limit, self.state.best_global_step
+            self.written = checkpoints.rotate(folder, self.written, limit, best)
+        self.accelerator.wait_for_everyone()
+
+    def _finalize_training(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
+        with self._limit_set_aside():
+            result = super()._finalize_training(trial, *args, **kwargs)
+        best = self.state.best_global_step
+        if self.args.save_total_limit == 1 and self.args.should_save and best in self.written:  # as the Trainer does
+            self.written = checkpoints.rotate(Path(self._get_output_dir(trial)), [*self.written, best], 1, best)
+        return result
+
+    @contextmanager
+    def _limit_set_aside(self) -> Iterator[None]:
+        """Inside the block the Trainer deletes no checkpoints: it would count and delete those of other runs too."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            yield
+        finally:
+            self.args.save_total_limit = limit
