@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from scipy.stats import binom
 from trainflat.bench.compare import speedup, timing
 from trainflat.bench.variants import labels
 from trainflat.comparison import Cell, Comparison, Timing, Variant
-from trainflat.report.comparison import NOT_TOLD, cell_rows, notes
+from trainflat.margins import GROUPS
+from trainflat.record import Fingerprint
+from trainflat.report.comparison import NOT_TOLD, cell_rows, notes, variant_rows
 from trainflat.timing import Clock, Sample, median_interval
 
 times = st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=40)
@@ -59,7 +62,7 @@ def test_timing_is_median_and_quartiles_and_counts_noisy_rounds() -> None:
     assert found.samples == [4, 1, 3, 2, 5]
 
 
-def comparison(points: list[tuple[float, float | None, int]], **more: object) -> Comparison:
+def comparison(points: list[tuple[float, float | None, int]], **more: Any) -> Comparison:
     """Variants of (latency, score, bytes) in one cell, timed in seven equal rounds."""
     first = [points[0][0]] * 7
     timings = [
@@ -71,14 +74,55 @@ def comparison(points: list[tuple[float, float | None, int]], **more: object) ->
     return Comparison(variants=variants, cells=[cell], rounds=7, environment={}, **more)
 
 
-def test_the_frontier_is_what_no_other_beats() -> None:
-    found = comparison([(1.0, 80.0, 9), (2.0, 90.0, 9), (2.0, 85.0, 1), (3.0, 90.0, 1), (0.5, 10.0, 1), (2.0, 90.0, 9)])
-    assert found.frontier(found.cells[0]) == [4, 0, 1, 5]  # fastest first; equals both stay
+ROWS = {"split": "validation", "data": {"validation": Fingerprint(rows=300, sha256="", source="file:dev.csv")}}
 
 
-def test_without_scores_the_frontier_is_of_sizes() -> None:
-    found = comparison([(1.0, None, 9), (2.0, None, 3), (3.0, None, 4)])
-    assert found.frontier(found.cells[0]) == [0, 1]
+def stars(*points: tuple[float, float | None, int], **more: Any) -> list[int]:
+    found = comparison(list(points), **ROWS, **more)
+    assert [n for n, row in enumerate(cell_rows(found, found.cells[0])) if row["Best"]] == sorted(
+        found.frontier(found.cells[0])
+    )
+    return found.frontier(found.cells[0])
+
+
+def test_a_star_stands_only_where_something_is_told_apart() -> None:
+    assert stars((1.0, 72.0, 9), (1.0, 72.0, 9)) == []  # one file twice
+    assert stars((1.0, 72.67, 9), (1.0, 72.0, 9)) == []  # two rows of 300
+    assert stars((1.0, 72.67, 9), (0.5, 72.0, 9)) == [1]  # faster, and as good as the rows can tell
+    assert stars((1.0, 90.0, 9), (1.0, 60.0, 9)) == [0]
+    assert stars((2.0, 90.0, 9), (1.0, 60.0, 9)) == [1, 0]  # each at its price
+    assert stars((1.0, 90.0, 9), (1.0, 90.0, 9), (2.0, 60.0, 9)) == [0, 1]  # none beats either
+    assert stars((1.0, None, 900), (1.0, None, 901)) == []  # two headers
+    assert stars((1.0, None, 900), (1.0, None, 300), (2.0, None, 300)) == [1]
+
+
+def test_pairs_of_answers_tell_what_the_number_of_rows_does_not() -> None:
+    found = comparison([(1.0, 95.0, 9), (1.0, 92.0, 9)], **ROWS, metric="accuracy")
+    assert found.frontier(found.cells[0]) == []
+    assert variant_rows(found)[1]["Over the first"] == NOT_TOLD
+    paired = [one.model_copy(update={"without": [one.score] * GROUPS}) for one in found.variants]
+    found = found.model_copy(update={"variants": paired})
+    assert found.frontier(found.cells[0]) == [0]
+    assert variant_rows(found)[1]["Over the first"] == "-3.00 [-3.70, -2.30]"
+
+
+@given(st.lists(st.tuples(st.floats(0.9, 1.1), st.floats(74, 77)), min_size=2, max_size=6), st.integers(0, 10**6))
+def test_no_star_where_all_differences_lie_inside_the_noise(points: list[tuple[float, float]], seed: int) -> None:
+    """Rounds that are now faster, now slower, and scores within four points on 300 rows."""
+    draw = np.random.default_rng(seed)
+    found = comparison([(1.0, score, 9) for _, score in points], **ROWS)
+    rounds = [1 + 0.1 * draw.permutation([-3, -2, -1, 1, 2, 3, 0]) for _ in points]
+    half = [np.where(np.arange(7) % 2, times, 2 - times).tolist() for times in rounds]
+    timings = [timing([Sample(t, 0.0) for t in times], None) for times in half]
+    apart = [speedup(one, other).value for one in half for other in half if one is not other]
+    cell = found.cells[0].model_copy(update={"timings": timings})
+    assert (found.frontier(cell) == []) == (set(apart) == {None})
+
+
+def test_what_learned_nothing_is_said_below_the_tables() -> None:
+    found = comparison([(1.0, 52.7, 9), (1.0, 52.7, 9)], **ROWS, metric="accuracy")
+    blind = found.variants[1].model_copy(update={"remark": "every answer is no"})
+    assert "m1, torch: every answer is no." in notes(found.model_copy(update={"variants": [found.variants[0], blind]}))
 
 
 def test_rows_say_what_was_told_apart() -> None:

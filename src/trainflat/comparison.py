@@ -6,10 +6,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from trainflat.files import write_json
+from trainflat.margins import Difference, Score, difference
 from trainflat.record import Fingerprint
+from trainflat.timing import median_interval
 
 COMPARISON_FILE = "bench.json"
 FORMAT = 1
+_SAME_SIZE = 0.01  # files that differ by less differ in their headers
 
 
 class _Data(BaseModel):
@@ -24,6 +27,8 @@ class Variant(_Data):
     bytes: int  # of its weights on disk
     peak_bytes: int | None = None  # resident memory of a process that did nothing but what was timed; Linux only
     score: float | None = None  # in percent
+    without: list[float] = []  # the score without each group of rows, for its margin: see `trainflat.margins`
+    remark: str = ""  # where the answers are no better than blind ones
 
     @property
     def name(self) -> str:
@@ -89,22 +94,41 @@ class Comparison(_Data):
         return any(one.partial for one in self.data.values())
 
     def frontier(self, cell: Cell) -> list[int]:
-        """The variants that no other beats: none is both faster and better. By latency, fastest first.
+        """The variants that are told apart from another and that none beats, fastest first.
 
-        Better is a higher score; where nothing was scored, fewer bytes. Of two that are equal in both, both stay.
+        One beats another that is told to be better in one respect, and worse in none. The respects are latency and
+        score; where nothing was scored, latency and size.
         """
-        points = [(timing.median, -self.worth(n)) for n, timing in enumerate(cell.timings)]
-        best = [n for n, one in enumerate(points) if not any(_beats(other, one) for other in points)]
-        return sorted(best, key=lambda n: points[n])
+        count = range(len(self.variants))
+        told = {(n, m): (_faster(cell.timings[n], cell.timings[m]), self.better(n, m)) for n in count for m in count}
+        beaten = {m for (_, m), signs in told.items() if max(signs) > 0 and min(signs) >= 0}
+        apart = {n for (n, _), signs in told.items() if any(signs)}
+        return sorted(apart - beaten, key=lambda n: cell.timings[n].median)
 
-    def worth(self, variant: int) -> float:
-        """What latency is paid for, the higher the better: the score, else fewer bytes."""
-        one = self.variants[variant]
-        return -float(one.bytes) if one.score is None else one.score
+    def better(self, one: int, other: int) -> int:
+        """1 where what latency is paid for, the score or else the size, is told to be better, -1 worse, 0 neither."""
+        above = self.above(one, other)
+        if above is not None:
+            return (above.low > 0) - (above.high < 0)
+        mine, its = (self.variants[n].bytes for n in (one, other))
+        return (mine < its * (1 - _SAME_SIZE)) - (its < mine * (1 - _SAME_SIZE))
+
+    def above(self, one: int, other: int) -> Difference | None:
+        """Points by which one variant's score is above another's; None where nothing was scored."""
+        scores = [self._score(self.variants[n]) for n in (one, other)]
+        return None if scores[0] is None or scores[1] is None else difference(scores[0], scores[1])
+
+    def _score(self, one: Variant) -> Score | None:
+        if one.score is None:
+            return None
+        rows = self.data[self.split].rows if self.split in self.data else 1  # of unknown rows nothing can be told
+        return Score(value=one.score, rows=rows, metric=self.metric or "", without=one.without)
 
 
-def _beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    return one != other and one[0] <= other[0] and one[1] <= other[1]
+def _faster(one: Timing, other: Timing) -> int:
+    """1 where the rounds tell that one takes less time, -1 more, 0 neither."""
+    low, high = median_interval([b / a for a, b in zip(one.samples, other.samples, strict=True)])
+    return (low > 1) - (high < 1)
 
 
 def save_comparison(found: Comparison, folder: Path) -> Path:

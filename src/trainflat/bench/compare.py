@@ -70,8 +70,8 @@ def compare(
         cells = work.cells(threads, list(product(batches, lengths)))
     return Comparison(
         variants=[
-            Variant(model=one.model, backend=one.backend, bytes=size, peak_bytes=peak, score=score)
-            for one, size, peak, score in zip(variants, work.bytes, work.peaks, scores, strict=True)
+            Variant(model=one.model, backend=one.backend, bytes=size, peak_bytes=peak, **scored)
+            for one, size, peak, scored in zip(variants, work.bytes, work.peaks, scores, strict=True)
         ],
         cells=cells,
         rounds=rounds,
@@ -156,17 +156,17 @@ class _Work:
         return lambda _: self.progress.advance(next(rounds), cell.name)
 
 
-def _scores(variants: Sequence[Opened], learned: Scored | None, progress: Progress) -> list[float | None]:
+def _scores(variants: Sequence[Opened], learned: Scored | None, progress: Progress) -> list[dict[str, Any]]:
     """Before anything is timed, in other processes, so that the peaks of those that are timed are theirs."""
     if learned is None:
-        return [None] * len(variants)
+        return [{}] * len(variants)
     progress.begin(f"scoring on {learned.task.name}", len(variants))
-    scores: list[float | None] = []
+    scores: list[dict[str, Any]] = []
     for done, one in enumerate(variants, 1):
         with one.start() as remote:
             remote.open(_cores())
             scores.append(learned.score(one, remote))
-        progress.advance(done, f"{one.name}: {scores[-1]:.2f}")
+        progress.advance(done, f"{one.name}: {scores[-1]['score']:z.2f}")
     progress.end()
     return scores
 

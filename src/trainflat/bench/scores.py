@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoTokenizer
 from trainflat.bench.remote import Answers, Remote
 from trainflat.bench.variants import Opened
 from trainflat.errors import InputError
-from trainflat.evaluation import score
+from trainflat.evaluation import main_score, predictions_of
 from trainflat.exporting import row_length
 from trainflat.models.checks import check_labels
 from trainflat.protocols.bench import derive_seed
@@ -31,8 +31,8 @@ class Scored:
         prints = {name: one for name, one in self.task.fingerprints.items() if name == self.task.split}
         return {"task": self.task.name, "split": self.task.split, "metric": self.task.metric, "data": prints}
 
-    def score(self, one: Opened, remote: Remote) -> float:
-        """In percent, on the whole split of the task's main score.
+    def score(self, one: Opened, remote: Remote) -> dict[str, Any]:
+        """What a variant says of its score, which is the task's main one, on the whole split.
 
         Raises:
             InputError: the model has no tokenizer beside it, or was fine-tuned on something else.
@@ -46,7 +46,9 @@ class Scored:
         self._check_answers(one, remote)
         length = row_length(self.task, getattr(config, "max_position_embeddings", None))
         split = self.task.encode(tokenizer, length)[1][self.task.split]
-        return score(self.task, Answers(remote), split, tokenizer)[self.task.metric]
+        model: Any = Answers(remote)
+        found, answers = main_score(self.task, split, predictions_of(model, split, tokenizer))
+        return {"score": found.value, "without": found.without, "remark": answers.remark() if answers else ""}
 
     def _check_answers(self, one: Opened, remote: Remote) -> None:
         """A file may have been made of a model with another head."""

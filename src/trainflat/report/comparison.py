@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from trainflat.comparison import Cell, Comparison, Speedup, Timing, save_comparison
+from trainflat.margins import Difference
 from trainflat.report.notes import PARTIAL
 from trainflat.report.palette import LIGHT
 from trainflat.report.static import GREY, SYMBOLS, save, styled
@@ -34,17 +35,18 @@ def write_comparison(found: Comparison, out: Path) -> Path:
 def variant_rows(found: Comparison) -> list[dict[str, str]]:
     """What does not depend on the input: size, memory and score of every variant."""
     rows = []
-    for one in found.variants:
+    for n, one in enumerate(found.variants):
         row = {"Model": one.model, "Backend": one.backend, "MB on disk": megabytes(one.bytes)}
         row["Peak MB"] = DASH if one.peak_bytes is None else f"{one.peak_bytes / 1e6:.0f}"
         if found.metric is not None:
-            row[metric_name(found.metric)] = DASH if one.score is None else f"{one.score:.2f}"
+            row[metric_name(found.metric)] = DASH if one.score is None else f"{one.score:z.2f}"
+            row["Over the first"] = _over(found.above(n, 0)) if n else ""
         rows.append(row)
     return rows
 
 
 def cell_rows(found: Comparison, cell: Cell) -> list[dict[str, str]]:
-    """Latency, throughput and speed-up of every variant in one cell; a star where no other beats it."""
+    """Latency, throughput and speed-up of every variant in one cell; a star where none is told to beat it."""
     best = found.frontier(cell)
     return [
         {
@@ -66,8 +68,14 @@ def notes(found: Comparison) -> list[str]:
     said = [
         f"Speed-up: over {first.name}, median of {found.rounds} rounds with an interval that holds it in 95 of 100 "
         f"cases; where that holds 1, the two are {NOT_TOLD}.",
-        f"Best: no other is both faster and {'of a higher score' if found.metric else 'smaller'}.",
+        f"Best: told apart from another in time or {'score' if found.metric else 'size'}, and no other is told to be "
+        "better in one of the two and not worse in the other.",
     ]
+    if found.metric is not None:
+        said.append(
+            f"Over the first: points of the score, with a 95 % margin by the rows; where it holds 0, {NOT_TOLD}."
+        )
+    said += [f"{one.name}: {one.remark}." for one in found.variants if one.remark]
     timings = [timing for cell in found.cells for timing in cell.timings]
     if noisy := sum(timing.noisy for timing in timings):
         total = sum(len(timing.samples) for timing in timings)
@@ -101,7 +109,14 @@ def _draw_cell(axes: Any, found: Comparison, cell: Cell) -> None:
     heights = [_height(found, n) for n in range(len(found.variants))]
     best = found.frontier(cell)
     steps: Sequence[tuple[float, float]] = [(1e3 * cell.timings[n].median, heights[n]) for n in best]
-    axes.step(*zip(*steps, strict=True), where="post", color=GREY, linewidth=1, linestyle=":", label="frontier")
+    axes.step(
+        *zip(*steps, strict=True) if steps else ([], []),
+        where="post",
+        color=GREY,
+        linewidth=1,
+        linestyle=":",
+        label="frontier",
+    )
     for n, (one, timing) in enumerate(zip(found.variants, cell.timings, strict=True)):
         slot, ring = n % len(LIGHT), n // len(LIGHT)
         axes.errorbar(
@@ -133,6 +148,12 @@ def _title(found: Comparison) -> str:
     if found.task is None:
         return "Size on disk against latency"
     return "; ".join(filter(None, (f"{task_name(found.task)}, {found.split}", PARTIAL if found.partial else "")))
+
+
+def _over(above: Difference | None) -> str:
+    if above is None:
+        return DASH
+    return f"{above.value:+z.2f} [{above.low:z.2f}, {above.high:z.2f}]" if above.told else NOT_TOLD
 
 
 def _speedup(speedup: Speedup | None) -> str:
