@@ -1,12 +1,13 @@
 """What int8 costs on real text, AdamW beside SAM, dense and pruned: the paper's third experiment.
 
 Takes finished runs, of ``experiments.flatness`` or ``experiments.prune`` for instance, scores every stage in float32
-and as two int8 copies on the whole validation set, and writes one file per run to ``results/int8/``: ``token`` is our
-default (inputs rounded per token, the task head in float), ``batch`` is what torch's dynamic quantization does, which
-the paper used (inputs per batch, head too). Then ``summary.json`` and ``summary.md``, over seeds, beside the paper's
-table 8; its models are BERT-base, so that what int8 costs compares, and the scores themselves do not.
+and as int8 copies on the whole validation set, and writes one file per run to ``results/int8/``: ``token`` is our
+default (inputs rounded per token, the task head in float), ``batch`` rounds inputs per batch and the head too, and
+``torch`` is torch's dynamic quantization by default, which the paper used (one step per weight matrix, inputs per batch
+in 7 bits, head too). Then ``summary.json`` and ``summary.md``, over seeds, with the paper's table 8 in the columns of
+its arithmetic; its models are BERT-base, so that what int8 costs compares there, and the scores themselves do not.
 
-A run whose file is there is not scored again.
+A run whose file is there is not scored again; files from before there was ``torch`` have no such scores.
 
     python -m experiments.int8 runs/flatness/* --data ../shared/data
 """
@@ -33,7 +34,12 @@ from trainflat.record import RECORD_FILE, Record
 from trainflat.tasks import TASKS
 from trainflat.terminal import TerminalProgress
 
-WAYS: dict[str, dict[str, Any]] = {"token": {}, "batch": {"activations": "batch", "head": True}}
+WAYS: dict[str, dict[str, Any]] = {
+    "token": {},
+    "batch": {"activations": "batch", "head": True},
+    "torch": {"activations": "torch", "head": True},
+}
+HEADS = {"token": "int8 per token", "batch": "int8 per batch, head too", "torch": "int8 as torch, head too"}
 SUMMARY = "summary"
 
 
@@ -93,7 +99,7 @@ def _row(key: tuple[str, ...], stages: list[tuple[int, dict[str, Any], str]]) ->
     row: dict[str, Any] = {"task": task, "model": model, "run": name, "metric": metric, "stage": stage}
     row |= {"sparsity": stages[0][1]["sparsity"], "seeds": sorted(seed for seed, _, _ in stages)}
     row["float32"] = _spread(plain)
-    for way in WAYS:
+    for way in (way for way in WAYS if all(way in each for _, each, _ in stages)):
         values = [each[way]["scores"][split][metric] for _, each, split in stages]
         row[way] = _spread(values)
         row[f"lost_{way}"] = _spread([before - after for before, after in zip(plain, values, strict=True)])
@@ -113,14 +119,14 @@ def published(task: str) -> list[dict[str, str]]:
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """Ours, and below each task's rows the paper's."""
-    head = ["task, metric", "model", "run", "sparsity", "seeds", "float32", "int8 per token", "lost"]
-    head += ["int8 per batch, head too", "lost"]
+    head = ["task, metric", "model", "run", "sparsity", "seeds", "float32"]
+    head += [cell for way in WAYS for cell in (HEADS[way], "lost")]
     lines = [head, ["---"] * len(head)]
     for task in dict.fromkeys(row["task"] for row in rows):
         for row in (row for row in rows if row["task"] == task):
             cells = [f"{task}, {row['metric']}", row["model"], row["run"], f"{row['sparsity']:.0%}"]
             cells += [str(len(row["seeds"])), _cell(row["float32"])]
-            lines.append([*cells, *(_cell(row[key]) for way in WAYS for key in (way, f"lost_{way}"))])
+            lines.append([*cells, *(_cell(row.get(key)) for way in WAYS for key in (way, f"lost_{way}"))])
         lines += _published_lines(task)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
@@ -131,15 +137,15 @@ def _published_lines(task: str) -> list[list[str]]:
         who = [f"{task}, {row['metric']}", "BERT-base", f"Na et al. 2022, {row['optimizer']}", "0%", "3"]
         full, small = (f"{row[f'{kind}_mean']} ± {row[f'{kind}_std']}" for kind in ("full", "int8"))
         lost = f"{float(row['full_mean']) - float(row['int8_mean']):.2f}"
-        lines.append([*who, full, "", "", small, lost])
+        lines.append([*who, full, "", "", "", "", small, lost])
     if rows and rows[0]["qat_reference"]:
         who = [f"{task}, {rows[0]['metric']}", "BERT-base", "Zafrir et al. 2019, Q8BERT (trained for int8)", "0%", ""]
-        lines.append([*who, "", "", "", rows[0]["qat_reference"], ""])
+        lines.append([*who, "", "", "", "", "", f"{rows[0]['qat_reference']} by trained ranges", ""])
     return lines
 
 
-def _cell(value: dict[str, float | None]) -> str:
-    return f"{value['mean']:.2f}" + ("" if value["std"] is None else f" ± {value['std']:.2f}")
+def _cell(value: dict[str, float | None] | None) -> str:
+    return "" if value is None else f"{value['mean']:.2f}" + ("" if value["std"] is None else f" ± {value['std']:.2f}")
 
 
 def main() -> None:

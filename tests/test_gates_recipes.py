@@ -1,6 +1,7 @@
 """The recipes of movement pruning and its baselines, held to the paper and to the table that comes with the package."""
 
 import csv
+import re
 from importlib.resources import files
 from typing import Any
 
@@ -34,6 +35,37 @@ def test_papers_settings(name: str):
     assert gate.get("sparsity", gate.get("target_sparsity")) == 0.9
     curve = {"name": "cubic", "start": training.warmup, "hold": pytest.approx(2 * training.warmup, abs=2e-3)}
     assert gate["schedule"] == curve
+    assert (training.max_grad_norm, training.optimizer["eps"], training.optimizer["betas"]) == (1, 1e-8, [0.9, 0.999])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_commands_of_the_header_are_the_papers_way(name: str):
+    """A teacher that Adam fine-tuned, their code's weights of both losses, and lambda with the schedule it rises by."""
+    task, kind = name.removeprefix("paper/").split("-", 1)
+    text = " ".join(line.strip() for line in header(name))
+    [teaching] = re.findall(r"--set '(training\.distillation=[^']+)'", text)
+    taught = load_recipe(name, [teaching]).training.distillation
+    assert (taught["weight"], taught["temperature"]) == (0.5, 2.0)
+    [teacher] = re.findall(rf"paper/{task}-imp --set protocol=dense --set '([^']+)'", text)
+    optimizer = load_recipe(f"paper/{task}-imp", ["protocol=dense", teacher]).training.optimizer
+    assert (optimizer["name"], optimizer["weight_decay"]) == ("adam", 0)
+    gates = [load_recipe(name, [g]).protocol["gate"] for g in re.findall(r"'(protocol\.gate=\{[^']+)'", text)]
+    own = load_recipe(name).protocol["gate"]
+    lambdas = {"soft-movement": (400.0, own["schedule"]), "l0": (125.0, {"name": "constant", "start": 0, "hold": 0})}
+    assert [(gate["penalty"], gate["schedule"]) for gate in gates] == [lambdas[k] for k in lambdas if k == kind]
+    changed = {"penalty", "schedule", "target_sparsity"}
+    assert all({**gate, **{k: own[k] for k in changed}} == own for gate in gates)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_departures_are_listed(name: str):
+    task, kind = name.removeprefix("paper/").split("-", 1)
+    text = " ".join(line.strip() for line in header(name))
+    assert ("the pooler is" in text) is (task != "squad")
+    assert ("10,784" in text) is (task == "squad")
+    assert ("a pruned weight may come back" in text) is (kind == "magnitude")
+    assert ("keeps 0.5 %" in text) is (kind == "soft-movement")
+    assert "without a teacher; the weights of both losses are that code's defaults" in text
 
 
 @pytest.mark.parametrize("name", NAMES)

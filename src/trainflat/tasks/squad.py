@@ -35,7 +35,7 @@ class Squad(Task):
         evaluate: Splits to score, the main one first.
         holdout: Share of the training questions to score instead of ``evaluate``, for tuning.
         rows: Train only on this many questions.
-        doc_stride: Tokens that two windows of a paragraph share.
+        doc_stride: Tokens that two windows of a paragraph share; in the papers' scripts how far apart they begin.
         n_best: Starts and ends that are tried per window.
         max_answer_length: Longest answer, in tokens.
     """
