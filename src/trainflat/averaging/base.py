@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainflat.errors import InputError
+from trainflat.foreach import foreach
 from trainflat.params import unwrapped
 
 _COUNT, _PREFIX = "models", "average."
@@ -74,7 +75,8 @@ class Averaging(ABC):
         else:
             self._follow(now)
             moving = [name for name, tensor in now.items() if tensor.is_floating_point()]
-            torch._foreach_lerp_(
+            foreach(
+                "lerp_",
                 [self._average[name] for name in moving],
                 [now[name].to(self._average[name].dtype) for name in moving],
                 self.share(),

@@ -59,7 +59,7 @@ def traceable(source: Source, form: str) -> Iterator[None]:
         InputError: the model cannot be traced.
     """
     model = source.model
-    before = model.config._attn_implementation
+    before = getattr(model.config, "_attn_implementation", None)
     try:
         model.set_attn_implementation("eager")
         with torch.no_grad(), warnings.catch_warnings():
@@ -70,4 +70,5 @@ def traceable(source: Source, form: str) -> Iterator[None]:
     except Exception as error:  # exporters raise errors of many kinds
         raise InputError(f"{type(model).__name__} cannot be exported to {form}: {one_line(error, 200)}") from error
     finally:
-        model.set_attn_implementation(before)
+        if before is not None:  # not known: eager attention stays
+            model.set_attn_implementation(before)

@@ -35,17 +35,20 @@ class SparseQuantizer(HfQuantizer):  # type: ignore[misc]
         """From the parts of a matrix to the matrix."""
         return [WeightConverter(list(PARTS), "weight", [_Unpack(self)])]
 
-    def _process_model_before_weight_loading(
-        self, model: PreTrainedModel, checkpoint_files: list[str] | None = None, **_: Any
-    ) -> PreTrainedModel:
+    def preprocess_model(
+        self, model: PreTrainedModel, dtype: Any = None, checkpoint_files: list[str] | None = None, **options: Any
+    ) -> None:
+        """Looks at the files before any weight is read."""
+        super().preprocess_model(model, dtype, **options)
         folder = Path(checkpoint_files[0]).parent if checkpoint_files else None
         if folder is not None:
             check_sealed(folder)
             expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
             check_shapes(folder, expected, check_stored(folder, stored_tensors(folder)))
-        return model
 
-    def _process_model_after_weight_loading(self, model: PreTrainedModel, **_: Any) -> PreTrainedModel:
+    def postprocess_model(self, model: PreTrainedModel, **options: Any) -> PreTrainedModel:
+        """Leaves no trace of how the weights were stored."""
+        super().postprocess_model(model, **options)
         # Saved again, the model is a dense one, so its names in files are those of any other. From 5.24 on,
         # transformers forgets by itself how a model was unpacked, before this is called.
         made = getattr(model, "_weight_conversions", None)

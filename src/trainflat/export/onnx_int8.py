@@ -1,11 +1,11 @@
 """ONNX with int8 weights and activations that onnxruntime rounds as they come."""
 
 import ast
-from collections.abc import Iterator
 from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
+from trainflat.errors import InputError
 from trainflat.export.base import Source
 from trainflat.export.onnx import Onnx, anonymous, traced
 
@@ -30,12 +30,12 @@ class OnnxInt8(Onnx):
 
     def write(self, source: Source, folder: Path) -> None:
         """One file, ``model.onnx``."""
-        from onnxruntime.quantization import QuantType, quantize_dynamic
-        from onnxruntime.quantization.quant_utils import add_pre_process_metadata
+        from onnxruntime.quantization import QuantType, quant_utils, quantize_dynamic
 
         model = traced(source)
-        left = [] if self.head else list(_outside(model, source))
-        add_pre_process_metadata(model)  # torch has simplified it; unmarked, onnxruntime logs that somebody should
+        left = [] if self.head else _outside(model, source)
+        if hasattr(quant_utils, "add_pre_process_metadata"):  # unmarked, onnxruntime logs that it shall be simplified
+            quant_utils.add_pre_process_metadata(model)  # torch has simplified it
         quantize_dynamic(
             anonymous(model),
             folder / self.file,
@@ -47,10 +47,20 @@ class OnnxInt8(Onnx):
         )
 
 
-def _outside(model: Any, source: Source) -> Iterator[str]:
-    """Names of the matrix products outside the encoder, also those that they have once onnxruntime rewrote them."""
+def _outside(model: Any, source: Source) -> list[str]:
+    """Names of the matrix products outside the encoder, also those that they have once onnxruntime rewrote them.
+
+    Raises:
+        InputError: all seem to be outside, as where torch has not noted the modules.
+    """
     encoder = _MODEL + source.model.base_model_prefix
-    for node in model.graph.node:
-        found = next((prop.value for prop in node.metadata_props if prop.key == _SCOPES), "[]")
-        if node.op_type in ("MatMul", "Gemm") and encoder not in ast.literal_eval(found):
-            yield from (node.name, f"{node.name}_MatMul")
+    products = [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm")]
+    outside = [node.name for node in products if encoder not in _scopes(node)]
+    if len(outside) == len(products):
+        raise InputError(f"the graph of {type(source.model).__name__} does not tell its head apart. Set head=true.")
+    return [*outside, *(f"{name}_MatMul" for name in outside)]
+
+
+def _scopes(node: Any) -> list[str]:
+    found: list[str] = ast.literal_eval(next((one.value for one in node.metadata_props if one.key == _SCOPES), "[]"))
+    return found

@@ -5,8 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from trainflat.errors import InputError
 from trainflat.tasks.base import Head
@@ -44,12 +49,13 @@ def check_is_encoder(config: PreTrainedConfig, name: str) -> None:
     Raises:
         InputError: names the kind of model.
     """
-    kind = config.model_type
+    kind = type(config)
     # BERT can be run as a causal model too, so only what fills in no masked words counts as a generator.
-    only_generates = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    only_generates = kind in MODEL_FOR_CAUSAL_LM_MAPPING and kind not in MODEL_FOR_MASKED_LM_MAPPING
     if getattr(config, "is_encoder_decoder", False) or getattr(config, "is_decoder", False) or only_generates:
         raise InputError(
-            f"model {name!r} ({kind}) is not an encoder: it has a decoder. Choose BERT, RoBERTa, `minilm`, ..."
+            f"model {name!r} ({config.model_type}) is not an encoder: it has a decoder. "
+            "Choose BERT, RoBERTa, `minilm`, ..."
         )
 
 

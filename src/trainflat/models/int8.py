@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import PreTrainedModel
 from transformers.quantizers import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
@@ -17,6 +18,8 @@ from trainflat.models.quiet import quiet_loading
 from trainflat.models.rebuilt import build_model, read_config
 from trainflat.models.stored import MOVE, check_memory, check_sealed, stored_tensors
 from trainflat.quantization import METHOD, Int8Module, Layout, check_loaded, prepare
+
+_READ = "_is_hf_initialized"  # transformers' mark on tensors
 
 
 class Int8Config(QuantizationConfigMixin):  # type: ignore[misc]
@@ -52,17 +55,15 @@ class Int8Quantizer(HfQuantizer):  # type: ignore[misc]
         """Integers are read as they stand: floats in their place shall be refused, not cut to integers."""
         return None if dtype == torch.int8 else super().get_new_dtype(converter, param, dtype)
 
-    def _process_model_before_weight_loading(self, model: PreTrainedModel, **_: Any) -> PreTrainedModel:
+    def preprocess_model(self, model: PreTrainedModel, dtype: Any = None, **options: Any) -> None:
+        """Puts int8 layers in place of those that the files have as int8."""
+        super().preprocess_model(model, dtype, **options)
         prepare(model, self.quantization_config.layout(), model.base_model_prefix)
-        return model
 
-    def _process_model_after_weight_loading(self, model: PreTrainedModel, **_: Any) -> PreTrainedModel:
-        for name, module in model.named_modules():
-            if isinstance(module, Int8Module):
-                for key, tensor in module.named_buffers(recurse=False):
-                    # transformers fills what a file lacks with whatever stood in memory, and marks what it has read.
-                    if not getattr(tensor, "_is_hf_initialized", False):
-                        raise DamagedFile(f"the model's file has no fitting {name}.{key}. Save the model again.")
+    def postprocess_model(self, model: PreTrainedModel, **options: Any) -> PreTrainedModel:
+        """Looks at what was loaded."""
+        super().postprocess_model(model, **options)
+        _check_complete(model)
         check_loaded(model)
         return model
 
@@ -74,6 +75,21 @@ class Int8Quantizer(HfQuantizer):  # type: ignore[misc]
     def is_trainable(self) -> bool:
         """Gradients do not flow through integers."""
         return False
+
+
+def _check_complete(model: PreTrainedModel) -> None:
+    """Every tensor of int8 layers was read: transformers fills what a file lacks with whatever stood in memory.
+
+    Raises:
+        DamagedFile: names the first that was not.
+    """
+    if not any(hasattr(tensor, _READ) for tensor in model.state_dict(keep_vars=True).values()):
+        version = transformers.__version__
+        raise InputError(f"transformers {version} does not mark what it reads of int8 folders. Install 5.24.")
+    for name, module in model.named_modules():
+        for key, tensor in module.named_buffers(recurse=False) if isinstance(module, Int8Module) else ():
+            if not getattr(tensor, _READ, False):
+                raise DamagedFile(f"the model's file has no fitting {name}.{key}. Save the model again.")
 
 
 def load_int8(folder: Path) -> PreTrainedModel:

@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from trainflat.errors import InputError, UnknownName
+from trainflat.foreach import foreach
 from trainflat.objective.passes import Effort, Kind, Meter
 from trainflat.objective.untouched import Guard, twice_differentiable
 from trainflat.objective.vectors import Vector, drawn, fitting, norm
@@ -139,8 +140,8 @@ class Objective:
             after = self.gradient()
         with self.displaced(vector, -radius / length):
             before = self.gradient()
-        torch._foreach_sub_(after, before)
-        torch._foreach_mul_(after, length / (2 * radius))
+        foreach("sub_", after, before)
+        foreach("mul_", after, length / (2 * radius))
         return after
 
     @contextmanager
@@ -189,11 +190,11 @@ class Objective:
             origin = [w.detach().clone() for w in self.weights]
             try:
                 with torch.no_grad():
-                    torch._foreach_add_(self.weights, self.restrict(direction), alpha=scale)
+                    foreach("add_", self.weights, self.restrict(direction), alpha=scale)
                 yield
             finally:
                 with torch.no_grad():
-                    torch._foreach_copy_(self.weights, origin)
+                    foreach("copy_", self.weights, origin)
 
     def restrict(self, direction: Sequence[Tensor]) -> Vector:
         """The direction with 0 where a mask is False; the same tensors where there is no mask."""
@@ -284,4 +285,4 @@ def _rows(batch: Batch) -> int:
 
 
 def _add(total: Vector, part: Vector, share: float) -> None:
-    torch._foreach_add_(total, part, alpha=share)
+    foreach("add_", total, part, alpha=share)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from trainflat.errors import InputError, UnknownName
+from trainflat.foreach import foreach
 
 Vector = list[Tensor]
 
@@ -23,7 +24,7 @@ def norm(a: Sequence[Tensor]) -> float:
 
 def scaled(a: Sequence[Tensor], factor: float) -> Vector:
     """``factor * a``, a new vector."""
-    return list(torch._foreach_mul(list(a), factor))
+    return foreach("mul", list(a), factor)
 
 
 def flatten(a: Sequence[Tensor]) -> Tensor:

@@ -9,13 +9,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from trainflat.errors import InputError
+from trainflat.foreach import foreach
 from trainflat.optim.bases import each_once, make_base
 from trainflat.optim.checks import radius
 from trainflat.optim.exclusions import matches, refuse_idle_patterns
 from trainflat.optim.holder import Holder
 from trainflat.optim.memory import Memory, join, split
 from trainflat.optim.moves import NOWHERE, Displacement, advance
-from trainflat.optim.wrapper import Wrapper
+from trainflat.optim.wrapper import Wrapper, without_dynamo
 
 
 class FlatOptimizer(Wrapper):
@@ -132,11 +133,11 @@ class FlatOptimizer(Wrapper):
     def remember(self) -> None:
         """Called after each step, with the gradient that it took still there."""
 
-    @torch._disable_dynamo
+    @without_dynamo
     def state_dict(self) -> dict[str, Any]:
         return join(self.base.state_dict(), self.param_groups, self.memory, self.steps_taken)
 
-    @torch._disable_dynamo
+    @without_dynamo
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads what ``state_dict`` returned; that of the base optimizer alone will do, the radius then stays."""
         radii = [group["rho"] for group in self.param_groups]
@@ -278,7 +279,7 @@ class FlatOptimizer(Wrapper):
         # Copied first: an interrupt finds untouched weights or the way back. Memory touched before costs a CPU less.
         self._buffers = {p: self._buffer(p) for p in params}
         kept = list(self._buffers.values())
-        torch._foreach_copy_(kept, params)
+        foreach("copy_", kept, params)
         self._origin = (params, kept)
         for move in moves:
             advance(move)
@@ -294,5 +295,5 @@ class FlatOptimizer(Wrapper):
     def _restore(self) -> None:
         params, kept = self._origin or ([], [])
         if params:
-            torch._foreach_copy_(params, kept)
+            foreach("copy_", params, kept)
         self._origin = None

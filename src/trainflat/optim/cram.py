@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from trainflat.errors import InputError
+from trainflat.foreach import foreach
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.chance import generator
 from trainflat.optim.checks import number, whole
@@ -96,7 +97,7 @@ class CrAM(FlatOptimizer):
         if not points:
             return NOWHERE
         self._compress([pair for (_, ps), at in zip(groups, points, strict=True) for pair in zip(ps, at, strict=True)])
-        moves = [Move(ps, list(torch._foreach_sub(at, ps)), 1.0) for (_, ps), at in zip(groups, points, strict=True)]
+        moves = [Move(ps, foreach("sub", at, ps), 1.0) for (_, ps), at in zip(groups, points, strict=True)]
         return Displacement(moves, norm_of(moves))
 
     def combine(self) -> None:
@@ -124,4 +125,4 @@ class CrAM(FlatOptimizer):
 
 
 def _uphill(params: list[Tensor], rho: float) -> list[Tensor]:
-    return list(torch._foreach_add(params, gradients(params), alpha=rho))
+    return foreach("add", params, gradients(params), alpha=rho)

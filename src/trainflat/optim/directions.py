@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from trainflat.errors import InputError
+from trainflat.foreach import foreach
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.moves import NOWHERE, Displacement, Move
 from trainflat.optim.sam import joint_norm, steepest, to_ball
@@ -58,7 +59,7 @@ def keep_gradients(optimizer: FlatOptimizer) -> None:
     given = [p for _, params in optimizer.perturbable() for p in params]  # which refuses sparse ones
     absent = [p for _, params in optimizer.displaced() for p in params if p.grad is None]
     if given:
-        torch._foreach_copy_(optimizer.remembered("gradient", given), gradients(given))
+        foreach("copy_", optimizer.remembered("gradient", given), gradients(given))
     for kept in optimizer.remembered("gradient", absent):
         kept.zero_()
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from trainflat.errors import InputError
+from trainflat.foreach import foreach
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.chance import generator
 from trainflat.optim.checks import number, whole
@@ -119,10 +120,10 @@ class EntropySGD(FlatOptimizer):
             if p.grad is not None:
                 at.mul_(1 - self.inner_lr * self.gamma).sub_(p.grad, alpha=self.inner_lr)
                 self._shake(p, at, place)
-        torch._foreach_lerp_(mean, walk, self.alpha)
+        foreach("lerp_", mean, walk, self.alpha)
         if (self.steps_taken + 1) % self.inner_steps == 0:
             self._follow(params, mean)
-            torch._foreach_zero_(walk + mean)
+            foreach("zero_", walk + mean)
 
     def _follow(self, params: list[Tensor], mean: list[Tensor]) -> None:
         for p, towards in zip(params, mean, strict=True):

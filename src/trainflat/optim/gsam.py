@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from trainflat.foreach import foreach
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.checks import number, radius
 from trainflat.optim.moves import Displacement
@@ -84,8 +85,8 @@ class GSAM(FlatOptimizer):
             return
         there, here = [p.grad for p in params if p.grad is not None], [first[p] for p in params]
         # g_p - alpha (g - c g_p), of which g_p may have a part where g has none
-        torch._foreach_mul_(there, 1 + self.alpha * coefficient(here, there))
-        torch._foreach_add_(there, here, alpha=-self.alpha)
+        foreach("mul_", there, 1 + self.alpha * coefficient(here, there))
+        foreach("add_", there, here, alpha=-self.alpha)
 
     def _radius_now(self, group: dict[str, Any]) -> float:
         lr, full = float(group["lr"]), float(group.get("initial_lr", group["lr"]))

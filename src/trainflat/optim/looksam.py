@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch.optim import Optimizer
 
+from trainflat.foreach import foreach
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.checks import number, whole
 from trainflat.optim.directions import gradients
@@ -91,10 +92,10 @@ class LookSAM(FlatOptimizer):
             return
         taken, plain = gradients(params), [first[p] for p in params]
         kept = self.remembered("direction", params)
-        torch._foreach_copy_(kept, taken)
+        foreach("copy_", kept, taken)
         # g may be scaled and g_s no longer: only the direction of g counts, and that of g_v is what is kept.
         advance(Move(kept, plain, -coefficient(kept, plain)))
         rounding = 8 * max(torch.finfo(g.dtype).eps for g in plain) * joint_norm(taken, 2)
         length = joint_norm(kept, 2)
         scale = torch.where(length > rounding, 1 / length, torch.zeros_like(length))
-        torch._foreach_mul_(kept, cheaply_read(scale))
+        foreach("mul_", kept, cheaply_read(scale))

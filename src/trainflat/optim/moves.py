@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from trainflat.foreach import foreach
+
 
 class Move(NamedTuple):
     """``params[i]`` goes to ``params[i] + scale * directions[i]``; the directions, often gradients, are only read."""
@@ -27,9 +29,9 @@ NOWHERE = Displacement([], torch.zeros(()))
 def advance(move: Move) -> None:
     """Moves the weights, in place."""
     if isinstance(move.scale, float):
-        torch._foreach_add_(move.params, move.directions, alpha=move.scale)
+        foreach("add_", move.params, move.directions, alpha=move.scale)
         return
-    steps = torch._foreach_mul(move.directions, move.scale)
+    steps = foreach("mul", move.directions, move.scale)
     for step in steps:  # a scale of 0 times an overflowed gradient is NaN, and must move nothing
         step.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
-    torch._foreach_add_(move.params, list(steps))
+    foreach("add_", move.params, list(steps))

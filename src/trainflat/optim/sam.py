@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from trainflat.errors import InputError
+from trainflat.foreach import foreach
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.moves import NOWHERE, Displacement, Move
 from trainflat.optim.phase import Phase
@@ -132,7 +133,7 @@ def joint_norm(tensors: Sequence[Tensor], order: float) -> Tensor:
     norms: list[Tensor] = []
     for (_, dtype), batch in kinds.items():
         wide = torch.promote_types(dtype, torch.float32)
-        norms += torch._foreach_norm(batch, order, dtype=None if wide == dtype else wide)
+        norms += foreach("norm", batch, order, dtype=None if wide == dtype else wide)
     joint: Tensor = torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]), order)
     return joint
 

@@ -1,8 +1,19 @@
 """An optimizer around another one: parameter groups, state, defaults and hooks are those of the inner one."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+import torch
 from torch.optim import Optimizer
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def without_dynamo(function: Function) -> Function:
+    """Keeps a function out of ``torch.compile``. Dynamo, slow to import, is imported at the first call."""
+    kept_out: Function = getattr(torch, "_disable_dynamo", torch.compiler.disable)(function)
+    return kept_out
+
 
 _STATE_DICT_HOOKS = tuple(
     f"_optimizer_{what}_{when}_hooks" for what in ("state_dict", "load_state_dict") for when in ("pre", "post")
@@ -53,6 +64,6 @@ class Wrapper(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         base = state.get("base") or self.base
-        shared = {name: getattr(base, name) for name in _STATE_DICT_HOOKS}
+        shared = {name: getattr(base, name) for name in _STATE_DICT_HOOKS if hasattr(base, name)}
         self.__dict__.update(shared | {"base": base, "_buffers": {}})
         super().__setstate__(state)

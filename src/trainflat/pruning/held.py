@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from trainflat.foreach import foreach
 from trainflat.pruning.masks import Masks
 
 
@@ -51,14 +52,14 @@ class HeldMasks:
         self._follow()
         pairs = [(w.grad, m) for w, m in zip(self._weights, self._factors, strict=True) if w.grad is not None]
         if pairs:
-            torch._foreach_mul_([grad for grad, _ in pairs], [factor for _, factor in pairs])
+            foreach("mul_", [grad for grad, _ in pairs], [factor for _, factor in pairs])
 
     @torch.no_grad()
     def mask_weights(self) -> None:
         """Multiplies the weights by their masks, in place."""
         self._follow()
         if self._weights:
-            torch._foreach_mul_(self._weights, tuple(self._factors))
+            foreach("mul_", self._weights, tuple(self._factors))
 
     def factor(self, weight: Tensor) -> Tensor | None:
         """1 where a weight is kept and 0 where it is pruned; None for one that no mask is for."""
@@ -123,7 +124,7 @@ class Attached:
 
     def _others(self) -> list["Attached"]:
         """Those that are attached to the optimizer now, but for this one, the latest last."""
-        hooks = self._optimizer._optimizer_step_pre_hooks.values()
+        hooks = getattr(self._optimizer, "_optimizer_step_pre_hooks", {}).values()
         attached = [getattr(hook, "__self__", None) for hook in hooks]
         return [one for one in attached if isinstance(one, Attached) and one is not self]
 

@@ -101,7 +101,7 @@ def has_integer_kernel() -> bool:
     Without VNNI oneDNN adds pairs of products in 16 bits, which overflows, or torch takes a loop without vectors.
     """
     capabilities = torch.cpu.get_capabilities()
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if not hasattr(torch, "_int_mm") or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     if not (capabilities.get("avx512_vnni") or capabilities.get("avx_vnni")):
         return False

@@ -67,6 +67,15 @@ class Int8Module(nn.Module):
         if scale.dtype != torch.float32 or scale.shape != shape[:1] or not bool((scale.isfinite() & (scale > 0)).all()):
             raise DamagedFile(f"{name}.scale is not {shape[0]} positive float32 numbers. Save the model again.")
 
+    def check_step(self) -> None:
+        """The steps are float32, as ``_apply`` leaves them.
+
+        Raises:
+            InputError: they were cast to another type.
+        """
+        if self.scale.dtype != torch.float32:
+            raise InputError(f"the steps of an int8 layer are {self.scale.dtype}. Leave the model in float32.")
+
     def expected_shape(self) -> tuple[int, int]:
         """Rows and columns."""
         raise NotImplementedError
@@ -117,6 +126,7 @@ class Int8Linear(Int8Module):
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """[..., in_features] to [..., out_features], in the type of ``x``; computed in float32."""
+        self.check_step()
         shape = (*x.shape[:-1], self.out_features)
         if x.numel() == 0:
             return x.new_zeros(shape)
@@ -140,10 +150,11 @@ class Int8Linear(Int8Module):
     def _row_sums(self) -> Tensor:
         """Sums of the integer weights over the inputs, [out_features], kept until the weights are others."""
         weight = self.weight_int8
-        if weight.is_inference():  # does not count its changes
+        changes = None if weight.is_inference() else getattr(weight, "_version", None)
+        if changes is None:  # they are not counted
             return weight.sum(-1).float()
-        if self._sums is None or self._sums[0] is not weight or self._sums[1] != weight._version:
-            self._sums = weight, weight._version, weight.sum(-1).float()
+        if self._sums is None or self._sums[0] is not weight or self._sums[1] != changes:
+            self._sums = weight, changes, weight.sum(-1).float()
         return self._sums[2]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -175,6 +186,7 @@ class Int8Embedding(Int8Module):
     @torch.no_grad()
     def forward(self, ids: Tensor) -> Tensor:
         """Vectors in float32, [..., embedding_dim]."""
+        self.check_step()
         return functional.embedding(ids, self.weight_int8).float() * functional.embedding(ids, self.scale[:, None])
 
     def extra_repr(self) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from trainflat.foreach import foreach
 from trainflat.objective.base import Objective
 from trainflat.objective.passes import Effort
 from trainflat.objective.vectors import Vector, norm, scaled
@@ -75,7 +76,7 @@ class Ball(Measure):
             uphill = _times(gradient, scales)
             if norm(uphill) == 0:  # a flat point or a saddle: any direction
                 uphill = objective.random_direction(torch.Generator().manual_seed(seed))
-            torch._foreach_add_(unit, scaled(uphill, step / norm(uphill)))
+            foreach("add_", unit, scaled(uphill, step / norm(uphill)))
             unit = scaled(unit, 1 / max(1.0, norm(unit)))
             with objective.displaced(_times(unit, scales), self.rho):
                 value, gradient = objective.value_and_gradient() if left else (objective.value(), gradient)

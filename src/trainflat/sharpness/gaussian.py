@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from trainflat.foreach import foreach
 from trainflat.objective.base import Objective
 from trainflat.objective.passes import Effort
 from trainflat.sharpness.measure import AT_THE_WEIGHTS, Measure, above_zero, at_least, finite, yes_or_no
@@ -58,7 +59,7 @@ class Gaussian(Measure):
     def _noisy(self, objective: Objective, generator: torch.Generator) -> float:
         noise = objective.random_direction(generator)
         if self.relative:
-            torch._foreach_mul_(noise, [w.detach().abs() for w in objective.weights])
+            foreach("mul_", noise, [w.detach().abs() for w in objective.weights])
         with objective.displaced(noise, self.sigma):
             return finite(objective.value(), "under the noise; take a smaller sigma")
 

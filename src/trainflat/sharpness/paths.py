@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from trainflat.errors import InputError
+from trainflat.foreach import foreach
 from trainflat.objective.base import Objective
 from trainflat.objective.vectors import Vector, apart
 from trainflat.sharpness.measure import check_seed
@@ -59,7 +60,7 @@ def _views(*same: Tensor) -> Iterator[tuple[Tensor, ...]]:
 def put(weights: Sequence[Tensor], values: Sequence[Tensor]) -> None:
     """Writes ``values`` into ``weights``."""
     if weights:
-        torch._foreach_copy_(list(weights), list(values))
+        foreach("copy_", list(weights), list(values))
 
 
 def steps(low: float, high: float, count: int) -> list[float]:
@@ -139,7 +140,7 @@ def through(points: Sequence[Vector], names: Sequence[str]) -> tuple[Vector, Vec
     c = math.sqrt(rest)
     if _is_flat(d11, d22, rest):
         raise InputError(f"{', '.join(names)} are on one line, so that they span no plane. Give three other models.")
-    torch._foreach_div_(v, c)
+    foreach("div_", v, c)
     return u, v, [(0.0, 0.0), (a, 0.0), (along * a, c)]
 
 

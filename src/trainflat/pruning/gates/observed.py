@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trainflat.errors import InputError
+from trainflat.foreach import foreach
 from trainflat.pruning.gates.held import HeldGate
 
 
@@ -51,7 +52,7 @@ class ObservedGate(HeldGate):
     @torch.no_grad()
     def observe(self, lr: float, weight: float = 1.0) -> None:
         grads = {name: w.grad for name, w in self.weights.items() if w.grad is not None}
-        if not grads or not all(norm.isfinite() for norm in torch._foreach_norm([*grads.values()], float("inf"))):
+        if not grads or not all(norm.isfinite() for norm in foreach("norm", [*grads.values()], float("inf"))):
             return
         self.seen += 1
         for name, grad in grads.items():
