@@ -5,6 +5,7 @@ import inspect
 import pkgutil
 import subprocess
 import sys
+import warnings
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -101,7 +102,14 @@ def examples(tmp_path_factory):
     config = BertConfig(hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=4, vocab_size=4)
     BertModel(config).save_pretrained(folder)
     model = BertModel.from_pretrained(folder)
+    wrapper = "torch.distributed.algorithms._checkpoint.checkpoint_wrapper."
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about what torch imports for them
+        compiled = torch.compile(nn.Linear(1, 1))
+        checkpointed = import_module(wrapper[:-1]).checkpoint_wrapper(nn.Linear(1, 1))
     return {
+        "torch._dynamo.OptimizedModule": compiled,
+        f"{wrapper}CheckpointWrapper": checkpointed,
         "torch.Tensor": next(model.parameters()),
         "torch.optim.Optimizer": torch.optim.SGD([weight], 0.1),
         "transformers.PreTrainedModel": model,

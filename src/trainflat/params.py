@@ -29,7 +29,8 @@ def unwrapped(model: Any) -> Any:
             f"{type(model).__name__} is an adapter of PEFT's around a model. Give the model: merge_and_unload()."
         )
     names = ("module",) if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) else _INNER
-    inner = next((vars(model)["_modules"][n] for n in names if n in getattr(model, "_modules", {})), None)
+    parts = dict(model.named_children()) if isinstance(model, nn.Module) else {}
+    inner = next((parts[name] for name in names if name in parts), None)
     return model if inner is None else unwrapped(inner)
 
 
@@ -63,7 +64,7 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
     for name, module in encoder.named_modules():
         if not any(part.startswith(_INPUT_PARTS) for part in name.split(".")):
             _refuse_computed(module, name)
-            inside |= {id(p) for own, p in module._parameters.items() if p is not None and _is_matrix(module, own, p)}
+            inside |= {id(p) for own, p in module.named_parameters(recurse=False) if _is_matrix(module, own, p)}
     return {name: p for name, p in named_weights(model).items() if id(p) in inside - tables}
 
 

@@ -62,6 +62,18 @@ PRIVATE_NAMES: tuple[PrivateName, ...] = (
         "an int8 model that was cast to half precision is refused at its next call",
         ("self", "fn", "recurse"),
     ),
+    PrivateName(
+        "torch._dynamo.OptimizedModule._orig_mod",
+        ("params.py",),
+        _TORCH,
+        "a compiled model counts as a plain one; masks and weights of the model in it are refused by their names",
+    ),
+    PrivateName(
+        "torch.distributed.algorithms._checkpoint.checkpoint_wrapper.CheckpointWrapper._checkpoint_wrapped_module",
+        ("params.py",),
+        _TORCH,
+        "the same for parts under activation checkpointing",
+    ),
     *(
         PrivateName(
             f"torch.optim.Optimizer.{one}",
