@@ -213,3 +213,32 @@ def test_published_figures_stand_under_the_runs_they_compare_with():
 @given(st.permutations(RECORDS[:7]))
 def test_the_order_of_the_records_does_not_matter(records):
     assert to_csv(score_rows(records)) == to_csv(score_rows(RECORDS[:7]))
+
+
+FORMULAS = ["=HYPERLINK(0)", "+1+1", "-2+3", "@SUM(1)", "\t=1", "\r=1", " =1", "＝1", "-"]
+PLAIN_TEXTS = ["-0.25", "+1e5", "1", "a=b", "x-y", "–", ""]
+
+
+@pytest.mark.parametrize("text", [*FORMULAS, *PLAIN_TEXTS])
+def test_no_text_is_a_formula_and_numbers_stay_numbers(text):
+    back = list(
+        csv.reader(io.StringIO(to_csv([{"name": text, text or "x": -0.25, "n": -3, "none": None}]), newline=""))
+    )
+    assert back[1][0] == ("'" + text if text in FORMULAS else text).replace("\r", "\n")
+    assert back[1][1:] == ["-0.25", "-3", ""]
+    assert back[0][1].startswith("'") == (text in FORMULAS)
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_names_of_runs_are_no_formulas_in_any_table(text):
+    record = make_record(text, text, optimizer={"name": text}, sparsities=(0.0,))
+    cells = [cell for row in csv.reader(io.StringIO(to_csv(score_rows([record])), newline="")) for cell in row]
+    assert "'" + text.replace("\r", "\n") in cells and text not in cells
+    markdown = to_markdown(make_panels([record]), [])
+    rows = [line.split(" | ") for line in markdown.splitlines() if line.startswith("| ")]
+    assert not [cell for row in rows for cell in row if cell.strip("| ")[:1] in tuple("=+@") and cell.strip("| ")]
+
+
+def test_a_backslash_opens_no_column_and_stars_no_markup():
+    record = make_record(optimizer={"name": "a\\|b *c*"}, sparsities=(0.0,))
+    assert "| a\\\\\\|b \\*c\\* |" in to_markdown(make_panels([record]), [])

@@ -14,7 +14,7 @@ from trainflat.report.int8 import about_published, int8_of, int8_table, kind_slu
 from trainflat.report.landscape_series import landscape_table
 from trainflat.report.panels import Line, Panel, Point, make_panels
 from trainflat.report.published import published, published_sharpness
-from trainflat.report.words import DASH, duration, megabytes, percent, plural, spread
+from trainflat.report.words import DASH, duration, is_formula, megabytes, percent, plural, spread
 
 PLAIN = (
     "Unstructured zeros alone do not speed up dense kernels: a pruned matrix is multiplied like a full one, so latency "
@@ -46,12 +46,11 @@ def summary_table(records: Iterable[Record], columns: int = 6) -> list[dict[str,
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """The rows as CSV with a header; None becomes an empty field."""
+    """The rows as CSV with a header; None becomes an empty field, and no text is a formula to a spreadsheet."""
     text = io.StringIO()
     names = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([map(_inert, names), *([_inert(row.get(name)) for name in names] for row in rows)])
     return text.getvalue()
 
 
@@ -233,8 +232,19 @@ def _markdown(table: Sequence[dict[str, str]]) -> str:
     return "\n".join("| " + " | ".join(map(_safe, line)) + " |" for line in lines)
 
 
+def _inert(value: Any) -> Any:
+    """An apostrophe before a text makes spreadsheets show it; numbers stay numbers."""
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r\n", "\n").replace("\r", "\n")  # csv puts only the latter in quotation marks
+    return f"'{text}" if is_formula(text) else text
+
+
 def _safe(text: str) -> str:
-    """Names are shown, never obeyed: no markup, no new column, no new line."""
-    for mark, shown in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("`", "\\`"), ("[", "\\[")):
+    """Names are shown, never obeyed: no markup, no new column, no new line, no formula where the table is pasted."""
+    formula = is_formula(text)
+    for mark, shown in (("\\", "\\\\"), ("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
         text = text.replace(mark, shown)
-    return " ".join(text.split())
+    for mark in "|`[*":
+        text = text.replace(mark, f"\\{mark}")
+    return ("\\" if formula else "") + " ".join(text.split())

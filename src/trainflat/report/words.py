@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from trainflat.margins import Difference
@@ -106,6 +107,20 @@ def option(value: object) -> str:
     """A recipe's value in a label: short, floats without trailing zeros."""
     text = f"{value:g}" if isinstance(value, float) and math.isfinite(value) else str(value)
     return text if len(text) <= 40 else text[:39] + "…"
+
+
+def is_formula(text: str) -> bool:
+    """Whether a spreadsheet would compute a text: it begins as formulas do, in wide letters too, and is no number."""
+    beginning = unicodedata.normalize("NFKC", text).lstrip(" ")[:1]
+    return beginning in tuple("=+-@\t\r\n") and not _is_number(text)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def slug(text: str) -> str:
