@@ -50,10 +50,12 @@ def same_bits(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) and a[k].dtype == b[k].dtype for k in a)
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, "ViT"])
-def test_every_family_comes_back_bit_for_bit(family, tmp_path):
+@pytest.mark.parametrize(
+    ("family", "activations"), [*((family, "token") for family in (*FAMILIES, "ViT")), ("Bert", "torch")]
+)
+def test_every_family_comes_back_bit_for_bit(family, activations, tmp_path):
     model = tiny(family)
-    made = quantize_dynamic(model, embeddings=True, head=True)
+    made = quantize_dynamic(model, embeddings=True, head=True, activations=activations)
     folder = save(made, tmp_path / "int8")
     loaded = trainflat.load(folder)
     assert same_bits(loaded, made)

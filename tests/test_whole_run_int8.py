@@ -42,7 +42,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     torch.manual_seed(0)
     made = recipe(write(folder / "model", BertForSequenceClassification(config("Bert"))), own_files(folder))
     made["protocol"] = {"name": "iterative", "sparsities": [0.5]}
-    return made | {"evaluation": {"latency": {"batches": []}, "int8": {"embeddings": True, "activations": "batch"}}}
+    return made | {"evaluation": {"latency": {"batches": []}, "int8": {"embeddings": True, "activations": "torch"}}}
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +67,12 @@ def test_every_stage_has_the_scores_of_its_copy(record: Record, given: dict[str,
     for stage in record.stages:
         encoder = load_encoder(str(folder / "stages" / stage.name), task.head, fine_tuned=True)
         _, evaluation = task.encode(encoder.tokenizer, 16)
-        small = quantize_dynamic(encoder.model, embeddings=True, activations="batch")
+        small = quantize_dynamic(encoder.model, embeddings=True, activations="torch")
         assert stage.int8 is not None
         by_hand = {name: score(task, small, split, encoder.tokenizer) for name, split in evaluation.items()}
         assert stage.int8.scores == by_hand
         assert stage.int8.bytes == sum(tensor.nbytes for tensor in small.state_dict().values())
-        assert (stage.int8.activations, stage.int8.embeddings, stage.int8.head) == ("batch", True, False)
+        assert (stage.int8.activations, stage.int8.embeddings, stage.int8.head) == ("torch", True, False)
 
 
 def test_progress_and_plan_tell(record: Record, given: dict[str, Any], out: Path, said: Saying, capsys):
@@ -81,7 +81,7 @@ def test_progress_and_plan_tell(record: Record, given: dict[str, Any], out: Path
     shown = f"(int8: {dense.int8.scores[record.task.split][record.task.metric]:.1f}), 0% of the encoder is zero"
     assert any(line.startswith("dense: ") and line.endswith(shown) for line in said.said)
     print_plan(trainflat.plan(given, out=out))
-    assert "scored too: activations batch, embeddings True, head False" in " ".join(
+    assert "scored too: activations torch, embeddings True, head False" in " ".join(
         capsys.readouterr().out.replace("│", " ").split()
     )
 
@@ -146,13 +146,16 @@ def test_every_recipe_of_the_package_scores_int8():
             continue
         assert options is not None, name
         if name.startswith("paper/"):  # as torch's quantize_dynamic did it
-            assert (options.activations, options.head, options.embeddings) == ("batch", True, False)
+            assert (options.activations, options.head, options.embeddings) == ("torch", True, False)
 
 
 @pytest.mark.parametrize(
     ("int8", "message"),
     [
-        ({"activations": "row"}, r"evaluation\.int8\.activations: Input should be 'token' or 'batch', got 'row'"),
+        (
+            {"activations": "row"},
+            r"evaluation\.int8\.activations: Input should be 'token', 'batch' or 'torch', got 'row'",
+        ),
         ({"embedding": True}, r"evaluation\.int8\.embedding is not a key of recipes\. Did you mean 'embeddings'"),
         (3, r"evaluation\.int8: Input should be a mapping, got 3"),
     ],
