@@ -1,7 +1,9 @@
 """The command line. Everything heavy is imported inside the commands, so that ``--help`` answers at once."""
 
+import io
 import json
 import logging
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trainflat.errors import InputError, TrainflatError
-from trainflat.processes import is_first_process
+from trainflat.errors import InputError, TrainflatError, one_line
+from trainflat.processes import is_first_process, process_count
 
 if TYPE_CHECKING:
     from trainflat.progress import Progress
@@ -249,7 +251,13 @@ def bench(
 
 
 def main() -> None:
-    """Runs the command line: exit code 0 done, 2 bad input in one line, 1 a fault, 130 interrupted."""
+    """Runs the command line: exit code 0 done, 2 bad input in one line, 1 a fault, 130 interrupted, 143 terminated."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what an ascii terminal cannot show is escaped; so are names of bytes
+            stream.reconfigure(errors="backslashreplace")
+    if process_count() == 1:  # torchrun ends its own at once: one of them may wait for another, deaf to signals
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _stop)
     # The hub's client tells of each of its attempts; what came of them all is our one line.
     logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
     try:
@@ -257,10 +265,19 @@ def main() -> None:
     except TrainflatError as error:
         print(f"trainflat: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
+    except OSError as error:  # a name of 300 letters, a folder that may not be read: the machine's word for it
+        where = "" if error.filename is None else f"{error.filename}: "
+        print(f"trainflat: {where}{error.strerror or one_line(error)}.", file=sys.stderr)  # noqa: T201
+        sys.exit(InputError.exit_code)
     except SystemExit as stop:
-        if stop.code == 130:  # typer's answer to Ctrl-C, which says nothing
+        if stop.code in (129, 130, 143):  # 130 is typer's answer to Ctrl-C; none of them says anything
             print("trainflat: interrupted. A run continues with the same command.", file=sys.stderr)  # noqa: T201
         raise
+
+
+def _stop(number: int, frame: object) -> None:
+    """Ends the process as Ctrl-C does: what is half-written is deleted."""
+    raise SystemExit(128 + number)
 
 
 def _overrides(task: str | None, given: list[str] | None) -> list[str]:

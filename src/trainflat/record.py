@@ -183,8 +183,8 @@ class TeacherInfo(ModelInfo):
 class Record(_Data):
     """A whole run.
 
-    ``digest`` is the hash of what a repeated run must reproduce on the same machine: everything but ``environment``
-    and the stages' ``timing``.
+    ``digest`` is the hash of what a repeated run must reproduce on the same machine: everything but ``environment``,
+    ``environments`` and the stages' ``timing``.
     """
 
     format: int = FORMAT
@@ -198,6 +198,7 @@ class Record(_Data):
     model: ModelInfo
     data: dict[str, Fingerprint]
     environment: dict[str, Any]
+    environments: list[dict[str, Any]] = []  # all that worked on the run, where a resumed one rounds otherwise
     stages: list[Stage]
     digest: str = ""
     teacher: TeacherInfo | None = None
@@ -206,7 +207,7 @@ class Record(_Data):
     def _without_the_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # As for Training.
         dumped: dict[str, Any] = handler(self)
-        return {key: value for key, value in dumped.items() if key != "teacher" or value is not None}
+        return {k: v for k, v in dumped.items() if v is not None and (k != "environments" or v)}
 
     def sealed(self) -> "Record":
         """The same record with its digest."""
@@ -214,7 +215,7 @@ class Record(_Data):
 
     def expected_digest(self) -> str:
         """Hash of the reproducible part."""
-        value = self.model_dump(mode="json", exclude={"digest", "environment"})
+        value = self.model_dump(mode="json", exclude={"digest", "environment", "environments"})
         del value["task"]["notes"]
         for stage in value["stages"]:
             del stage["timing"]

@@ -11,17 +11,18 @@ from typing import IO, Any
 import yaml
 
 from trainflat.errors import DamagedFile, InputError
-from trainflat.files import MANIFEST, WORKPLACES, read_json, verify, write_json, write_text, writing
+from trainflat.files import MANIFEST, WORKPLACES, is_sealed, verify, write_text, writing
+from trainflat.pipeline.claims import CLAIM, Claim, claim_environment, compare_environment, read_claim, require_claim
 from trainflat.processes import is_first_process
 from trainflat.protocols import PROTOCOLS, Protocol
 from trainflat.protocols.bench import STAGE, STAGES
 from trainflat.recipe import Recipe, build
-from trainflat.record import RECORD_FILE, ModelInfo, Record
+from trainflat.record import RECORD_FILE, Record
 from trainflat.tasks.base import Task
 from trainflat.untrusted import read_text
 from trainflat.yaml_values import parse_yaml
 
-CLAIM, RECIPE, LOCK = "claim.json", "recipe.yaml", ".lock"
+RECIPE, LOCK = "recipe.yaml", ".lock"
 
 
 @contextmanager
@@ -130,8 +131,10 @@ def _claim(folder: Path, recipe: Recipe, task: Task) -> None:
     given, claim = _told(task), folder / CLAIM
     if not claim.is_file():
         _refuse_strangers(folder)
-        write_json(claim, {"recipe": recipe.hash, "data": given})  # first of all: without it nothing here is ours
+        Claim(recipe=recipe.hash, data=given).save(folder)  # first of all: without it nothing here is ours
     _compare(folder, recipe, given)
+    if not (folder / RECORD_FILE).is_file():
+        claim_environment(folder)
     if not (folder / RECIPE).is_file():
         write_text(folder / RECIPE, yaml.safe_dump(recipe.resolved(), sort_keys=False))
 
@@ -148,14 +151,16 @@ def _refuse_strangers(folder: Path) -> None:
 
 def _compare(folder: Path, recipe: Recipe, given: dict[str, Any]) -> None:
     """Refuses a folder that was claimed for something else, or tells another recipe than it was claimed for."""
-    before = _read_claim(folder / CLAIM)
-    if before["recipe"] != recipe.hash:
+    before = read_claim(folder)
+    if before.recipe != recipe.hash:
         raise InputError(f"{folder} holds the run of another recipe. Choose another --out or another name.")
     for split, fingerprint in given.items():
-        if before["data"].get(split, {}).get("sha256") != fingerprint["sha256"]:
+        if before.data.get(split, {}).get("sha256") != fingerprint["sha256"]:
             raise InputError(
                 f"{folder} was begun with other {split} data. Choose another --out, or bring back those rows."
             )
+    if not (folder / RECORD_FILE).is_file():
+        compare_environment(folder, before)
     if (folder / RECIPE).is_file() and not _tells(folder / RECIPE, recipe):
         raise DamagedFile(f"{folder / RECIPE} is not what was written. Delete it: the next run writes it again.")
 
@@ -171,31 +176,6 @@ def _tells(path: Path, recipe: Recipe) -> bool:
     return bool(value == expected)
 
 
-def claim_models(folder: Path, student: ModelInfo, teacher: ModelInfo | None) -> None:
-    """Adds the weights a run begins with to the claim, or compares them: rounds of two models are no run."""
-    claim = _read_claim(folder / CLAIM)
-    for key, info in {"model": student, "teacher": teacher}.items():
-        if info is None:
-            continue
-        if claim.get(key) is None:
-            claim[key] = info.weights_sha256
-            write_json(folder / CLAIM, claim)
-        elif claim[key] != info.weights_sha256:
-            raise InputError(
-                f"{folder} was begun with other weights of {info.name}. Choose another --out, or bring back those "
-                "weights."
-            )
-
-
-def _read_claim(path: Path) -> dict[str, Any]:
-    try:
-        claim = read_json(path)
-        told = {"recipe": claim["recipe"], "data": dict(claim["data"])}
-        return told | {key: claim[key] for key in ("model", "teacher") if claim.get(key) is not None}
-    except (DamagedFile, TypeError, KeyError, ValueError) as error:
-        raise DamagedFile(f"{path} is damaged: whose run this is cannot be told. Choose another --out.") from error
-
-
 def _finished(folder: Path, recipe: Recipe) -> Record | None:
     path = folder / RECORD_FILE
     if not path.is_file():
@@ -207,6 +187,14 @@ def _finished(folder: Path, recipe: Recipe) -> Record | None:
         move = f"Delete the folder {folder / name} and {path} to compute it again."
         verify(folder / name, known=files, move=move)
     return known
+
+
+def require_whole(folder: Path, recipe: Recipe, result: Record) -> None:
+    """Raises InputError where a part of a run was taken away before its record, which names it, is written."""
+    require_claim(folder)
+    for name in _sealed(result, build(PROTOCOLS, recipe.protocol)):
+        if not is_sealed(folder / name):
+            raise InputError(f"{folder / name} was deleted while the run worked. Run it again to compute that again.")
 
 
 def _sealed(known: Record, protocol: Protocol) -> dict[str, dict[str, str | None]]:

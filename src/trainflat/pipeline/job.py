@@ -1,20 +1,18 @@
 """The main job as one screen of code: task, model, protocol, measures, record."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from trainflat import record
 from trainflat.evaluation import SPEED_NOTE
 from trainflat.models import load_encoder, model_info
 from trainflat.pipeline.checks import check_encoder, check_gate, check_machine
-from trainflat.pipeline.folder import claim_models, opened
+from trainflat.pipeline.claims import claim_models, environment_here, notes, read_claim, require_claim
+from trainflat.pipeline.folder import opened, require_whole
 from trainflat.pipeline.measures import measure
 from trainflat.pipeline.teaching import enlist, find_teacher
-from trainflat.processes import is_first_process, process_count
+from trainflat.processes import is_first_process
 from trainflat.progress import Progress
 from trainflat.protocols import PROTOCOLS, Bench, Produced
 from trainflat.protocols.bench import derive_seed
@@ -59,11 +57,13 @@ def run(
         if finished is not None:
             progress.say(f"{folder} is complete: nothing to do.")
             return finished
+        for note in notes(folder) if is_first_process() else ():
+            progress.say(f"note: {note}")
         bench = _bench(recipe, task, folder, progress)
         info = model_info(bench.encoder)
         teacher = find_teacher(recipe, task.head, bench.encoder)
         if bench.writes:
-            claim_models(folder, info, model_info(teacher) if teacher else None)
+            claim_models(folder, bench.encoder, info.weights_sha256, teacher)
         taught_by = enlist(teacher, bench) if teacher else None
         protocol = build(PROTOCOLS, recipe.protocol)
         if protocol.unstructured:
@@ -72,6 +72,9 @@ def run(
         result = _record(recipe, task, info, taught_by, stages)
         bench.tidy()
         if bench.writes:
+            require_whole(folder, recipe, result)
+            environments = read_claim(folder).environments
+            result = result.model_copy(update={"environments": environments if len(environments) > 1 else []})
             result.save(folder)
         return result
 
@@ -91,7 +94,10 @@ def _finish(bench: Bench, produced: Produced, recipe: Recipe) -> record.Stage:
     """Measures a stage and puts it on disk, unless an earlier call did."""
     known = bench.recall(produced.plan)
     if known is None:
-        known = bench.commit(produced, measure(bench, produced, recipe))
+        measured = measure(bench, produced, recipe)
+        if bench.writes:
+            require_claim(bench.folder)
+        known = bench.commit(produced, measured)
     main = known.scores[bench.task.split][bench.task.metric]
     zeros = f"{known.sizes.encoder_sparsity:.0%} of the encoder is zero{_emptied(known, _scope_of(recipe))}"
     scored = f"{bench.task.metric} {main:z.1f} on {bench.task.split}{_in_int8(known, bench.task)}"
@@ -148,11 +154,6 @@ def _record(
         model=info,
         teacher=teacher,
         data=task.fingerprints,
-        environment=record.environment(_devices()),
+        environment=environment_here(),
         stages=stages,
     ).sealed()
-
-
-def _devices() -> dict[str, Any]:
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    return {"threads": torch.get_num_threads(), "cores": os.cpu_count(), "gpu": gpu, "processes": process_count()}
