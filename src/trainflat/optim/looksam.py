@@ -23,7 +23,7 @@ class LookSAM(FlatOptimizer):
         every k-th step, the first included:   step with g_s;  g_v = g_s - (g_s . g / ||g||^2) g   is remembered
         between:                               step with g + alpha * (||g|| / ||g_v||) * g_v
 
-    Products and norms run over all parameters together, as in the paper; published ports take them by tensor. Only the
+    Products and norms run over all parameters together, as in the paper; some ports take them by tensor. Only the
     direction of ``g_v`` is remembered, which no loss scale and no clipping changes. Where rounding is all that tells
     ``g_s`` from ``g``, as with a radius of 0, there is no ``g_v``.
 
