@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import trainflat
+from experiments import flatness, movement
 from trainflat.recipe import load_recipe, packaged_recipes
 
 RECIPES = packaged_recipes()
@@ -114,6 +115,24 @@ def test_optimizers_that_are_compared_differ_in_the_method_alone(name: str, over
     one, other = load_recipe(name), load_recipe(name, [override])
     assert one.training.optimizer["name"] != other.training.optimizer["name"]
     assert base_of(one.training.optimizer) == base_of(other.training.optimizer)
+
+
+EXPERIMENTS = {
+    "flatness": [flatness.recipe("cola", method, 0) for method in flatness.METHODS],
+    "movement": [movement.pruning(method, 0.1, 0, "teacher") for method in movement.METHODS],
+}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_arms_of_an_experiment_differ_in_the_method_alone(name: str):
+    arms = [load_recipe(arm).resolved() for arm in EXPERIMENTS[name]]
+    bases = [base_of(arm["training"].pop("optimizer")) for arm in arms]
+    assert bases == bases[:1] * len(arms)
+    for arm in arms:
+        del arm["name"]
+        arm["training"].pop("averaging", None)
+        arm["protocol"].pop("gate", None)
+    assert arms == arms[:1] * len(arms)
 
 
 def test_there_are_comparisons():

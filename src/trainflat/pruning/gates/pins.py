@@ -22,8 +22,8 @@ class PINS(ObservedGate):
         U = β2 U + (1 - β2) | I - Ī |           uncertainty, by the Ī of this window
         rank by Ī U
 
-    η is the step's learning rate, whatever the optimizer makes of the gradient, as published. Before the first window
-    is complete the ranking is the one it would have if it were (Ī U is then a multiple of I²).
+    η is the learning rate, whatever the optimizer makes of the gradient, as published. Before the first window is
+    complete the ranking is the one it would have if it were (Ī U is then a multiple of I²).
 
     Departs from the published code in five points. It scores after gradients were clipped, and with the learning rate
     of the step to come; here before, and with the step's own. Its window ends a step before the choice, here with it.

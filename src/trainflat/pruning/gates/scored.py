@@ -30,7 +30,8 @@ class ScoredGate(SwappedGate):
     in :meth:`penalize` if it has one.
 
     Departs from the code of Sanh et al. (2020), of which the members are, in that the pooler is gated too, where the
-    model has one, and in that evaluation sees the sparsity of its step, not the final one throughout.
+    model has one; in that evaluation sees the sparsity of its step, not the final one throughout; and in that schedules
+    count the first step as 0, there as 1.
 
     Args:
         model: Whose weights are gated.
