@@ -5,7 +5,9 @@ import inspect
 import pkgutil
 import subprocess
 import sys
+import tempfile
 import warnings
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertForSequenceClassification, BertModel, PrinterCallback, Trainer
 
 import trainflat
 from trainflat.errors import InputError
@@ -23,6 +25,7 @@ from trainflat.optim import SAM
 from trainflat.private_names import PRIVATE_NAMES
 from trainflat.pruning import Masks
 from trainflat.quantization import has_integer_kernel, quantize_dynamic
+from trainflat.training import FlatArguments, FlatTrainer, hooks
 
 SOURCE = Path(trainflat.__file__).parent
 
@@ -59,7 +62,7 @@ def touched(tree):
 def overridden():
     """(file, name) of private methods that stand in place of a library's."""
     for module in pkgutil.walk_packages([str(SOURCE)], "trainflat."):
-        if "training" in module.name or module.name.endswith("__main__"):
+        if module.name.endswith("__main__"):
             continue
         home = import_module(module.name)
         text = inspect.getsource(home)
@@ -75,10 +78,7 @@ def test_every_private_name_of_another_library_is_in_the_table():
     trees = {path.relative_to(SOURCE).as_posix(): ast.parse(path.read_text("utf8")) for path in SOURCE.rglob("*.py")}
     own = {*ours(trees.values()), "_replace"}  # of named tuples, where Python documents it
     found = {
-        (file, name)
-        for file, tree in trees.items()
-        for name in touched(tree)
-        if is_private(name) and name not in own and not file.startswith("training/")
+        (file, name) for file, tree in trees.items() for name in touched(tree) if is_private(name) and name not in own
     }
     listed = {(file, one.name.rpartition(".")[2]) for one in PRIVATE_NAMES for file in one.used}
     assert found | set(overridden()) <= listed
@@ -113,6 +113,7 @@ def examples(tmp_path_factory):
         "torch.Tensor": next(model.parameters()),
         "torch.optim.Optimizer": torch.optim.SGD([weight], 0.1),
         "transformers.PreTrainedModel": model,
+        "transformers.Trainer": trained(),
     }
 
 
@@ -138,6 +139,63 @@ def test_it_is_there_and_takes_what_we_give(one, examples):
     assert found is not None, f"{one.name} was seen in {one.seen} and is gone; without it: {one.without}"
     if one.parameters is not None:
         assert tuple(inspect.signature(found).parameters)[: len(one.parameters)] == one.parameters
+
+
+def trained(**options):
+    """FlatTrainer after a small training."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    model = BertForSequenceClassification(BertConfig(vocab_size=20, **sizes))
+    rows = [{"input_ids": [i % 9 + 3] * 4, "labels": i % 2, "unread": 1} for i in range(8)]
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = FlatArguments(
+            folder,
+            max_steps=4,
+            per_device_train_batch_size=4,
+            save_strategy="steps",
+            save_steps=4,
+            use_cpu=True,
+            disable_tqdm=True,
+            report_to="none",
+        )
+        trainer = FlatTrainer(model, arguments, train_dataset=rows, optimizer="sam", **options)
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        assert [one.name for one in Path(folder).iterdir()] == ["checkpoint-4"]
+    return trainer
+
+
+def steps(**options):
+    return [p.detach() for p in trained(**options).model.parameters()]
+
+
+@pytest.mark.parametrize("gone", [one.name.rpartition(".")[2] for one in hooks.HOOKS])
+def test_flat_trainer_is_refused_where_the_trainer_has_no_such_method(monkeypatch, gone):
+    monkeypatch.delattr(Trainer, gone)
+    with pytest.raises(
+        InputError, match=rf"FlatTrainer needs transformers\.Trainer\.{gone} as in .*Install one of those"
+    ):
+        steps()
+
+
+def test_flat_trainer_is_refused_where_a_method_takes_something_else(monkeypatch):
+    monkeypatch.setattr(Trainer, "_run_epoch", lambda self, number: None)
+    with pytest.raises(InputError, match=r"needs transformers\.Trainer\._run_epoch"):
+        steps()
+
+
+def test_flat_trainer_is_refused_where_the_loop_divides_losses_by_another_number(monkeypatch):
+    monkeypatch.setattr(hooks, "DIVISOR", replace(hooks.DIVISOR, name="transformers.Trainer.gone"))
+    with pytest.raises(InputError, match=r"needs transformers\.Trainer\.gone"):
+        steps()
+
+
+@pytest.mark.parametrize("gone", ["_train_batch_size", "_get_output_dir", "_get_collator_with_removed_columns"])
+def test_flat_trainer_trains_without(monkeypatch, gone):
+    gate = {"name": "grasp", "sparsity": 0.5, "rows": 4}
+    expected = steps(gate=gate)
+    monkeypatch.setattr(hooks, "getattr", lambda o, n, d: d if n == gone else getattr(o, n, d), raising=False)
+    assert all(map(torch.equal, steps(gate=gate), expected))
 
 
 @pytest.mark.parametrize("operation", sorted(o.name for o in PRIVATE_NAMES if "_foreach_" in o.name))

@@ -30,6 +30,26 @@ _TORCH = "torch 2.13"
 _TRANSFORMERS = "transformers 5.23, 5.24"
 _NOT_FOUND = "from_pretrained finds no weights in our own folders and says so; trainflat.load reads them"
 _FOREACH = ("add", "add_", "copy_", "div_", "lerp_", "mul", "mul_", "norm", "sub", "sub_", "zero_")
+_ANOTHER_TRAINING = "FlatTrainer is refused in one line: a training would silently be another one"
+_TRAINER_METHODS = {
+    "_clip_grad_norm": ("self", "model"),
+    "_determine_best_metric": ("self", "metrics", "trial"),
+    "_finalize_training": ("self", "trial", "num_train_samples", "start_time"),
+    "_get_train_sampler": ("self", "train_dataset"),
+    "_init_training_state": (
+        "self",
+        "max_steps",
+        "num_update_steps_per_epoch",
+        "num_train_epochs",
+        "resume_from_checkpoint",
+        "trial",
+    ),
+    "_load_best_model": ("self",),
+    "_prepare_inputs": ("self", "inputs"),
+    "_run_epoch": ("self", "model", "epoch"),
+    "_save_checkpoint": ("self", "model", "trial"),
+}
+_ALSO_SEALED = ("_finalize_training", "_init_training_state", "_run_epoch", "_save_checkpoint")
 _STATE_DICT_HOOKS = [
     f"_optimizer_{what}_{when}_hooks" for what in ("state_dict", "load_state_dict") for when in ("pre", "post")
 ]
@@ -114,6 +134,40 @@ PRIVATE_NAMES: tuple[PrivateName, ...] = (
         "transformers.quantizers.auto.AUTO_QUANTIZATION_CONFIG_MAPPING", ("registration.py",), _TRANSFORMERS, _NOT_FOUND
     ),
     PrivateName("transformers.quantizers.auto.AUTO_QUANTIZER_MAPPING", ("registration.py",), _TRANSFORMERS, _NOT_FOUND),
+    *(
+        PrivateName(
+            f"transformers.Trainer.{one}",
+            ("training/trainer.py", *(["training/sealed.py"] if one in _ALSO_SEALED else [])),
+            _TRANSFORMERS,
+            _ANOTHER_TRAINING,
+            parameters,
+        )
+        for one, parameters in _TRAINER_METHODS.items()
+    ),
+    PrivateName(
+        "transformers.Trainer.current_gradient_accumulation_steps",  # public by its name, and documented nowhere
+        ("training/trainer.py", "training/hooks.py"),
+        _TRANSFORMERS,
+        _ANOTHER_TRAINING,
+    ),
+    PrivateName(
+        "transformers.Trainer._get_collator_with_removed_columns",
+        ("training/hooks.py",),
+        _TRANSFORMERS,
+        "gates that look at rows give the model all columns that the collator makes",
+    ),
+    PrivateName(
+        "transformers.Trainer._train_batch_size",
+        ("training/hooks.py",),
+        _TRANSFORMERS,
+        "the batch size of the arguments, which auto_find_batch_size does not lower",
+    ),
+    PrivateName(
+        "transformers.Trainer._get_output_dir",
+        ("training/hooks.py",),
+        _TRANSFORMERS,
+        "checkpoints of a hyperparameter search's trials lie in one folder",
+    ),
     PrivateName(
         "onnxruntime.quantization.quant_utils.add_pre_process_metadata",
         ("export/onnx_int8.py",),

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from trainflat.errors import TrainingDiverged
+from trainflat.training.hooks import micro_batch_rows
 
 if TYPE_CHECKING:
     from trainflat.training.trainer import FlatTrainer
@@ -42,7 +43,7 @@ class Finite:
 
     def _batch_name(self) -> str:
         trainer, sampler = self._trainer, self._trainer._sampler
-        micro, rows = len(trainer.passes.window.batches) - 1, trainer._train_batch_size
+        micro, rows = len(trainer.passes.window.batches) - 1, micro_batch_rows(trainer)
         if sampler is None:
             return f"micro-batch {micro + 1}"
         in_epoch = trainer.state.global_step % math.ceil(len(sampler) / sampler.batch_size)

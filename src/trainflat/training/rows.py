@@ -9,6 +9,7 @@ from torch import distributed as dist
 
 from trainflat.errors import InputError
 from trainflat.objective import Objective
+from trainflat.training.hooks import collator
 
 if TYPE_CHECKING:
     from trainflat.training.trainer import FlatTrainer
@@ -29,7 +30,7 @@ def objective_on_training_rows(trainer: "FlatTrainer", rows: int, batch_size: in
     if not hasattr(data, "__len__"):
         raise InputError("the gate draws training rows, and this data set has no length. Choose another gate.")
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(trainer.args.seed))[:rows].tolist()
-    collate = trainer._get_collator_with_removed_columns(trainer.data_collator, description="pruning")
+    collate = collator(trainer)
     starts = range(0, len(order), batch_size)
     batches = [dict(collate([data[row] for row in order[start : start + batch_size]])) for start in starts]
     return (Objective if trainer.args.world_size == 1 else _Shared)(trainer.model, batches)

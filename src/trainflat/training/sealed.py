@@ -12,6 +12,7 @@ from transformers import Trainer
 from trainflat.files import read_json, remove, write_json, writing
 from trainflat.training import checkpoints
 from trainflat.training.callbacks import patience_spent
+from trainflat.training.hooks import output_folder
 
 
 class SealedTrainer(Trainer):  # type: ignore[misc]
@@ -62,7 +63,7 @@ class SealedTrainer(Trainer):  # type: ignore[misc]
             super()._run_epoch(*args, **kwargs)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        step, folder = self.state.global_step, Path(self._get_output_dir(trial))
+        step, folder = self.state.global_step, Path(output_folder(self, trial))
         checkpoint = checkpoints.path(folder, step)
         if self.args.should_save:
             remove(checkpoint)  # what another run left under this name would be mixed in
@@ -84,7 +85,7 @@ class SealedTrainer(Trainer):  # type: ignore[misc]
             result = super()._finalize_training(trial, *args, **kwargs)
         best = self.state.best_global_step
         if self.args.save_total_limit == 1 and self.args.should_save and best in self.written:  # as the Trainer does
-            self.written = checkpoints.rotate(Path(self._get_output_dir(trial)), [*self.written, best], 1, best)
+            self.written = checkpoints.rotate(Path(output_folder(self, trial)), [*self.written, best], 1, best)
         return result
 
     @contextmanager

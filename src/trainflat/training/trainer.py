@@ -23,6 +23,7 @@ from trainflat.training.callbacks import FlatCallback
 from trainflat.training.distilled import Distilled
 from trainflat.training.finite import Finite
 from trainflat.training.gated import Gated
+from trainflat.training.hooks import micro_batch_rows, require_division, require_hooks
 from trainflat.training.options import optimizer_section
 from trainflat.training.passes import Passes
 from trainflat.training.reparametrized import Reparametrized
@@ -80,6 +81,7 @@ class FlatTrainer(SealedTrainer):
         score: Score | None = None,
         **kwargs: Any,
     ) -> None:
+        require_hooks()
         if args:  # the Trainer puts wrappers of its own around the plain model
             args = (unwrapped(args[0]), *args[1:])
         kwargs |= {"model": unwrapped(kwargs["model"])} if "model" in kwargs else {}
@@ -153,7 +155,7 @@ class FlatTrainer(SealedTrainer):
         lengths = lengths_of(dataset)
         if lengths is None:
             return super()._get_train_sampler(dataset)  # type: ignore[no-any-return]
-        rows = self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        rows = micro_batch_rows(self) * self.args.gradient_accumulation_steps * self.args.world_size
         kind = LengthGroupedSampler if self.args.length_grouped else ShuffledSampler
         seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
         self._sampler = kind(lengths, rows, seed)
@@ -192,6 +194,7 @@ class FlatTrainer(SealedTrainer):
 
     def one_pass(self, model: nn.Module, batch: Replay, total_rows: int) -> Tensor:
         """A forward and backward pass over a micro-batch of a window of ``total_rows``; its share of the loss."""
+        require_division(self)
         # The Trainer divides a micro-batch's loss by this; so the window's gradient is that of the mean over its rows,
         # also where the last micro-batch is smaller than the others.
         self.current_gradient_accumulation_steps = total_rows / batch.rows
