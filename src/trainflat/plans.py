@@ -64,9 +64,16 @@ def _task_facts(plan: "Plan") -> Iterator[tuple[str, str]]:
     if plan.texts:
         yield "text", f"column{'s' if len(plan.texts) > 1 else ''} {' and '.join(plan.texts)}"
     yield "learned", _learned(plan)
-    yield "main score", f"{plan.metric} on {plan.split}"
+    yield "main score", f"{_metric(plan)} on {plan.split}"
     partial = ", ".join(plan.partial) + ": not comparable with published figures"
     yield "partial splits", partial if plan.partial else "none"
+
+
+def _metric(plan: "Plan") -> str:
+    if plan.metric != "f1":
+        return plan.metric
+    macro = f"f1, mean over {len(plan.labels)} classes" if len(plan.labels) > 2 else plan.metric
+    return f"f1 of the class {plan.positive}" if plan.positive else macro
 
 
 def _learned(plan: "Plan") -> str:

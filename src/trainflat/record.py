@@ -161,6 +161,7 @@ class TaskInfo(_Data):
     split: str  # the split of the main score
     metric: str  # the main score
     labels: list[str] = []
+    positive: str = ""  # the class that "f1" is of, of two
     notes: list[str] = []  # on the rows; they follow from them, so the digest leaves them out
 
 
@@ -217,6 +218,8 @@ class Record(_Data):
         """Hash of the reproducible part."""
         value = self.model_dump(mode="json", exclude={"digest", "environment", "environments"})
         del value["task"]["notes"]
+        if not value["task"]["positive"]:  # records from before there was a choice keep their digest
+            del value["task"]["positive"]
         for stage in value["stages"]:
             del stage["timing"]
             stage.pop("answers", None)

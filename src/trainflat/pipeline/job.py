@@ -149,6 +149,7 @@ def _record(
             split=task.split,
             metric=task.metric,
             labels=list(task.head.labels),
+            positive=task.positive,
             notes=list(task.notes),
         ),
         model=info,

@@ -40,6 +40,7 @@ class Plan:
     texts: tuple[str, ...]  # the columns of the user's own files; none for other tasks
     split: str  # of the main score
     metric: str  # the main score
+    positive: str  # the class that "f1" is of, of two
     model_seen: bool  # False: the hub could not be reached, so the model was not looked at
     teacher_seen: bool  # likewise
     protocol: dict[str, Any]  # with what its open options come to
@@ -126,6 +127,7 @@ def plan(
         texts=_columns(recipe.task),
         split=task.split,
         metric=task.metric,
+        positive=task.positive,
         model_seen=encoder is not None,
         teacher_seen=teacher_seen,
         protocol={key: v for key, v in (recipe.protocol | protocol.settled()).items() if v is not None},

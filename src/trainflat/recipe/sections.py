@@ -115,7 +115,9 @@ class Recipe(_Section):
     @field_validator("task", mode="before")
     @classmethod
     def _known_task(cls, value: Any) -> Any:
-        return member(TASKS, value)
+        checked = member(TASKS, value)
+        later = TASKS[checked["name"]].later
+        return {key: value for key, value in checked.items() if key not in later or value is not None}
 
     @field_validator("protocol", mode="before")
     @classmethod

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -84,6 +84,8 @@ class Task(ABC):
         split: The evaluation split of the main score.
         metric: The main score; higher is better.
         fingerprints: Per split that was read, also the training split (``"train"``).
+        positive: The class that the score "f1" is of, where the user's own rows have two; "" says nothing.
+        later: Options that came later. A recipe that does not set one leaves it out, and keeps its hash.
         notes: Sentences on the data that people must read before they trust a score.
     """
 
@@ -93,6 +95,13 @@ class Task(ABC):
     metric: str
     fingerprints: dict[str, Fingerprint]
     notes: tuple[str, ...] = ()
+    positive: str = ""
+    later: ClassVar[frozenset[str]] = frozenset()
+
+    def in_order(self, labels: Sequence[str]) -> Self:
+        """The task with its classes in the order and with the names of ``labels``, where those are the same classes."""
+        del labels
+        return self
 
     @abstractmethod
     def encode(self, tokenizer: Tokenizer, max_length: int) -> tuple[EncodedSplit, dict[str, EncodedSplit]]:

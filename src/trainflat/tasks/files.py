@@ -2,28 +2,27 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar
 
 from trainflat.errors import InputError, UnknownName
 from trainflat.tasks.base import Head
-from trainflat.tasks.labels import (
-    Value,
-    class_indices,
-    class_name,
-    is_number,
-    may_be_numbers,
-    read_labels,
-    to_numbers,
+from trainflat.tasks.labels import Value, class_indices, class_name, leave_out, read_labels, to_numbers
+from trainflat.tasks.meaning import (
+    Kind,
+    by_number,
+    check_classes,
+    find_classes,
+    find_positive,
+    infer_kind,
+    meaning_notes,
 )
 from trainflat.tasks.metrics import CLASSIFICATION, METRICS, REGRESSION
+from trainflat.tasks.opening import Shape
 from trainflat.tasks.rows import Rows, arrange
 from trainflat.tasks.tables import Table, read_table
 from trainflat.tasks.text import LABEL, TEXTS, TextTask
 
-Kind = Literal["classification", "regression"]
-
 SHARE = 0.1  # held out where no validation file is given
-FEW = 20  # different numbers that are taken for classes without asking
 
 
 class Files(TextTask):
@@ -36,13 +35,23 @@ class Files(TextTask):
         validation_file: Rows to score, others than those; without it a tenth of the training rows is held out.
         text: Column of the text, or the columns of two.
         label: Column of the label, which is no column of a text.
-        kind: By default regression if the labels are numbers with a fraction or a decimal point, else classification:
-            words, truth values, whole numbers up to 20 different ones, and codes, as
-            :func:`~trainflat.tasks.labels.read_labels` tells them (``007``, ``01.11``, ``+1``, ``3E2``).
-        metric: Main score: accuracy, f1 (of the second class, or macro), matthews; pearson, spearman.
+        kind: By default regression if the labels are numbers with a fraction, else classification: words, truth values,
+            whole numbers up to 20 different ones, and codes, as :func:`~trainflat.tasks.labels.read_labels` tells them
+            (``007``, ``01.11``, ``+1``, ``3E2``). What may be either (``0.0``, ``1.0``) must be said.
+        metric: Main score: accuracy, f1 (of the class ``positive``, or macro), matthews; pearson, spearman.
         holdout: Share of the training rows to score instead of the validation file, for tuning.
         rows: Train only on this many rows.
+        classes: The classes in order, matched whatever their capitals and spaces; rows may also number them from 0. By
+            default those of the training rows, numbers by size and words by the alphabet.
+        positive: Of two classes the one that f1 is of; by default the second.
+        missing: The label, or labels, of rows that have none and are left out, such as -1; "" also means null and NaN.
+        columns: Names of the columns of delimited files without a header; those called "" are not read.
+        separator: Between the fields of delimited files, such as ";" or tab; by default as found.
+        encoding: Of the files; by default UTF-8, or as a byte order mark tells.
+        large: Read also files of more than 5 million rows, of more than a GB, and what unpacks to 200 times its size.
     """
+
+    later: ClassVar = frozenset({"classes", "positive", "missing", "columns", "separator", "encoding", "large"})
 
     def __init__(
         self,
@@ -55,28 +64,46 @@ class Files(TextTask):
         metric: str | None = None,
         holdout: float = 0.0,
         rows: int | None = None,
+        classes: list[Value] | None = None,
+        positive: Value | None = None,
+        missing: Value | list[Value] | None = None,
+        columns: list[str] | None = None,
+        separator: str | None = None,
+        encoding: str | None = None,
+        large: bool | None = None,
         data: Path | None = None,
         seed: int = 0,
     ) -> None:
         texts = _text_columns(text, label)
         if kind not in (None, "classification", "regression"):
             raise UnknownName("kind of task", kind, ("classification", "regression"))
+        if classes is not None and kind == "regression":
+            raise InputError("classes are for classification, and kind is regression. Leave one of the two out.")
         if validation_file == "":
             raise InputError("validation_file is '', which names no file. Leave it out to hold out training rows.")
         if validation_file is not None:
             _check_apart(_path(data, train_file), _path(data, validation_file))
-        table = read_table(_path(data, train_file))
+        shape = Shape(None if columns is None else tuple(columns), separator, encoding, bool(large))
+        unlabelled = missing if isinstance(missing, list) else [] if missing is None else [missing]
+        whole = read_table(_path(data, train_file), shape)
+        table = leave_out(whole, label, unlabelled)
         values = read_labels(table, label)
-        kind = kind or _infer(table, label, values)
-        metrics = _metrics(kind, metric)
-        classes = _classes(table, label, values) if kind == "classification" else []
-        _check_spread(table, label, classes or to_numbers(table, label, values))
+        listed = None if classes is None else check_classes(classes)
+        settled = kind or ("classification" if listed else infer_kind(table, label, values))
+        metrics = _metrics(settled, metric)
+        known = (listed or find_classes(table, label, values)) if settled == "classification" else []
+        _check_spread(table, label, known or to_numbers(table, label, values))
+        first = find_positive(positive, known)
+        notes = [*table.notes, *meaning_notes(values, known, kind=kind, order=listed is not None)]
 
         def read(split: str) -> Rows:
-            part = table if split == "train" else _read_other(_path(data, str(validation_file)), table)
+            part = table
+            if split != "train":
+                part = leave_out(_read_other(_path(data, str(validation_file)), shape, whole), label, unlabelled)
+                notes.extend(part.notes)
             labels = values if split == "train" else read_labels(part, label)
-            columns = {key: part.texts(column) for key, column in zip(TEXTS, texts, strict=False)}
-            return Rows({**columns, LABEL: _targets(part, label, labels, kind, classes)}, part.source)
+            named = {key: part.texts(column) for key, column in zip(TEXTS, texts, strict=False)}
+            return Rows({**named, LABEL: _targets(part, label, labels, settled, known)}, part.source)
 
         training, evaluation = arrange(
             read,
@@ -85,13 +112,33 @@ class Files(TextTask):
             holdout=holdout or (0.0 if validation_file else SHARE),
             rows=rows,
             seed=seed,
-            by_class=kind == "classification",
+            by_class=settled == "classification",
         )
         if not holdout:  # what is held out for want of a validation file is no part of an official split
             evaluation = {name: part.whole() for name, part in evaluation.items()}
             training = training.whole() if rows is None else training
-        head = Head(kind, tuple(map(class_name, classes)))
-        super().__init__("files", head, metrics, training, evaluation)
+        head = Head(settled, tuple(map(class_name, known)))
+        if len(known) == 2:
+            self.positive = head.labels[first]
+            if metrics[0] == "f1" and positive is None:
+                notes.append(
+                    f"f1 is of the class {head.labels[1]:.60}; set positive to {head.labels[0]:.60} for the other."
+                )
+        notes.extend(_text_notes(training))
+        super().__init__("files", head, metrics, training, evaluation, notes=notes, positive=first)
+
+
+def _text_notes(rows: Rows) -> list[str]:
+    """Columns that hold no words, as those of ids do."""
+    wordless = [key for key in TEXTS if key in rows.columns and not any(map(_has_letter, rows.columns[key]))]
+    return [
+        f"the column of the {key.replace('_', ' ')} has no word in any row: is it that of the texts?"
+        for key in wordless
+    ]
+
+
+def _has_letter(text: str) -> bool:
+    return any(map(str.isalpha, text))
 
 
 def _text_columns(text: str | list[str], label: str) -> list[str]:
@@ -124,41 +171,11 @@ def _check_apart(training: Path, validation: Path) -> None:
         raise InputError(f"train_file {training} and validation_file {validation} are one file. {_LEAK}")
 
 
-def _read_other(path: Path, training: Table) -> Table:
-    table = read_table(path)
+def _read_other(path: Path, shape: Shape, training: Table) -> Table:
+    table = read_table(path, shape)
     if table.columns == training.columns:
         raise InputError(f"train_file {training.where} and validation_file {path} hold the same rows. {_LEAK}")
     return table
-
-
-def _infer(table: Table, label: str, values: Sequence[Value]) -> Kind:
-    if isinstance(values[0], float):
-        return "regression"
-    odd = [row for row, value in enumerate(values) if not is_number(value)]
-    if isinstance(values[0], str) and 0 < len(odd) < len(values) / 2:
-        problem = (
-            f"the label {values[odd[0]]!r:.60} is not a number, as most are. Correct it, or set kind to classification."
-        )
-        raise table.fault(odd[0], label, problem)
-    different = len(set(values))
-    if different > FEW and may_be_numbers(values):
-        what = f"labels like {values[0]!r:.60}" if isinstance(values[0], str) else "integers"
-        raise InputError(
-            f"{table.where}: column {label!r} has {different} different {what}, which may be classes or numbers. "
-            "Set kind to classification or regression."
-        )
-    return "classification"
-
-
-def _classes(table: Table, label: str, values: Sequence[Value]) -> list[Value]:
-    """The different labels in order, numbers by size and strings by code point."""
-    classes: list[Value] = sorted(set(values))  # all of one kind
-    if len(classes) == len(values) and len(values) > 2:
-        raise InputError(
-            f"{table.where}: column {label!r} has another class in each of its {len(values)} rows. "
-            "Name the column of the labels."
-        )
-    return classes
 
 
 def _check_spread(table: Table, label: str, values: Sequence[Value]) -> None:
@@ -181,5 +198,5 @@ def _targets(
     table: Table, label: str, values: Sequence[Value], kind: Kind, classes: Sequence[Value]
 ) -> list[int] | list[float]:
     if kind == "classification":
-        return class_indices(table, label, values, classes)
+        return class_indices(table, label, by_number(values, classes), classes)
     return to_numbers(table, label, values)

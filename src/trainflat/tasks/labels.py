@@ -2,11 +2,12 @@
 
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from trainflat.tasks.tables import Table
+from trainflat.tasks.tables import Table, without_rows
 
 Value = str | int | float | bool
 
@@ -14,7 +15,8 @@ _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
 _PADDED = re.compile(r"[+-]?0[0-9]+(\.[0-9]*)?")
 _BARE = re.compile(r"[+-]?[0-9]+([eE][0-9]+)?")  # neither a decimal point nor the signed exponent of a printed number
 _HUGE = re.compile(r"[+-]?[0-9]{301,}")
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")  # linear: no two parts take one digit
+_LONGEST = 1000  # letters of a label
 
 
 def read_labels(table: Table, column: str) -> list[Value]:
@@ -31,7 +33,9 @@ def read_labels(table: Table, column: str) -> list[Value]:
     for row, value in enumerate(values):
         problem = _problem(value)
         if problem:
-            raise table.fault(row, column, f"{problem}. Write a label or drop the row.")
+            raise table.fault(
+                row, column, f"{problem}. Write a label, or leave such rows out with the option `missing`."
+            )
     kinds = [_kind(value) for value in values]
     odd = next((row for row, kind in enumerate(kinds) if kind is not kinds[0]), None)
     if odd is not None:
@@ -60,6 +64,8 @@ def _problem(value: Any) -> str | None:
         return "the label is NaN"
     if _is_huge(value):
         return "the label is a whole number of more than 300 digits"
+    if isinstance(value, str) and len(value) > _LONGEST:
+        return f"{value!r:.60} is no label but a text of {len(value):,} letters"
     return None if isinstance(value, str | int | float) else f"{value!r:.60} is no label"
 
 
@@ -75,8 +81,27 @@ def _kind(value: Value) -> type:
     return type(value) if isinstance(value, bool | str) else float
 
 
+def leave_out(table: Table, column: str, missing: Sequence[Value]) -> Table:
+    """The rows whose label is none of those that stand for a missing one; ``""`` also stands for null and NaN."""
+    if not missing:
+        return table
+    gone = {_key(value) for value in missing}
+    rows = [row for row, value in enumerate(table.column(column)) if _key(value) not in gone]
+    return without_rows(table, rows, f"{len(table) - len(rows)} of {len(table)} rows have no label and are left out")
+
+
+def _key(value: Any) -> Any:
+    """What values are compared by that are written differently: -1, "-1" and -1.0; null, NaN and "" ."""
+    text = value.strip() if isinstance(value, str) else value
+    if text is None or str(text).lower() in ("", "nan"):
+        return ""
+    if _is_huge(text) or not isinstance(text, str | int | float):
+        return repr(text)
+    return float(text) if is_number(text) else text
+
+
 def class_indices(table: Table, column: str, values: Sequence[Value], classes: Sequence[Value]) -> list[int]:
-    """Index of every label among the classes.
+    """Index of every label among the classes, capitals and spaces aside where that leaves one.
 
     Raises:
         InputError: a label is not among them.
@@ -84,13 +109,62 @@ def class_indices(table: Table, column: str, values: Sequence[Value], classes: S
     # By name, because one file may have the integer 1 where another has "1" or 1.0.
     names = [class_name(value) for value in classes]
     index = {name: i for i, name in enumerate(names)}
+    alike = {canonical(name): i for i, name in enumerate(names)}
+    if len(alike) < len(names):  # capitals tell the classes apart
+        alike = {}
+    found = []
     for row, value in enumerate(values):
-        if class_name(value) not in index:
-            near = get_close_matches(class_name(value), names, n=1, cutoff=0.5)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            known = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-            raise table.fault(row, column, f"the training rows have no label {str(value)!r:.60}.{hint} Known: {known}.")
-    return [index[class_name(value)] for value in values]
+        name = class_name(value)
+        if name not in index:
+            place = alike.get(canonical(name))
+            if place is None:
+                raise table.fault(row, column, _unknown(name, names, classes))
+            index[name] = place
+        found.append(index[name])
+    return found
+
+
+def _unknown(name: str, names: Sequence[str], classes: Sequence[Value]) -> str:
+    near = get_close_matches(name[:60], [one for one in names if len(one) <= 60], n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    known = ", ".join(f"{one:.60}" for one in names[:20]) + (", ..." if len(names) > 20 else "")
+    quotes = " YAML reads yes, no, on and off as truth values: put quotes around them." if _truths(classes) else ""
+    return f"among the classes is no label {name!r:.60}.{hint} Known: {known}.{quotes}"
+
+
+def _truths(classes: Sequence[Value]) -> bool:
+    return any(isinstance(value, bool) for value in classes)
+
+
+def canonical(name: str) -> str:
+    """A class's name as it is compared: without case, kind of space and the LABEL_ that transformers puts before
+    numbers.
+
+    Example:
+        >>> canonical(" Not  Entailment"), canonical("not_entailment"), canonical("LABEL_1"), canonical("-1")
+        ('not_entailment', 'not_entailment', '1', '-1')
+    """
+    text = re.sub(r"(?<=\w)[\s_-]+(?=\w)", "_", unicodedata.normalize("NFKC", name).strip().casefold())
+    return re.sub(r"^label_(?=[0-9]+$)", "", text)
+
+
+def match_names(wanted: Sequence[str], known: Sequence[str]) -> list[int] | None:
+    """Where each of some classes stands among others, by name as written or else as compared; None: others are meant.
+
+    Example:
+        >>> match_names(["joy", "anger"], ["Anger", "Joy"]), match_names(["joy"], ["LABEL_0"])
+        ([1, 0], None)
+    """
+    for spelled in (str, canonical):
+        index = {spelled(name): i for i, name in enumerate(known)}
+        if len(index) == len(known) == len(wanted) and {spelled(name) for name in wanted} == set(index):
+            return [index[spelled(name)] for name in wanted]
+    return None
+
+
+def is_nameless(names: Sequence[str]) -> bool:
+    """Whether classes are called by their numbers alone: 0, 1, ... or LABEL_0, LABEL_1, ..."""
+    return [canonical(name) for name in names] == [str(i) for i in range(len(names))]
 
 
 def class_name(value: Value) -> str:

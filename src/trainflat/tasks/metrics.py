@@ -67,10 +67,17 @@ REGRESSION: dict[str, Metric] = {"pearson": pearson, "spearman": spearman}
 METRICS: dict[str, Metric] = {**CLASSIFICATION, **REGRESSION}
 
 
-def evaluate(names: Iterable[str], gold: np.ndarray, predicted: np.ndarray, *, classes: int) -> dict[str, float]:
-    """The named metrics; "f1" is the macro average where there are more than two classes."""
-    chosen = METRICS | {"f1": macro_f1} if classes > 2 else METRICS
-    return {name: chosen[name](gold, predicted) for name in names}
+def evaluate(
+    names: Iterable[str], gold: np.ndarray, predicted: np.ndarray, *, classes: int, positive: int = 1
+) -> dict[str, float]:
+    """The named metrics; "f1" is that of the class ``positive``, or the macro average of more than two classes."""
+
+    def score(name: str) -> float:
+        if name != "f1":
+            return METRICS[name](gold, predicted)
+        return macro_f1(gold, predicted) if classes > 2 else f1(gold == positive, predicted == positive)
+
+    return {name: score(name) for name in names}
 
 
 def check_finite(split: str, *predictions: np.ndarray) -> None:

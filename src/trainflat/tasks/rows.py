@@ -37,6 +37,11 @@ class Rows:
         """The same rows, not marked as partial: there is no official split that they are a part of."""
         return Rows(self.columns, self.source, False)
 
+    def relabelled(self, places: Sequence[int]) -> "Rows":
+        """The same rows with the class ``places[i]`` in place of ``i``."""
+        labels = [places[label] for label in self.columns[LABEL]]
+        return Rows({**self.columns, LABEL: labels}, self.source, self.partial)
+
     def fingerprint(self) -> Fingerprint:
         """Count and SHA-256 of the rows as they are, in order; the file format does not matter."""
         digest = hashlib.sha256(json.dumps(sorted(self.columns)).encode())

@@ -1,17 +1,20 @@
 """Files of rows (CSV, TSV, JSON, JSON lines, parquet), checked: whatever is wrong with one is said in one line."""
 
-import csv
-import io
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePath
+from typing import Any
 
 from trainflat.errors import InputError
+from trainflat.tasks.delimited import check_names, read_delimited
+from trainflat.tasks.opening import AS_FOUND, LARGE, MOST_BYTES, MOST_ROWS, Shape, check_file, decode, read_bytes
 
 Columns = dict[str, list[Any]]
+Read = tuple[Columns, tuple[str, ...]]  # with notes on what was decided
+Reader = Callable[[Path, bytes, Shape], Read]
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,15 @@ class Table:
         where: What messages call it: the path of the file, or its place on the hub.
         columns: Values by column name; a missing value is None (in CSV and TSV: an empty string).
         source: What fingerprints call it, without the folder, so that records compare between machines.
+        notes: What was decided while it was read.
+        numbers: Of the rows in the file, from 1, where some are left out.
     """
 
     where: str
     columns: Columns
     source: str
+    notes: tuple[str, ...] = ()
+    numbers: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), []))
@@ -39,9 +46,13 @@ class Table:
         """
         if name in self.columns:
             return self.columns[name]
-        near = get_close_matches(name, self.columns, n=1, cutoff=0.5)
+        names = [one for one in self.columns if len(one) <= 100]  # the search for the nearest is slow on long ones
+        near = get_close_matches(name[:100], names, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"{self.where}: no column is called {name!r}.{hint} Columns: {', '.join(self.columns)}.")
+        shown = ", ".join(f"{one:.60}" for one in list(self.columns)[:20]) + (", ..." if len(self.columns) > 20 else "")
+        delimited = any(suffix in self.source for suffix in (".csv", ".tsv"))
+        headless = " If that is its first row, the file has no header: name its `columns`." if delimited else ""
+        raise InputError(f"{self.where}: no column is called {name!r:.60}.{hint} Columns: {shown}.{headless}")
 
     def texts(self, name: str, *, allow_empty: bool = False) -> list[str]:
         """The values of a column of text.
@@ -65,11 +76,27 @@ class Table:
 
     def fault(self, row: int, column: str, problem: str) -> InputError:
         """The error for one cell; rows are counted from 1, without the header."""
-        return InputError(f"{self.where}: row {row + 1}, column {column!r}: {problem}")
+        number = self.numbers[row] if self.numbers else row + 1
+        return InputError(f"{self.where}: row {number}, column {column!r:.60}: {problem}")
 
 
-def read_table(path: Path) -> Table:
-    """Reads a file by its suffix.
+def without_rows(table: Table, kept: Sequence[int], note: str) -> Table:
+    """Only these rows of a table, and a note on it if others were left out.
+
+    Raises:
+        InputError: none is left.
+    """
+    if len(kept) == len(table):
+        return table
+    if not kept:
+        raise InputError(f"{table.where}: {note}: none is left. Name the column of the labels.")
+    columns = {name: [values[row] for row in kept] for name, values in table.columns.items()}
+    said = f"{Path(table.where).name}: {note}."
+    return Table(table.where, columns, table.source, (*table.notes, said), tuple(row + 1 for row in kept))
+
+
+def read_table(path: Path, shape: Shape = AS_FOUND) -> Table:
+    """Reads a file by its suffix, also packed (``reviews.csv.gz``).
 
     TSV has no quoting, as GLUE's files, unless the whole file shows that it was written with it.
     ``.json`` holds a list of objects or one object per line.
@@ -77,116 +104,40 @@ def read_table(path: Path) -> Table:
     Raises:
         InputError: no such file, a suffix that is not known, no rows, or not what the suffix says.
     """
-    _check_file(path)
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise InputError(f"{path}: files that end in {path.suffix!r} cannot be read. Use one of {', '.join(READERS)}.")
+    check_file(path)
     try:
-        size = path.stat().st_size
-        columns = reader(path) if size else {}
+        name, data = read_bytes(path, large=shape.large)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}. Check the file.") from error
-    if not size:
+    if not data:
         raise InputError(f"{path} is empty. Write a header and rows.")
-    table = Table(str(path), columns, f"file:{path.name}")
+    columns, notes = _reader(path, name, data, shape)(path, data, shape)
+    table = Table(str(path), columns, f"file:{path.name}", notes)
     if not len(table):
         raise InputError(f"{path} has no rows, at most a header. Add rows.")
     return table
 
 
-def _check_file(path: Path) -> None:
-    try:
-        there, plain = path.exists(), path.is_file()
-    except OSError as error:  # the name is too long, a folder above is closed to us
-        raise InputError(f"{path!s:.200} cannot be read: {error.strerror or error}. Check the path.") from error
-    if not there:
-        raise InputError(f"there is no file {path}. Check the path.")
-    if not plain:
-        raise InputError(f"{path} is not a file. Give the file itself.")
-
-
-def _read_text(path: Path) -> str:
-    data = path.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
+def _reader(path: Path, name: str, data: bytes, shape: Shape) -> Reader:
+    suffix = ".parquet" if data.startswith(b"PAR1") else PurePath(name).suffix.lower()
+    reader = READERS.get(suffix, _read_csv if shape.separator else None)
+    if reader is None:
         raise InputError(
-            f"{path}: line {line} is not UTF-8 (byte 0x{data[error.start]:02x}). Convert the file to UTF-8."
-        ) from error
-    if "\0" in text:
-        line = text[: text.index("\0")].count("\n") + 1
-        raise InputError(f"{path}: line {line} holds a NUL byte. Write the file again as plain UTF-8 text.")
-    return text
-
-
-def _read_csv(path: Path) -> Columns:
-    try:
-        return _columns(path, _parse(_read_text(path), delimiter=","))
-    except csv.Error as error:
-        raise InputError(f"{path}: {error}. Check the quotes of that row.") from error
-
-
-def _read_tsv(path: Path) -> Columns:
-    text = _read_text(path)
-    plain = _parse(text, delimiter="\t", quoting=csv.QUOTE_NONE)
-    try:
-        quoted = _parse(text, delimiter="\t")
-    except csv.Error:
-        return _columns(path, plain)
-    # A sentence may be all in quotation marks, which a reader of quoted fields would silently take away. Marks are
-    # quoting only if every field fits them and something shows it: a quoted header, doubled marks, a tab in a field.
-    shown = text.startswith('"') or '""' in text or _ragged(plain) is not None
-    return _columns(path, quoted if shown and _ragged(quoted) is None else plain)
-
-
-Lines = list[tuple[int, list[str]]]  # line number and fields
-
-
-def _parse(text: str, *, delimiter: str, quoting: Literal[0, 3] = csv.QUOTE_MINIMAL) -> Lines:
-    # Without strict, a quote that is never closed would swallow all rows that follow it.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
-    lines: Lines = []
-    start = 1
-    limit = csv.field_size_limit(len(text) + 1)  # the default refuses texts of more than 128 KiB
-    try:
-        for fields in reader:
-            if fields:
-                lines.append((start, fields))
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise csv.Error(f"line {start}: {error}") from error
-    finally:
-        csv.field_size_limit(limit)
-    return lines
-
-
-def _ragged(lines: Lines) -> tuple[int, list[str]] | None:
-    return next(((line, fields) for line, fields in lines if len(fields) != len(lines[0][1])), None)
-
-
-def _columns(path: Path, lines: Lines) -> Columns:
-    if not lines:
-        raise InputError(f"{path} holds only blank lines. Write a header and rows.")
-    header = lines[0][1]
-    bad = _ragged(lines)
-    if bad is not None:
-        raise InputError(
-            f"{path}: line {bad[0]} has {len(bad[1])} fields, the header has {len(header)}. "
-            "Put fields that hold the separator in quotation marks."
+            f"{path}: files that end in {suffix!r:.40} cannot be read. Use one of {', '.join(READERS)}, or name the "
+            "`separator` of a delimited file."
         )
-    _check_names(path, header)
-    values = list(zip(*(fields for _, fields in lines[1:]), strict=True)) or [()] * len(header)
-    return {name: list(column) for name, column in zip(header, values, strict=True)}
+    for option in ("columns", "separator"):
+        if getattr(shape, option) is not None and reader not in (_read_csv, _read_tsv):
+            raise InputError(f"{path}: `{option}` is for delimited files such as CSV. Leave it out.")
+    return reader
 
 
-def _check_names(path: Path, names: Sequence[str]) -> None:
-    if len(set(names)) < len(names):
-        raise InputError(f"{path} has the column {_repeated(names)!r} twice. Rename one.")
+def _read_csv(path: Path, data: bytes, shape: Shape) -> Read:
+    return read_delimited(path, decode(path, data, shape.encoding), ",", shape)
 
 
-def _repeated(names: Sequence[str]) -> str:
-    return next(name for i, name in enumerate(names) if name in names[:i])
+def _read_tsv(path: Path, data: bytes, shape: Shape) -> Read:
+    return read_delimited(path, decode(path, data, shape.encoding), "\t", shape)
 
 
 @dataclass(frozen=True)
@@ -198,31 +149,35 @@ class _Ambiguous:
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Ambiguous:
     row = dict(pairs)
-    return row if len(row) == len(pairs) else _Ambiguous(_repeated([name for name, _ in pairs]))
+    return (
+        row
+        if len(row) == len(pairs)
+        else _Ambiguous(max(*(key for key, _ in pairs), key=Counter(key for key, _ in pairs).__getitem__))
+    )
 
 
-def _read_json(path: Path) -> Columns:
-    text = _read_text(path)
+def _read_json(path: Path, data: bytes, shape: Shape) -> Read:
+    text = decode(path, data, shape.encoding)
     if not text.lstrip().startswith("["):
-        return _read_jsonl(path)
+        return _read_jsonl(path, data, shape)
     try:
         rows = json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}. Write a list of objects, or one object per line.") from error
-    return _gather(path, [(f"entry {number}", row) for number, row in enumerate(rows, 1)])
+    return _gather(path, [(f"entry {number}", row) for number, row in enumerate(rows, 1)]), ()
 
 
-def _read_jsonl(path: Path) -> Columns:
+def _read_jsonl(path: Path, data: bytes, shape: Shape) -> Read:
     rows = []
     # Not splitlines(): it also splits at U+2028 and others, which JSON allows inside strings.
-    for number, line in enumerate(_read_text(path).split("\n"), 1):
+    for number, line in enumerate(decode(path, data, shape.encoding).split("\n"), 1):
         if line.strip():
             try:
                 rows.append((f"line {number}", json.loads(line, object_pairs_hook=_object)))
             except (ValueError, RecursionError) as error:
                 message = f"{path}: line {number} is not JSON ({error}). Write one object per line."
                 raise InputError(message) from error
-    return _gather(path, rows)
+    return _gather(path, rows), ()
 
 
 def _gather(path: Path, rows: list[tuple[str, Any]]) -> Columns:
@@ -237,22 +192,37 @@ def _gather(path: Path, rows: list[tuple[str, Any]]) -> Columns:
     return {name: [row.get(name) for _, row in rows] for name in names}
 
 
-def _read_parquet(path: Path) -> Columns:
+def _read_parquet(path: Path, data: bytes, shape: Shape) -> Read:
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
     try:
         # Not read_table(): it takes folder names such as lang=en for columns.
-        with ParquetFile(path) as file:
-            names, columns = file.schema_arrow.names, file.read().to_pydict()
+        with ParquetFile(pa.BufferReader(data)) as file:
+            names, parts = file.schema_arrow.names, _batches(path, file, large=shape.large)
+            columns = pa.Table.from_batches(parts, file.schema_arrow).to_pydict()
     except (pa.ArrowException, ValueError, OSError) as error:
         reason = str(error).split("\n", maxsplit=1)[0].rstrip(".")
-        raise InputError(f"{path} is not a whole parquet file: {reason}. Copy or write it again.") from error
-    _check_names(path, names)
-    return dict(columns)
+        raise InputError(f"{path} is not a whole parquet file: {reason:.200}. Copy or write it again.") from error
+    check_names(path, names)
+    return dict(columns), ()
 
 
-READERS: dict[str, Callable[[Path], Columns]] = {
+def _batches(path: Path, file: Any, *, large: bool) -> list[Any]:
+    """The rows, as long as they are no more than expected: a repeated value takes next to nothing in the file."""
+    rows, size, parts = file.metadata.num_rows, 0, []
+    for batch in file.iter_batches(4096) if large or rows <= MOST_ROWS else ():
+        parts.append(batch)
+        size += batch.nbytes
+        if not large and size > MOST_BYTES:
+            break
+    if not large and (rows > MOST_ROWS or size > MOST_BYTES):
+        found = f"{rows:,} rows" if rows > MOST_ROWS else f"more than {MOST_BYTES // 2**20} MB once unpacked"
+        raise InputError(f"{path} has {found}, more than is expected of texts to train on. {LARGE}")
+    return parts
+
+
+READERS: dict[str, Reader] = {
     ".parquet": _read_parquet,
     ".csv": _read_csv,
     ".tsv": _read_tsv,

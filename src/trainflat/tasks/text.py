@@ -2,12 +2,15 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from copy import copy
+from typing import Self
 
 import numpy as np
 
 from trainflat.record import Fingerprint
 from trainflat.tasks.base import Answered, EncodedSplit, Head, Predictions, Task, Tokenizer
 from trainflat.tasks.encoding import encode_texts, make_split
+from trainflat.tasks.labels import match_names
 from trainflat.tasks.metrics import check_finite, evaluate
 from trainflat.tasks.repeats import LABEL, TEXTS, repeat_notes
 from trainflat.tasks.rows import Rows, fingerprints
@@ -25,6 +28,7 @@ class TextTask(Task):
         training: Rows to train on.
         evaluation: Rows to score by split, the main one first.
         notes: What there is to know of the rows, before what is found here.
+        positive: Index of the class that "f1" is of, where there are two.
     """
 
     def __init__(
@@ -36,11 +40,13 @@ class TextTask(Task):
         evaluation: dict[str, Rows],
         *,
         notes: Sequence[str] = (),
+        positive: int = 1,
     ) -> None:
         self.name, self.head, self.metrics = name, head, metrics
         self.training, self.evaluation = training, evaluation
         self.split, self.metric = next(iter(evaluation)), metrics[0]
         self.fingerprints: dict[str, Fingerprint] = fingerprints(training, evaluation)
+        self._positive = positive
         self.notes = (*notes, *repeat_notes(training, evaluation, head.labels))
 
     def encode(self, tokenizer: Tokenizer, max_length: int) -> tuple[EncodedSplit, dict[str, EncodedSplit]]:
@@ -69,19 +75,33 @@ class TextTask(Task):
             TrainingDiverged: a prediction is not a number.
         """
         gold, predicted = self._compared(split, predictions)
-        return evaluate(self.metrics, gold, predicted, classes=len(self.head.labels))
+        return self._evaluate(self.metrics, gold, predicted)
+
+    def _evaluate(self, metrics: Sequence[str], gold: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+        return evaluate(metrics, gold, predicted, classes=len(self.head.labels), positive=self._positive)
+
+    def in_order(self, labels: Sequence[str]) -> Self:
+        """See :meth:`Task.in_order`."""
+        places = match_names(self.head.labels, labels)
+        if places is None or tuple(labels) == self.head.labels:
+            return self
+        moved = copy(self)
+        moved.head = Head(self.head.kind, tuple(labels))
+        moved.training = self.training.relabelled(places)
+        moved.evaluation = {name: rows.relabelled(places) for name, rows in self.evaluation.items()}
+        moved._positive = places[self._positive] if len(places) == 2 else self._positive
+        return moved
 
     def answered(self, split: EncodedSplit, predictions: Predictions) -> Answered:
         """See :meth:`Task.answered`. Of classes the best blind answer is among the two most frequent: always the most
         frequent one, and F1 of two classes wants always the positive one."""
         gold, predicted = self._compared(split, predictions)
         places = np.argsort(split.order, kind="stable") if split.order else np.arange(len(gold))
-        classes = len(self.head.labels)
-        frequent = [index for index, _ in Counter(gold.tolist()).most_common(2)] if classes else []
+        frequent = [index for index, _ in Counter(gold.tolist()).most_common(2)] if self.head.labels else []
         blind = {self.head.labels[index]: index for index in frequent} or {"the mean": float(gold.mean())}
 
         def judge(right: np.ndarray, given: np.ndarray) -> float:
-            return evaluate((self.metric,), right, given, classes=classes)[self.metric]
+            return self._evaluate((self.metric,), right, given)[self.metric]
 
         return Answered(gold[places], predicted[places], blind, judge)
 
