@@ -25,7 +25,7 @@ from trainflat.evaluation import (
     tensor_bytes,
 )
 from trainflat.margins import Answers, Score
-from trainflat.models import Encoder, load_encoder, model_info
+from trainflat.models import Encoder, load_encoder, meet, model_info
 from trainflat.params import prunable
 from trainflat.progress import Progress
 from trainflat.protocols.bench import derive_seed
@@ -98,6 +98,7 @@ class _Patient:
         self.encoder, self.task, self.rows, self.seed, self.progress = encoder, task, rows, seed, progress
         length = min(encoder.max_length, 384 if task.head.kind == "spans" else 128)
         self.train, self.evaluation = task.encode(encoder.tokenizer, length)
+        meet(encoder, self.train.rows, learns=True)
         self.sample = sample_split(self.evaluation[task.split], CUT_ROWS * rows, seed)
         self.given = Masks({name: w.detach() != 0 for name, w in prunable(encoder.model).items()})
 

@@ -16,7 +16,7 @@ from trainflat.export import EXPORTERS, Exporter, Source, copy_tokenizer, new_fo
 from trainflat.files import write_json
 from trainflat.loading import load
 from trainflat.margins import difference
-from trainflat.models import load_encoder, max_positions, output_names
+from trainflat.models import Encoder, fit_inputs, load_encoder, max_positions, meet, output_names
 from trainflat.models.checks import check_tokenizer
 from trainflat.protocols.bench import derive_seed
 from trainflat.quantization import Int8Module
@@ -150,12 +150,15 @@ def _source(folder: Path, task: Task | None) -> Source:
     output_names(model)  # without answers there is nothing by which to check the file
     if task is not None:
         encoder = load_encoder(str(folder), task.head, fine_tuned=True)
+        meet(encoder)
         return Source(folder, encoder.model.eval(), encoder.tokenizer)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # of any kind
         raise InputError(f"{folder} has no tokenizer that can be read. Put its files beside the model.") from error
     check_tokenizer(tokenizer, model, str(folder))
+    fit_inputs(model, tokenizer)
+    meet(Encoder(model, tokenizer, str(folder), min(max_positions(model) or _LONGEST, _LONGEST)))
     return Source(folder, model, tokenizer)
 
 

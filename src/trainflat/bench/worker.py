@@ -31,11 +31,10 @@ class Worker:
         self.engine = _kind(engine, Path(path)).open(Path(path), threads)
 
     def hold(self, tokens: dict[str, list[list[int]]]) -> None:
-        """Keeps a batch; what the model takes and the batch lacks are zeros, types of tokens."""
+        """Keeps a batch; types of tokens are zeros where the batch has none."""
         assert self.engine is not None
         arrays = {name: np.array(rows, dtype=np.int64) for name, rows in tokens.items()}
-        blank = np.zeros_like(arrays["input_ids"])
-        self.tokens = {name: arrays.get(name, blank) for name in self.engine.inputs}
+        self.tokens = self.engine.taken({"token_type_ids": np.zeros_like(arrays["input_ids"]), **arrays})
 
     def time(self, calls: int) -> float:
         """Seconds of so many forward passes over the batch, by this process' own clock."""

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +24,16 @@ class Engine(ABC):
         extra: Of ``pip install trainflat[...]``, which brings them.
         inputs: Names of the arrays that it takes.
         outputs: Names of what it gives: ``logits`` [N, classes], or ``start_logits`` and ``end_logits`` [N, T].
+        types: Of the inputs that are no int64, such as int32.
     """
 
     suffixes: tuple[str, ...]
     packages: tuple[str, ...] = ()
     extra = ""
 
-    def __init__(self, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    def __init__(self, inputs: Mapping[str, Any] | Sequence[str], outputs: Sequence[str]) -> None:
         self.inputs = tuple(inputs)
+        self.types = dict(inputs) if isinstance(inputs, Mapping) else {}
         # Whoever exported it may have named a single output anything.
         self.outputs = ("logits",) if len(outputs) == 1 else tuple(outputs)
 
@@ -42,6 +45,20 @@ class Engine(ABC):
     @abstractmethod
     def run(self, tokens: Tokens) -> list[NDArray[np.float32]]:
         """One forward pass over the arrays named by ``inputs``; an array for each of ``outputs``."""
+
+    def taken(self, tokens: Tokens) -> dict[str, NDArray[Any]]:
+        """The arrays that the file takes, in the types that it takes.
+
+        Raises:
+            InputError: it takes one that is not there.
+        """
+        for name in self.inputs:
+            if name not in tokens:
+                raise InputError(
+                    f"the file takes {name}, and there is only {', '.join(tokens)}. Export the model again, with "
+                    "inputs that its tokenizer gives."
+                )
+        return {name: tokens[name].astype(self.types.get(name, np.int64), copy=False) for name in self.inputs}
 
     @classmethod
     def check_installed(cls) -> None:

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from trainflat.engines.base import Engine, Tokens
 
+_TYPES = {"tensor(int32)": np.int32, "tensor(bool)": np.bool_, "tensor(float)": np.float32}
+
 
 class OnnxRuntime(Engine):
     """onnxruntime on the CPU."""
@@ -16,7 +18,8 @@ class OnnxRuntime(Engine):
     packages, extra = ("onnxruntime",), "onnx"
 
     def __init__(self, session: Any) -> None:
-        super().__init__([one.name for one in session.get_inputs()], [one.name for one in session.get_outputs()])
+        inputs = {one.name: _TYPES.get(one.type, np.int64) for one in session.get_inputs()}
+        super().__init__(inputs, [one.name for one in session.get_outputs()])
         self.session = session
 
     @classmethod
@@ -30,5 +33,5 @@ class OnnxRuntime(Engine):
 
     def run(self, tokens: Tokens) -> list[NDArray[np.float32]]:
         """See `Engine.run`."""
-        found: list[NDArray[np.float32]] = self.session.run(None, {name: tokens[name] for name in self.inputs})
+        found: list[NDArray[np.float32]] = self.session.run(None, self.taken(tokens))
         return found

@@ -21,7 +21,8 @@ class OpenVinoRuntime(Engine):
     packages, extra = ("openvino",), "openvino"
 
     def __init__(self, compiled: Any) -> None:
-        super().__init__(*([port.any_name for port in ports] for ports in (compiled.inputs, compiled.outputs)))
+        inputs = {port.any_name: port.element_type.to_dtype() for port in compiled.inputs}
+        super().__init__(inputs, [port.any_name for port in compiled.outputs])
         self.request = compiled.create_infer_request()
         self.ports = list(compiled.outputs)
 
@@ -41,7 +42,7 @@ class OpenVinoRuntime(Engine):
 
     def run(self, tokens: Tokens) -> list[NDArray[np.float32]]:
         """See `Engine.run`."""
-        found = self.request.infer({name: tokens[name] for name in self.inputs}, share_inputs=True)
+        found = self.request.infer(self.taken(tokens), share_inputs=True)
         return [np.array(found[port]) for port in self.ports]  # the request's own memory is overwritten by the next
 
 

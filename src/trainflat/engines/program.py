@@ -36,5 +36,5 @@ class TorchProgram(Engine):
         import torch
 
         with torch.inference_mode():
-            found = self.module(**{name: torch.from_numpy(tokens[name]) for name in self.inputs})
+            found = self.module(**{name: torch.from_numpy(value) for name, value in self.taken(tokens).items()})
         return [each.numpy() for each in found]

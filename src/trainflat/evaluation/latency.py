@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from trainflat.errors import InputError
 from trainflat.evaluation.modes import evaluating
-from trainflat.models import max_positions
+from trainflat.models import max_positions, vocabulary_size
 from trainflat.record import Latency
 from trainflat.timing import spread
 
@@ -30,7 +30,7 @@ def measure_latency(model: PreTrainedModel, batch: int, length: int, *, repeats:
     """
     _check_sizes(model, batch, length, repeats)
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(model.config.vocab_size, (batch, length), generator=generator)
+    ids = torch.randint(vocabulary_size(model), (batch, length), generator=generator)
     with evaluating(model) as device:
         inputs = {"input_ids": ids.to(device), "attention_mask": torch.ones_like(ids, device=device)}
         seconds = _time(lambda: model(**inputs), repeats, warmup, device)

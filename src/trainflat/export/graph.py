@@ -11,7 +11,7 @@ from torch.export import Dim
 
 from trainflat.errors import InputError, one_line
 from trainflat.export.base import Source
-from trainflat.models import max_positions
+from trainflat.models import max_positions, vocabulary_size
 
 _ROWS, _TOKENS = 4, 16  # of the example: other sizes than any that a model might treat in a way of their own
 _MOST_ROWS = 1024
@@ -37,7 +37,7 @@ class Logits(nn.Module):
 def example(source: Source) -> dict[str, Tensor]:
     """A batch with padding in it: without, a graph may be traced that ignores the mask."""
     batch = {name: torch.zeros(_ROWS, _TOKENS, dtype=torch.long) for name in source.inputs}
-    vocabulary = min(source.model.config.vocab_size, len(source.tokenizer))
+    vocabulary = min(vocabulary_size(source.model), len(source.tokenizer))
     batch["input_ids"] += torch.arange(_ROWS * _TOKENS).reshape(_ROWS, _TOKENS) % vocabulary
     batch["attention_mask"][:, :] = 1
     batch["attention_mask"][1:, _TOKENS // 2 :] = 0

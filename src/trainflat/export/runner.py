@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from trainflat.engines import Engine, Tokens
+from trainflat.errors import InputError, one_line
 
 
 class Runner(nn.Module):
@@ -24,11 +25,23 @@ class Runner(nn.Module):
         self.engine, self.inputs, self.outputs = engine, engine.inputs, engine.outputs
 
     def run(self, tokens: Tokens) -> list[Any]:
-        """One forward pass over arrays [N, T] by name (N rows, T tokens); an array for each of ``outputs``."""
-        return list(self.engine.run(tokens))
+        """One forward pass over arrays [N, T] by name (N rows, T tokens); an array for each of ``outputs``.
+
+        Raises:
+            InputError: the file takes no such batch.
+        """
+        try:
+            return list(self.engine.run(tokens))
+        except InputError:
+            raise
+        except Exception as error:  # each runtime has its own
+            shape = "x".join(map(str, next(iter(tokens.values())).shape))
+            raise InputError(
+                f"the file fails on a batch of {shape} tokens: {one_line(error)}. Choose another format."
+            ) from error
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
-        found = self.run({name: batch[name].numpy() for name in self.inputs})
+        found = self.run({name: batch[name].numpy() for name in self.inputs if name in batch})
         return {name: torch.from_numpy(value) for name, value in zip(self.outputs, found, strict=True)}
 
     def train(self, mode: bool = True) -> "Runner":

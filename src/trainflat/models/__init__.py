@@ -1,18 +1,22 @@
 """Who learns: pre-trained encoders."""
 
-from trainflat.models.base import Encoder, max_positions, model_info, output_names, weights_sha256
+from trainflat.models.base import Encoder, max_positions, model_info, output_names, vocabulary_size, weights_sha256
 from trainflat.models.builtin import MODELS
 from trainflat.models.loading import load_encoder, outline
+from trainflat.models.meeting import fit_inputs, meet
 from trainflat.models.quiet import no_bars
 
 __all__ = [
     "MODELS",
     "Encoder",
+    "fit_inputs",
     "load_encoder",
     "max_positions",
+    "meet",
     "model_info",
     "no_bars",
     "outline",
     "output_names",
+    "vocabulary_size",
     "weights_sha256",
 ]

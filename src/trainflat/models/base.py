@@ -20,6 +20,7 @@ class Encoder:
     tokenizer: PreTrainedTokenizerBase
     name: str  # as the recipe says
     max_length: int  # tokens per row that the model has positions for
+    note: str = ""  # what was done so that model and tokenizer fit
 
 
 def max_positions(model: PreTrainedModel) -> int | None:
@@ -30,9 +31,14 @@ def max_positions(model: PreTrainedModel) -> int | None:
     for name, module in model.named_modules():
         padding = getattr(module, "padding_idx", None)
         if name.endswith("position_embeddings") and padding is not None:
-            return int(module.num_embeddings) - int(padding) - 1
+            return len(module.weight) - int(padding) - 1
     positions = getattr(model.config, "max_position_embeddings", None)
     return None if positions is None or positions <= 0 else int(positions)
+
+
+def vocabulary_size(model: PreTrainedModel) -> int:
+    """Below it all ids can be read. CANINE hashes the numbers of characters and has no end."""
+    return int(getattr(model.config, "vocab_size", 1024))
 
 
 def output_names(model: PreTrainedModel) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from trainflat.models.checks import (
     check_weights,
 )
 from trainflat.models.hub import NotHere, locate
+from trainflat.models.meeting import fit_inputs
 from trainflat.models.quiet import quiet_loading
 from trainflat.tasks.base import Head
 
@@ -59,7 +60,7 @@ def load_encoder(
         model = _load_model(source, config, head, seed, name, fine_tuned=fine_tuned)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     check_tokenizer(tokenizer, model, name)
-    return Encoder(model, tokenizer, name, _fit_length(model, tokenizer))
+    return Encoder(model, tokenizer, name, _fit_length(model, tokenizer), fit_inputs(model, tokenizer))
 
 
 def outline(name: str, head: Head, *, layers: int | None = None, fine_tuned: bool = False) -> Encoder | None:
@@ -83,7 +84,7 @@ def outline(name: str, head: Head, *, layers: int | None = None, fine_tuned: boo
             model = _auto(head).from_config(config, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     check_tokenizer(tokenizer, model, name)
-    return Encoder(model, tokenizer, name, _fit_length(model, tokenizer))
+    return Encoder(model, tokenizer, name, _fit_length(model, tokenizer), fit_inputs(model, tokenizer))
 
 
 def _config(source: str, head: Head, layers: int | None, name: str, *, fine_tuned: bool = False) -> PreTrainedConfig:

@@ -1,12 +1,13 @@
 """The main job as one screen of code: task, model, protocol, measures, record."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from trainflat import record
 from trainflat.evaluation import SPEED_NOTE
-from trainflat.models import load_encoder, model_info
+from trainflat.models import load_encoder, meet, model_info
 from trainflat.pipeline.checks import check_encoder, check_gate, check_machine
 from trainflat.pipeline.claims import claim_models, environment_here, notes, read_claim, require_claim
 from trainflat.pipeline.folder import opened, require_whole
@@ -62,6 +63,8 @@ def run(
         bench = _bench(recipe, task, folder, progress)
         info = model_info(bench.encoder)
         teacher = find_teacher(recipe, task.head, bench.encoder)
+        if teacher is not None:
+            meet(replace(teacher, tokenizer=bench.encoder.tokenizer), bench.train_split.rows)
         if bench.writes:
             claim_models(folder, bench.encoder, info.weights_sha256, teacher)
         taught_by = enlist(teacher, bench) if teacher else None
@@ -85,7 +88,12 @@ def _bench(recipe: Recipe, task: Task, folder: Path, progress: Progress) -> Benc
     check_gate(recipe)
     encoder = load_encoder(name, task.head, layers=layers, seed=derive_seed(recipe.seed, "head"))
     check_encoder(recipe, encoder)
+    if encoder.note:
+        progress.say(f"note: {encoder.note}")
     train, evaluation = task.encode(encoder.tokenizer, recipe.training.max_length)
+    meet(encoder, train.rows, learns=True)
+    for split in evaluation.values():
+        meet(encoder, split.rows)
     first = is_first_process()
     return Bench(encoder, task, train, evaluation, recipe.training, folder, recipe.seed, first, progress)
 

@@ -8,7 +8,7 @@ from typing import Any
 from trainflat.errors import InputError
 from trainflat.evaluation import SPEED_NOTE
 from trainflat.files import MANIFEST
-from trainflat.models import outline
+from trainflat.models import meet, outline
 from trainflat.pipeline.checks import check_encoder, check_gate, check_machine, check_teacher
 from trainflat.pipeline.folder import CLAIM, LOCK, RECIPE, look
 from trainflat.protocols import PROTOCOLS, Planned, Protocol
@@ -34,7 +34,7 @@ class Plan:
     exact: bool  # False: long paragraphs will be read in several windows, so that there are some more steps
     partial: list[str]  # splits that hold only some of the official rows
     note: str
-    notes: tuple[str, ...]  # on the data: to be read before any score is trusted
+    notes: tuple[str, ...]  # on the data and the model: to be read before any score is trusted
     kind: str  # "classification", "regression", "spans"
     labels: tuple[str, ...]  # names of the classes
     texts: tuple[str, ...]  # the columns of the user's own files; none for other tasks
@@ -103,6 +103,7 @@ def plan(
     encoder = outline(recipe.model.name, task.head, layers=recipe.model.layers)
     if encoder is not None:
         check_encoder(recipe, encoder)
+        meet(encoder)
     teacher_seen = check_teacher(recipe, task.head, encoder)
     rows = {name: fingerprint.rows for name, fingerprint in task.fingerprints.items()}
     train = rows.pop("train")
@@ -121,7 +122,7 @@ def plan(
         exact=exact,
         partial=[name for name, fingerprint in task.fingerprints.items() if fingerprint.partial],
         note=SPEED_NOTE if protocol.unstructured else "",
-        notes=task.notes,
+        notes=(*task.notes, *([encoder.note] if encoder and encoder.note else [])),
         kind=task.head.kind,
         labels=task.head.labels,
         texts=_columns(recipe.task),
