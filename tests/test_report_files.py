@@ -3,14 +3,20 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 from PIL import Image
 
+from tests.landscapes import make_landscapes, make_line
 from tests.records import SPARSITIES, make_record, make_records
+from tests.test_bench_statistics import comparison
+from tests.test_report_advice import diagnosis
+from trainflat import cli
 from trainflat.errors import DamagedFile, InputError, UnknownName
-from trainflat.report import FORMATS, find_records, read_records, write_report
+from trainflat.report import FORMATS, find_records, find_results, read_records, write_diagnosis, write_report
+from trainflat.report.comparison import write_comparison
 from trainflat.report.panels import make_panels
 from trainflat.report.series import at, curves, focus, shares_seen, zero_grid
 
@@ -199,3 +205,96 @@ def test_long_curves_are_thinned_and_keep_both_ends():
     assert (curve.steps[0], curve.steps[-1]) == (1, 5000)
     assert len(curve.steps) <= 402
     assert curves(point, "loss_gap") == []
+
+
+def test_a_second_report_keeps_no_figure_of_the_first_and_every_file_of_others(tmp_path):
+    write_report([make_record("cola"), make_record("stsb")], tmp_path)
+    own = tmp_path / "figures" / "score-mine.png"
+    (tmp_path / "figures" / "score-cola-copy.svg").write_bytes(next(tmp_path.rglob("score-cola*.svg")).read_bytes())
+    own.write_bytes(b"mine")
+    (tmp_path / "notes.txt").write_text("mine")
+    write_report([make_record("stsb")], tmp_path)
+    kept = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert {"score-mine.png", "score-cola-copy.svg", "notes.txt", "report.html", "results.csv"} <= kept
+    assert [name for name in kept if "cola" in name] == ["score-cola-copy.svg"]
+    write_report([make_record("rte")], tmp_path, ["html", "svg"])  # what is not asked for stays
+    kept = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert {name[-3:] for name in kept if "stsb" in name} == {"png"}
+
+
+class Failing:
+    """Stands for ``Path.chmod``, which ends the writing of every file; the disk is full at one of them."""
+
+    def __init__(self, at):
+        self.at, self.chmod = at, Path.chmod
+
+    def __get__(self, path, kind):
+        def chmod(mode):
+            self.at -= 1
+            if self.at < 0:
+                raise OSError(28, "No space left on device")
+            self.chmod(path, mode)
+
+        return chmod
+
+
+WRITERS = {
+    "report": lambda out: write_report([make_record("rte")], out),
+    "diagnosis": lambda out: write_diagnosis([diagnosis()], out),
+    "bench": lambda out: write_comparison(comparison([(1.0, None, 9)]), out),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_writer_that_is_stopped_anywhere_leaves_the_old_or_the_new(name, tmp_path, monkeypatch):
+    """Whatever file it fails at, nothing in the folder changes; and a folder that it made is gone again."""
+    write = WRITERS[name]
+    write(tmp_path / "new")
+    count = sum(path.is_file() for path in (tmp_path / "new").rglob("*"))
+    assert count >= 2
+    out = tmp_path / "old"
+    write(out)
+    for path in out.rglob("*"):
+        if path.is_file():
+            path.write_text("old")
+
+    for failing in range(count):
+        for target in (out, tmp_path / "fresh"):
+            with monkeypatch.context() as patch, pytest.raises(InputError, match="No space left"):
+                patch.setattr(Path, "chmod", Failing(failing))
+                write(target)
+        assert {path.read_text() for path in out.rglob("*") if path.is_file()} == {"old"}
+        assert sum(path.is_file() for path in out.rglob("*")) == count
+        assert not (tmp_path / "fresh").exists()
+
+
+def test_one_file_that_cannot_be_read_is_named_and_the_rest_is_reported(tmp_path, monkeypatch, capsys):
+    make_record().save(tmp_path / "a")
+    make_record(seed=1).save(tmp_path / "b")
+    (tmp_path / "b" / "record.json").write_text("{")
+    make_line().save(tmp_path)
+    (tmp_path / "landscape-broken.json").write_text("[")
+    monkeypatch.setattr(sys, "argv", ["trainflat", "report", str(tmp_path), "--out", str(tmp_path / "out")])
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code
+    said = capsys.readouterr().out.splitlines()
+    assert ["b/record.json" in line or "landscape-broken.json" in line for line in said] == [True, True, False]
+    assert "Landscape" in (tmp_path / "out" / "report.html").read_text()
+    found = find_results([tmp_path])
+    assert (len(found.records), len(found.landscapes), len(found.left_out)) == (1, 1, 2)
+    with pytest.raises(DamagedFile):
+        find_results([tmp_path / "b"])
+    with pytest.raises(InputError, match=r"no record.json at or below .*, and no landscape"):
+        find_results([tmp_path / "out"])
+
+
+def test_landscapes_alone_make_a_report(tmp_path):
+    for landscape in make_landscapes():
+        landscape.save(tmp_path / "in")
+    found = find_results([tmp_path / "in"])
+    page = write_report(found.records, tmp_path / "out", landscapes=found.landscapes)
+    text = page.read_text(encoding="utf8")
+    assert 'id="section-1"' in text and 'id="summary"' not in text and 'id="costs"' not in text
+    assert {path.suffix for path in page.parent.rglob("*") if path.is_file()} == {".html", ".md", ".png", ".svg"}

@@ -131,7 +131,7 @@ def list_() -> None:
 @app.command(epilog="Example: trainflat report runs --out report")
 def report(
     results: Annotated[
-        list[Path], typer.Argument(metavar="RESULTS...", help="Records, run folders, or folders of runs.")
+        list[Path], typer.Argument(metavar="RESULTS...", help="Records, landscapes, run folders, or folders of these.")
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Page, figures and tables go in here.")] = Path(
         "report"
@@ -140,12 +140,14 @@ def report(
     """Turns records, and loss landscapes beside them, into one page, figures (PNG, SVG) and tables (CSV, Markdown)."""
     from rich.markup import escape
 
-    from trainflat.report import find_landscapes, find_records, write_report
+    from trainflat.report import find_results, write_report
 
-    found = find_records(results)
+    found = find_results(results)
+    for fault in found.left_out:
+        _say(f"[yellow]note:[/yellow] left out: {escape(fault)}")
     for folder in found.unfinished:
         _say(f"[yellow]note:[/yellow] {escape(str(folder))} is not finished and is left out; run its recipe again.")
-    _say(escape(str(write_report(found.records, out, landscapes=find_landscapes(results)))))
+    _say(escape(str(write_report(found.records, out, landscapes=found.landscapes))))
 
 
 @app.command(epilog="Example: trainflat diagnose runs/small-3f2a/stages/dense --task stsb --data ../data")

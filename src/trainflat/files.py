@@ -61,6 +61,40 @@ def atomic(path: Path) -> Iterator[Path]:
             temporary.replace(path)
 
 
+@contextmanager
+def together(folder: Path) -> Iterator[Path]:
+    """Yields a place for files that belong together: they take theirs in ``folder`` when the block ends, none before.
+
+    Files of other names in ``folder`` stay. Nothing changes where the block raises or is killed; putting all in their
+    places afterwards is a row of renames.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written; names the folder.
+    """
+    with writing(folder):
+        made = [each for each in (folder, *folder.parents) if not each.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with workplace(folder) as place:
+                yield place
+                _take_places(place, folder)
+        except BaseException:
+            with suppress(OSError):  # it was there, or is not empty
+                for each in made:
+                    each.rmdir()
+            raise
+
+
+def _take_places(place: Path, folder: Path) -> None:
+    moves = {path: folder / path.relative_to(place) for path in sorted(place.rglob("*")) if path.is_file()}
+    for target in moves.values():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, f"{target.name} is a folder")
+    for path, target in moves.items():
+        path.replace(target)
+
+
 # The name says nothing of what is made in it: with a long one added to it, it would be too long.
 WORKPLACES = ".trainflat-*.tmp"
 

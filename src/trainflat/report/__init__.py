@@ -1,7 +1,7 @@
 """Reports: what runs left behind, as one page, figures and tables. Reads records only, and never imports torch."""
 
 from trainflat.report.diagnosis_page import write_diagnosis
-from trainflat.report.reading import Found, find_landscapes, find_records, read_records
+from trainflat.report.reading import Found, find_landscapes, find_records, find_results, read_records
 from trainflat.report.tables import score_rows, summary_table
 from trainflat.report.write import FORMATS, write_report
 
@@ -10,6 +10,7 @@ __all__ = [
     "Found",
     "find_landscapes",
     "find_records",
+    "find_results",
     "read_records",
     "score_rows",
     "summary_table",

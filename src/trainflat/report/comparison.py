@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from trainflat.comparison import Cell, Comparison, Speedup, Timing, save_comparison
+from trainflat.files import together
 from trainflat.margins import Difference
 from trainflat.report.notes import PARTIAL
 from trainflat.report.palette import LIGHT
@@ -20,16 +21,16 @@ _COLUMNS = 3  # of the figure
 
 
 def write_comparison(found: Comparison, out: Path) -> Path:
-    """Writes ``bench.json``, ``bench.png`` and ``bench.svg`` into a folder, atomically; returns the JSON file.
+    """Writes ``bench.json``, ``bench.png`` and ``bench.svg`` into a folder, all or none; returns the JSON file.
 
     Raises:
         InputError: the folder cannot be written.
     """
-    path = save_comparison(found, out)
-    with styled():
+    with together(out) as place, styled():
+        path = save_comparison(found, place)
         for kind in ("png", "svg"):
-            save(draw_comparison(found), out / f"{FIGURE}.{kind}", kind)
-    return path
+            save(draw_comparison(found), place / f"{FIGURE}.{kind}", kind)
+    return out / path.name
 
 
 def variant_rows(found: Comparison) -> list[dict[str, str]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from trainflat.diagnosis import Diagnosis, save_diagnoses
-from trainflat.files import write_text
+from trainflat.files import together, write_text
 from trainflat.report.advice import advice
 from trainflat.report.flatness import figure_name
 from trainflat.report.page import environment, plotly_source, theme_colors
@@ -17,7 +17,7 @@ PAGE = "diagnosis.html"
 
 
 def write_diagnosis(diagnoses: Sequence[Diagnosis], out: Path) -> Path:
-    """Writes ``diagnosis.html`` and ``diagnosis.json``, atomically.
+    """Writes ``diagnosis.html`` and ``diagnosis.json``, both or none.
 
     Args:
         diagnoses: Of one task, in the order in which they are shown.
@@ -29,8 +29,9 @@ def write_diagnosis(diagnoses: Sequence[Diagnosis], out: Path) -> Path:
     Raises:
         InputError: the folder cannot be written.
     """
-    save_diagnoses(diagnoses, advice(diagnoses), out)
-    write_text(out / PAGE, render_diagnosis(diagnoses))
+    with together(out) as place:
+        save_diagnoses(diagnoses, advice(diagnoses), place)
+        write_text(place / PAGE, render_diagnosis(diagnoses))
     return out / PAGE
 
 

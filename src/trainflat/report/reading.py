@@ -1,16 +1,18 @@
 """Finds the records of finished runs on disk, and the loss landscapes that lie beside them."""
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import TypeVar
 
 from trainflat.errors import InputError
 from trainflat.landscapes import PATTERN, Landscape, load_landscape
 from trainflat.record import RECORD_FILE, Record
 
 RECIPE_FILE = "recipe.yaml"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,8 @@ class Found:
 
     records: list[Record]  # each run once, in a fixed order
     unfinished: list[Path]  # folders of runs that have not written their record yet
+    landscapes: list[Landscape] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)  # why files that cannot be read are not among them
 
 
 def find_records(paths: Iterable[Path]) -> Found:
@@ -31,20 +35,36 @@ def find_records(paths: Iterable[Path]) -> Found:
         DamagedFile: a record is not what was written.
     """
     paths = list(paths)
-    files: list[Path] = []
-    unfinished: list[Path] = []
-    for path in paths:
-        if not path.exists():
-            raise InputError(
-                f"there is nothing at {path}. Name a record.json, the folder of a run, or a folder of runs."
-            )
-        here = _files(path, RECORD_FILE)
-        files += here
-        unfinished += _unfinished(path, here)
-    records = {record.digest: record for record in map(Record.load, files)}
+    files, unfinished = _record_files(paths)
+    records = _records(map(Record.load, files))
     if not records:
         raise InputError(_nothing(paths, unfinished))
-    return Found(sorted(records.values(), key=_order), sorted(set(unfinished)))
+    return Found(records, unfinished)
+
+
+def find_results(paths: Iterable[Path]) -> Found:
+    """Reads every record and landscape at or below ``paths``, and goes on without those that cannot be read.
+
+    Raises:
+        InputError: a path does not exist, or nothing is there.
+        DamagedFile: of what is there nothing can be read.
+    """
+    paths = list(paths)
+    files, unfinished = _record_files(paths)
+    faults: list[InputError] = []
+
+    def readable(load: Callable[[Path], T], files: Iterable[Path]) -> Iterator[T]:
+        for file in files:
+            try:
+                yield load(file)
+            except InputError as error:
+                faults.append(error)
+
+    records = _records(readable(Record.load, files))
+    landscapes = _landscapes(readable(load_landscape, _landscape_files(paths)))
+    if not records and not landscapes:
+        raise faults[0] if faults else InputError(_nothing(paths, unfinished))
+    return Found(records, unfinished, landscapes, list(map(str, faults)))
 
 
 def read_records(paths: Iterable[Path]) -> list[Record]:
@@ -61,9 +81,35 @@ def find_landscapes(paths: Iterable[Path]) -> list[Landscape]:
         InputError: a file of that name is something else.
         DamagedFile: a landscape is not what was written.
     """
-    files = [file for path in paths for file in _files(path, PATTERN)]
-    found = {landscape.model_dump_json(): landscape for landscape in map(load_landscape, files)}
-    return [found[key] for key in sorted(found)]
+    return _landscapes(map(load_landscape, _landscape_files(paths)))
+
+
+def _record_files(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """Files of records, and folders of runs that have none yet."""
+    files: list[Path] = []
+    unfinished: set[Path] = set()
+    for path in paths:
+        if not path.exists():
+            raise InputError(
+                f"there is nothing at {path}. Name a record.json, the folder of a run, or a folder of runs."
+            )
+        here = _files(path, RECORD_FILE)
+        files += here
+        unfinished |= set(_unfinished(path, here))
+    return files, sorted(unfinished)
+
+
+def _landscape_files(paths: Iterable[Path]) -> list[Path]:
+    return [file for path in paths for file in _files(path, PATTERN)]
+
+
+def _records(found: Iterable[Record]) -> list[Record]:
+    return sorted({record.digest: record for record in found}.values(), key=_order)
+
+
+def _landscapes(found: Iterable[Landscape]) -> list[Landscape]:
+    known = {landscape.model_dump_json(): landscape for landscape in found}
+    return [known[key] for key in sorted(known)]
 
 
 def _is_landscape(path: Path) -> bool:
@@ -94,7 +140,9 @@ def _nothing(paths: list[Path], unfinished: list[Path]) -> str:
     where = ", ".join(map(str, paths)) or "no path"
     if unfinished:
         return f"no run at {where} is finished. Run the recipe of {sorted(unfinished)[0]} again to finish it."
-    return f"there is no {RECORD_FILE} at or below {where}. Name the folder that `trainflat run` wrote."
+    return (
+        f"there is no {RECORD_FILE} at or below {where}, and no {PATTERN}. Name the folder that `trainflat run` wrote."
+    )
 
 
 def _order(record: Record) -> tuple[str, str, str, str, str, int, str]:

@@ -15,6 +15,7 @@ from trainflat.files import atomic
 from trainflat.report.flatness import comparable, figure_name, flatness_of, measured
 from trainflat.report.int8 import drawings
 from trainflat.report.int8 import metric as int8_metric
+from trainflat.report.marks import mark
 from trainflat.report.notes import PARTIAL
 from trainflat.report.palette import HEAT_LIGHT, LIGHT, Palette
 from trainflat.report.panels import Line, Panel, Point, Statistics
@@ -40,7 +41,7 @@ _STYLE = {
     "ytick.color": GREY,
     "legend.frameon": False,
 }
-_METADATA: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+_METADATA: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}  # no time
 
 
 def write_figures(panels: Sequence[Panel], folder: Path, kind: str) -> list[Path]:
@@ -225,9 +226,11 @@ def styled() -> Iterator[None]:
 
 
 def save(figure: Figure | None, path: Path, kind: str) -> Path | None:
-    """Writes a figure atomically, without the time; returns the path, or None where there is no figure."""
+    """Writes a figure atomically, with its mark; returns the path, or None where there is no figure."""
     if figure is None:
         return None
     with atomic(path) as temporary:
-        figure.savefig(temporary, format=kind, dpi=160, bbox_inches="tight", metadata=_METADATA[kind])
+        figure.savefig(
+            temporary, format=kind, dpi=160, bbox_inches="tight", metadata=_METADATA[kind] | {"Source": mark(path)}
+        )
     return path

@@ -56,7 +56,7 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 def to_markdown(panels: Sequence[Panel], notes: Sequence[str], landscapes: Sequence[Landscape] = ()) -> str:
     """Score and cost tables of every panel, and the figures of loss landscapes, for people."""
-    parts = ["# Results", *(f"> {_safe(note)}" for note in notes), PLAIN]
+    parts = ["# Results", *(f"> {_safe(note)}" for note in notes), *([PLAIN] if panels else [])]
     for panel in panels:
         parts += [f"## {_safe(panel.title)}", f"{_safe(panel.scored_on)}; mean ± standard deviation over seeds."]
         parts += [_markdown(score_table(panel))]

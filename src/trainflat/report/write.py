@@ -4,15 +4,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from trainflat.errors import InputError, UnknownName
-from trainflat.files import write_text
+from trainflat.files import together, write_text
 from trainflat.landscapes import Landscape
 from trainflat.record import Record
+from trainflat.report.marks import is_ours
 from trainflat.report.notes import notes
 from trainflat.report.panels import make_panels
 from trainflat.report.tables import score_rows, to_csv, to_markdown
 
 FORMATS = ("html", "png", "svg", "csv", "md")
-PAGE, CSV, MARKDOWN = "report.html", "results.csv", "results.md"
+PAGE, CSV, MARKDOWN, FIGURES = "report.html", "results.csv", "results.md", "figures"
 Writer = Callable[[Sequence[Record], Sequence[Landscape], Path], None]
 
 
@@ -24,7 +25,7 @@ def write_report(
     Args:
         records: What runs left; see :func:`~trainflat.report.read_records`.
         out: A folder. Gets ``report.html``, ``results.csv``, ``results.md`` and ``figures/*.png`` and ``*.svg``, each
-            written atomically.
+            when all are made. Figures there that an earlier report wrote and this one does not are deleted.
         formats: Which of them.
         landscapes: Loss planes, lines and spectra to show beside the runs; the CSV has no place for them.
 
@@ -32,7 +33,7 @@ def write_report(
         The page; the folder, if no page was asked for.
 
     Raises:
-        InputError: no record is given, a format is unknown, or the folder cannot be written.
+        InputError: neither record nor landscape is given, a format is unknown, or the folder cannot be written.
     """
     writers = _writers()
     for name in formats:
@@ -40,10 +41,17 @@ def write_report(
             raise UnknownName("report format", name, writers)
     if out.exists() and not out.is_dir():
         raise InputError(f"a report needs a folder, but {out} is a file. Choose another --out.")
-    if not records:
-        raise InputError("a report needs at least one record, got none. Name the folder of a finished run.")
-    for name in formats:
-        writers[name](records, landscapes, out)
+    if not records and not landscapes:
+        raise InputError(
+            "a report needs at least one record or landscape, got none. Name the folder of a finished run."
+        )
+    with together(out) as place:
+        for name in formats:
+            writers[name](records, landscapes, place)
+        written = {path.name for path in (place / FIGURES).glob("*")}
+    for path in (out / FIGURES).glob("*"):  # an earlier report may have been on other runs
+        if path.suffix[1:] in formats and path.name not in written and is_ours(path):
+            path.unlink(missing_ok=True)
     return out / PAGE if "html" in formats else out
 
 
@@ -58,13 +66,14 @@ def _writers() -> dict[str, Writer]:
             from trainflat.report.landscape_static import write_landscapes
             from trainflat.report.static import write_figures  # matplotlib takes half a second to import
 
-            write_figures(make_panels(records), out / "figures", kind)
-            write_landscapes(landscapes, out / "figures", kind)
+            write_figures(make_panels(records), out / FIGURES, kind)
+            write_landscapes(landscapes, out / FIGURES, kind)
 
         return write
 
     def table(records: Sequence[Record], landscapes: Sequence[Landscape], out: Path) -> None:
-        write_text(out / CSV, to_csv(score_rows(records)))
+        if records:  # landscapes have no rows
+            write_text(out / CSV, to_csv(score_rows(records)))
 
     def markdown(records: Sequence[Record], landscapes: Sequence[Landscape], out: Path) -> None:
         panels = make_panels(records)
