@@ -10,12 +10,19 @@ import pytest
 
 import trainflat
 from tests.records import make_record
+from trainflat.averaging import AVERAGING
 from trainflat.cli import main
+from trainflat.export import EXPORTERS
+from trainflat.listing import KINDS, listed
 from trainflat.models import MODELS
 from trainflat.optim import OPTIMIZERS
 from trainflat.protocols import PROTOCOLS
 from trainflat.pruning import PRUNERS
+from trainflat.pruning.gates import GATES
+from trainflat.quantization import QUANTIZERS
 from trainflat.recipe import packaged_recipes
+from trainflat.reparametrization import REPARAMETRIZATIONS
+from trainflat.sharpness import MEASURES
 from trainflat.tasks import TASKS
 
 # Stands in for the pipeline, which takes seconds to import.
@@ -71,16 +78,16 @@ def in_own_process(code: str, *arguments: str, **variables: str) -> subprocess.C
     )
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("run", "--help"), ("report", "--help")])
+@pytest.mark.parametrize("arguments", [("--help",), ("list",), ("run", "--help"), ("report", "--help")])
 def test_help_imports_nothing_heavy(arguments: tuple[str, ...]):
     # typer itself takes pydantic for the options of a command.
     heavy = "'torch', 'transformers', 'numpy',"
-    heavy += "" if arguments[1:] else "'pydantic',"
+    heavy += "" if arguments[1:] or arguments == ("list",) else "'pydantic',"
     heavy += "'sklearn', 'matplotlib', 'plotly', 'yaml', 'pyarrow'"
     code = f"import atexit; atexit.register(lambda: print('HEAVY', [m for m in ({heavy}) if m in sys.modules]))"
     done = in_own_process(code, *arguments)
     assert done.returncode == 0 and "HEAVY []" in done.stdout
-    assert "Example: trainflat" in done.stdout
+    assert "Example: trainflat" in done.stdout or arguments == ("list",)
 
 
 @pytest.mark.parametrize("command", ["run", "check", "list", "report"])
@@ -161,7 +168,58 @@ def test_bad_input_is_one_line_and_nothing_is_written(trainflat_, tmp_path: Path
 @pytest.mark.parametrize("arguments", [("run",), ("check", "demo-sam", "--nothing"), ("prune",)])
 def test_unknown_options_and_commands(trainflat_, arguments: tuple[str, ...]):
     answer = trainflat_(*arguments)
-    assert answer.code == 2 and answer.out == "" and "Usage: " in answer.err
+    answer.refuses("--help`.")
+
+
+def test_list_of_a_kind_is_part_of_the_list(trainflat_):
+    whole = trainflat_("list").out
+    parts = [trainflat_("list", kind).out for kind in KINDS]
+    assert "".join(parts) == whole
+    trainflat_("list", "optimzers").refuses("no kind is called 'optimzers'", "'optimizers'?")
+
+
+FAMILIES = {"tasks": TASKS, "optimizers": OPTIMIZERS, "averaging": AVERAGING, "pruners": PRUNERS, "gates": GATES}
+FAMILIES |= {"protocols": PROTOCOLS, "measures": MEASURES, "quantization": QUANTIZERS, "formats": EXPORTERS}
+FAMILIES |= {"reparametrizations": REPARAMETRIZATIONS}
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_list_reads_from_the_sources_what_the_tables_hold(kind: str):
+    registry = FAMILIES[kind]
+    assert listed(kind)[1] == {name: registry.summary(name) for name in registry}
+    assert set(KINDS) == {*FAMILIES, "models", "recipes"} and set(MODELS) < set(listed("models")[1])
+
+
+def test_version(trainflat_):
+    answer = trainflat_("--version")
+    assert answer.code == 0 and re.match(r"trainflat \S+, torch \S+, transformers \S+, Python 3\.\d+", answer.out)
+
+
+def test_nothing_shows_the_help(trainflat_):
+    answer = trainflat_()
+    assert answer.code == 0 and "Usage: " in answer.out and "run" in answer.out
+
+
+@pytest.mark.parametrize(
+    ("redirected", "variables", "code"),
+    [
+        ("", {"PYTHONIOENCODING": "ascii"}, 0),
+        ("", {"PYTHONIOENCODING": "latin-1"}, 0),
+        ("", {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, 0),
+        ("", {"COLUMNS": "7"}, 0),
+        ("", {"NO_COLOR": "1", "TERM": "dumb"}, 0),
+        (" >&-", {}, 0),
+        (" 2>&-", {}, 0),
+        (" | head -n 1", {}, 0),
+        (" > /dev/full", {}, 2),
+    ],
+)
+def test_wherever_the_output_goes_there_is_no_traceback(redirected: str, variables: dict[str, str], code: int):
+    call = f"{sys.executable} -m trainflat list{redirected}"
+    wide = {**os.environ, "COLUMNS": "200", **variables}
+    done = subprocess.run(["bash", "-c", call], capture_output=True, check=False, env=wide)
+    assert done.returncode == code and b"Traceback" not in done.stderr and b"Exception" not in done.stderr
+    assert done.stderr.count(b"\n") == (1 if code else 0)
 
 
 def test_a_hub_that_does_not_answer_is_one_line(tmp_path: Path):
@@ -170,7 +228,12 @@ def test_a_hub_that_does_not_answer_is_one_line(tmp_path: Path):
     arguments = ("demo-sam", "--set", "model=no/such-model", "--out", str(tmp_path / "runs"))
     done = in_own_process(code, "run", *arguments, **closed)
     first, last = done.stderr.splitlines()
-    assert done.returncode == 2 and first.startswith("[1/1] demo-sam") and "'no/such-model' cannot be loaded" in last
+    assert (
+        done.returncode == 2
+        and first.startswith("[1/1] demo-sam")
+        and "'no/such-model'" in last
+        and not last.endswith("...")
+    )
 
 
 def test_fault_shows_where_it_happened():

@@ -79,7 +79,10 @@ def test_the_folder_is_beside_the_model_unless_told(
     [
         (("--to", "sparsee"), ("no export format is called 'sparsee'", "Did you mean 'sparse'?")),
         (("--to", "sparse", "--set", "value=int8"), ("option of export format 'sparse'", "Did you mean 'values'?")),
-        (("--to", "sparse", "--set", "values=int4"), ("--to sparse: values:", "'fp32', 'fp16' or 'int8', got 'int4'")),
+        (
+            ("--to", "sparse", "--set", "values=int4"),
+            ("--to sparse: values:", "'fp32', 'fp16' or 'int8' is expected, got 'int4'"),
+        ),
         (("--to", "sparse", "--task", "sts"), ("no task is called 'sts'",)),
     ],
 )

@@ -161,7 +161,7 @@ def test_a_folder_whose_name_no_folder_can_have_is_one_line():
 def test_a_split_in_two_formats_is_refused(tmp_path):
     put(tmp_path)
     (tmp_path / "train.csv").write_text("sentence,label\na,0\n", encoding="utf8")
-    assert "has train more than once (train.csv, train.parquet)" in line(tmp_path)
+    assert "has the split train more than once (train.csv, train.parquet)" in line(tmp_path)
 
 
 def hub(monkeypatch, load):

@@ -30,11 +30,11 @@ FLOORS: dict[str, float] = {
     **dict.fromkeys(("diagnosis", "comparison", "objective"), 2.5),
     **dict.fromkeys(("optim", "averaging", "pruning", "quantization", "distillation", "sharpness"), 3),
     "reparametrization": 3,
-    **dict.fromkeys(("registry", "params", "anatomy", "schedules", "record", "landscapes"), 2),
+    **dict.fromkeys(("registry", "params", "anatomy", "schedules", "record", "landscapes", "listing"), 2),
     **dict.fromkeys(("foreach", "tensors", "progress", "processes", "yaml_values", "positions"), 2),
     **dict.fromkeys(("files", "timing", "margins"), 1.5),
     "untrusted": 1.25,
-    **dict.fromkeys(("errors", "private_names"), 1),
+    **dict.fromkeys(("errors", "wording", "private_names"), 1),
 }
 ROOT = 12  # the package's own __init__ and __main__ offer what all floors hold; no module below may lean on them
 

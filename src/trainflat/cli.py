@@ -8,23 +8,23 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from trainflat.errors import InputError, TrainflatError, one_line
+from trainflat.listing import KINDS, listed
 from trainflat.processes import is_first_process, process_count
+from trainflat.wording import shown, wanted
 
 if TYPE_CHECKING:
     from trainflat.progress import Progress
     from trainflat.registry import Registry
 
 app = typer.Typer(
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="Train transformer encoders into flat minima, then compress them, and see what that did.",
     epilog="Example: trainflat run demo-sam --set training.epochs=1",
 )
 
@@ -51,6 +51,28 @@ TaskSets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the task; may be repeated.")
 ]
 HeldOut = Annotated[int, typer.Option("--seed", min=0, help="Of the run, if it held out rows: the same are scored.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from trainflat.record import package_version
+
+        told = ", ".join(f"{name} {package_version(name)}" for name in ("trainflat", "torch", "transformers"))
+        print(f"{told}, Python {sys.version.split()[0]}")  # noqa: T201
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Shows the versions.")
+    ] = False,
+) -> None:
+    """Trains transformer encoders into flat minima, then compresses them, and shows what that did."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())  # noqa: T201
 
 
 @app.command(epilog="Example: trainflat run small/stsb-imp --data ../data --set training.epochs=2 --seeds 1,2,3")
@@ -95,37 +117,20 @@ def check(
     found.refuse_unseen()
 
 
-@app.command(name="list", epilog="Example: trainflat list")
-def list_() -> None:
+@app.command(name="list", epilog="Example: trainflat list optimizers")
+def list_(
+    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help=f"Only these: {', '.join(KINDS)}.")] = None,
+) -> None:
     """Shows tasks, models, optimizers, pruners, measures, recipes and what else a recipe can name."""
-    from trainflat.averaging import AVERAGING
-    from trainflat.export import EXPORTERS
-    from trainflat.models import MODELS
-    from trainflat.optim import OPTIMIZERS
-    from trainflat.protocols import PROTOCOLS
-    from trainflat.pruning import PRUNERS
-    from trainflat.pruning.gates import GATES
-    from trainflat.quantization import QUANTIZERS
-    from trainflat.recipe import packaged_recipes
-    from trainflat.reparametrization import REPARAMETRIZATIONS
-    from trainflat.sharpness import MEASURES
-    from trainflat.tasks import TASKS
+    from rich.console import Console
+    from rich.markup import escape
 
-    families: list[tuple[str, Registry[Any]]] = [("tasks", TASKS), ("optimizers", OPTIMIZERS), ("averaging", AVERAGING)]
-    families += [("pruners", PRUNERS), ("gates", GATES), ("protocols", PROTOCOLS), ("measures of sharpness", MEASURES)]
-    families += [("quantization-aware training", QUANTIZERS), ("reparametrizations", REPARAMETRIZATIONS)]
-    families += [("export formats (and backends of bench, all but sparse, beside torch)", EXPORTERS)]
-    for title, registry in families:
-        _say(f"[bold]{title}[/bold]")
-        for name in registry:
-            _say(f"  {name:<18} {registry.summary(name)}")
-    _say("[bold]models[/bold]")
-    for name in MODELS:
-        _say(f"  {name}")
-    _say("  any encoder that transformers' Auto classes load, by hub name or folder")
-    _say("[bold]recipes[/bold]")
-    for name, path in packaged_recipes().items():
-        _say(f"  {name:<24} {_headline(path)}")
+    console = Console(soft_wrap=True, highlight=False)
+    for one in KINDS if kind is None else (kind,):
+        title, members = listed(one)
+        console.print(f"[bold]{escape(title)}[/bold]")
+        for name, summary in members.items():
+            console.print(escape(f"  {name:<18} {summary}" if name else f"  {summary}"))
 
 
 @app.command(epilog="Example: trainflat report runs --out report")
@@ -263,18 +268,41 @@ def main() -> None:
     # The hub's client tells of each of its attempts; what came of them all is our one line.
     logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
     try:
-        app()
+        code = app(standalone_mode=False)
     except TrainflatError as error:
-        print(f"trainflat: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
-        sys.exit(error.exit_code)
+        _fail(str(error), error.exit_code)
     except OSError as error:  # a name of 300 letters, a folder that may not be read: the machine's word for it
         where = "" if error.filename is None else f"{error.filename}: "
-        print(f"trainflat: {where}{error.strerror or one_line(error)}.", file=sys.stderr)  # noqa: T201
-        sys.exit(InputError.exit_code)
+        _fail(f"{where}{error.strerror or one_line(error)}.", InputError.exit_code)
     except SystemExit as stop:
-        if stop.code in (129, 130, 143):  # 130 is typer's answer to Ctrl-C; none of them says anything
-            print("trainflat: interrupted. A run continues with the same command.", file=sys.stderr)  # noqa: T201
+        if stop.code in (129, 143):
+            _tell("interrupted. A run continues with the same command.")
         raise
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # typer's errors of usage have it; their class is not offered
+            raise
+        _fail(_usage(error), InputError.exit_code)
+    if code == 130:  # typer's answer to Ctrl-C, which says nothing
+        _fail("interrupted. A run continues with the same command.", code)
+
+
+def _usage(error: Any) -> str:
+    """What a call of the command line lacks, and where to read on."""
+    cause = error.__cause__
+    if hasattr(cause, "errors"):  # pydantic's, whose words are its own
+        error.message = f"{wanted(cause.errors())}, got {shown(cause.errors()[0]['input'])}"
+    text = error.format_message()
+    where = error.ctx.command_path if error.ctx else "trainflat"
+    return f"{text[:1].lower()}{text[1:]}{'' if text.endswith(('.', '?')) else '.'} See `{where} --help`."
+
+
+def _tell(text: str) -> None:
+    print(f"trainflat: {' '.join(text.split())}", file=sys.stderr)  # noqa: T201
+
+
+def _fail(text: str, code: int) -> NoReturn:
+    _tell(text)
+    sys.exit(code)
 
 
 def _stop(number: int, frame: object) -> None:
@@ -312,10 +340,6 @@ def _say(text: str) -> None:
     from rich.console import Console
 
     Console(soft_wrap=True, highlight=False).print(text)
-
-
-def _headline(path: Path) -> str:
-    return path.read_text(encoding="utf8").split("\n", maxsplit=1)[0].lstrip("# ")
 
 
 @contextmanager

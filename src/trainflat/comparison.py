@@ -9,6 +9,7 @@ from trainflat.files import write_json
 from trainflat.margins import Difference, Score, difference
 from trainflat.record import Fingerprint
 from trainflat.timing import median_interval
+from trainflat.wording import plural
 
 COMPARISON_FILE = "bench.json"
 FORMAT = 1
@@ -69,7 +70,7 @@ class Cell(_Data):
     @property
     def name(self) -> str:
         """For a title."""
-        return f"{self.batch} × {self.length} tokens, {self.threads} thread{'s' if self.threads > 1 else ''}"
+        return f"{self.batch} × {plural(self.length, 'token')}, {plural(self.threads, 'thread')}"
 
     def throughput(self, timing: Timing) -> float:
         """Rows per second."""

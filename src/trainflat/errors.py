@@ -10,9 +10,13 @@
     └── ZerosRevived        a pruned weight is no longer zero                                 exit code 1
 """
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from textwrap import shorten
+
+_MOST = 12  # names that are shown when one is not known; of more, the nearest
+_SHOWN = 5
 
 
 class TrainflatError(Exception):
@@ -30,12 +34,18 @@ class InputError(TrainflatError, ValueError):
 class UnknownName(InputError, KeyError):
     """No ``kind`` has that name."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], where: str = "") -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], where: str = "", more: str = "") -> None:
         known = sorted(known)
-        near = get_close_matches(name, known, n=1, cutoff=0.5)
+        near = get_close_matches(name, known, n=_SHOWN, cutoff=0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""
+        if len(known) > _MOST:
+            some = near[1:] or [one for one in known if one not in near][:_SHOWN]
+            left = len(known) - len(some) - len(near[:1])
+            told = f" {'Near' if near[1:] else 'Known'}: {', '.join(some)} and {left} more{more and f'; {more}'}."
+        else:
+            told = f" Known: {', '.join(known) or 'none'}."
         prefix = f"{where}: " if where else ""
-        super().__init__(f"{prefix}no {kind} is called {name!r}.{hint} Known: {', '.join(known) or 'none'}.")
+        super().__init__(f"{prefix}no {kind} is called {name!r}.{hint}{told}")
 
     def __str__(self) -> str:  # KeyError would show the repr
         return str(self.args[0])
@@ -54,5 +64,8 @@ class ZerosRevived(TrainflatError):
 
 
 def one_line(error: BaseException, width: int = 150) -> str:
-    """What an error of any library says, in at most ``width`` characters, to stand in a message of ours."""
-    return shorten(str(error), width, placeholder=" ...").rstrip(".: ") or type(error).__name__
+    """What an error of any library says, to stand in a message of ours: its first sentences, as many as fit."""
+    text = " ".join(str(error).split())
+    ends = [end.start() for end in re.finditer(r"[.!?](?= |$)", text) if end.start() <= width]
+    told = text if len(text) <= width else text[: ends[-1]] if ends else shorten(text, width, placeholder=" ...")
+    return told.rstrip(".: ") or type(error).__name__

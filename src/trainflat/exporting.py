@@ -25,6 +25,7 @@ from trainflat.recipe.members import member
 from trainflat.tasks import TASKS
 from trainflat.tasks.base import EncodedSplit, Task
 from trainflat.tasks.stdlib_docs import sentences_of
+from trainflat.wording import plural
 
 CHECKED = "export.json"
 _BATCHES = (1, 7, 32)  # rows of the batches that are compared
@@ -70,7 +71,7 @@ class Checked:
     def sentences(self) -> Iterator[str]:
         """What to tell people."""
         yield (
-            f"{self.rows} texts: logits differ by {self.difference:.1e} at most, "
+            f"{plural(self.rows, 'text')}: logits differ by {self.difference:.1e} at most, "
             f"{self.agreement:.1%} of the predictions are the same."
         )
         if self.metric is not None:

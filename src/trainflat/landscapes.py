@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from trainflat.errors import DamagedFile, InputError
 from trainflat.files import MOVE, hash_json, read_json, write_json
 from trainflat.untrusted import validated
+from trainflat.wording import plural
 
 PATTERN = "landscape-*.json"
 FORMAT = 1
@@ -62,7 +63,7 @@ class PlaneRecord(_Landscape):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if len(self.losses) != len(self.y) or any(len(row) != len(self.x) for row in self.losses):
-            raise ValueError(f"losses need {len(self.y)} rows of {len(self.x)} values")
+            raise ValueError(f"losses need {plural(len(self.y), 'row')} of {plural(len(self.x), 'value')}")
         if set(self.point_losses) != set(self.points):
             raise ValueError("points and point_losses name different models")
         return self
@@ -82,7 +83,7 @@ class LineRecord(_Landscape):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if any(len(values) != len(self.positions) for values in (self.losses, self.scores) if values is not None):
-            raise ValueError(f"losses and scores need {len(self.positions)} values")
+            raise ValueError(f"losses and scores need {plural(len(self.positions), 'value')}")
         if sorted(set(self.positions)) != self.positions:
             raise ValueError("positions do not ascend")
         if self.ends is not None and not {0.0, 1.0} <= set(self.positions):
@@ -137,7 +138,7 @@ class SpectrumRecord(_Landscape):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if len(self.density) != len(self.eigenvalues):
-            raise ValueError(f"density needs {len(self.eigenvalues)} values")
+            raise ValueError(f"density needs {plural(len(self.eigenvalues), 'value')}")
         if sorted(set(self.eigenvalues)) != self.eigenvalues:
             raise ValueError("eigenvalues do not ascend")
         return self

@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from trainflat.wording import plural
+
 if TYPE_CHECKING:
     from trainflat.pipeline import Plan
 
@@ -29,7 +31,7 @@ def print_plan(plan: "Plan") -> None:
 def _facts(plan: "Plan") -> Iterator[tuple[str, str]]:
     recipe, training = plan.recipe, plan.recipe.training
     about = "" if plan.exact else "about "
-    epochs = f"{training.epochs:g} epochs of batch {training.batch_size}"
+    epochs = f"{plural(training.epochs, 'epoch')} of batch {training.batch_size}"
     passes = plan.steps * plan.passes_per_step
     yield "recipe", f"{recipe.name}, hash {recipe.hash[:10]}, seed {recipe.seed}"
     yield from _task_facts(plan)
@@ -43,9 +45,9 @@ def _facts(plan: "Plan") -> Iterator[tuple[str, str]]:
     yield "protocol", _options(plan.protocol)
     yield from _curve(plan)
     yield "int8", _int8(plan)
-    yield "trainings", f"{plan.trainings} of {about}{plan.steps_per_training} steps ({epochs})"
-    each = f"{plan.passes_per_step:g} forward and backward passes each"
-    yield "steps", f"{about}{plan.steps} in all, {each}: {passes:.0f} passes"
+    yield "trainings", f"{plan.trainings} of {about}{plural(plan.steps_per_training, 'step')} ({epochs})"
+    each = f"{plural(plan.passes_per_step, 'forward and backward pass', 'forward and backward passes')} each"
+    yield "steps", f"{about}{plan.steps} in all, {each}: {plural(passes, 'pass', 'passes', form='.0f')}"
     yield "folder", str(plan.folder)
 
 
@@ -60,7 +62,7 @@ def _curve(plan: "Plan") -> Iterator[tuple[str, str]]:
 
 def _task_facts(plan: "Plan") -> Iterator[tuple[str, str]]:
     rows = ", ".join(f"{name} {count}" for name, count in plan.evaluation_rows.items())
-    yield "task", f"{plan.recipe.task['name']}: {plan.train_rows} training rows; {rows}"
+    yield "task", f"{plan.recipe.task['name']}: {plural(plan.train_rows, 'training row')}; {rows}"
     if plan.texts:
         yield "text", f"column{'s' if len(plan.texts) > 1 else ''} {' and '.join(plan.texts)}"
     yield "learned", _learned(plan)
@@ -81,12 +83,12 @@ def _learned(plan: "Plan") -> str:
         return {"regression": "regression: a number", "spans": "spans: where the answer begins and ends"}[plan.kind]
     more = len(plan.labels) - _CLASSES
     names = ", ".join(plan.labels[:_CLASSES]) + (f" and {more} more" if more > 0 else "")
-    return f"classification: {len(plan.labels)} classes: {names}"
+    return f"classification: {plural(len(plan.labels), 'class', 'classes')}: {names}"
 
 
 def _model(plan: "Plan") -> str:
     model = plan.recipe.model
-    layers = f", first {model.layers} layers" if model.layers else ""
+    layers = f", first {plural(model.layers, 'layer')}" if model.layers else ""
     return model.name + layers + ("" if plan.model_seen else " (not looked at: the hub cannot be reached)")
 
 
@@ -102,7 +104,7 @@ def _averaging(plan: "Plan") -> str:
     if section is None:
         return "none"
     about = "" if plan.exact else "about "
-    return f"{_options(section)}: {about}{plan.averaged_models} models of each training"
+    return f"{_options(section)}: {about}{plural(plan.averaged_models, 'model')} of each training"
 
 
 def _int8(plan: "Plan") -> str:

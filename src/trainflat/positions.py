@@ -11,6 +11,8 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
+from trainflat.wording import plural
+
 ALL, BITS, BITS_DEFLATED, GAPS, GAPS_DEFLATED = range(5)
 _ESCAPE = 255  # a gap byte that skips as many entries and keeps none
 _SPARE = 64  # bytes that a code may have beyond what was expected, before it is not read on
@@ -70,11 +72,11 @@ def gap_bytes(kept: NDArray[np.bool_]) -> bytes:
 
 def _read_bits(code: bytes, entries: int, count: int) -> NDArray[np.int64]:
     if len(code) != -(-entries // 8):
-        raise ValueError(f"{len(code)} bytes of bits for {entries} entries")
+        raise ValueError(f"{plural(len(code), 'byte')} of bits for {plural(entries, 'entry', 'entries')}")
     bits = np.unpackbits(np.frombuffer(code, np.uint8))
     positions = np.flatnonzero(bits)
     if len(positions) != count or bits[entries:].any():
-        raise ValueError(f"bits that do not keep {count} of {entries} entries")
+        raise ValueError(f"bits that do not keep {count} of {plural(entries, 'entry', 'entries')}")
     return positions
 
 
@@ -85,7 +87,7 @@ def _read_gaps(code: bytes, entries: int, count: int) -> NDArray[np.int64]:
     ends = np.cumsum(stream, dtype=np.int64) + np.cumsum(kept, dtype=np.int64) - 1
     positions: NDArray[np.int64] = ends[kept]
     if len(positions) != count or (len(ends) and (not kept[-1] or ends[-1] >= entries)):
-        raise ValueError(f"gaps that do not keep {count} of {entries} entries")
+        raise ValueError(f"gaps that do not keep {count} of {plural(entries, 'entry', 'entries')}")
     return positions
 
 

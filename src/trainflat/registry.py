@@ -38,7 +38,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
 
     def __getitem__(self, name: str) -> type[T]:
         if name not in self._members:
-            raise UnknownName(self.kind, name, self._members)
+            raise UnknownName(self.kind, name, self._members, more="`trainflat list` shows all")
         return self._members[name]
 
     def __contains__(self, name: object) -> bool:

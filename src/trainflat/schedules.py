@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainflat.errors import InputError, UnknownName
+from trainflat.wording import plural
 
 Length = int | float
 """A whole number of optimizer steps, or a share of the run in [0, 1)."""
@@ -45,7 +46,8 @@ class Schedule(ABC):
         start, hold = (n if isinstance(n, int) else round(n * total_steps) for n in (self.start, self.hold))
         if start + hold >= max(total_steps, 1):
             raise InputError(
-                f"the schedule holds {start} steps at its start and {hold} at its end, and the run has {total_steps}. "
+                f"the schedule holds {plural(start, 'step')} at its start and {hold} at its end, and the run has "
+                f"{total_steps}. "
                 "Train longer, or give lengths as shares of the run, such as start: 0.1 and hold: 0.3."
             )
         return start, hold

@@ -21,6 +21,7 @@ from rich.table import Table
 
 from trainflat.comparison import Comparison
 from trainflat.progress import Progress as Watcher
+from trainflat.wording import plural
 
 _SECONDS_BETWEEN_LINES = 30.0  # in a log, where a bar cannot move
 
@@ -64,7 +65,7 @@ class TerminalProgress(Watcher):
         self.what, self.total, self.last_line = what, total, time.monotonic()
         self.task = self.bar.add_task(what, total=total, completed=done, note="")
         if not self.live:
-            self.say(f"{what}: {total} steps" + (f", continuing at {done}" if done else ""))
+            self.say(f"{what}: {plural(total, 'step')}" + (f", continuing at {done}" if done else ""))
 
     def advance(self, done: int, note: str = "") -> None:
         """Moves the bar."""

@@ -10,6 +10,7 @@ from trainflat.averaging.ema import EMA
 from trainflat.averaging.swa import SWA
 from trainflat.errors import InputError
 from trainflat.registry import Registry
+from trainflat.wording import plural
 
 AVERAGING: Registry[Averaging] = Registry("averaging", given={"model"}, swa=SWA, ema=EMA)
 
@@ -53,7 +54,8 @@ def models_taken(name: str, options: Mapping[str, Any], total_steps: int, steps_
     if not models:
         told = ", ".join(f"{key} {getattr(member, key)}" for key in AVERAGING.options(name))
         raise InputError(
-            f"averaging {name} ({told}) would take in no model in {total_steps} steps, {steps_per_epoch} per epoch. "
+            f"averaging {name} ({told}) would take in no model in {plural(total_steps, 'step')}, {steps_per_epoch} "
+            "per epoch. "
             "Train longer, or take models in more often."
         )
     return models

@@ -18,6 +18,7 @@ from trainflat.comparison import Cell, Comparison, Speedup, Timing, Variant
 from trainflat.errors import InputError
 from trainflat.progress import Progress
 from trainflat.timing import REPEATS, Clock, Sample, alternate, median_interval, seconds, spread
+from trainflat.wording import plural
 
 _PATIENCE = 5.0  # seconds that retaking noisy samples may add to one cell
 _VOCABULARY = 1000  # where no config tells how many words there are
@@ -177,14 +178,18 @@ def _check_sizes(sizes: Mapping[str, Sequence[int]]) -> None:
             if value < 1:
                 raise InputError(f"{name} takes numbers of at least 1, got {value}.")
             if name == "--threads" and value > _cores():
-                raise InputError(f"--threads {value}: there are {_cores()} cores here. More would wait for each other.")
+                raise InputError(
+                    f"--threads {value}: this machine has {plural(_cores(), 'core')}. More would wait for each other."
+                )
 
 
 def _check_lengths(variants: Sequence[Opened], longest: int) -> None:
     for one in variants:
         positions = one.number("max_position_embeddings") or longest
         if longest > positions:
-            raise InputError(f"--length {longest}: {one.model} has positions for {positions} tokens. Choose fewer.")
+            raise InputError(
+                f"--length {longest}: {one.model} has positions for {plural(positions, 'token')}. Choose fewer."
+            )
 
 
 def _cores() -> int:

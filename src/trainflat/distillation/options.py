@@ -9,6 +9,7 @@ from torch import Tensor
 
 from trainflat.distillation.losses import certainties, logit_losses, number_losses, span_certainties, span_losses
 from trainflat.errors import InputError, UnknownName
+from trainflat.wording import plural
 
 Logits = tuple[Tensor, ...]
 """What a head says: (logits [B, C],), (numbers [B, 1],), or (start [B, T], end [B, T])."""
@@ -123,7 +124,8 @@ def check_renewal(total_steps: int, every: int) -> None:
     if not 0 < every < total_steps:
         first = f"the first is after {every}" if every else "there is none"
         raise InputError(
-            f"renew best takes its teachers from evaluations before the last of {total_steps} steps, and {first}. "
+            f"renew best takes its teachers from evaluations before the last of {plural(total_steps, 'step')}, and "
+            f"{first}. "
             "Evaluate more often, or leave renew out."
         )
 

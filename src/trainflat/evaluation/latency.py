@@ -11,6 +11,7 @@ from trainflat.evaluation.modes import evaluating
 from trainflat.models import max_positions, vocabulary_size
 from trainflat.record import Latency
 from trainflat.timing import spread
+from trainflat.wording import plural
 
 
 def measure_latency(model: PreTrainedModel, batch: int, length: int, *, repeats: int = 20, warmup: int = 3) -> Latency:
@@ -54,7 +55,7 @@ def _check_sizes(model: PreTrainedModel, batch: int, length: int, repeats: int) 
     positions = max_positions(model)
     if positions is not None and length > positions:
         raise InputError(
-            f"latency cannot be measured at length {length}: the model has positions for {positions} tokens."
+            f"latency cannot be measured at length {length}: the model has positions for {plural(positions, 'token')}."
         )
 
 

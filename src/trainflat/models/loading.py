@@ -31,6 +31,7 @@ from trainflat.models.hub import NotHere, locate
 from trainflat.models.meeting import fit_inputs
 from trainflat.models.quiet import quiet_loading
 from trainflat.tasks.base import Head
+from trainflat.wording import plural
 
 
 def load_encoder(
@@ -107,7 +108,8 @@ def keep_layers(config: PreTrainedConfig, layers: int, name: str) -> None:
     available = config.num_hidden_layers  # transformers maps this name to the architecture's own (n_layers, ...)
     if not 1 <= layers <= available:
         raise InputError(
-            f"layers is how many of the {available} layers of model {name!r} to keep, from 1 on, got {layers}."
+            f"layers is how many of the {plural(available, 'layer')} of model {name!r} to keep, from 1 on, got "
+            f"{layers}."
         )
     for entries in ("layer_types", "attention_window"):  # one per layer, in ModernBERT and in Longformer
         if isinstance(getattr(config, entries, None), list):
@@ -116,7 +118,7 @@ def keep_layers(config: PreTrainedConfig, layers: int, name: str) -> None:
         config.num_hidden_layers = layers
     except NotImplementedError as error:  # Funnel: blocks of several layers
         raise InputError(
-            f"model {name!r} ({config.model_type}) cannot be cut to {layers} layers. Leave `layers` out."
+            f"model {name!r} ({config.model_type}) cannot be cut to {plural(layers, 'layer')}. Leave `layers` out."
         ) from error
 
 

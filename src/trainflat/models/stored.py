@@ -13,6 +13,7 @@ from torch import Tensor
 from trainflat.errors import DamagedFile, one_line
 from trainflat.files import is_sealed, verify
 from trainflat.models.checks import check_folder
+from trainflat.wording import plural
 
 CONFIG, WEIGHTS, SHARDS = "config.json", "model.safetensors", "model.safetensors.index.json"
 _LARGEST_NUMBER = 2**20  # in a config: a vocabulary or a number of positions, not yet a denial of memory
@@ -158,4 +159,6 @@ def check_memory(folder: Path, wanted: int) -> None:
     """
     size = sum(path.stat().st_size for path in _files(folder) if path.is_file())
     if wanted > _MEMORY + _SWELL * size:
-        raise DamagedFile(f"{folder} asks for {wanted:.1e} bytes of memory with {size} bytes of weights. {MOVE}")
+        raise DamagedFile(
+            f"{folder} asks for {wanted:.1e} bytes of memory with {plural(size, 'byte')} of weights. {MOVE}"
+        )

@@ -15,6 +15,7 @@ from trainflat.optim.chance import generator
 from trainflat.optim.checks import number, whole
 from trainflat.optim.directions import norm_of
 from trainflat.optim.moves import NOWHERE, Displacement, Move
+from trainflat.wording import plural
 
 
 class EntropySGD(FlatOptimizer):
@@ -98,7 +99,7 @@ class EntropySGD(FlatOptimizer):
     def check_length(self, total: int) -> None:
         if total < self.inner_steps:
             raise InputError(
-                f"the weights would not move once in {total} steps, of which each walk takes inner_steps = "
+                f"the weights would not move once in {plural(total, 'step')}, of which each walk takes inner_steps = "
                 f"{self.inner_steps}. Train longer, or walk less."
             )
 

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from trainflat.errors import InputError
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.checks import number
+from trainflat.wording import plural
 
 
 class LabelNoise(FlatOptimizer):
@@ -73,7 +74,9 @@ class LabelNoise(FlatOptimizer):
         if classes == 1:
             return labels + self.sigma * torch.randn(labels.shape, device=labels.device) if self.sigma else labels
         if labels.is_floating_point():
-            raise InputError(f"LabelNoise changes one class per row or numbers, not {classes} truth values per row.")
+            raise InputError(
+                f"LabelNoise changes one class per row or numbers, not {plural(classes, 'truth value')} per row."
+            )
         if not self.probability:
             return labels
         chosen = (torch.rand(labels.shape, device=labels.device) < self.probability) & (labels >= 0)

@@ -20,6 +20,7 @@ from trainflat.training.fit import training_arguments
 from trainflat.training.passes import refuse_parts
 from trainflat.training.teachers import check_weight, outline_teacher
 from trainflat.training.trackers import check_installed
+from trainflat.wording import plural
 
 
 def check_machine(recipe: Recipe, task: Task, folder: Path) -> None:
@@ -111,7 +112,7 @@ def check_length(recipe: Recipe, encoder: Encoder) -> None:
     length, name = recipe.training.max_length, recipe.model.name
     if length > encoder.max_length:
         raise InputError(
-            f"training.max_length {length} is more than the {encoder.max_length} positions of {name}. "
+            f"training.max_length {length} is more than the {plural(encoder.max_length, 'position')} of {name}. "
             f"Set {encoder.max_length} or less."
         )
 

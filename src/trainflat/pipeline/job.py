@@ -21,6 +21,7 @@ from trainflat.recipe import Recipe, build, load_recipe
 from trainflat.record import Record
 from trainflat.tasks import TASKS
 from trainflat.tasks.base import Task
+from trainflat.wording import plural
 
 _NEXT_TO_ALL = 0.99  # pruned
 
@@ -124,7 +125,7 @@ def _emptied(stage: record.Stage, scope: str = "protocol.scope") -> str:
     gone = [m.name for m in stage.matrices if m.zeros >= _NEXT_TO_ALL * m.entries]
     if not gone or stage.target_sparsity >= _NEXT_TO_ALL:
         return ""
-    several = f" and {len(gone) - 1} other matrices" if len(gone) > 1 else ""
+    several = f" and {plural(len(gone) - 1, 'other matrix', 'other matrices')}" if len(gone) > 1 else ""
     advice = f": {scope}=layer would leave each its share" if scope else ""
     return f"; next to nothing is left of {gone[0]}{several}{advice}"
 

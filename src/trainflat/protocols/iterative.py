@@ -11,6 +11,7 @@ from trainflat.protocols.base import Planned, Produced, Protocol, stage_name
 from trainflat.protocols.bench import REWIND, Bench, check_sparsities
 from trainflat.pruning import Masks, Scope, complete_section
 from trainflat.training.fit_callbacks import SNAPSHOT
+from trainflat.wording import plural
 
 _PAPER = tuple(round(0.1 * k, 1) for k in range(1, 10))
 
@@ -57,7 +58,7 @@ class Iterative(Protocol):
         """The step to rewind to is one of the dense training."""
         if steps is not None and self.rewind != "none" and self.rewind > steps:
             raise InputError(
-                f"protocol.rewind {self.rewind} lies beyond the {steps} steps of the dense training. "
+                f"protocol.rewind {self.rewind} lies beyond the {plural(steps, 'step')} of the dense training. "
                 f"Choose 0 to {steps}."
             )
 

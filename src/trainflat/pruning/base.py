@@ -14,6 +14,7 @@ from trainflat.params import prunable, unwrapped
 from trainflat.pruning.cut import find_cut, pack_kept
 from trainflat.pruning.keys import Array, Keys, Magnitudes
 from trainflat.pruning.masks import Masks, Shape, check_same
+from trainflat.wording import plural
 
 Scope = Literal["global", "layer"]
 
@@ -153,7 +154,8 @@ def _packed(scores: Mapping[str, Tensor], sparsity: float, masks: Masks | None, 
     drop = round(float(sparsity) * keys.count)
     if masks is not None and masks.zeros > drop:
         raise InputError(
-            f"sparsity {sparsity} drops {drop} of {keys.count} entries of {what}, but {masks.zeros} are pruned "
+            f"sparsity {sparsity} drops {drop} of {plural(keys.count, 'entry', 'entries')} of {what}, but "
+            f"{masks.zeros} are pruned "
             "already. Give a sparsity that is not lower."
         )
     return pack_kept(keys, find_cut(keys, drop))

@@ -17,6 +17,7 @@ from trainflat.files import MOVE, load_tensors, save_tensors
 from trainflat.params import named_weights, prunable
 from trainflat.record import MatrixZeros
 from trainflat.untrusted import parse_json, validated
+from trainflat.wording import plural
 
 if TYPE_CHECKING:
     from trainflat.pruning.held import HeldMasks
@@ -90,7 +91,7 @@ class Masks(Mapping[str, Tensor]):
         return hash(self.sha256)
 
     def __repr__(self) -> str:
-        return f"Masks({len(self)} tensors, {self.zeros} of {self.entries} entries zero)"
+        return f"Masks({len(self)} tensors, {self.zeros} of {plural(self.entries, 'entry', 'entries')} zero)"
 
     def unpacked(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
         """Entries ``start`` to ``stop`` of a mask in index order, as 0 and 1; ``start`` is a multiple of 8."""
@@ -239,8 +240,8 @@ def _cause(weight: Tensor) -> str:
     odd = weight.numel() - int(torch.isfinite(weight).sum())
     if odd:  # 0 * NaN is NaN: no mask can hold such a weight
         return (
-            f": {odd} of its {weight.numel()} weights are NaN or infinite. It is the training that diverged, not the "
-            "masks that failed; lower the learning rate or rho."
+            f": {odd} of its {plural(weight.numel(), 'weight')} are NaN or infinite. It is the training that "
+            "diverged, not the masks that failed; lower the learning rate or rho."
         )
     return ". Apply the masks after each step, for instance with Masks.hold(model).attach(optimizer)."
 

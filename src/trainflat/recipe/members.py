@@ -1,13 +1,14 @@
 """Sections of a recipe that name a member of a family."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from trainflat.errors import UnknownName
 from trainflat.registry import Registry
+from trainflat.wording import shown, wanted
 
 T = TypeVar("T")
 
@@ -34,7 +35,7 @@ def member(registry: Registry[Any], value: Any) -> Any:
             checked[key] = typed.dump_python(typed.validate_python(given), mode="json")
         except ValidationError as error:
             told = all(e["type"] == "value_error" for e in error.errors())  # by a member, which says what it got
-            raise ValueError(f"{key}: {wanted(error.errors())}" + ("" if told else f", got {given!r}")) from error
+            raise ValueError(f"{key}: {wanted(error.errors())}" + ("" if told else f", got {shown(given)}")) from error
     missing = [key for key, parameter in known.items() if parameter.default is parameter.empty and key not in checked]
     if missing:
         raise ValueError(f"{registry.kind} {name!r} needs {missing[0]}")
@@ -48,10 +49,3 @@ def _is_finite(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(map(_is_finite, value))
     return not isinstance(value, float) or math.isfinite(value)
-
-
-def wanted(errors: Sequence[Any]) -> str:
-    """What pydantic says of one value; of a union it says it once per branch."""
-    messages = [e["msg"].removeprefix("Value error, ").partition(" or instance of")[0] for e in errors]
-    first, *others = (m.replace("a valid dictionary", "a mapping") for m in messages)
-    return " or ".join([first, *(other.removeprefix("Input should be ") for other in others)])

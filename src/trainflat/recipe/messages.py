@@ -6,8 +6,8 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from trainflat.recipe.members import wanted
 from trainflat.recipe.sections import Recipe
+from trainflat.wording import shown, wanted
 
 
 def first_line(error: ValidationError) -> str:
@@ -19,10 +19,18 @@ def first_line(error: ValidationError) -> str:
         near = get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         return f"{where} is not a key of recipes.{hint} Known here: {', '.join(known)}."
+    if first["type"] == "missing":
+        return f"{where} is missing. Add it."
     message = wanted([e for e in errors if _path(e["loc"]) == path]).removeprefix(f"{where}.")
-    told = first["type"] in ("missing", "value_error") or isinstance(first["input"], dict)
-    shown = "" if told else f", got {first['input']!r}"
-    return f"{where}: {message}{shown}".rstrip(".") + "."
+    told = first["type"] == "value_error" or isinstance(first["input"], dict)
+    got = "" if told else f", got {shown(first['input'])}"
+    return f"{_joined(where, message)}{got}".rstrip(".") + "."
+
+
+def _joined(where: str, message: str) -> str:
+    """The place, then what is wrong there, which may begin with the place's own name."""
+    key = where.rpartition(".")[2]
+    return where + message.removeprefix(key) if message.startswith(f"{key} ") else f"{where}: {message}"
 
 
 def _path(location: Sequence[int | str]) -> list[int | str]:

@@ -1,13 +1,13 @@
 """Finds and reads recipes."""
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from trainflat.errors import InputError, UnknownName
+from trainflat.listing import packaged_recipes
 from trainflat.recipe.messages import first_line
 from trainflat.recipe.overrides import has_option, set_path, split_override
 from trainflat.recipe.sections import Recipe
@@ -16,12 +16,6 @@ from trainflat.untrusted import read_text
 from trainflat.yaml_values import parse_yaml
 
 _DEEPEST = 50
-
-
-def packaged_recipes() -> dict[str, Path]:
-    """Recipes that come with the package, by the name that ``trainflat run`` takes."""
-    root = Path(str(files("trainflat") / "recipes"))
-    return {str(p.relative_to(root).with_suffix("")): p for p in sorted(root.rglob("*.yaml"))}
 
 
 def load_recipe(
@@ -62,7 +56,7 @@ def _read(source: str | Path | Mapping[str, Any] | Recipe) -> tuple[dict[str, An
     if not path.is_file():
         if path.suffix in (".yaml", ".yml") or str(source).split("/")[0] in (".", "..", ""):
             raise InputError(f"there is no recipe file {path}. `trainflat list` shows those of the package.")
-        raise UnknownName("recipe", str(source), packaged)
+        raise UnknownName("recipe", str(source), packaged, more="`trainflat list recipes` shows all")
     try:
         value = parse_yaml(read_text(path))
     except OSError as error:

@@ -14,6 +14,7 @@ from trainflat.report.notes import PARTIAL
 from trainflat.report.palette import LIGHT
 from trainflat.report.static import GREY, SYMBOLS, save, styled
 from trainflat.report.words import DASH, megabytes, metric_name, task_name
+from trainflat.wording import plural
 
 FIGURE = "bench"
 NOT_TOLD = "not told apart"
@@ -67,7 +68,8 @@ def notes(found: Comparison) -> list[str]:
     """What a reader of the tables must know."""
     first = found.variants[0]
     said = [
-        f"Speed-up: over {first.name}, median of {found.rounds} rounds with an interval that holds it in 95 of 100 "
+        f"Speed-up: over {first.name}, median of {plural(found.rounds, 'round')} with an interval that holds it in "
+        "95 of 100 "
         f"cases; where that holds 1, the two are {NOT_TOLD}.",
         f"Best: told apart from another in time or {'score' if found.metric else 'size'}, and no other is told to be "
         "better in one of the two and not worse in the other.",
@@ -80,7 +82,10 @@ def notes(found: Comparison) -> list[str]:
     timings = [timing for cell in found.cells for timing in cell.timings]
     if noisy := sum(timing.noisy for timing in timings):
         total = sum(len(timing.samples) for timing in timings)
-        said.append(f"Other processes used the machine during {noisy} of {total} samples; repeat it in a quieter hour.")
+        said.append(
+            f"Other processes used the machine during {noisy} of {plural(total, 'sample')}; repeat it in a quieter "
+            "hour."
+        )
     if any(timing.speedup is not None and timing.speedup.low is None for timing in timings):
         said.append("6 rounds or more are needed to tell a speed-up.")
     if found.partial:

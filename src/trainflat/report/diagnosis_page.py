@@ -12,6 +12,7 @@ from trainflat.report.page import environment, plotly_source, theme_colors
 from trainflat.report.palette import DASHES, MARKERS
 from trainflat.report.web import Group, as_text
 from trainflat.report.words import duration, four_digits, metric_name, percent, places, task_name
+from trainflat.wording import plural
 
 PAGE = "diagnosis.html"
 
@@ -62,7 +63,7 @@ def _scores(name: str, found: Diagnosis) -> dict[str, str]:
         "Model": name,
         f"{metric_name(found.metric)}, {found.split}": f"{found.score:z.1f}",
         "in int8": f"{found.int8.scores[found.split][found.metric]:z.1f}",
-        f"on {found.sampled_rows:,} rows": f"{found.sampled_score:z.1f}",
+        f"on {plural(found.sampled_rows, 'row', form=',')}": f"{found.sampled_score:z.1f}",
         "Zeros of the encoder": percent(found.sparsity, 1),
         "Parameters": f"{found.parameters:,}",
         "Kept within 1 point to": percent(found.kept_to(1.0)),

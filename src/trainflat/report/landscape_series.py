@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from trainflat.landscapes import Landscape, LineRecord, PlaneRecord, SpectrumRecord
 from trainflat.report.notes import PARTIAL
+from trainflat.wording import plural
 
 _ORDER = (PlaneRecord, LineRecord, SpectrumRecord)
 _DECADES = 6  # of density below the highest; further down there are only tails of the smoothing Gaussian
@@ -86,7 +87,7 @@ def _plane_caption(plane: PlaneRecord) -> str:
 
 def _line_caption(line: LineRecord) -> str:
     way = f"the line from {line.ends[0]} (0) to {line.ends[1]} (1)" if line.ends else "a line"
-    text = f"Loss along {way} at {len(line.positions)} points{_on(line)}."
+    text = f"Loss along {way} at {plural(len(line.positions), 'point')}{_on(line)}."
     if line.barrier is None or line.barrier_over_mean is None:
         return text
     return (
@@ -99,7 +100,7 @@ def _spectrum_caption(spectrum: SpectrumRecord) -> str:
     text = f"Share of the Hessian's eigenvalues by size{_on(spectrum)}, on a logarithmic scale, smoothed "
     text += f"by a Gaussian of width {spectrum.width:.3g}"
     if spectrum.probes and spectrum.steps:
-        text += f"; estimated from {spectrum.probes} random vectors with {spectrum.steps} Lanczos steps each"
+        text += f"; estimated from {plural(spectrum.probes, 'random vector')} with {spectrum.steps} Lanczos steps each"
     if spectrum.top:
         text += ". Marks below are the largest eigenvalues, computed one by one"
     return text + "."

@@ -21,7 +21,8 @@ from trainflat.report.panels import Panel, is_partial, make_panels
 from trainflat.report.published import published, reference_sparsity
 from trainflat.report.tables import PLAIN, cost_table, score_table
 from trainflat.report.web import Group, curve_plots, flatness_plots, int8_plots, score_plot, zero_plots
-from trainflat.report.words import DASH, metric_name, percent, plural, task_name
+from trainflat.report.words import DASH, metric_name, percent, task_name
+from trainflat.wording import plural
 
 
 def render(records: Sequence[Record], landscapes: Sequence[Landscape] = ()) -> str:
@@ -159,7 +160,7 @@ def _run(record: Record, label: str) -> dict[str, Any]:
 
 
 def _weights(model: ModelInfo) -> str:
-    return f"{model.architecture}, {model.parameters:,} parameters, {model.weights_sha256}"
+    return f"{model.architecture}, {plural(model.parameters, 'parameter', form=',')}, {model.weights_sha256}"
 
 
 def _teacher(record: Record) -> dict[str, str]:

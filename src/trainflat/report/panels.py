@@ -11,6 +11,7 @@ from trainflat.record import Record, Stage
 from trainflat.report.labels import label_lines
 from trainflat.report.options import completed, unusual
 from trainflat.report.words import metric_name, task_name
+from trainflat.wording import plural
 
 # Say who a run is, or what was looked at, not what was trained.
 _NOT_A_TRAIT = {"seed", "name", "description", "evaluation", "measures", "report_to", "log_every"}
@@ -85,7 +86,7 @@ class Panel:
     @property
     def title(self) -> str:
         """Task, model and protocol in one line."""
-        return f"{self.task_title} · {self.model}, {self.layers} layers · {self.protocol}"
+        return f"{self.task_title} · {self.model}, {plural(self.layers, 'layer')} · {self.protocol}"
 
     @property
     def task_title(self) -> str:
@@ -95,7 +96,7 @@ class Panel:
     @property
     def scored_on(self) -> str:
         """Metric and split in one line."""
-        rows = f", {self.rows:,} rows" if self.rows else ""
+        rows = f", {plural(self.rows, 'row', form=',')}" if self.rows else ""
         return f"{metric_name(self.metric)} on {self.split}{rows}"
 
     @property

@@ -14,7 +14,8 @@ from trainflat.report.int8 import about_published, int8_of, int8_table, kind_slu
 from trainflat.report.landscape_series import landscape_table
 from trainflat.report.panels import Line, Panel, Point, make_panels
 from trainflat.report.published import published, published_sharpness
-from trainflat.report.words import DASH, duration, is_formula, megabytes, percent, plural, spread
+from trainflat.report.words import DASH, duration, is_formula, megabytes, percent, spread
+from trainflat.wording import plural
 
 PLAIN = (
     "Unstructured zeros alone do not speed up dense kernels: a pruned matrix is multiplied like a full one, so latency "
@@ -183,7 +184,7 @@ def _costs(point: Point, row: Row) -> dict[str, str]:
         "Passes": shown("passes", lambda count: f"{count:,.0f}"),
         "Training": shown("train_seconds", duration),
         **{
-            f"ms, {batch} × {length} tokens, {device}, {plural(threads, 'thread')}": DASH
+            f"ms, {batch} × {plural(length, 'token')}, {device}, {plural(threads, 'thread')}": DASH
             if value is None
             else f"{value:.2f}"
             for (batch, length, device, threads), value in _latencies(point).items()

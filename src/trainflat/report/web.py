@@ -17,7 +17,8 @@ from trainflat.report.palette import DASHES, MARKERS, Palette
 from trainflat.report.panels import Line, Panel, Point, Statistics
 from trainflat.report.published import Figure, published, reference_sparsity
 from trainflat.report.series import CURVES, Curve, Grid, at, curves, focus, shares_seen, zero_grid
-from trainflat.report.words import metric_name, percent, plural, spread
+from trainflat.report.words import metric_name, percent, spread
+from trainflat.wording import plural
 
 Plot = dict[str, Any]  # title, height and one frame (data, layout) per choice
 

@@ -131,8 +131,3 @@ def slug(text: str) -> str:
 def numbered(names: Sequence[str]) -> list[str]:
     """One file name each, numbered where names that differ look alike as file names."""
     return [name if names.count(name) == 1 else f"{name}-{names[:k].count(name) + 1}" for k, name in enumerate(names)]
-
-
-def plural(count: int, noun: str) -> str:
-    """``1 run``, ``2 runs``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -15,6 +15,7 @@ from trainflat.objective.passes import Effort
 from trainflat.objective.vectors import dot, flatten, unflatten
 from trainflat.sharpness.lanczos import Tridiagonal, lanczos
 from trainflat.sharpness.measure import AT_THE_WEIGHTS, Measure, above_zero, at_least, finite, known_product
+from trainflat.wording import plural
 
 _TRACE_NAMES = ("trace", "trace_error")
 
@@ -92,7 +93,7 @@ class Hessian(Measure):
     def fits(self, weights: int) -> None:
         super().fits(weights)
         if self.k > weights:
-            raise InputError(f"k is {self.k}, but a Hessian of {weights} weights has no more eigenvalues.")
+            raise InputError(f"k is {self.k}, but a Hessian of {plural(weights, 'weight')} has no more eigenvalues.")
 
     def take(self, objective: Objective, seed: int = 0) -> HessianSummary:
         return HessianSummary(self.eigenvalues(objective, seed), self.trace(objective, seed))

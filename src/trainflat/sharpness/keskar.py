@@ -15,6 +15,7 @@ from trainflat.objective.passes import Effort
 from trainflat.objective.vectors import Vector, flatten, unflatten
 from trainflat.sharpness.measure import AT_THE_WEIGHTS, Measure, above_zero, at_least, finite, shrinking_steps
 from trainflat.sharpness.subspace import Subspace
+from trainflat.wording import plural
 
 Space = Literal["subspace", "full"]
 Array = NDArray[np.float64]
@@ -62,7 +63,7 @@ class Keskar(Measure):
         super().fits(weights)
         if self.space == "subspace" and self.dimension > weights:
             raise InputError(
-                f"dimension is {self.dimension}, but only {weights} weights may move. Take fewer directions."
+                f"dimension is {self.dimension}, but only {plural(weights, 'weight')} may move. Take fewer directions."
             )
 
     def take(self, objective: Objective, seed: int = 0) -> KeskarSharpness:

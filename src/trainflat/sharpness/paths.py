@@ -12,6 +12,7 @@ from trainflat.foreach import foreach
 from trainflat.objective.base import Objective
 from trainflat.objective.vectors import Vector, apart
 from trainflat.sharpness.measure import check_seed
+from trainflat.wording import plural
 
 State = Mapping[str, Tensor]
 Direction = Sequence[Tensor]  # a tensor for each of an objective's weights
@@ -76,7 +77,7 @@ def loss_here(objective: Objective) -> float | None:
 
 def rows_of(count: int) -> str:
     """What was measured on, in words."""
-    return f"{count:,} rows" if count != 1 else "1 row"
+    return plural(count, "row", form=",")
 
 
 def check(holds: bool, otherwise: str) -> None:
@@ -191,7 +192,8 @@ def given(objective: Objective, direction: Direction) -> Vector:
     wanted, found = ([getattr(t, "shape", None) for t in side] for side in (objective.weights, direction))
     if wanted != found:
         raise InputError(
-            f"a direction has a tensor for each of the objective's {len(wanted)} weights, in their order and shapes; "
+            f"a direction has a tensor for each of the objective's {plural(len(wanted), 'weight')}, in their order "
+            "and shapes; "
             f"this one has {len(found)}. See `filter_normalised` for one that fits."
         )
     for key, entries in zip(objective.names, direction, strict=True):

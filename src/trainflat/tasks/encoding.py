@@ -5,6 +5,7 @@ from typing import Any
 
 from trainflat.errors import InputError
 from trainflat.tasks.base import EncodedSplit, Tokenizer
+from trainflat.wording import plural
 
 BATCH = 1000  # texts per call: enough for the tokenizer to be quick, few enough to keep its scratch small
 NO_LIMIT = 1_000_000  # tokenizers that know no limit say 10^30
@@ -19,7 +20,7 @@ def check_length(tokenizer: Tokenizer, max_length: int, *, pair: bool) -> int:
     limit = tokenizer.model_max_length
     if max_length > limit and limit < NO_LIMIT:
         raise InputError(
-            f"max_length is {max_length}, but this model takes at most {limit} tokens. Set {limit} or less."
+            f"max_length is {max_length}, but this model takes at most {plural(limit, 'token')}. Set {limit} or less."
         )
     special = tokenizer.num_special_tokens_to_add(pair=pair)
     if max_length < special + (2 if pair else 1):

@@ -21,6 +21,7 @@ from trainflat.tasks.opening import Shape
 from trainflat.tasks.rows import Rows, arrange
 from trainflat.tasks.tables import Table, read_table
 from trainflat.tasks.text import LABEL, TEXTS, TextTask
+from trainflat.wording import plural
 
 SHARE = 0.1  # held out where no validation file is given
 
@@ -144,7 +145,7 @@ def _has_letter(text: str) -> bool:
 def _text_columns(text: str | list[str], label: str) -> list[str]:
     texts = [text] if isinstance(text, str) else list(text)
     if not 1 <= len(texts) <= 2:
-        raise InputError(f"text is the column of the text or the columns of two, got {len(texts)} columns.")
+        raise InputError(f"text is the column of the text or the columns of two, got {plural(len(texts), 'column')}.")
     if label in texts:
         raise InputError(f"text and label are both the column {label!r}. Name another: a text must not be its answer.")
     if len(set(texts)) < len(texts):

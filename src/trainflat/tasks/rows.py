@@ -11,6 +11,7 @@ import numpy as np
 from trainflat.errors import InputError
 from trainflat.record import Fingerprint
 from trainflat.tasks.repeats import LABEL, text_keys
+from trainflat.wording import plural
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ def hold_out(rows: Rows, share: float, seed: int, *, by_class: bool) -> tuple[Ro
     if not (count and 0 < len(held) < len(rows)):
         texts = f" (of {len(groups)} different texts)" if len(groups) < len(rows) else ""
         raise InputError(
-            f"holdout {share} of {len(rows)} training rows{texts} leaves one part empty. Choose another share."
+            f"holdout {share} of {plural(len(rows), 'training row')}{texts} leaves one part empty. Choose another "
+            "share."
         )
     out = set(held)
     return rows.take([row for row in range(len(rows)) if row not in out]), rows.take(held)

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainflat.errors import InputError
+from trainflat.errors import InputError, one_line
 from trainflat.tasks.tables import READERS, Columns, Table, read_table
 
 VARIABLE = "TRAINFLAT_DATA"
@@ -57,7 +57,11 @@ class Source:
         folder, splits = self._locate(root)
         if split not in splits:
             raise InputError(_missing(self.task, split, folder, splits))
-        tables = [read_table(path) for path in sorted(splits[split])]
+        paths = sorted(splits[split])
+        if len(paths) > 1 and any(path.stem == split for path in paths):
+            there = ", ".join(path.name for path in paths)
+            raise InputError(f"{folder} has the split {split} more than once ({there}). Keep one of them.")
+        tables = [read_table(path) for path in paths]
         if len(tables) == 1:
             return tables[0]
         columns: Columns = {name: [v for table in tables for v in table.column(name)] for name in tables[0].columns}
@@ -83,12 +87,6 @@ def _splits(folder: Path) -> dict[str, list[Path]]:
         if path.suffix.lower() in READERS and path.is_file():
             name, _, part = path.stem.partition("-")
             splits.setdefault(name if "-of-" in part else path.stem, []).append(path)
-    for name, paths in splits.items():
-        whole = [path.name for path in paths if path.stem == name]
-        if whole and len(paths) > 1:
-            raise InputError(
-                f"{folder} has {name} more than once ({', '.join(p.name for p in paths)}). Keep one of them."
-            )
     return splits
 
 
@@ -116,8 +114,8 @@ def _from_hub(source: Source, split: str) -> Table:
             f"Install trainflat[data], or give a folder with --data DIR."
         ) from error
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).split("\n", maxsplit=1)[0].rstrip(".")
         raise InputError(
-            f"{source.task} ({split}) cannot be fetched from the hub: {reason}. Give a folder with --data DIR."
+            f"{source.task} ({split}) cannot be fetched from the hub: {one_line(error, 200)}. "
+            "Give a folder with --data DIR."
         ) from error
     return Table(f"{place} ({split})", dict(columns), f"hub:{place}")

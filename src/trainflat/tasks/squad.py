@@ -18,6 +18,7 @@ from trainflat.tasks.spans import best_span
 from trainflat.tasks.squad_metrics import best_over, exact_match, token_f1
 from trainflat.tasks.tables import Table
 from trainflat.tasks.windows import encode_windows
+from trainflat.wording import plural
 
 SOURCE = Source("squad", "rajpurkar/squad", None, {"train": 87599, "validation": 10570})
 
@@ -107,7 +108,9 @@ class Squad(Task):
         """
         start, end = (np.asarray(part, dtype=np.float64) for part in predictions)
         if len(start) != len(split) or len(end) != len(split):
-            raise ValueError(f"{split.name} has {len(split)} windows, got {len(start)} starts and {len(end)} ends.")
+            raise ValueError(
+                f"{split.name} has {plural(len(split), 'window')}, got {len(start)} starts and {len(end)} ends."
+            )
         check_finite(split.name, start, end)
         contexts = self.evaluation[split.name].columns["context"]
         best = [(-np.inf, "")] * len(contexts)

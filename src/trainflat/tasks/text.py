@@ -14,6 +14,7 @@ from trainflat.tasks.labels import match_names
 from trainflat.tasks.metrics import check_finite, evaluate
 from trainflat.tasks.repeats import LABEL, TEXTS, repeat_notes
 from trainflat.tasks.rows import Rows, fingerprints
+from trainflat.wording import plural
 
 
 class TextTask(Task):
@@ -109,7 +110,7 @@ class TextTask(Task):
         """Right and predicted classes or numbers, in the order of the split."""
         logits = np.asarray(predictions, dtype=np.float64)
         if len(logits) != len(split):
-            raise ValueError(f"{split.name} has {len(split)} rows, got predictions for {len(logits)}.")
+            raise ValueError(f"{split.name} has {plural(len(split), 'row')}, got predictions for {len(logits)}.")
         check_finite(split.name, logits)
         gold = np.array([row["labels"] for row in split.rows])
         return gold, logits.reshape(len(gold)) if self.head.kind == "regression" else logits.argmax(axis=-1)

@@ -9,6 +9,7 @@ import numpy as np
 from trainflat.errors import InputError
 from trainflat.tasks.base import Tokenizer
 from trainflat.tasks.encoding import BATCH, check_length
+from trainflat.wording import plural
 
 MAX_QUESTION = 64  # tokens; BERT's published code cuts longer questions
 
@@ -63,7 +64,7 @@ def _fitting_questions(tokenizer: Tokenizer, questions: Sequence[str], max_lengt
     if stride >= room - longest:  # the tokenizer would not raise but panic
         raise InputError(
             f"doc_stride is {stride}, but max_length {max_length} leaves beside the longest question ({longest}) only "
-            f"{max(room - longest, 0)} tokens. Set doc_stride lower or max_length higher."
+            f"{plural(max(room - longest, 0), 'token')}. Set doc_stride lower or max_length higher."
         )
     return cut
 

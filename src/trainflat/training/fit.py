@@ -24,6 +24,7 @@ from trainflat.training.arguments import FlatArguments
 from trainflat.training.fit_callbacks import NewestAndBest, ProgressCallback, Snapshot
 from trainflat.training.options import TrainingOptions
 from trainflat.training.trainer import FlatTrainer, unprepared
+from trainflat.wording import plural
 
 _SCHEDULES = {"linear": "linear", "constant": "constant_with_warmup", "cosine": "cosine"}
 # The Trainer logs these beside the numbers that a repeated run reproduces.
@@ -217,7 +218,7 @@ def _micro_batch(options: TrainingOptions, processes: int) -> int:
     if options.batch_size % parts:
         raise InputError(
             f"training.batch_size {options.batch_size} cannot be cut into {options.accumulate} micro-batches "
-            f"on {processes} processes. Choose a multiple."
+            f"on {plural(processes, 'process', 'processes')}. Choose a multiple."
         )
     return options.batch_size // parts
 

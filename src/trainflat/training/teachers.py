@@ -10,6 +10,7 @@ from trainflat.errors import InputError
 from trainflat.models import Encoder, load_encoder, outline
 from trainflat.models.checks import check_labels
 from trainflat.tasks.base import Head
+from trainflat.wording import plural
 
 KEY = "training.distillation.teacher"
 
@@ -58,7 +59,8 @@ def check_reads_alike(teacher: Encoder, student: Encoder, max_length: int) -> No
     _check_tokenizer(teacher.tokenizer, student.tokenizer, f"model {teacher.name!r}", f"the student {student.name!r}")
     if max_length > teacher.max_length:
         raise InputError(
-            f"model {teacher.name!r} reads at most {teacher.max_length} tokens, training.max_length is {max_length}. "
+            f"model {teacher.name!r} reads at most {plural(teacher.max_length, 'token')}, training.max_length is "
+            f"{max_length}. "
             "Lower it, or choose another teacher."
         )
 

@@ -1,0 +1,85 @@
+"""Words that every message needs: counts with their nouns, and what a value should have been."""
+
+from collections.abc import Mapping, Sequence
+from textwrap import shorten
+from typing import Any
+
+# How the type of one of pydantic's errors begins, and what is then expected; its context fills in the braces.
+_EXPECTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "decimal": "a number",
+    "finite": "a finite number",
+    "bool": "true or false",
+    "string_too_short": "text of {min_length} or more characters",
+    "string_too_long": "text of {max_length} or fewer characters",
+    "string": "text",
+    "list": "a list",
+    "tuple": "a list",
+    "set": "a list",
+    "frozen_set": "a list",
+    "iterable": "a list",
+    "sequence": "a list",
+    "too_short": "a list of {min_length} or more values",
+    "too_long": "a list of {max_length} or fewer values",
+    "dict": "a mapping",
+    "mapping": "a mapping",
+    "model": "a mapping",
+    "dataclass": "a mapping",
+    "literal": "{expected}",
+    "enum": "{expected}",
+    "none": "none",
+    "greater_than_equal": "a number of at least {ge}",
+    "greater_than": "a number above {gt}",
+    "less_than_equal": "a number of at most {le}",
+    "less_than": "a number below {lt}",
+    "path": "a path",
+    "missing": "a value",
+}
+_CLASSES = {"Sequence": "a list", "Mapping": "a mapping"}
+
+
+def plural(count: float, noun: str, nouns: str | None = None, form: str = "") -> str:
+    """A count with its noun; ``form`` is as in a format string.
+
+    Example:
+        >>> plural(1, "run"), plural(2, "run"), plural(0.5, "epoch"), plural(2, "matrix", "matrices")
+        ('1 run', '2 runs', '0.5 epochs', '2 matrices')
+    """
+    number = format(count, form or ("g" if isinstance(count, float) else "d"))
+    return f"{number} {noun}" if count == 1 else f"{number} {nouns or noun + 's'}"
+
+
+def wanted(errors: Sequence[Mapping[str, Any]]) -> str:
+    """What one value should have been, by pydantic's errors, of which a union gives one per branch.
+
+    Example:
+        >>> wanted([{"type": "literal_error", "ctx": {"expected": "'epoch'"}}, {"type": "int_parsing"}])
+        "'epoch' or a whole number is expected"
+    """
+    told = [str(error["msg"]).removeprefix("Value error, ") for error in errors if error["type"] == "value_error"]
+    if told:
+        return " or ".join(told)
+    return " or ".join(dict.fromkeys(map(_expected, errors))) + " is expected"
+
+
+def _expected(error: Mapping[str, Any]) -> str:
+    kind, context = str(error["type"]), error.get("ctx", {})
+    if kind == "is_instance_of":
+        return _CLASSES.get(context["class"], f"a {context['class']}")
+    fitting = [begin for begin in _EXPECTED if kind.startswith(begin)]
+    if not fitting:
+        return str(error["msg"]).removeprefix("Input should be ").removeprefix("a valid ")
+    return _EXPECTED[max(fitting, key=len)].format(**context)
+
+
+def shown(value: Any) -> str:
+    """A value of YAML as messages show it, cut where it is long.
+
+    Example:
+        >>> shown(None), shown(True), shown("a"), shown([1, None])
+        ('nothing', 'true', "'a'", '[1, None]')
+    """
+    if value is None:
+        return "nothing"
+    return str(value).lower() if isinstance(value, bool) else shorten(repr(value), 100, placeholder=" ...")
