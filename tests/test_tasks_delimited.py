@@ -79,13 +79,13 @@ SHAPES = {
         'text,label\n"two\nlines",1\nbad,0\n',
         {},
         {"text": ["two\nlines", "bad"], "label": ["1", "0"]},
-        "1 rows span lines .* lines 2 to 3",
+        "1 row with lines inside .* lines 2 to 3",
     ),
     "comma in lines.csv": (
         'text,label\n"Good, but\nnot",1\nbad,0\na,1\nb,0\n',
         {},
         {"text": ["Good, but\nnot", "bad", "a", "b"], "label": ["1", "0", "1", "0"]},
-        "span lines",
+        "with lines inside",
     ),
     "swallowed.csv": (
         'text,label\n"Loved it from the start,1\nDull,0\nNot for me",0\nFine,1\n',
@@ -121,7 +121,7 @@ SHAPES = {
         '"text"\t"label"\n"two\nlines"\t"1"\n',
         {},
         {"text": ["two\nlines"], "label": ["1"]},
-        "span lines",
+        "with lines inside",
     ),
 }
 

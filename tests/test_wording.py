@@ -30,15 +30,11 @@ NOUNS = (
 )
 NOUNS += "cores|files|samples|batches|processes|entries|trainings|tokens|weights|parameters"
 COUNTED = re.compile(rf"^ (?!(?:has|holds|names|changes|of) )(?:[a-z]+ )??({NOUNS})\b")
-SAID_OF_SEVERAL = {  # sentences that are said of several alone, and names before a noun
-    *(
-        "self.rows rows",
-        "found.sampled_rows rows",
-        "one.flatness_rows rows",
-        "rows rows",
-    ),  # with their margins of error
-    *("len(found) texts", "len(groups) different texts", "zeros pruned weights"),
-    *("split rows", "name rows", "' x '.join(map(str, rows['input_ids'].shape)) tokens"),
+SAID_OF_SEVERAL = {  # sentences that are said of several alone, parts of a whole, and names before a noun
+    *("self.rows rows", "found.sampled_rows rows", "one.flatness_rows rows", "rows rows", "len(found) texts"),
+    *("len(values) rows", "len(table) rows", "len(groups) different texts", "zeros pruned weights", "len(names) files"),
+    *("len(plan.labels) classes", "len(names) or 'no' classes", "split rows", "name rows", "shape tokens"),
+    "' x '.join(map(str, rows['input_ids'].shape)) tokens",
 }
 
 

@@ -18,6 +18,7 @@ from trainflat.objective.untouched import untouched
 from trainflat.tasks.base import ANSWERS
 from trainflat.tasks.encoding import unzip
 from trainflat.tasks.stdlib_docs import sentences_of
+from trainflat.wording import plural
 
 TYPES = "token_type_ids"
 _LENGTHS = (64, 128, 512)  # at which a model that wants one length is tried
@@ -94,7 +95,7 @@ def _misfit(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> str:
     if words is not None and int(batch["input_ids"].max()) >= len(words):
         return f"ids go up to {int(batch['input_ids'].max())}, and there are {len(words)} embeddings"
     if positions is not None and length > positions:
-        return f"a row has {length} tokens, and there are {positions} positions"
+        return f"a row has {plural(length, 'token')}, and there are {positions} positions"
     return ""
 
 
@@ -123,7 +124,7 @@ def _one_length(encoder: Encoder, batch: Mapping[str, Tensor]) -> str:
     ):
         padded = encoder.tokenizer.pad(question, padding="max_length", max_length=length, return_tensors="pt")
         if not _failure(encoder.model, dict(padded), backward=False):
-            return f" (it reads rows of {length} tokens, but not of every length)"
+            return f" (it reads rows of {plural(length, 'token')}, but not of every length)"
     return ""
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from trainflat.errors import InputError
 from trainflat.tasks.opening import Shape
+from trainflat.wording import plural
 
 SEPARATORS = (",", "\t", ";", "|")
 _NAMES = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a bar"}
@@ -169,7 +170,7 @@ def _say_spans(reading: _Reading) -> _Reading:
     if not reading.spans or reading.fault:
         return reading
     first, last = max(reading.spans, key=lambda span: span[1] - span[0])
-    note = f"{len(reading.spans)} rows span lines inside quotation marks, the longest lines {first} to {last}"
+    note = f"{plural(len(reading.spans), 'row')} with lines inside quotation marks, the longest lines {first} to {last}"
     return replace(reading, notes=(*reading.notes, note))
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 from trainflat.errors import InputError, UnknownName
 from trainflat.tasks.labels import Value, canonical, class_name, is_number, may_be_numbers
 from trainflat.tasks.tables import Table
+from trainflat.wording import plural
 
 Kind = Literal["classification", "regression"]
 
@@ -96,7 +97,7 @@ def find_classes(table: Table, label: str, values: Sequence[Value]) -> list[Valu
     classes: list[Value] = sorted(set(values))  # all of one kind
     if len(classes) == len(values) and len(values) > 2:
         raise InputError(
-            f"{table.where}: column {label!r:.60} has another class in each of its {len(values)} rows. "
+            f"{table.where}: column {label!r:.60} has another class in each of its {plural(len(values), 'row')}. "
             "Name the column of the labels."
         )
     first: dict[str, str] = {}
