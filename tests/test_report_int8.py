@@ -5,9 +5,7 @@ from typing import Any
 import pytest
 
 from tests.records import make_record
-from trainflat.diagnosis import Diagnosis
 from trainflat.record import Int8, Record, TaskInfo
-from trainflat.report.advice import _on_int8
 from trainflat.report.int8 import drawings, int8_table, metric
 from trainflat.report.panels import make_panels
 from trainflat.report.tables import score_rows, to_markdown
@@ -135,14 +133,3 @@ def test_plots_of_scores_share_one_scale_that_holds_all():
     assert all(plain.low < one.mean < plain.high for one in values if one is not None)
     assert [one.optimizer for one in small.published] == ["adam", "sam"]
     assert [one.optimizer for one in plain.published] == ["adam", "sam"]
-
-
-@pytest.mark.parametrize(
-    ("after", "text"),
-    [(79.4, "costs 0.6 points and takes 25 % of the bytes"), (70.0, "costs 10.0 points. Train with fake quantization")],
-)
-def test_advice_on_int8(after: float, text: str):
-    int8 = Int8(activations="token", embeddings=False, head=False, scores={"v": {"f1": after}}, bytes=100)
-    found = Diagnosis.model_construct(model="m", score=80.0, split="v", metric="f1", int8=int8, parameters=100)
-    assert text in _on_int8(found, named=True)[0]
-    assert _on_int8(found, named=False)[0].startswith("Rounding to int8")

@@ -86,9 +86,11 @@ def run(
     seeds: Annotated[str | None, typer.Option(metavar="1,2,3", help="Runs each recipe once per seed.")] = None,
 ) -> None:
     """Trains, prunes and measures; continues where an earlier call was stopped."""
+    from rich.markup import escape
+
     from trainflat.pipeline import run as run_pipeline
     from trainflat.recipe import load_recipe
-    from trainflat.report import summary_table
+    from trainflat.report import caveats, summary_table
 
     each = [None] if seeds is None else [_seed(text) for text in seeds.split(",")]
     given = _overrides(task, set_)
@@ -100,6 +102,8 @@ def run(
             records.append(run_pipeline(recipe, data=data, out=out, progress=progress))
     if is_first_process():
         _print_table(summary_table(records))
+        for sentence in caveats(records):
+            _say(escape(sentence))
         for recipe in loaded:
             _say(f"{out / recipe.folder_name / 'record.json'}")
 

@@ -2,12 +2,13 @@
 
 from trainflat.report.diagnosis_page import write_diagnosis
 from trainflat.report.reading import Found, find_landscapes, find_records, find_results, read_records
-from trainflat.report.tables import score_rows, summary_table
+from trainflat.report.tables import caveats, score_rows, summary_table
 from trainflat.report.write import FORMATS, write_report
 
 __all__ = [
     "FORMATS",
     "Found",
+    "caveats",
     "find_landscapes",
     "find_records",
     "find_results",

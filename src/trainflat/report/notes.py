@@ -4,8 +4,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from trainflat.record import Record
-from trainflat.report.panels import Panel, main_score
+from trainflat.report.differences import differing
+from trainflat.report.panels import Line, Panel, main_score
+from trainflat.report.words import percent
 
+MARK = "†"  # at scores that may stand for nothing learned
 PARTIAL = "partial data: not comparable with published figures"
 
 
@@ -23,10 +26,31 @@ def notes(panels: Sequence[Panel]) -> list[str]:
             "runs of one seed were scored on different rows, so that their scores do not compare",
             _mixed(panels),
         ),
+        *_about(
+            "{1}: {0}.",
+            "runs of one seed were trained on different rows",
+            [panel for panel in panels if _differ(_rows_seen(panel, "train"))],
+        ),
+        *remarks(panels),
         *_taught(panels),
         *dict.fromkeys(f"{p.task_title}: {note}" for p in panels for r in p.records for note in r.task.notes),
         *_about("{1}: {0}.", "some stages have no main score; they are left out of the figure", _unscored(panels)),
     ]
+
+
+def remarks(panels: Sequence[Panel]) -> list[str]:
+    """What is not as it looks: scores that a blind answer has too, and lines that differ in more than the method."""
+    said = [sentence for panel in panels for line in panel.lines for sentence in _blind(panel, line)]
+    return said + [f"{panel.task_title}: {found}." for panel in panels if (found := differing(panel))]
+
+
+def _blind(panel: Panel, line: Line) -> list[str]:
+    """One sentence per remark on a line, with the sparsities that it holds for."""
+    where: defaultdict[str, list[str]] = defaultdict(list)
+    for point in line.points:
+        for remark in point.remarks:
+            where[remark].append(percent(point.target))
+    return [f"{MARK} {panel.task_title}, {line.label} at {', '.join(at)}: {remark}." for remark, at in where.items()]
 
 
 def _about(sentence: str, caveat: str, panels: Sequence[Panel]) -> list[str]:
@@ -59,14 +83,18 @@ def _single(panels: Sequence[Panel]) -> list[Panel]:
 
 
 def _mixed(panels: Sequence[Panel]) -> list[Panel]:
-    return [panel for panel in panels if any(len(hashes) > 1 for hashes in _scored_rows(panel).values())]
+    return [panel for panel in panels if _differ(_rows_seen(panel, panel.split))]
 
 
-def _scored_rows(panel: Panel) -> dict[int, set[str]]:
+def _differ(hashes: dict[int, set[str]]) -> bool:
+    return any(len(found) > 1 for found in hashes.values())
+
+
+def _rows_seen(panel: Panel, split: str) -> dict[int, set[str]]:
     hashes: defaultdict[int, set[str]] = defaultdict(set)
     for record in panel.records:
-        if panel.split in record.data:
-            hashes[record.seed].add(record.data[panel.split].sha256)
+        if split in record.data:
+            hashes[record.seed].add(record.data[split].sha256)
     return hashes
 
 

@@ -11,6 +11,8 @@ from markupsafe import Markup
 
 from trainflat.landscapes import Landscape
 from trainflat.record import ModelInfo, Record
+from trainflat.report.differences import ABOUT as ABOUT_DIFFERENCES
+from trainflat.report.differences import differences
 from trainflat.report.flatness import ABOUT, ABOUT_PUBLISHED, comparable, flatness_table, measured
 from trainflat.report.int8 import ABOUT as ABOUT_INT8
 from trainflat.report.int8 import about_published, int8_table, metric
@@ -42,6 +44,8 @@ def render(records: Sequence[Record], landscapes: Sequence[Landscape] = ()) -> s
                 group.id: {"plots": group.plots, "active": group.active} for _, groups in sections for group in groups
             },
             score_table=score_table,
+            differences=differences,
+            about_differences=ABOUT_DIFFERENCES,
             cost_table=cost_table,
             runs=[_run(record, line.label) for panel in panels for line in panel.lines for record in line.records],
             themes=theme_colors(),

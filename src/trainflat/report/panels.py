@@ -56,6 +56,12 @@ class Point:
         """The main score in percent; None where no run measured it."""
         return self.over_seeds(main_score)
 
+    @property
+    def remarks(self) -> list[str]:
+        """Why scores of some runs may stand for nothing learned, each once."""
+        answers = [stage.answers for _, stage in self.runs if stage.answers is not None]
+        return list(dict.fromkeys(found.remark() for found in answers if found.remark()))
+
 
 @dataclass(frozen=True)
 class Line:
@@ -204,7 +210,7 @@ def _own_data(record: Record) -> str:
 def _lines(records: Sequence[Record], told: Mapping[str, Collection[str]]) -> tuple[Line, ...]:
     groups: defaultdict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in records:
-        same = [(key, value) for key, value in traits(record) if not _says_how_far(key)]
+        same = [(key, value) for key, value in traits(record) if not says_how_far(key)]
         groups[record.optimizer, repr(same)].append(record)
     by_optimizer: defaultdict[str, list[Line]] = defaultdict(list)
     for (optimizer, _), alike in groups.items():
@@ -213,7 +219,8 @@ def _lines(records: Sequence[Record], told: Mapping[str, Collection[str]]) -> tu
     return tuple(line for name, lines in sorted(by_optimizer.items()) for line in _labelled(name, lines, told[name]))
 
 
-def _says_how_far(key: str) -> bool:
+def says_how_far(key: str) -> bool:
+    """Whether a setting is how far a run was pruned, which its points tell."""
     return key.rpartition(".")[2] in _SPARSITIES and not key.startswith(_OPTIMIZER)
 
 

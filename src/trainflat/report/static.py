@@ -12,6 +12,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from trainflat.files import atomic
+from trainflat.report.differences import SETTING, differences
 from trainflat.report.flatness import comparable, figure_name, flatness_of, measured
 from trainflat.report.int8 import drawings
 from trainflat.report.int8 import metric as int8_metric
@@ -22,7 +23,7 @@ from trainflat.report.panels import Line, Panel, Point, Statistics
 from trainflat.report.published import Figure as Published
 from trainflat.report.published import published, reference_sparsity
 from trainflat.report.series import CURVES, at, curves, focus, shares_seen, zero_grid
-from trainflat.report.words import metric_name, numbered, percent, slug
+from trainflat.report.words import metric_name, numbered, option, percent, slug
 
 GREY, _RULE = "#5A6672", "#D9DFE5"
 SYMBOLS = ("o", "s", "D", "^", "v", "X")
@@ -202,11 +203,16 @@ def _figure(panel: Panel, count: int, width: float, height: float, about: str = 
     columns, rows = min(count, 3), -(-count // 3)
     figure = Figure(figsize=(max(4.5, width * columns), height * rows + 0.7), layout="constrained")
     second = "; ".join(part for part in (about, PARTIAL if panel.partial else "") if part)
-    figure.suptitle("\n".join(filter(None, (panel.title, second))), fontsize=10)
+    third = option("lines differ also in " + ", ".join(apart), 90) if (apart := _apart(panel)) else ""
+    figure.suptitle("\n".join(filter(None, (panel.title, second, third))), fontsize=10)
     places = list(figure.subplots(rows, columns, squeeze=False).flat)
     for unused in places[count:]:
         unused.remove()
     return figure, places[:count]
+
+
+def _apart(panel: Panel) -> list[str]:
+    return [row[SETTING].removeprefix("training.") for row in differences(panel)]
 
 
 def _width(panel: Panel) -> float:

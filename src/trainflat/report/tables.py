@@ -8,10 +8,13 @@ from typing import Any
 
 from trainflat.landscapes import Landscape
 from trainflat.record import Latency, Record, Stage
+from trainflat.report.differences import ABOUT as ABOUT_DIFFERENCES
+from trainflat.report.differences import SETTING, differences
 from trainflat.report.flatness import ABOUT, ABOUT_PUBLISHED, flatness_of, flatness_table, measured
 from trainflat.report.int8 import ABOUT as ABOUT_INT8
 from trainflat.report.int8 import about_published, int8_of, int8_table, kind_slug, kinds, size_of
 from trainflat.report.landscape_series import landscape_table
+from trainflat.report.notes import MARK, remarks
 from trainflat.report.panels import Line, Panel, Point, make_panels
 from trainflat.report.published import published, published_sharpness
 from trainflat.report.words import DASH, duration, is_formula, megabytes, percent, spread
@@ -33,7 +36,18 @@ def score_rows(records: Iterable[Record]) -> list[Row]:
     ``score_std`` is the sample standard deviation, None for one seed. Scores are in percent, shares in [0, 1], times in
     seconds, latencies in milliseconds. What was not measured is None.
     """
-    return [_row(panel, line, point) for panel in make_panels(records) for line in panel.lines for point in line.points]
+    panels = make_panels(records)
+    return [
+        _row(panel, line, point) | {"differs_in": _apart(apart, line)}
+        for panel, apart in zip(panels, map(differences, panels), strict=True)
+        for line in panel.lines
+        for point in line.points
+    ]
+
+
+def _apart(rows: Sequence[dict[str, str]], line: Line) -> str | None:
+    """The settings in which a line differs from others of its figure, as a recipe has them."""
+    return "; ".join(f"{row[SETTING]}={row[line.label]}" for row in rows) or None
 
 
 def summary_table(records: Iterable[Record], columns: int = 6) -> list[dict[str, str]]:
@@ -44,6 +58,11 @@ def summary_table(records: Iterable[Record], columns: int = 6) -> list[dict[str,
     panels = make_panels(records)
     targets = _thinned(sorted({target for panel in panels for target in panel.targets}), columns)
     return [_summary(panel, line, targets) for panel in panels for line in panel.lines]
+
+
+def caveats(records: Iterable[Record]) -> list[str]:
+    """What to know of a summary table: models that learned nothing, and lines that differ in more than the method."""
+    return remarks(make_panels(records))
 
 
 def to_csv(rows: Sequence[Row]) -> str:
@@ -61,6 +80,8 @@ def to_markdown(panels: Sequence[Panel], notes: Sequence[str], landscapes: Seque
     for panel in panels:
         parts += [f"## {_safe(panel.title)}", f"{_safe(panel.scored_on)}; mean ± standard deviation over seeds."]
         parts += [_markdown(score_table(panel))]
+        if rows := differences(panel):
+            parts += [ABOUT_DIFFERENCES, _markdown(rows)]
         if rows := flatness_table(panel):
             parts += [f"Flatness. {ABOUT}", _markdown(rows)]
             parts += [ABOUT_PUBLISHED] if published_sharpness(panel) else []
@@ -107,6 +128,8 @@ def _row(panel: Panel, line: Line, point: Point) -> Row:
         "score_mean": score.mean if score else None,
         "score_std": score.std if score else None,
         "seeds": score.n if score else 0,
+        "baseline_mean": _mean(point, lambda _, stage: stage.answers.baseline if stage.answers else None),
+        "remark": "; ".join(point.remarks) or None,
         **{name: _mean(point, measure) for name, measure in _MEASURES.items()},
         **_flatness(panel, point),
         **_int8(panel, point),
@@ -193,8 +216,15 @@ def _costs(point: Point, row: Row) -> dict[str, str]:
 
 
 def _scores(line: Line, targets: Sequence[float]) -> dict[str, str]:
-    at = {point.target: point.score for point in line.points}
-    return {percent(target): spread(score.mean, score.std) if (score := at.get(target)) else DASH for target in targets}
+    at = {point.target: point for point in line.points}
+    return {percent(target): _score(at.get(target)) for target in targets}
+
+
+def _score(point: Point | None) -> str:
+    score = point.score if point else None
+    if point is None or score is None:
+        return DASH
+    return spread(score.mean, score.std) + (f" {MARK}" if point.remarks else "")
 
 
 def _published_rows(panel: Panel) -> list[dict[str, str]]:

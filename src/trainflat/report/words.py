@@ -103,10 +103,10 @@ def places(names: Sequence[str]) -> list[str]:
     return [name if found.count(name) == 1 else f"{name} ({k})" for k, name in enumerate(found, 1)]
 
 
-def option(value: object) -> str:
+def option(value: object, most: int = 40) -> str:
     """A recipe's value in a label: short, floats without trailing zeros."""
     text = f"{value:g}" if isinstance(value, float) and math.isfinite(value) else str(value)
-    return text if len(text) <= 40 else text[:39] + "…"
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def is_formula(text: str) -> bool:
