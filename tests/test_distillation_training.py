@@ -215,7 +215,7 @@ def test_teachers_that_do_not_fit(tmp_path: Path) -> None:
             three,
             "teacher: model .BertForSequenceClassification. was fine-tuned for the classes LABEL_0, LABE",
         ),
-        (named, other, "was fine-tuned for the classes yes, no, the task has no, yes"),
+        (named, other, "has the student's classes in another order: yes, no. Give the name"),
         (same, same, "the teacher is the student itself"),
         (several, same, "this student has several labels"),
         (same, str(tmp_path), "no config.json"),

@@ -85,6 +85,8 @@ def diagnose(
     watched, found = progress or Progress(), []
     for note in learned.notes:
         watched.say(f"note: {note}")
+    for note in (one.note for one in loaded if one.note):
+        watched.say(f"note: {note}")
     for k, one in enumerate(loaded, 1):
         watched.say(f"model {k} of {len(loaded)}, {model_info(one).name}: scoring it on {learned.split}")
         found.append(_Patient(one, learned, rows, seed, watched).examine(flatness.measures))

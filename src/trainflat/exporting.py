@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from trainflat.errors import InputError
 from trainflat.evaluation import Agreement, compare_answers, main_score, predictions_of
@@ -18,6 +18,7 @@ from trainflat.loading import load
 from trainflat.margins import difference
 from trainflat.models import Encoder, fit_inputs, load_encoder, max_positions, meet, output_names
 from trainflat.models.checks import check_tokenizer
+from trainflat.models.classes import class_names
 from trainflat.protocols.bench import derive_seed
 from trainflat.quantization import Int8Module
 from trainflat.recipe import build, load_recipe, named_sections
@@ -113,7 +114,7 @@ def export(
     section = _section(to, options)
     exporter = build(EXPORTERS, section)
     exporter.check_installed()
-    learned = None if task is None else _task(task, folder, data, seed)
+    learned = None if task is None else _as_named(_task(task, folder, data, seed), Path(folder))
     source = _source(Path(folder), learned)
     rows = None if learned is None else _Rows.of(learned, source)
     source = replace(source, texts=_texts(source, rows, exporter.samples))
@@ -142,6 +143,15 @@ def _section(to: str, options: Sequence[str] | Mapping[str, Any]) -> dict[str, A
 def _task(task: str | Mapping[str, Any], folder: str | Path, data: Path | None, seed: int) -> Task:
     section = load_recipe({"task": task, "model": str(folder)}).task
     return build(TASKS, section, data=data, seed=derive_seed(seed, "rows"))
+
+
+def _as_named(task: Task, folder: Path) -> Task:
+    """The task with its classes as the model has them, so that what is written keeps the model's names and order."""
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception:  # reading the model says better what is wrong
+        return task
+    return task.in_order(class_names(config)) if task.head.kind == "classification" else task
 
 
 def _source(folder: Path, task: Task | None) -> Source:

@@ -14,6 +14,7 @@ from trainflat.errors import InputError
 from trainflat.evaluation import main_score, predictions_of
 from trainflat.exporting import row_length
 from trainflat.models.checks import check_labels
+from trainflat.models.classes import class_names
 from trainflat.protocols.bench import derive_seed
 from trainflat.recipe import build, load_recipe
 from trainflat.tasks import TASKS
@@ -44,10 +45,11 @@ class Scored:
             raise InputError(f"{one.home} lacks config.json or a tokenizer, by which to score {one.name}.") from error
         check_labels(config, self.task.head, one.model)
         self._check_answers(one, remote)
-        length = row_length(self.task, getattr(config, "max_position_embeddings", None))
-        split = self.task.encode(tokenizer, length)[1][self.task.split]
+        task = self.task.in_order(class_names(config)) if self.task.head.kind == "classification" else self.task
+        length = row_length(task, getattr(config, "max_position_embeddings", None))
+        split = task.encode(tokenizer, length)[1][task.split]
         model: Any = Answers(remote)
-        found, answers = main_score(self.task, split, predictions_of(model, split, tokenizer))
+        found, answers = main_score(task, split, predictions_of(model, split, tokenizer))
         return {"score": found.value, "without": found.without, "remark": answers.remark() if answers else ""}
 
     def _check_answers(self, one: Opened, remote: Remote) -> None:

@@ -20,7 +20,7 @@ class Encoder:
     tokenizer: PreTrainedTokenizerBase
     name: str  # as the recipe says
     max_length: int  # tokens per row that the model has positions for
-    note: str = ""  # what was done so that model and tokenizer fit
+    note: str = ""  # what was done so that model, tokenizer and the task's classes fit
 
 
 def max_positions(model: PreTrainedModel) -> int | None:

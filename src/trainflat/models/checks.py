@@ -1,6 +1,6 @@
 """Refuses what cannot be trained as an encoder, in one line, before anything is trained."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from transformers import (
 )
 
 from trainflat.errors import InputError
+from trainflat.models.classes import class_names
 from trainflat.tasks.base import Head
+from trainflat.tasks.labels import match_names
 
 FILES = "config.json, model.safetensors and the tokenizer's files"
 _FINE_TUNE = "Fine-tune it first, or name the task that it was fine-tuned on."
@@ -60,21 +62,24 @@ def check_is_encoder(config: PreTrainedConfig, name: str) -> None:
 
 
 def check_labels(config: PreTrainedConfig, head: Head, name: str) -> None:
-    """A fine-tuned model has the task's kind of head, and its classes in its order; LABEL_0 may be any class.
+    """A fine-tuned model has the task's kind of head and its classes, whatever their capitals and their order.
 
     Raises:
-        InputError: it has another head; or more or fewer classes, or with other names or in another order.
+        InputError: it has another head; or more or fewer classes, or others.
     """
     _check_kind(config, head, name)
     if head.kind != "classification":
         return
-    known = [str(config.id2label[index]) for index in sorted(config.id2label)]
-    nameless = any(labels == [f"LABEL_{i}" for i in range(len(labels))] for labels in (known, list(head.labels)))
-    if len(known) != len(head.labels) or not (nameless or known == list(head.labels)):
+    known = class_names(config)
+    if match_names(head.labels, known) is None:
         raise InputError(
-            f"model {name!r} was fine-tuned for the classes {', '.join(known)}, the task has {', '.join(head.labels)}. "
-            f"{_ITS_TASK}"
+            f"model {name!r} was fine-tuned for the classes {_some(known)}, the task has {_some(head.labels)}. "
+            f"{_ITS_TASK} Rows of `files` may also number the model's classes from 0."
         )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(f"{name:.60}" for name in names[:20]) + (", ..." if len(names) > 20 else "")
 
 
 def _check_kind(config: PreTrainedConfig, head: Head, name: str) -> None:

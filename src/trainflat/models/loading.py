@@ -27,6 +27,7 @@ from trainflat.models.checks import (
     check_tokenizer,
     check_weights,
 )
+from trainflat.models.classes import ClassOrder, find_order, reorder_head
 from trainflat.models.hub import NotHere, locate
 from trainflat.models.meeting import fit_inputs
 from trainflat.models.quiet import quiet_loading
@@ -57,11 +58,12 @@ def load_encoder(
     """
     source = _source(name)
     with failures_in_one_line(name), quiet_loading():
-        config = _config(source, head, layers, name, fine_tuned=fine_tuned)
+        config, order = _config(source, head, layers, name, fine_tuned=fine_tuned)
         model = _load_model(source, config, head, seed, name, fine_tuned=fine_tuned)
+        if order is not None and order.moved:
+            reorder_head(model, order, name)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    check_tokenizer(tokenizer, model, name)
-    return Encoder(model, tokenizer, name, _fit_length(model, tokenizer), fit_inputs(model, tokenizer))
+    return _encoder(model, tokenizer, name, order)
 
 
 def outline(name: str, head: Head, *, layers: int | None = None, fine_tuned: bool = False) -> Encoder | None:
@@ -80,23 +82,34 @@ def outline(name: str, head: Head, *, layers: int | None = None, fine_tuned: boo
             raise
         return None
     with failures_in_one_line(name), quiet_loading():
-        config = _config(source, head, layers, name, fine_tuned=fine_tuned)
+        config, order = _config(source, head, layers, name, fine_tuned=fine_tuned)
         with torch.device("meta"):
             model = _auto(head).from_config(config, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    return _encoder(model, tokenizer, name, order)
+
+
+def _encoder(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, order: ClassOrder | None
+) -> Encoder:
     check_tokenizer(tokenizer, model, name)
-    return Encoder(model, tokenizer, name, _fit_length(model, tokenizer), fit_inputs(model, tokenizer))
+    length = _fit_length(model, tokenizer)
+    notes = fit_inputs(model, tokenizer), order.note if order else ""
+    return Encoder(model, tokenizer, name, length, " ".join(note for note in notes if note))
 
 
-def _config(source: str, head: Head, layers: int | None, name: str, *, fine_tuned: bool = False) -> PreTrainedConfig:
+def _config(
+    source: str, head: Head, layers: int | None, name: str, *, fine_tuned: bool = False
+) -> tuple[PreTrainedConfig, ClassOrder | None]:
     config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     check_is_encoder(config, name)
     if layers is not None:
         keep_layers(config, layers, name)
     if fine_tuned:
         check_labels(config, head, name)
+    order = find_order(config, head, name)
     set_head(config, head)
-    return config
+    return config, order
 
 
 def keep_layers(config: PreTrainedConfig, layers: int, name: str) -> None:

@@ -33,6 +33,8 @@ def enlist(teacher: Encoder, bench: Bench) -> record.TeacherInfo:
         What the record says of it.
     """
     bench.teacher, progress = teacher.model, bench.progress
+    if teacher.note:
+        progress.say(f"note: {teacher.note}")
     scores, found = {}, {}
     for name, split in bench.evaluation.items():
         progress.begin(f"scoring the teacher on {name}", len(split))

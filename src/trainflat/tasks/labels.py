@@ -151,15 +151,20 @@ def canonical(name: str) -> str:
 def match_names(wanted: Sequence[str], known: Sequence[str]) -> list[int] | None:
     """Where each of some classes stands among others, by name as written or else as compared; None: others are meant.
 
+    Numbers stand for the other side's classes in order.
+
     Example:
-        >>> match_names(["joy", "anger"], ["Anger", "Joy"]), match_names(["joy"], ["LABEL_0"])
-        ([1, 0], None)
+        >>> match_names(["joy", "anger"], ["Anger", "Joy"]), match_names(["joy", "anger"], ["LABEL_0", "LABEL_1"])
+        ([1, 0], [0, 1])
+        >>> match_names(["joy", "anger"], ["joy", "fear"]) is None
+        True
     """
     for spelled in (str, canonical):
         index = {spelled(name): i for i, name in enumerate(known)}
         if len(index) == len(known) == len(wanted) and {spelled(name) for name in wanted} == set(index):
             return [index[spelled(name)] for name in wanted]
-    return None
+    numbered = len(wanted) == len(known) and (is_nameless(wanted) or is_nameless(known))
+    return list(range(len(known))) if numbered else None
 
 
 def is_nameless(names: Sequence[str]) -> bool:

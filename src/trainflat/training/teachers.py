@@ -9,7 +9,9 @@ from torch import nn
 from trainflat.errors import InputError
 from trainflat.models import Encoder, load_encoder, outline
 from trainflat.models.checks import check_labels
+from trainflat.models.classes import class_names
 from trainflat.tasks.base import Head
+from trainflat.tasks.labels import match_names
 from trainflat.wording import plural
 
 KEY = "training.distillation.teacher"
@@ -82,7 +84,7 @@ def teacher_of(student: nn.Module, given: Any, tokenizer: Any = None) -> nn.Modu
     with _named():
         if isinstance(given, nn.Module):
             if getattr(given, "config", None) is not None:
-                check_labels(given.config, head, type(given).__name__)
+                _check_order(given.config, head, type(given).__name__)
             return given
         teacher = load_encoder(str(given), head, fine_tuned=True)
         if tokenizer is not None:
@@ -118,6 +120,17 @@ def _check_tokenizer(teacher: Any, student: Any, who: str, whose: str) -> None:
         raise InputError(
             f"{who} reads {', '.join(teacher.model_input_names)}, but the tokenizer of {whose} gives "
             f"{', '.join(student.model_input_names)}. Choose a teacher of the student's kind."
+        )
+
+
+def _check_order(config: Any, head: Head, name: str) -> None:
+    """A model that is the user's own stays as it is, so its classes must stand in the student's order."""
+    check_labels(config, head, name)
+    places = match_names(head.labels, class_names(config))
+    if head.kind == "classification" and places != sorted(places or []):
+        raise InputError(
+            f"{name} has the student's classes in another order: {', '.join(class_names(config)):.200}. Give the "
+            "name or the folder of the model instead: it is put in order when it is loaded."
         )
 
 
