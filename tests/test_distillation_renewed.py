@@ -25,10 +25,10 @@ from tests.test_training_trajectory import ADAMW, NO_DROPOUT, SAM, arguments, as
 from tests.two_processes import on_two_processes
 from trainflat.distillation import Distillation
 from trainflat.errors import InputError
+from trainflat.heads import row_losses as example_losses
 from trainflat.pruning import MagnitudePruner
 from trainflat.pruning.gates import GATES
 from trainflat.training import FlatTrainer
-from trainflat.training.examples import example_losses
 
 PINS = {"weight": "entropy", "temperature": 3.0, "renew": "best"}
 # What evaluations say after every second of the 12 steps: no number, the first, a worse one, one as good, the last one.

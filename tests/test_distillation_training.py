@@ -16,9 +16,9 @@ from tests.test_training_trajectory import ADAMW, NO_DROPOUT, SAM, arguments, as
 from tests.two_processes import on_two_processes
 from trainflat.distillation import Distillation
 from trainflat.errors import InputError
+from trainflat.heads import row_losses as example_losses
 from trainflat.pruning import MagnitudePruner
 from trainflat.training import FlatTrainer, checkpoints
-from trainflat.training.examples import example_losses
 
 KD = {"weight": 0.7, "temperature": 3.0}
 
@@ -217,7 +217,7 @@ def test_teachers_that_do_not_fit(tmp_path: Path) -> None:
         ),
         (named, other, "has the student's classes in another order: yes, no. Give the name"),
         (same, same, "the teacher is the student itself"),
-        (several, same, "this student has several labels"),
+        (several, same, "one class or one number per row, and spans; .* has labels"),
         (same, str(tmp_path), "no config.json"),
         (same, "/nowhere", "there is no model folder /nowhere"),
         (same, {"teacher": same, "weight": 2}, r"in \[0, 1\], got 2"),

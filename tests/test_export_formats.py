@@ -196,7 +196,7 @@ class Told(nn.Module):
 def test_agreement_by_hand() -> None:
     mask = {"attention_mask": torch.tensor([[1, 1, 0], [1, 1, 1]])}
     one, other = Told(logits=[[1.0, 2.0], [3.0, 0.0]]), Told(logits=[[1.0, 1.5], [3.0, 4.0]])
-    found = compare_answers(one, other, [mask])
+    found = compare_answers(one, other, [mask], kind="classes")
     assert (found.rows, found.difference, found.scale, found.share) == (2, 4.0, 3.0, 0.5)
     scores = compare_answers(Told(logits=[[0.0], [2.0]]), Told(logits=[[0.24], [2.26]]), [mask])
     assert scores.share == 0.5  # the standard deviation is 1

@@ -12,8 +12,8 @@ from tests.conftest import tiny_bert
 from tests.plain_loop import collate, random_split
 from tests.test_training_trajectory import NO_DROPOUT, arguments, assert_same_weights, trained
 from trainflat.errors import InputError
+from trainflat.heads import row_losses as example_losses
 from trainflat.training import FlatTrainer
-from trainflat.training.examples import example_losses
 
 Rows = list[dict[str, Any]]
 

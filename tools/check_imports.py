@@ -31,6 +31,7 @@ FLOORS: dict[str, float] = {
     **dict.fromkeys(("optim", "averaging", "pruning", "quantization", "distillation", "sharpness"), 3),
     "reparametrization": 3,
     **dict.fromkeys(("registry", "params", "anatomy", "schedules", "record", "landscapes", "listing"), 2),
+    "heads": 2.2,
     **dict.fromkeys(("foreach", "tensors", "progress", "processes", "yaml_values", "positions"), 2),
     **dict.fromkeys(("files", "timing", "margins"), 1.5),
     "untrusted": 1.25,

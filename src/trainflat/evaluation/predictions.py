@@ -11,6 +11,7 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTok
 
 from trainflat.errors import InputError
 from trainflat.evaluation.modes import evaluating
+from trainflat.heads import kind_of
 from trainflat.tasks.base import ANSWERS, EncodedSplit, Predictions, Task
 
 Collate = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
@@ -49,7 +50,7 @@ def predict(
         for start in range(0, len(split), batch_size):
             rows = [_question(split[i]) for i in range(start, min(start + batch_size, len(split)))]
             batch = {name: value.to(device) for name, value in collate(rows).items()}
-            parts.append(_logits(model(**batch)))
+            parts.append(_logits(model, model(**batch)))
             if progress is not None:
                 progress(start + len(rows), len(split))
     columns = tuple(_stack(column) for column in zip(*parts, strict=True))
@@ -101,16 +102,18 @@ def _question(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in ANSWERS}
 
 
-def _logits(output: Any) -> tuple[NDArray[np.float32], ...]:
+def _logits(model: Any, output: Any) -> tuple[NDArray[np.float32], ...]:
     spans = "start_logits" in output
+    if not spans and "logits" not in output:
+        kind_of(model, output)  # refuses it
     tensors: Iterable[Tensor] = (output["start_logits"], output["end_logits"]) if spans else (output["logits"],)
     return tuple(tensor.to(torch.float32).cpu().numpy() for tensor in tensors)
 
 
 def _stack(batches: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Batches [n, T_i] below each other: [N, max T_i]."""
+    """Batches [n, T_i] or [n, T_i, C] below each other: [N, max T_i], ..."""
     width = max(batch.shape[1] for batch in batches)
-    full = np.full((sum(map(len, batches)), width), NO_TOKEN, dtype=np.float32)
+    full = np.full((sum(map(len, batches)), width, *batches[0].shape[2:]), NO_TOKEN, dtype=np.float32)
     row = 0
     for batch in batches:
         full[row : row + len(batch), : batch.shape[1]] = batch

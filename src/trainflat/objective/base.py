@@ -10,6 +10,7 @@ from torch import Generator, Tensor, nn
 
 from trainflat.errors import InputError, UnknownName
 from trainflat.foreach import foreach
+from trainflat.heads import counted
 from trainflat.objective.passes import Effort, Kind, Meter
 from trainflat.objective.untouched import Guard, twice_differentiable
 from trainflat.objective.vectors import Vector, drawn, fitting, norm
@@ -244,9 +245,10 @@ class Objective:
             yield effort
 
     def _shares(self) -> Iterator[tuple[Batch, float]]:
-        """The batches, on the model's device, each with its share of the rows."""
-        for batch in self.batches:
-            yield self._on_device(batch), _rows(batch) / self.rows
+        """The batches, on the model's device, each with its share of what the mean loss runs over."""
+        counts = [counted(batch) for batch in self.batches]
+        for batch, count in zip(self.batches, counts, strict=True):
+            yield self._on_device(batch), count / sum(counts)
 
     def _on_device(self, batch: Batch) -> Batch:
         return {name: tensor.to(self.device) for name, tensor in batch.items()}

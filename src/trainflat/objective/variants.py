@@ -4,9 +4,9 @@ import copy
 from collections.abc import Mapping
 
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
 from trainflat.errors import InputError
+from trainflat.heads import mean_loss
 from trainflat.objective.base import Batch, Objective, model_loss
 from trainflat.objective.vectors import fitting
 
@@ -32,7 +32,7 @@ def under(objective: Objective, masks: Mapping[str, Tensor]) -> Objective:
 def at_temperature(objective: Objective, temperature: float) -> Objective:
     """The objective of the same rows with all logits divided by ``temperature``; counts the passes of both.
 
-    Classes and both ends of spans by cross-entropy. Numbers have no temperature: their loss stays.
+    Classes, tokens and both ends of spans by cross-entropy, labels by theirs. Numbers have no temperature.
 
     Raises:
         InputError: the objective has a loss of its own, of whose logits nothing is known.
@@ -46,28 +46,11 @@ def at_temperature(objective: Objective, temperature: float) -> Objective:
         )
 
     def tempered(model: nn.Module, batch: Batch) -> Tensor:
-        return _loss(model, batch, temperature)
+        return mean_loss(model(**batch), batch, model, temperature)
 
     part = copy.copy(objective)
     part.loss = tempered
     return part
-
-
-def _loss(model: nn.Module, batch: Batch, temperature: float) -> Tensor:
-    outputs = model(**batch)
-    if "start_positions" in batch:
-        ends = (outputs.start_logits, batch["start_positions"]), (outputs.end_logits, batch["end_positions"])
-        first, last = (_positions(logits / temperature, at) for logits, at in ends)
-        return (first + last) / 2
-    if outputs.logits.shape[-1] == 1:
-        loss: Tensor = outputs.loss
-        return loss
-    return F.cross_entropy(outputs.logits / temperature, batch["labels"])
-
-
-def _positions(logits: Tensor, at: Tensor) -> Tensor:
-    length = logits.shape[1]  # as the models do: a position beyond the row is ignored
-    return F.cross_entropy(logits, at.clamp(0, length), ignore_index=length)
 
 
 def _both(one: Tensor | None, other: Tensor | None) -> Tensor | None:

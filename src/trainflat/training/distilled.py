@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from trainflat.distillation import Distillation, complete_options
 from trainflat.distillation.options import Logits
 from trainflat.errors import InputError
+from trainflat.heads import kind_of, row_losses
 from trainflat.tasks.base import ANSWERS
-from trainflat.training.examples import row_losses
 from trainflat.training.renewed import Renewed
-from trainflat.training.teachers import check_weight, head_of, teacher_of
+from trainflat.training.teachers import check_weight, head_of, refuse_kind, teacher_of
 
 if TYPE_CHECKING:
     from trainflat.training.trainer import FlatTrainer
@@ -93,16 +93,21 @@ class Distilled:
         """Losses [B] whose mean is :meth:`blend`'s, without a graph."""
         with torch.no_grad():
             taught = self._row_losses(outputs, inputs)
-            return row_losses(outputs, inputs) if taught is None else self._blend_rows(outputs, inputs, taught)
+            return (
+                row_losses(outputs, inputs, self._trainer.model)
+                if taught is None
+                else self._blend_rows(outputs, inputs, taught)
+            )
 
     def _blend_rows(self, outputs: Any, inputs: Mapping[str, Any], taught: Tensor) -> Tensor:
-        task = row_losses(outputs, inputs)
+        task = row_losses(outputs, inputs, self._trainer.model)
         return self._options.blend(task, taught, logits_of(outputs), inputs.get("attention_mask"))
 
     def _row_losses(self, outputs: Any, inputs: Mapping[str, Any]) -> Tensor | None:
         teacher = tuple(value for key, value in inputs.items() if key.startswith(_TAUGHT))
         if not teacher:
             return None
+        refuse_kind(self._trainer.model, kind_of(self._trainer.model, outputs, inputs.get("labels")))
         student = logits_of(outputs)
         shapes = [tuple(map(tuple, (x.shape for x in side))) for side in (teacher, student)]
         if shapes[0] != shapes[1]:

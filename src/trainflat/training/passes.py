@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainflat.errors import InputError
+from trainflat.heads import check_row_losses, classes_of, row_losses
 from trainflat.optim import FlatOptimizer
 from trainflat.training.window import Replay, Window, gradients_set_aside, rows_of
 
@@ -27,6 +28,7 @@ class Passes:
         self.window = Window()
         self.count: float = 0  # passes over a whole window since step 0
         self._perturbation: list[tuple[Tensor, Tensor]] = []  # (norm of the displacement, loss gap) since the last log
+        self._rows_known = False  # whether losses of rows were held against the model's own loss
         self._example_losses = torch.zeros(())  # of the latest pass, where rows are weighed
 
     def begin(self, batches: Sequence[Any]) -> None:
@@ -66,6 +68,10 @@ class Passes:
         """Keeps the losses of single rows, where the optimizer weighs them."""
         flat = self.trainer.flat_optimizer
         if flat is not None and flat.second_share < 1 and self.trainer.model.training:
+            if not self._rows_known:
+                with torch.no_grad():
+                    check_row_losses(self.trainer.model, row_losses(outputs, inputs, self.trainer.model), outputs)
+                self._rows_known = True
             self._example_losses = self.trainer.distilled.example_losses(outputs, inputs)
 
     def _first(self, model: nn.Module, flat: FlatOptimizer, batch: Replay) -> Tensor:
@@ -179,7 +185,7 @@ class Passes:
                 f"{type(flat).__name__} changes labels, and the batches have none but {', '.join(inputs)}. "
                 "Choose a task of classes or numbers, or another optimizer."
             )
-        return inputs | {"labels": flat.prepare_labels(inputs["labels"], self.trainer.model.config.num_labels)}
+        return inputs | {"labels": flat.prepare_labels(inputs["labels"], classes_of(self.trainer.model, inputs))}
 
     def _pass(self, model: nn.Module, batch: Replay, total_rows: int | None = None) -> Tensor:
         return self.trainer.one_pass(model, batch, self.window.total_rows if total_rows is None else total_rows)

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from trainflat.errors import InputError
+from trainflat.heads import Kind
 from trainflat.models import Encoder, load_encoder, outline
 from trainflat.models.checks import check_labels
 from trainflat.models.classes import class_names
@@ -97,15 +98,28 @@ def head_of(model: Any) -> Head:
     """The kind of head that a transformers model has.
 
     Raises:
-        InputError: one that nothing is distilled into: several labels per row.
+        InputError: one that nothing is distilled into.
     """
     if type(model).__name__.endswith("QuestionAnswering"):
         return Head("spans")
-    if model.config.problem_type == "multi_label_classification":
-        raise InputError("distillation knows one class per row, numbers and spans; this student has several labels.")
+    problem = model.config.problem_type
+    if problem == "multi_label_classification":
+        refuse_kind(model, "labels")
+    if type(model).__name__.endswith(("TokenClassification", "MaskedLM")):
+        refuse_kind(model, "tokens")
+    if problem == "regression" and model.config.num_labels > 1:
+        refuse_kind(model, "numbers")
     if model.config.num_labels == 1:
         return Head("regression")
     return Head("classification", tuple(str(model.config.id2label[i]) for i in range(model.config.num_labels)))
+
+
+def refuse_kind(model: Any, kind: Kind) -> None:
+    """Raises InputError for answers that nothing is distilled into: any of several labels, several numbers, tokens."""
+    if kind in ("labels", "tokens") or (kind == "numbers" and model.config.num_labels > 1):
+        raise InputError(
+            f"distillation knows one class or one number per row, and spans; {type(model).__name__} has {kind}."
+        )
 
 
 def _check_tokenizer(teacher: Any, student: Any, who: str, whose: str) -> None:
