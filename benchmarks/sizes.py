@@ -40,7 +40,7 @@ def _sparse(result: Result, folder: Path, sparsity: float, values: str) -> None:
     matrices = {name: w for name, w in prunable(model).items() if LAYERS in name}
     MagnitudePruner(model, sparsity=sparsity).prune()
     save_sparse(model, folder, values=values)  # type: ignore[arg-type]
-    written = tensor_bytes(folder / "model.safetensors")
+    written = tensor_bytes(folder / "trainflat.safetensors")
     encoder = sum(size for name, size in written.items() if LAYERS in name)
     dense = sum(4 * p.numel() for name, p in model.named_parameters() if LAYERS in name)
     modules = {name.removesuffix(".weight") for name in matrices}
@@ -69,7 +69,7 @@ def _int8(result: Result, place: Path) -> None:
 def _saved(model: PreTrainedModel, folder: Path) -> int:
     with no_bars():
         model.save_pretrained(folder)
-    return (folder / "model.safetensors").stat().st_size
+    return (folder / "trainflat.safetensors").stat().st_size
 
 
 def tensor_bytes(path: Path) -> dict[str, int]:

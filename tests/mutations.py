@@ -112,8 +112,9 @@ def change_data(rng: random.Random, content: bytes) -> bytes:
 def mutate(rng: random.Random, source: Path, target: Path) -> None:
     """Copies a model's folder and damages one file of it, three times in four with a manifest that says it is whole."""
     shutil.copytree(source, target)
-    name = rng.choice(["model.safetensors"] * 4 + ["config.json"] * 2 + ["manifest.json"])
-    own: list[Mutation] = [change_header, change_numbers, change_data] if name == "model.safetensors" else [change_json]
+    weights = next(source.glob("*.safetensors")).name
+    name = rng.choice([weights] * 4 + ["config.json"] * 2 + ["manifest.json"])
+    own: list[Mutation] = [change_header, change_numbers, change_data] if name == weights else [change_json]
     mutation = rng.choice(ANY + own * 4)
     path = target / name
     path.write_bytes(mutation(rng, path.read_bytes()))

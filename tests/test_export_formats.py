@@ -59,7 +59,7 @@ def test_the_command_says_what_was_compared(
     verify(tmp_path / "out")
     checked = json.loads((tmp_path / "out" / CHECKED).read_text())
     assert checked["difference"] == 0 and checked["options"] == {"values": "fp32", "embeddings": "fp32"}
-    weights = (tmp_path / "out" / "model.safetensors").stat().st_size
+    weights = (tmp_path / "out" / "trainflat.safetensors").stat().st_size
     assert checked["bytes"] == weights < checked["source_bytes"]
 
 

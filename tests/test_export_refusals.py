@@ -63,7 +63,7 @@ WRONG = {
 
 @pytest.mark.parametrize(("changes", "message"), WRONG.values(), ids=WRONG)
 def test_parts_that_do_not_fit(folder: Path, changes: dict[str, Tensor | None], message: str) -> None:
-    path = folder / "model.safetensors"
+    path = folder / "trainflat.safetensors"
     tensors = load_tensors(path)[0] | changes
     save_tensors(path, {name: tensor for name, tensor in tensors.items() if tensor is not None})
     seal(folder)  # so that it is not its hash alone that tells
@@ -76,10 +76,10 @@ def test_parts_that_do_not_fit(folder: Path, changes: dict[str, Tensor | None], 
 
 
 def test_a_flipped_bit_is_refused_natively_too(folder: Path) -> None:
-    content = bytearray((folder / "model.safetensors").read_bytes())
+    content = bytearray((folder / "trainflat.safetensors").read_bytes())
     content[-3] ^= 4
-    (folder / "model.safetensors").write_bytes(content)
-    with pytest.raises(DamagedFile, match=r"model.safetensors differs from what was written"):
+    (folder / "trainflat.safetensors").write_bytes(content)
+    with pytest.raises(DamagedFile, match=r"trainflat.safetensors differs from what was written"):
         AutoModelForSequenceClassification.from_pretrained(folder)
 
 
@@ -126,7 +126,7 @@ def test_a_config_of_a_model_that_no_memory_holds(folder: Path) -> None:
 def test_folders_that_are_none(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(InputError, match="there is no model folder"):
         trainflat.load(tmp_path / "nowhere")
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    (folder / "trainflat.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(InputError, match="holds its weights as a pickle"):
         trainflat.load(folder)
 
@@ -144,9 +144,9 @@ def test_shards_are_read_and_lie_in_the_folder(tmp_path: Path) -> None:
 @pytest.mark.timeout(60)
 def test_a_pipe_in_place_of_the_weights_keeps_nobody_waiting(folder: Path) -> None:
     (folder / "manifest.json").unlink()
-    (folder / "model.safetensors").unlink()
-    os.mkfifo(folder / "model.safetensors")
-    with pytest.raises(DamagedFile, match=r"model\.safetensors is no file"):
+    (folder / "trainflat.safetensors").unlink()
+    os.mkfifo(folder / "trainflat.safetensors")
+    with pytest.raises(DamagedFile, match=r"trainflat\.safetensors is no file"):
         trainflat.load(folder)
 
 

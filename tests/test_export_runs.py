@@ -115,7 +115,7 @@ def test_it_answers_as_the_model_does(made: Made) -> None:
 def test_what_it_has_no_input_for_is_passed_over(made: Made) -> None:
     model = opened(made)
     if not isinstance(model, Runner):
-        assert (made.folder / "model.safetensors").is_file()
+        assert (made.folder / "trainflat.safetensors").is_file()
         return
     assert (model.inputs, model.outputs) == (("input_ids", "attention_mask"), ("logits",))
     asked = batch(2, 6)
@@ -127,7 +127,7 @@ def test_what_it_has_no_input_for_is_passed_over(made: Made) -> None:
 
 
 def test_it_is_opened_by_its_file(made: Made, tmp_path: Path) -> None:
-    if EXPORTERS[made.name].file == "model.safetensors":
+    if EXPORTERS[made.name].file == "trainflat.safetensors":
         with pytest.raises(InputError, match=r"holds none of model\.onnx, model\.xml, model\.pt2"):
             open_export(made.folder)
         assert not hasattr(trainflat.load(made.folder), "run")
@@ -251,7 +251,7 @@ def test_ranges_need_text(source: Path) -> None:
 
 def test_a_file_that_is_not_what_was_written_is_refused(made: Made, tmp_path: Path) -> None:
     file = EXPORTERS[made.name].file
-    if file == "model.safetensors":
+    if file == "trainflat.safetensors":
         return  # `trainflat.load` reads it, and has tests of its own
     for name in ("sealed", "open"):
         (tmp_path / name).mkdir()

@@ -199,7 +199,7 @@ def test_every_family_comes_back_bit_for_bit(family_folder: Path, tmp_path: Path
     out = save_sparse(family_folder, tmp_path / "out")
     assert is_sealed(out) and (out / "tokenizer.json").read_bytes() == (family_folder / "tokenizer.json").read_bytes()
     verify(out)
-    assert any(name.endswith(INDEX) for name in load_tensors(out / "model.safetensors")[0])
+    assert any(name.endswith(INDEX) for name in load_tensors(out / "trainflat.safetensors")[0])
     native, info = AutoModelForSequenceClassification.from_pretrained(out, output_loading_info=True)
     assert not any(info.values()) and not native.is_quantized and not hasattr(native.config, "quantization_config")
     for model in (trainflat.load(out), native):

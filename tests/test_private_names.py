@@ -19,6 +19,7 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel, P
 
 import trainflat
 from trainflat.errors import InputError
+from trainflat.export import save_sparse
 from trainflat.export.graph import traceable
 from trainflat.foreach import foreach
 from trainflat.optim import SAM
@@ -308,3 +309,26 @@ def test_int8_folders_are_refused_where_transformers_marks_nothing(monkeypatch, 
     monkeypatch.setattr("trainflat.models.int8._READ", "_gone")
     with pytest.raises(InputError, match="does not mark what it reads of int8"):
         trainflat.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        "transformers.quantizers.HfQuantizer.update_attn_implementation",
+        "transformers.core_model_loading.WeightConverter",
+        "transformers.quantizers.auto.AUTO_QUANTIZER_MAPPING",
+    ],
+)
+def test_sparse_folders_are_read_without_hooks_of_transformers(monkeypatch, tmp_path, examples, gone):
+    model = examples["transformers.PreTrainedModel"]
+    folder = save_sparse(model, tmp_path / "sparse")
+    if gone.endswith("update_attn_implementation"):
+        monkeypatch.setattr("trainflat.models.own.OwnQuantizer.update_attn_implementation", lambda _, config: config)
+    elif gone.endswith("MAPPING"):
+        monkeypatch.delitem(import_module("transformers.quantizers.auto").AUTO_QUANTIZER_MAPPING, "trainflat-sparse")
+    else:
+        monkeypatch.setitem(sys.modules, "trainflat.export.native", None)  # it cannot be imported
+    with pytest.raises((InputError, OSError, ValueError, ImportError)):
+        BertModel.from_pretrained(folder)
+    loaded = trainflat.load(folder).state_dict()
+    assert all(torch.equal(tensor, loaded[name]) for name, tensor in model.state_dict().items())

@@ -81,13 +81,13 @@ def test_a_damaged_step_of_inputs_is_refused(value: Any, tmp_path: Path):
     _, quantizer, _ = learned()
     small: Any = quantizer.convert()
     small.save_pretrained(tmp_path)
-    tensors = load_file(tmp_path / "model.safetensors")
+    tensors = load_file(tmp_path / "trainflat.safetensors")
     tensors["classifier.input_scale"] = torch.tensor(value)
-    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, tmp_path / "trainflat.safetensors", metadata={"format": "pt"})
     with pytest.raises(DamagedFile, match=r"classifier\.input_scale"):
         trainflat.load(tmp_path)
     del tensors["classifier.input_scale"]
-    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, tmp_path / "trainflat.safetensors", metadata={"format": "pt"})
     with pytest.raises(DamagedFile, match=r"classifier\.input_scale"):
         trainflat.load(tmp_path)
 

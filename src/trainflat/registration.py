@@ -21,10 +21,18 @@ class _Lazy:
         self.home, self.name = home, name
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        return getattr(import_module(self.home), self.name)(*args, **options)
+        return self._found()(*args, **options)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(getattr(import_module(self.home), self.name), name)
+        return getattr(self._found(), name)
+
+    def _found(self) -> Any:
+        try:
+            return getattr(import_module(self.home), self.name)
+        except ImportError as error:  # transformers has moved what this package builds on
+            from trainflat.errors import InputError
+
+            raise InputError(f"transformers cannot read this folder ({error}). Use trainflat.load(folder).") from error
 
 
 def register() -> None:

@@ -8,8 +8,8 @@ from torch import nn
 from trainflat.export.base import Exporter, Source
 from trainflat.models.int8 import load_int8
 from trainflat.models.quiet import no_bars
-from trainflat.models.stored import WEIGHTS
 from trainflat.quantization import Activations, quantize_dynamic
+from trainflat.quantization.saving import OWN_WEIGHTS
 
 
 class Int8(Exporter):
@@ -21,17 +21,17 @@ class Int8(Exporter):
         head: Also round the linear layers outside the encoder.
     """
 
-    file = WEIGHTS
+    file = OWN_WEIGHTS
     tolerance = inf
 
     def __init__(self, activations: Activations = "token", embeddings: bool = False, head: bool = False) -> None:
         self.activations, self.embeddings, self.head = activations, embeddings, head
 
     def write(self, source: Source, folder: Path) -> None:
-        """``config.json`` and ``model.safetensors``."""
+        """``config.json`` and ``trainflat.safetensors``."""
         small = quantize_dynamic(source.model, activations=self.activations, embeddings=self.embeddings, head=self.head)
         with no_bars():
-            small.save_pretrained(folder, max_shard_size="1000GB")
+            small.save_pretrained(folder)
 
     @classmethod
     def open(cls, folder: Path, threads: int | None = None) -> nn.Module:

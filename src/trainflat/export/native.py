@@ -17,6 +17,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from trainflat.errors import DamagedFile
 from trainflat.export.packed import PARTS, unpack
 from trainflat.export.unpacking import QUANT_METHOD, check_stored
+from trainflat.models.own import OwnQuantizer
 from trainflat.models.rebuilt import check_shapes
 from trainflat.models.stored import check_sealed, stored_tensors
 
@@ -24,11 +25,11 @@ from trainflat.models.stored import check_sealed, stored_tensors
 class SparseConfig(QuantizationConfigMixin):  # type: ignore[misc]  # transformers is not typed
     """What ``config.json`` says of a sparse folder; ``dequantize`` tells that the loaded model is dense."""
 
-    def __init__(self, dequantize: bool = True, **_: Any) -> None:
-        self.quant_method, self.dequantize = QUANT_METHOD, True
+    def __init__(self, dequantize: bool = True, weights: str | None = None, **_: Any) -> None:
+        self.quant_method, self.dequantize, self.weights = QUANT_METHOD, True, weights
 
 
-class SparseQuantizer(HfQuantizer):  # type: ignore[misc]
+class SparseQuantizer(OwnQuantizer):
     """Checks the files before anything is read from them, then fills one dense matrix after the other."""
 
     def get_weight_conversions(self) -> list[WeightConverter]:

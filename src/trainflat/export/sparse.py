@@ -24,6 +24,7 @@ from trainflat.models.quiet import no_bars
 from trainflat.models.rebuilt import load_dense
 from trainflat.models.stored import CONFIG, WEIGHTS, quant_method
 from trainflat.params import prunable, unwrapped
+from trainflat.quantization.saving import OWN_WEIGHTS
 
 
 def save_sparse(
@@ -69,7 +70,7 @@ class Sparse(Exporter):
         embeddings: The same for embedding tables.
     """
 
-    file, keeps_type = WEIGHTS, True
+    file, keeps_type = OWN_WEIGHTS, True
 
     def __init__(self, values: Values = "fp32", embeddings: Values = "fp32") -> None:
         check_values(values)
@@ -82,7 +83,7 @@ class Sparse(Exporter):
         return 1e-6 if self.values == self.embeddings == "fp32" else inf
 
     def write(self, source: Source, folder: Path) -> None:
-        """``config.json`` and ``model.safetensors``."""
+        """``config.json`` and ``trainflat.safetensors``."""
         self.write_model(source.model, folder)
 
     def write_model(self, model: PreTrainedModel, folder: Path) -> None:
@@ -111,9 +112,11 @@ def _rewrite(folder: Path, held: Mapping[str, Values]) -> None:
     tensors: dict[str, Tensor] = {}
     for name in sorted(dense):
         tensors |= _parts_or_dense(name, dense[name], held.get(name, "fp32"))
-    save_tensors(folder / WEIGHTS, tensors, {"format": "pt"})
+    save_tensors(folder / OWN_WEIGHTS, tensors, {"format": "pt"})
+    (folder / WEIGHTS).unlink()
     config = json.loads((folder / CONFIG).read_text(encoding="utf8"))
-    write_json(folder / CONFIG, config | {"quantization_config": {"quant_method": QUANT_METHOD, "dequantize": True}})
+    how = {"quant_method": QUANT_METHOD, "weights": OWN_WEIGHTS, "dequantize": True}
+    write_json(folder / CONFIG, config | {"quantization_config": how})
 
 
 def _parts_or_dense(name: str, tensor: Tensor, values: Values) -> dict[str, Tensor]:

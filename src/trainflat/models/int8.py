@@ -10,14 +10,15 @@ from typing import Any
 import torch
 import transformers
 from transformers import PreTrainedModel
-from transformers.quantizers import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from trainflat.errors import DamagedFile, InputError, one_line
+from trainflat.models.own import OwnQuantizer
 from trainflat.models.quiet import quiet_loading
 from trainflat.models.rebuilt import build_model, read_config
 from trainflat.models.stored import MOVE, check_memory, check_sealed, stored_tensors
 from trainflat.quantization import METHOD, Int8Module, Layout, check_loaded, prepare
+from trainflat.quantization.saving import save_as_own
 
 _READ = "_is_hf_initialized"  # transformers' mark on tensors
 
@@ -27,7 +28,7 @@ class Int8Config(QuantizationConfigMixin):  # type: ignore[misc]
 
     def __init__(self, **options: Any) -> None:
         layout = Layout.from_config(options)
-        self.quant_method = METHOD
+        self.quant_method, self.weights = METHOD, options.get("weights")
         self.activations, self.linears, self.embeddings = layout.activations, layout.linears, layout.embeddings
 
     def layout(self) -> Layout:
@@ -39,7 +40,7 @@ class Int8Config(QuantizationConfigMixin):  # type: ignore[misc]
         return self.layout().as_config()
 
 
-class Int8Quantizer(HfQuantizer):  # type: ignore[misc]
+class Int8Quantizer(OwnQuantizer):
     """Puts int8 layers in place before the file is read, and looks at them afterwards."""
 
     def validate_environment(self, *_: Any, **__: Any) -> None:
@@ -65,6 +66,7 @@ class Int8Quantizer(HfQuantizer):  # type: ignore[misc]
         super().postprocess_model(model, **options)
         _check_complete(model)
         check_loaded(model)
+        save_as_own(model)
         return model
 
     def is_serializable(self) -> bool:

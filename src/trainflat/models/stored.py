@@ -13,6 +13,7 @@ from torch import Tensor
 from trainflat.errors import DamagedFile, one_line
 from trainflat.files import is_sealed, verify
 from trainflat.models.checks import check_folder
+from trainflat.quantization.saving import OWN_WEIGHTS
 from trainflat.wording import plural
 
 CONFIG, WEIGHTS, SHARDS = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -119,6 +120,9 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
 
 
 def _files(folder: Path) -> list[Path]:
+    how = read_config_json(folder).get("quantization_config")
+    if isinstance(how, dict) and how.get("weights") == OWN_WEIGHTS:
+        return [folder / OWN_WEIGHTS]
     if (folder / WEIGHTS).is_file() or not (folder / SHARDS).is_file():
         return [folder / WEIGHTS]
     try:

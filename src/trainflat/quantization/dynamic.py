@@ -14,6 +14,7 @@ from trainflat.errors import InputError, UnknownName
 from trainflat.params import prunable, unwrapped
 from trainflat.quantization.arithmetic import quantize_matrix_as_torch
 from trainflat.quantization.modules import Activations, Inputs, Int8Embedding, Int8Linear, Int8Module
+from trainflat.quantization.saving import OWN_WEIGHTS, save_as_own
 from trainflat.quantization.torchao import quantize_by_torchao
 
 METHOD = "trainflat-int8"
@@ -32,7 +33,8 @@ class Layout:
 
     def as_config(self) -> dict[str, Any]:
         """As it stands in ``quantization_config`` of a transformers model's config.json."""
-        return {"quant_method": METHOD, **{k: list(v) if k != "activations" else v for k, v in asdict(self).items()}}
+        names = {k: list(v) if k != "activations" else v for k, v in asdict(self).items()}
+        return {"quant_method": METHOD, "weights": OWN_WEIGHTS, **names}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -119,6 +121,7 @@ def quantize_dynamic(
     if hasattr(config, "to_dict"):  # a transformers model's
         copied: Any = result.config
         copied.quantization_config = Layout.of(made, activations).as_config()
+        save_as_own(result)
     return result
 
 

@@ -23,6 +23,7 @@ from trainflat.quantization.fake import (
     wide,
 )
 from trainflat.quantization.modules import Int8Embedding, Int8Linear, Int8Module
+from trainflat.quantization.saving import save_as_own
 
 _FAKES = {nn.Linear: FakeInt8Linear, nn.Embedding: FakeInt8Embedding}
 
@@ -252,6 +253,7 @@ def _note_layout(model: nn.Module, made: Mapping[str, Int8Module], activations: 
     config: Any = getattr(model, "config", None)
     if hasattr(config, "to_dict"):
         config.quantization_config = Layout.of(made, activations).as_config()
+        save_as_own(model)
 
 
 def _one_of(name: str, value: Any, known: tuple[str, ...]) -> Any:
