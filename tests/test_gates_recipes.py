@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from experiments import movement
 from tests.test_recipes import header
 from trainflat.recipe import load_recipe
 
@@ -77,6 +78,23 @@ def test_expected_figures_are_those_of_the_table(name: str):
     text = " ".join(line.strip() for line in header(name))
     assert f"{told['10'].replace('/', ' / ')} where 10% of the weights remain" in text
     assert f"{told['3'].replace('/', ' / ')} where 3% do" in text and "the paper's figures, not ours" in text
+
+
+@pytest.mark.parametrize(("kind", "method"), [*zip(GATES, ("magnitude", "l0", "hard", "soft"), strict=True)])
+def test_small_settings_are_those_of_the_experiment_but_for_what_is_told(kind: str, method: str):
+    text = " ".join(line.strip() for line in header(f"small/sst2-{kind}"))
+    assert "but for 3 epochs in place of 2.5, fp32 in place of bf16, the best evaluation in place of the last" in text
+    ours, theirs = (
+        load_recipe(one).resolved() for one in (f"small/sst2-{kind}", movement.pruning(method, 0.1, 0, "teacher"))
+    )
+    told = {"epochs": (3, 2.5), "precision": ("fp32", "bf16"), "keep": ("best", "last")}
+    assert {key: (ours["training"].pop(key), theirs["training"].pop(key)) for key in told} == told
+    assert theirs["training"].pop("distillation") and "no teacher unless told" in text
+    for one in (ours, theirs):
+        del one["name"], one["evaluation"]
+    rates = [one["protocol"]["gate"].pop("score_lr", 0) for one in (ours, theirs)]
+    assert rates[0] == pytest.approx(rates[1], rel=1e-3)
+    assert ours == theirs
 
 
 @pytest.mark.parametrize("kind", GATES)

@@ -2,10 +2,12 @@
 
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from experiments.prune import chosen
 from tests.test_recipes import header
 from trainflat.optim import average_passes
 from trainflat.recipe import Recipe, load_recipe, packaged_recipes
@@ -98,6 +100,16 @@ def test_numbers(words: str):
     assert told
     wrong = {n: found for n, found in told.items() if [NUMBERS[words](load_recipe(n))] != [int(x) for x in found]}
     assert wrong == {}
+
+
+@pytest.mark.parametrize("task", ["cola", "stsb"])
+def test_settings_that_a_sweep_chose_are_the_sweeps(task: str):
+    recipe, text = load_recipe(f"small/{task}-imp"), text_of(f"small/{task}-imp")
+    epochs, best = chosen(Path(__file__).parents[1] / f"results/sweeps/{task}.json")
+    assert {key: recipe.training.optimizer[key] for key in best["sam"]} == best["sam"]
+    assert best["adamw"]["lr"] == best["sam"]["lr"]
+    assert ("rho and epochs were chosen" in text) is (recipe.training.epochs == epochs)
+    assert recipe.training.epochs == epochs or f"{epochs} epochs scored higher there" in text
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("paper/")])
