@@ -11,9 +11,11 @@ from experiments.prune import chosen
 from tests.test_recipes import header
 from trainflat.optim import average_passes
 from trainflat.recipe import Recipe, load_recipe, packaged_recipes
+from trainflat.record import Record
 from trainflat.tasks import TASKS
 from trainflat.tasks.squad import SOURCE
 
+ROOT = Path(__file__).resolve().parents[1]
 NAMES = list(packaged_recipes())
 WINDOWS = 88_524 / 87_599  # of SQuAD's training split per question: BERT's tokenizer, 384 tokens, 128 of them shared
 TRAININGS = re.compile(
@@ -102,10 +104,31 @@ def test_numbers(words: str):
     assert wrong == {}
 
 
+RECORDS = [Record.load(path.parent) for path in (ROOT / "results").glob("*/*/record.json")]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_measured_runs_that_are_named_are_there(name: str):
+    """Of the same task, kind of protocol and model."""
+    recipe, text = load_recipe(name), text_of(name)
+    wanted = recipe.task["name"], recipe.protocol["name"], recipe.model.name
+    found = [r for r in RECORDS if (r.task.name, r.protocol, r.model.name) == wanted]
+    assert bool(found) or "Measured runs lie under results/" not in text
+    assert "No run of it is recorded" not in text or not found
+
+
+@pytest.mark.parametrize("name", ["demo-adamw", "demo-sam"])
+def test_figures_of_the_demo_are_those_of_its_record(name: str):
+    [record] = [r for r in RECORDS if r.name == name]
+    scores = [f"{record.score(stage):.1f}" for stage in record.stages]
+    told = f"{', '.join(scores[:-1])} and {scores[-1]} at 0, 30, 60 and 90% sparsity"
+    assert told in text_of(name)
+
+
 @pytest.mark.parametrize("task", ["cola", "stsb"])
 def test_settings_that_a_sweep_chose_are_the_sweeps(task: str):
     recipe, text = load_recipe(f"small/{task}-imp"), text_of(f"small/{task}-imp")
-    epochs, best = chosen(Path(__file__).parents[1] / f"results/sweeps/{task}.json")
+    epochs, best = chosen(ROOT / f"results/sweeps/{task}.json")
     assert {key: recipe.training.optimizer[key] for key in best["sam"]} == best["sam"]
     assert best["adamw"]["lr"] == best["sam"]["lr"]
     assert ("rho and epochs were chosen" in text) is (recipe.training.epochs == epochs)
