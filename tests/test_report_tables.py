@@ -235,6 +235,7 @@ def test_names_of_runs_are_no_formulas_in_any_table(text):
     cells = [cell for row in csv.reader(io.StringIO(to_csv(score_rows([record])), newline="")) for cell in row]
     assert "'" + text.replace("\r", "\n") in cells and text not in cells
     markdown = to_markdown(make_panels([record]), [])
+    assert "| --- |" in markdown
     rows = [line.split(" | ") for line in markdown.splitlines() if line.startswith("| ")]
     assert not [cell for row in rows for cell in row if cell.strip("| ")[:1] in tuple("=+@") and cell.strip("| ")]
 

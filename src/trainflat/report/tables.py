@@ -259,8 +259,8 @@ def _thinned(values: Sequence[float], count: int) -> list[float]:
 
 def _markdown(table: Sequence[dict[str, str]]) -> str:
     names = list(dict.fromkeys(name for row in table for name in row))
-    lines = [names, ["---"] * len(names), *([row.get(name, DASH) for name in names] for row in table)]
-    return "\n".join("| " + " | ".join(map(_safe, line)) + " |" for line in lines)
+    head, *body = (map(_safe, line) for line in [names, *([row.get(name, DASH) for name in names] for row in table)])
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(names), *body])
 
 
 def _inert(value: Any) -> Any:
