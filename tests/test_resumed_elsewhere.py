@@ -25,19 +25,27 @@ class Killed(Exception):
     pass
 
 
-@pytest.fixture
-def given(tmp_path: Path, monkeypatch: Patch) -> dict[str, Any]:
-    """A recipe whose run ended while its dense model was measured."""
+def prepared(place: Path) -> dict[str, Any]:
     torch.manual_seed(0)
-    write(tmp_path / "model", BertForSequenceClassification(config("Bert")))
-    made = rewinding(tmp_path)
+    write(place / "model", BertForSequenceClassification(config("Bert")))
+    return rewinding(place)
+
+
+def interrupt(given: dict[str, Any], place: Path, monkeypatch: Patch) -> None:
+    """A run that ends while its first model is measured."""
 
     def killed(*_: Any) -> None:
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(job, "measure", killed)
-        trainflat.run(made, out=tmp_path / "runs")
+        trainflat.run(given, out=place / "runs")
+
+
+@pytest.fixture
+def given(tmp_path: Path, monkeypatch: Patch) -> dict[str, Any]:
+    made = prepared(tmp_path)
+    interrupt(made, tmp_path, monkeypatch)
     return made
 
 
@@ -145,3 +153,16 @@ def test_a_folder_that_is_deleted_while_its_last_stage_is_measured_is_no_finishe
         trainflat.run(given, out=tmp_path / "runs")
     assert not (folder / "record.json").exists()
     assert list((tmp_path / "runs").iterdir()) == ([] if what == "folder" else [folder])
+
+
+def test_a_ticket_goes_on_with_the_masks_that_it_was_begun_with(tmp_path: Path, monkeypatch: Patch) -> None:
+    made = prepared(tmp_path)
+    found = [trainflat.run(made, out=tmp_path / "found", overrides={"seed": seed}) for seed in (0, 1)]
+    source = next((tmp_path / "found").glob(f"*{found[0].recipe_hash[:10]}"))
+    other = next((tmp_path / "found").glob(f"*{found[1].recipe_hash[:10]}"))
+    ticket = made | {"protocol": {"name": "ticket", "sparsity": 0.5, "run": str(source)}}
+    interrupt(ticket, tmp_path, monkeypatch)
+    source.rename(tmp_path / "kept")
+    other.rename(source)
+    with pytest.raises(InputError, match="begun with other masks in"):
+        trainflat.run(ticket, out=tmp_path / "runs")

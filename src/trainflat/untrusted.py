@@ -36,7 +36,7 @@ def _without_waiting(name: str, flags: int) -> int:
     return os.open(name, flags | os.O_NONBLOCK)
 
 
-def parse_json(text: str, **options: Any) -> Any:
+def parse_json(text: str, *, finite: bool = True, **options: Any) -> Any:
     """Reads JSON whoever wrote it; ``options`` are those of ``json.loads``.
 
     Raises:
@@ -46,7 +46,7 @@ def parse_json(text: str, **options: Any) -> Any:
         value = json.loads(text, **options)
     except RecursionError as error:
         raise ValueError(f"values are nested over {DEEPEST} deep") from error
-    refuse_odd(value)
+    refuse_odd(value, finite=finite)
     return value
 
 
@@ -55,7 +55,7 @@ def refuse_odd(value: Any, *, finite: bool = True) -> None:
 
     Args:
         value: As it was read.
-        finite: Whether infinity and NaN are refused too, which YAML has words for and JSON has not.
+        finite: Whether infinity and NaN are refused too.
 
     Raises:
         ValueError: values are nested over 100 deep, a number is not finite or larger than any float, or a text holds

@@ -6,7 +6,6 @@ values are integers, ``X.sparse_scales`` (see `packed`). All other tensors are a
 ordinary dense model; so does ``trainflat.load``, which needs less of transformers.
 """
 
-import json
 from collections.abc import Mapping
 from math import inf
 from pathlib import Path
@@ -19,7 +18,7 @@ from trainflat.export.base import Exporter, Source
 from trainflat.export.folders import copy_tokenizer, new_folder
 from trainflat.export.packed import Values, check_values, pack, packed_bytes
 from trainflat.export.unpacking import QUANT_METHOD, load_sparse
-from trainflat.files import load_tensors, save_tensors, write_json
+from trainflat.files import load_tensors, read_json, save_tensors, write_json
 from trainflat.models.quiet import no_bars
 from trainflat.models.rebuilt import load_dense
 from trainflat.models.stored import CONFIG, WEIGHTS, quant_method
@@ -114,7 +113,7 @@ def _rewrite(folder: Path, held: Mapping[str, Values]) -> None:
         tensors |= _parts_or_dense(name, dense[name], held.get(name, "fp32"))
     save_tensors(folder / OWN_WEIGHTS, tensors, {"format": "pt"})
     (folder / WEIGHTS).unlink()
-    config = json.loads((folder / CONFIG).read_text(encoding="utf8"))
+    config = read_json(folder / CONFIG)
     how = {"quant_method": QUANT_METHOD, "weights": OWN_WEIGHTS, "dequantize": True}
     write_json(folder / CONFIG, config | {"quantization_config": how})
 

@@ -1,6 +1,5 @@
 """Files of models that anybody may have written: nothing is unpickled, nothing is believed before it is checked."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -14,6 +13,7 @@ from trainflat.errors import DamagedFile, one_line
 from trainflat.files import is_sealed, verify
 from trainflat.models.checks import check_folder
 from trainflat.quantization.saving import OWN_WEIGHTS
+from trainflat.untrusted import parse_json, read_text
 from trainflat.wording import plural
 
 CONFIG, WEIGHTS, SHARDS = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -58,9 +58,9 @@ def read_config_json(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG
     try:
-        config = json.loads(path.read_text(encoding="utf8"))
+        config = parse_json(read_text(path))
         absurd = _absurd(config)
-    except (ValueError, OSError, RecursionError) as error:
+    except (ValueError, OSError) as error:
         raise DamagedFile(f"{path} cannot be read ({one_line(error)}). {MOVE}") from error
     if not isinstance(config, dict):
         raise DamagedFile(f"{path} holds no mapping. {MOVE}")
@@ -126,9 +126,9 @@ def _files(folder: Path) -> list[Path]:
     if (folder / WEIGHTS).is_file() or not (folder / SHARDS).is_file():
         return [folder / WEIGHTS]
     try:
-        names = set(json.loads((folder / SHARDS).read_text(encoding="utf8"))["weight_map"].values())
+        names = set(parse_json(read_text(folder / SHARDS))["weight_map"].values())
         ours = all(Path(name).name == name and name.endswith(".safetensors") for name in names)
-    except (ValueError, OSError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
         raise DamagedFile(f"{folder / SHARDS} cannot be read ({one_line(error)}). {MOVE}") from error
     if not ours:
         raise DamagedFile(f"{folder / SHARDS} names files outside of its folder. {MOVE}")

@@ -34,7 +34,7 @@ class Claim(BaseModel):
 
     recipe: str  # hash
     data: dict[str, dict[str, Any]]  # fingerprints by split
-    models: dict[str, str] = {}  # hashes by what they are of: "tokenizer", "config", "teacher config"
+    models: dict[str, str] = {}  # hashes by what they are of: "tokenizer", "config", "teacher config", "masks in RUN"
     model: str | None = None  # hash of the starting weights
     teacher: str | None = None
     environments: list[dict[str, Any]] = []  # that worked on the run, in the order in which they did
@@ -109,7 +109,9 @@ def notes(folder: Path) -> Iterator[str]:
             )
 
 
-def claim_models(folder: Path, student: Encoder, weights: str, teacher: Encoder | None) -> None:
+def claim_models(
+    folder: Path, student: Encoder, weights: str, teacher: Encoder | None, sources: Mapping[str, str]
+) -> None:
     """Adds what a run begins with to the claim, or compares it: rounds of two models are no run.
 
     Args:
@@ -117,6 +119,7 @@ def claim_models(folder: Path, student: Encoder, weights: str, teacher: Encoder 
         student: That is about to be trained.
         weights: Their hash.
         teacher: Where the recipe asks for one.
+        sources: Of the protocol, by what they are called.
 
     Raises:
         InputError: names what differs.
@@ -129,6 +132,7 @@ def claim_models(folder: Path, student: Encoder, weights: str, teacher: Encoder 
     if teacher is not None:
         given["teacher"] = weights_sha256(teacher.model), f"weights of {teacher.name}"
         given["teacher config"] = _config_sha256(teacher.model), f"settings in config.json of {teacher.name}"
+    given |= {words: (digest, words) for words, digest in sources.items()}
     for key, (digest, words) in given.items():
         if known.get(key, digest) not in (None, digest):
             raise InputError(

@@ -66,10 +66,10 @@ def run(
         teacher = find_teacher(recipe, task.head, bench.encoder)
         if teacher is not None:
             meet(replace(teacher, tokenizer=bench.encoder.tokenizer), bench.train_split.rows)
-        if bench.writes:
-            claim_models(folder, bench.encoder, info.weights_sha256, teacher)
-        taught_by = enlist(teacher, bench) if teacher else None
         protocol = build(PROTOCOLS, recipe.protocol)
+        if bench.writes:
+            claim_models(folder, bench.encoder, info.weights_sha256, teacher, protocol.sources())
+        taught_by = enlist(teacher, bench) if teacher else None
         if protocol.unstructured:
             progress.say(SPEED_NOTE)
         stages = [_finish(bench, produced, recipe) for produced in protocol.run(bench)]

@@ -71,6 +71,10 @@ class Protocol(ABC):
         """What options come to that a recipe may leave open."""
         return {}
 
+    def sources(self) -> dict[str, str]:
+        """What of other runs its rounds are made of, and the hashes: an interrupted run goes on with the same only."""
+        return {}
+
     @abstractmethod
     def run(self, bench: "Bench") -> Iterator[Produced]:
         """Yields the stages of ``plan()`` one by one."""

@@ -17,7 +17,7 @@ from trainflat.files import (
     hash_file,
     is_sealed,
     load_tensors,
-    read_json,
+    read_as,
     remove,
     save_tensors,
     seal,
@@ -189,7 +189,7 @@ class Bench:
         if not is_sealed(folder):
             return None
         verify(folder)
-        return record.Stage.model_validate(read_json(folder / STAGE))
+        return read_as(folder / STAGE, record.Stage, "a stage as this trainflat writes them")
 
     def recall_masks(self, stage: Planned) -> Masks | None:
         """The masks of a completed stage; raises as ``recall`` does."""

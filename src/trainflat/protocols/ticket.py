@@ -54,6 +54,10 @@ class Ticket(Protocol):
             if model is not None:
                 self._fitting(found, model)
 
+    def sources(self) -> dict[str, str]:
+        """The masks of the other run."""
+        return {} if self.source is None else {f"masks in {self.source}": self._found(self.source).sha256}
+
     def run(self, bench: Bench) -> Iterator[Produced]:
         """Trains the ticket."""
         [stage] = self.plan()

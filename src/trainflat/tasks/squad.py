@@ -1,6 +1,5 @@
 """SQuAD v1.1: find the answer to a question in a paragraph (Rajpurkar et al., EMNLP 2016, arXiv:1606.05250)."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from trainflat.tasks.spans import best_span
 from trainflat.tasks.squad_metrics import best_over, exact_match, token_f1
 from trainflat.tasks.tables import Table
 from trainflat.tasks.windows import encode_windows
+from trainflat.untrusted import parse_json
 from trainflat.wording import plural
 
 SOURCE = Source("squad", "rajpurkar/squad", None, {"train": 87599, "validation": 10570})
@@ -155,10 +155,10 @@ def _rows(table: Table, partial: bool) -> Rows:
 
 def _answer(table: Table, row: int, value: Any, context: str) -> tuple[list[str], list[int]]:
     try:
-        value = json.loads(value) if isinstance(value, str) else value
+        value = parse_json(value) if isinstance(value, str) else value
         texts, starts = list(value["text"]), [int(start) for start in value["answer_start"]]
         pairs: Sequence[tuple[str, int]] = list(zip(texts, starts, strict=True))
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         example = '{"text": ["..."], "answer_start": [0]}'
         raise table.fault(row, "answers", f"{value!r:.60} is not of the form {example}. Write it so.") from error
     if not pairs:

@@ -1,6 +1,5 @@
 """Files of rows (CSV, TSV, JSON, JSON lines, parquet), checked: whatever is wrong with one is said in one line."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 from trainflat.errors import InputError
 from trainflat.tasks.delimited import check_names, read_delimited
 from trainflat.tasks.opening import AS_FOUND, LARGE, MOST_BYTES, MOST_ROWS, Shape, check_file, decode, read_bytes
+from trainflat.untrusted import parse_json
 
 Columns = dict[str, list[Any]]
 Read = tuple[Columns, tuple[str, ...]]  # with notes on what was decided
@@ -161,8 +161,8 @@ def _read_json(path: Path, data: bytes, shape: Shape) -> Read:
     if not text.lstrip().startswith("["):
         return _read_jsonl(path, data, shape)
     try:
-        rows = json.loads(text, object_pairs_hook=_object)
-    except (ValueError, RecursionError) as error:
+        rows = parse_json(text, finite=False, object_pairs_hook=_object)
+    except ValueError as error:
         raise InputError(f"{path} is not JSON: {error}. Write a list of objects, or one object per line.") from error
     return _gather(path, [(f"entry {number}", row) for number, row in enumerate(rows, 1)]), ()
 
@@ -173,8 +173,8 @@ def _read_jsonl(path: Path, data: bytes, shape: Shape) -> Read:
     for number, line in enumerate(decode(path, data, shape.encoding).split("\n"), 1):
         if line.strip():
             try:
-                rows.append((f"line {number}", json.loads(line, object_pairs_hook=_object)))
-            except (ValueError, RecursionError) as error:
+                rows.append((f"line {number}", parse_json(line, finite=False, object_pairs_hook=_object)))
+            except ValueError as error:
                 message = f"{path}: line {number} is not JSON ({error}). Write one object per line."
                 raise InputError(message) from error
     return _gather(path, rows), ()

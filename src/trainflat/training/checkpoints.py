@@ -2,13 +2,16 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
+from pydantic import BaseModel, ConfigDict, NonNegativeInt
 from torch import Tensor
-from transformers import TrainingArguments
+from transformers import TrainerState, TrainingArguments
 
-from trainflat.errors import InputError
-from trainflat.files import is_sealed, load_tensors, read_json, remove, seal, verify
+from trainflat.errors import DamagedFile, InputError
+from trainflat.files import is_sealed, load_tensors, read_as, remove, seal, verify
 
 _PREFIX = "checkpoint-"
 FLAT = "flat.json"  # what FlatTrainer knows beside the Trainer's state
@@ -36,9 +39,7 @@ def newest(folder: Path) -> Path | None:
     for checkpoint in sealed.values():
         verify(checkpoint)
     # Without its best checkpoint a run would end, with no word, on its last weights.
-    usable = [
-        c for c in sealed.values() if read_json(c / "trainer_state.json")["best_global_step"] in (None, 0, *sealed)
-    ]
+    usable = [c for c in sealed.values() if _read_state(c).best_global_step in (None, 0, *sealed)]
     return usable[-1] if usable else None
 
 
@@ -65,6 +66,7 @@ def to_resume(folder: Path, given: str | bool | None, args: TrainingArguments) -
                 f"{checkpoint} cannot be resumed from: it has no {file}, as with save_only_model or another number of "
                 "processes. Name another one, or begin anew."
             )
+    _read_state(checkpoint)
     return str(checkpoint)
 
 
@@ -107,6 +109,51 @@ def read_beside(checkpoint: Path, file: str, wanted: bool, what: str) -> dict[st
             f"Resume {one} {what}, or begin in another folder."
         )
     return load_tensors(checkpoint / file)[0] if found else None
+
+
+class Flat(BaseModel):
+    """What ``flat.json`` holds."""
+
+    passes: int | float
+    written: list[int] = []
+
+
+def read_flat(checkpoint: Path) -> Flat:
+    """What FlatTrainer wrote beside the Trainer's state.
+
+    Raises:
+        DamagedFile: it is something else.
+    """
+    return read_as(checkpoint / FLAT, Flat, "what FlatTrainer writes beside a checkpoint")
+
+
+class _State(BaseModel):
+    """Of ``trainer_state.json`` what decides how a training goes on."""
+
+    model_config = ConfigDict(extra="allow")
+
+    global_step: NonNegativeInt
+    max_steps: int
+    epoch: float | None
+    best_global_step: int | None
+    log_history: list[dict[str, float | None]]
+    stateful_callbacks: dict[str, Any]
+
+
+def _read_state(checkpoint: Path) -> _State:
+    """The Trainer's state, which the Trainer itself would read without a look.
+
+    Raises:
+        DamagedFile: it is something else, or has keys that the Trainer here does not have, or lacks some.
+    """
+    state = read_as(checkpoint / "trainer_state.json", _State, "a state of the Trainer")
+    strange = {field.name for field in fields(TrainerState)} ^ set(state.model_dump())
+    if strange:
+        raise DamagedFile(
+            f"{checkpoint / 'trainer_state.json'} is another version's: {min(strange):.40} is in one state and not in "
+            "the other. Go back to the transformers that wrote it, or begin in another folder."
+        )
+    return state
 
 
 def _by_step(folder: Path) -> dict[int, Path]:

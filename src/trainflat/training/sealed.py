@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from transformers import Trainer
 
-from trainflat.files import read_json, remove, write_json, writing
+from trainflat.files import remove, write_json, writing
 from trainflat.training import checkpoints
 from trainflat.training.callbacks import patience_spent
 from trainflat.training.hooks import output_folder
@@ -48,7 +48,7 @@ class SealedTrainer(Trainer):  # type: ignore[misc]
         counts = super()._init_training_state(max_steps, steps_per_epoch, epochs, resume, *args)
         self.written, self.stopped_early = [], False
         if self.state.global_step:
-            self.written = read_json(Path(resume) / checkpoints.FLAT).get("written", [])
+            self.written = checkpoints.read_flat(Path(resume)).written
             spent = patience_spent(self.callback_handler.callbacks)
             self.stopped_early = spent and self.args.restore_callback_states_from_checkpoint
             if self.state.best_global_step:  # the folder may have moved since

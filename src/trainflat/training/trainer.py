@@ -12,7 +12,6 @@ from torch.optim import Optimizer
 from torch.utils.data import Sampler
 
 from trainflat.errors import InputError
-from trainflat.files import read_json
 from trainflat.optim import make_optimizer
 from trainflat.optim.base import FlatOptimizer
 from trainflat.params import unwrapped
@@ -294,7 +293,7 @@ class FlatTrainer(SealedTrainer):
         self.gated.begin(max_steps, resumed, step)
         self.reparametrized.begin(self.model, resumed)
         self.distilled.renewed.begin(max_steps, steps_per_epoch, resumed)
-        self.passes.count = 0 if resumed is None else read_json(resumed / checkpoints.FLAT)["passes"]
+        self.passes.count = 0 if resumed is None else checkpoints.read_flat(resumed).passes
         if resumed is not None:
             self.along.load(resumed)
         return counts
