@@ -80,6 +80,8 @@ def test_progress_and_plan_tell(record: Record, given: dict[str, Any], out: Path
     assert dense.int8 is not None
     shown = f"(int8: {dense.int8.scores[record.task.split][record.task.metric]:.1f}), 0% of the encoder is zero"
     assert any(line.startswith("dense: ") and line.endswith(shown) for line in said.said)
+    assert dense.answers is not None
+    assert (f"dense: {dense.answers.remark()}" in said.said) == (dense.answers.remark() != "")
     print_plan(trainflat.plan(given, out=out))
     assert "scored too: activations torch, embeddings True, head False" in " ".join(
         capsys.readouterr().out.replace("│", " ").split()
