@@ -95,3 +95,18 @@ def test_rows_that_each_seed_holds_out_are_one_data_set():
 def test_official_tasks_need_no_name_of_a_file():
     (panel,) = make_panels([make_record()])
     assert (panel.data, panel.task_title) == ("", "STS-B")
+
+
+def test_f1_names_its_class_and_rows_their_notes():
+    def record(positive: str, *remarks: str) -> Record:
+        task = {"name": "squad", "kind": "classification", "split": "validation", "metric": "f1"}
+        made = make_record("squad")
+        return made.model_copy(update={"task": TaskInfo(**task, positive=positive, notes=list(remarks))})
+
+    records = [record("fake", "18 of the 20 rows are trained on."), record("real"), record("")]
+    panels = make_panels(records)
+    named = {panel.scored_on.partition(" on ")[0] for panel in panels}
+    assert named == {"F1 of fake (%)", "F1 of real (%)", "F1 (%)"}
+    assert "SQuAD: 18 of the 20 rows are trained on." in notes(panels)
+    first, again = (record("fake", *remarks) for remarks in ((), ("Another remark.",)))
+    assert first.expected_digest() == again.expected_digest() != records[1].expected_digest()

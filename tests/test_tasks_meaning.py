@@ -171,6 +171,7 @@ def test_f1_is_of_the_positive_class(build):
     for positive, f1 in (("real", 200 * 10 / (2 * 10 + 2)), ("Fake", 0.0), (None, 200 * 10 / (2 * 10 + 2))):
         task = build(["fake", "real"] * 4, labels, metric="f1", positive=positive)
         assert task.positive == ("fake" if positive == "Fake" else "real")
+        assert task.score_name == f"f1 of {task.positive}"
         assert score_of(task, "real")["f1"] == pytest.approx(f1)
     assert build([0, 1] * 4).positive == "1"
     assert build([0, 1, 2] * 4).positive == ""

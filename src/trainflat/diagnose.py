@@ -119,6 +119,7 @@ class _Patient:
             task=self.task.name,
             split=self.task.split,
             metric=self.task.metric,
+            positive=self.task.positive,
             score=whole.value,
             sampled_score=sampled.value,
             sampled_rows=len(self.sample),

@@ -55,6 +55,7 @@ class Diagnosis(_Data):
     task: str
     split: str
     metric: str
+    positive: str = ""  # the class that F1 is of, of two
     score: float  # on the whole split, in percent
     sampled_score: float  # on the rows that the cuts are scored on; differences to them are taken from here
     sampled_rows: int

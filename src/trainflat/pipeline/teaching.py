@@ -46,5 +46,5 @@ def enlist(teacher: Encoder, bench: Bench) -> record.TeacherInfo:
     main = scores[bench.task.split][bench.task.metric]
     _, answers = main_score(bench.task, bench.evaluation[bench.task.split], found[bench.task.split])
     remark = f" ({answers.remark()})" if answers and answers.remark() else ""
-    progress.say(f"teacher {teacher.name}: {bench.task.metric} {main:z.1f} on {bench.task.split}{remark}")
+    progress.say(f"teacher {teacher.name}: {bench.task.score_name} {main:z.1f} on {bench.task.split}{remark}")
     return record.TeacherInfo(**model_info(teacher).model_dump(), scores=scores)

@@ -39,7 +39,7 @@ def _blind(found: Diagnosis) -> bool:
 
 def _on_free(found: Diagnosis) -> str:
     """How far pruning costs nothing; the first cut decides where even that is not so."""
-    free, metric = found.kept_to(TOLERATED), metric_name(found.metric)
+    free, metric = found.kept_to(TOLERATED), metric_name(found.metric, found.positive)
     at_once = "magnitude pruning without any training"
     kept = [cut for cut in found.one_shot if cut.sparsity <= free]
     if kept:
@@ -85,7 +85,8 @@ def _on_emptied(found: Diagnosis) -> list[str]:
     which = f"{cut.emptied[0]}{several}"
     return [
         f"magnitudes ranked over all matrices leave nothing of {which} at {percent(cut.sparsity)}, where "
-        f"{metric_name(found.metric)} is {cut.score:z.1f}. Prune every matrix to the same share (scope: layer)."
+        f"{metric_name(found.metric, found.positive)} is {cut.score:z.1f}. "
+        "Prune every matrix to the same share (scope: layer)."
     ]
 
 

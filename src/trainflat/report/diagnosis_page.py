@@ -61,7 +61,7 @@ def render_diagnosis(diagnoses: Sequence[Diagnosis]) -> str:
 def _scores(name: str, found: Diagnosis) -> dict[str, str]:
     return {
         "Model": name,
-        f"{metric_name(found.metric)}, {found.split}": f"{found.score:z.1f}",
+        f"{metric_name(found.metric, found.positive)}, {found.split}": f"{found.score:z.1f}",
         "in int8": f"{found.int8.scores[found.split][found.metric]:z.1f}",
         f"on {plural(found.sampled_rows, 'row', form=',')}": f"{found.sampled_score:z.1f}",
         "Zeros of the encoder": percent(found.sparsity, 1),
@@ -109,7 +109,7 @@ def _curve(diagnoses: Sequence[Diagnosis]) -> Group:
         )
     layout = {
         "xaxis": {"title": {"text": "Sparsity of the encoder (%)"}, "range": [-3, 95]},
-        "yaxis": {"title": {"text": as_text(metric_name(diagnoses[0].metric))}},
+        "yaxis": {"title": {"text": as_text(metric_name(diagnoses[0].metric, diagnoses[0].positive))}},
     }
     caption = "The smallest weights of all matrices together set to zero at once; nothing is trained afterwards."
     return Group(
@@ -132,7 +132,9 @@ def _parts(diagnoses: Sequence[Diagnosis]) -> list[Group]:
             continue
         layout = {
             "xaxis": {"title": {"text": ""}, "type": "category"},
-            "yaxis": {"title": {"text": f"points of {as_text(metric_name(diagnoses[0].metric))} lost"}},
+            "yaxis": {
+                "title": {"text": f"points of {as_text(metric_name(diagnoses[0].metric, diagnoses[0].positive))} lost"}
+            },
             "barmode": "group",
         }
         groups.append(

@@ -178,7 +178,7 @@ def _published_row(panel: Panel, figure: Rounded) -> dict[str, str]:
 
 
 def _columns(panel: Panel, before: Shown | None, after: Shown | None) -> dict[str, str]:
-    named = metric_name(metric(panel))
+    named = metric_name(metric(panel), panel.positive)
     return {f"float32, {named}": _shown(before), f"int8, {named}": _shown(after)}
 
 

@@ -90,7 +90,7 @@ def _flatness(k: int, panel: Panel, palette: Palette) -> Group:
 
 
 def _int8(k: int, panel: Panel, palette: Palette) -> Group:
-    caption = f"{ABOUT_INT8} Plots show {metric_name(metric(panel))}."
+    caption = f"{ABOUT_INT8} Plots show {metric_name(metric(panel), panel.positive)}."
     if told := about_published(panel):
         caption += f" Short bars are published means ± standard deviations. {told}"
     plots, rows = int8_plots(panel, palette), int8_table(panel)
@@ -172,7 +172,7 @@ def _teacher(record: Record) -> dict[str, str]:
         return {}
     score = record.teacher.scores.get(record.task.split, {}).get(record.task.metric)
     told = DASH if score is None else f"{score:.1f}"
-    where = f"{metric_name(record.task.metric)} on {record.task.split}"
+    where = f"{metric_name(record.task.metric, record.task.positive)} on {record.task.split}"
     return {"Teacher": f"{record.teacher.name}: {told}, {where}; {_weights(record.teacher)}{_renewals(record)}"}
 
 

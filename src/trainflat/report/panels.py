@@ -81,6 +81,7 @@ class Panel:
     task: str
     split: str
     metric: str
+    positive: str  # the class that F1 is of, of two
     model: str
     layers: int
     protocol: str
@@ -103,7 +104,7 @@ class Panel:
     def scored_on(self) -> str:
         """Metric and split in one line."""
         rows = f", {plural(self.rows, 'row', form=',')}" if self.rows else ""
-        return f"{metric_name(self.metric)} on {self.split}{rows}"
+        return f"{metric_name(self.metric, self.positive)} on {self.split}{rows}"
 
     @property
     def records(self) -> tuple[Record, ...]:
@@ -182,6 +183,7 @@ def _empty_panel(record: Record) -> Panel:
         task=task.name,
         split=task.split,
         metric=task.metric,
+        positive=task.positive,
         model=model.name,
         layers=model.layers,
         protocol=protocol_name(record),

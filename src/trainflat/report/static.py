@@ -72,7 +72,11 @@ def draw_score(panel: Panel, palette: Palette) -> Figure:
         _draw_published(axes, each, palette, width)
     for line in panel.lines:
         _draw_line(axes, line, palette, lambda point: point.score)
-    axes.set(xlabel="Sparsity of the encoder (%)", ylabel=metric_name(panel.metric), xlim=(-0.08 * width, 1.05 * width))
+    axes.set(
+        xlabel="Sparsity of the encoder (%)",
+        ylabel=metric_name(panel.metric, panel.positive),
+        xlim=(-0.08 * width, 1.05 * width),
+    )
     _legend(figure)
     return figure
 
@@ -99,7 +103,7 @@ def draw_int8(panel: Panel, palette: Palette) -> Figure | None:
     shown, width = drawings(panel), _width(panel)
     if not shown:
         return None
-    figure, plots = _figure(panel, len(shown), 3.6, 2.9, metric_name(int8_metric(panel)))
+    figure, plots = _figure(panel, len(shown), 3.6, 2.9, metric_name(int8_metric(panel), panel.positive))
     for axes, each in zip(plots, shown, strict=True):
         for one in each.published:
             _draw_published(axes, one, palette, width)

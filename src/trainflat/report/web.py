@@ -44,7 +44,7 @@ def score_plot(panel: Panel, palette: Palette) -> Plot:
     lines = [trace for line in panel.lines for trace in _line(line, palette, lambda point: point.score)]
     layout: dict[str, Any] = {
         "xaxis": _sparsities(width),
-        "yaxis": {"title": {"text": as_text(metric_name(panel.metric))}},
+        "yaxis": {"title": {"text": as_text(metric_name(panel.metric, panel.positive))}},
     }
     reference = reference_sparsity(panel)
     if reference is not None:

@@ -34,8 +34,10 @@ def task_name(name: str) -> str:
     return _TASKS.get(name, name)
 
 
-def metric_name(metric: str) -> str:
-    """Name and unit for an axis."""
+def metric_name(metric: str, positive: str = "") -> str:
+    """Name and unit for an axis; of F1 also the class that it is of."""
+    if metric == "f1" and positive:
+        return f"F1 of {option(positive)} (%)"
     return _METRICS.get(metric, metric.replace("_", " "))
 
 

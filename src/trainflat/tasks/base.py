@@ -103,6 +103,11 @@ class Task(ABC):
         del labels
         return self
 
+    @property
+    def score_name(self) -> str:
+        """The main score as people read it, with the class that F1 is of."""
+        return f"{self.metric} of {self.positive:.60}" if self.metric == "f1" and self.positive else self.metric
+
     @abstractmethod
     def encode(self, tokenizer: Tokenizer, max_length: int) -> tuple[EncodedSplit, dict[str, EncodedSplit]]:
         """The training split and every evaluation split by name.
