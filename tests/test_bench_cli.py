@@ -200,7 +200,7 @@ def test_refusals(
 def test_files_that_no_backend_runs(model: Path, tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(b"x")
     (tmp_path / "a.txt").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"a.onnx is not run by torch. Name another --backend."):
+    with pytest.raises(InputError, match=r"a.onnx, onnx cannot be opened: .*"):  # by torch, it need not be told
         comparing.compare([tmp_path / "a.onnx"])
     with pytest.raises(InputError, match=r"a.txt is no model .* .pt2, .onnx, .xml"):
         comparing.compare([tmp_path / "a.txt"])
@@ -229,6 +229,18 @@ def test_a_file_is_left_out_by_backends_that_cannot_run_it(
     found = comparing.compare(files, backends=backends, rounds=1, progress=watcher)
     assert [(one.backend, one.bytes) for one in found.variants] == [("onnx", 8), ("openvino", 8)]
     assert watcher.said == ["model.onnx is not run by torch, and left out there"]
+
+
+@pytest.mark.parametrize(
+    ("file", "engine"), [("model.onnx", "onnx"), ("model.xml", "openvino"), ("model.pt2", "torch")]
+)
+@pytest.mark.parametrize("backends", [["torch"], ["int8", "torch"]])
+def test_a_file_tells_who_runs_it(
+    file: str, engine: str, backends: list[str], tmp_path: Path, asked: list[tuple[str, str, Any]]
+) -> None:
+    (tmp_path / file).write_bytes(b"12345")
+    found = comparing.compare([tmp_path / file], backends=backends, rounds=1)
+    assert [one.backend for one in found.variants] == [engine]
 
 
 def test_a_backend_whose_export_is_refused_is_left_out(

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ from trainflat.recipe import packaged_recipes
 from trainflat.reparametrization import REPARAMETRIZATIONS
 from trainflat.sharpness import MEASURES
 from trainflat.tasks import TASKS
+from trainflat.terminal import TerminalProgress
 
 # Stands in for the pipeline, which takes seconds to import.
 PLAN = """
@@ -255,7 +257,9 @@ def test_report_of_a_folder(trainflat_, tmp_path: Path):
     (tmp_path / "runs" / "begun").mkdir()
     (tmp_path / "runs" / "begun" / "claim.json").write_text("{}", encoding="utf8")
     answer = trainflat_("report", "runs", "--out", "page")
-    page = Path(answer.out.strip())
+    page, following = answer.out.splitlines()[0], answer.out.splitlines()[-1]
+    page = Path(page)
+    assert following == "Next: trainflat list recipes"  # no stage of these runs is there
     assert answer.code == 0 or answer.err
     assert page.is_file() and page.suffix == ".html" and page.resolve().is_relative_to(tmp_path / "page")
 
@@ -277,3 +281,28 @@ def test_run_ends_with_a_table_and_leaves_what_was_planned(trainflat_, tmp_path:
     assert set(plan.files) <= made
     again = trainflat_("run", "demo-sam", *short, "--seeds", "1")
     assert again.code == 0 and "is complete: nothing to do." in again.err
+
+
+class Spoken(TerminalProgress):
+    def __init__(self, *, live: bool) -> None:
+        super().__init__()
+        self.live, self.said = live, []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_resuming_says_from_where(live: bool):
+    progress = Spoken(live=live)
+    progress.begin("training dense", 76, 40)
+    progress.begin("training sparsity-0.50", 1)
+    assert progress.said[0] == "continuing training dense at 40/76 steps"
+    assert progress.said[1:] == ([] if live else ["training sparsity-0.50: 1 step"])
+
+
+def test_check_ends_with_the_run_that_it_planned(trainflat_):
+    answer = trainflat_("check", "demo-sam", "--set", "protocol={name: one-shot, sparsities: [0.5]}", "--out", "a b")
+    line = answer.out.splitlines()[-1]
+    assert line == "Next: trainflat run demo-sam --set 'protocol={name: one-shot, sparsities: [0.5]}' --out 'a b'"
+    assert shlex.split(line)[2:4] == ["run", "demo-sam"]

@@ -106,6 +106,7 @@ def run(
             _say(escape(sentence))
         for recipe in loaded:
             _say(f"{out / recipe.folder_name / 'record.json'}")
+        _next("report", out)
 
 
 @app.command(epilog="Example: trainflat check paper/cola-imp --data ../data")
@@ -119,6 +120,7 @@ def check(
     found = plan(recipe, data=data, out=out, overrides=_overrides(task, set_))
     print_plan(found)
     found.refuse_unseen()
+    _next("run", *sys.argv[2:])
 
 
 @app.command(name="list", epilog="Example: trainflat list optimizers")
@@ -157,6 +159,8 @@ def report(
     for folder in found.unfinished:
         _say(f"[yellow]note:[/yellow] {escape(str(folder))} is not finished and is left out; run its recipe again.")
     _say(escape(str(write_report(found.records, out, landscapes=found.landscapes))))
+    stages = [stage for path in results for stage in sorted(path.glob("**/stages/*/"))]
+    _next(*(_smaller(stages[-1]) if stages else ("list", "recipes")))
 
 
 @app.command(epilog="Example: trainflat diagnose runs/small-3f2a/stages/dense --task stsb --data ../data")
@@ -188,6 +192,11 @@ def diagnose(
     for sentence in advice(found):
         _say(escape(sentence))
     _say(escape(str(write_diagnosis(found, out))))
+    if Path(models[0]).is_dir():
+        _next(*_smaller(Path(models[0])))
+    else:
+        options = [*(("--data", data) if data else ()), *(piece for one in set_ or [] for piece in ("--set", one))]
+        _next("check", "demo-sam", "--set", f"model={models[0]}", "--task", task, *options)
 
 
 @app.command(epilog="Example: trainflat export runs/small-3f2a/stages/sparsity-0.90 --to sparse --set values=int8")
@@ -217,6 +226,7 @@ def export(
     for sentence in found.sentences():
         _say(escape(sentence))
     _say(escape(str(target)))
+    _next("bench", model, target)
 
 
 @app.command(epilog="Example: trainflat bench runs/small-3f2a/stages/dense --backend torch,onnx,openvino --batch 1,32")
@@ -259,6 +269,8 @@ def bench(
             progress=progress,
         )
     print_comparison(found, out)
+    folders = [path for path in models if path.is_dir()]
+    _next(*(_smaller(folders[0]) if folders else ("list", "formats")))
 
 
 def main() -> None:
@@ -312,6 +324,21 @@ def _fail(text: str, code: int) -> NoReturn:
 def _stop(number: int, frame: object) -> None:
     """Ends the process as Ctrl-C does: what is half-written is deleted."""
     raise SystemExit(128 + number)
+
+
+def _next(*words: object) -> None:
+    """The command that follows, as a line that a shell takes."""
+    import shlex
+
+    from rich.markup import escape
+
+    _say(escape(f"Next: {shlex.join(['trainflat', *map(str, words)])}"))
+
+
+def _smaller(model: Path) -> tuple[object, ...]:
+    """What makes a model smaller, or, where that was done, tells what it brought."""
+    target = model.resolve().parent / f"{model.resolve().name}-int8"
+    return ("bench", model, target) if target.exists() else ("export", model, "--to", "int8")
 
 
 def _overrides(task: str | None, given: list[str] | None) -> list[str]:

@@ -64,8 +64,10 @@ class TerminalProgress(Watcher):
         self.end()
         self.what, self.total, self.last_line = what, total, time.monotonic()
         self.task = self.bar.add_task(what, total=total, completed=done, note="")
-        if not self.live:
-            self.say(f"{what}: {plural(total, 'step')}" + (f", continuing at {done}" if done else ""))
+        if done:
+            self.say(f"continuing {what} at {done}/{plural(total, 'step')}")
+        elif not self.live:
+            self.say(f"{what}: {plural(total, 'step')}")
 
     def advance(self, done: int, note: str = "") -> None:
         """Moves the bar."""

@@ -185,8 +185,12 @@ def _choose(source: Path, backends: Sequence[str]) -> list[str]:
     if source.is_dir():
         exportable = quant_method(source) != METHOD  # int8 layers are torch's own
         return [backend for backend in backends if exportable or backend == "torch"]
-    engines = dict.fromkeys(_ENGINES[backend][0] for backend in backends)
-    return [engine for engine in engines if source.suffix in ENGINES[engine].suffixes]
+    asked = list(dict.fromkeys(_ENGINES[backend][0] for backend in backends))
+    fitting = [engine for engine in (*asked, *ENGINES) if source.suffix in ENGINES[engine].suffixes]
+    if fitting[0] not in asked:  # the file tells who runs it
+        ENGINES[fitting[0]].check_installed()
+        return fitting[:1]
+    return [engine for engine in asked if engine in fitting]
 
 
 def _open(name: str, source: Path, backend: str, exports: Exports) -> Opened:

@@ -65,7 +65,8 @@ def fit(
 
     Args:
         teacher: That of ``options.distillation`` where it is loaded already.
-        folder: For checkpoints; deleted when training is complete and its result was taken (see ``forget``).
+        folder: For checkpoints, named by the stage; deleted when training is complete and its result was taken
+            (see ``forget``).
         snapshot: (step, folder): writes the weights as they are after that many optimizer steps, sealed.
         gate: Prunes while training; see ``FlatTrainer``.
         freeze_embeddings: Leaves the encoder's embeddings, with their LayerNorm, as they are.
@@ -90,7 +91,7 @@ def fit(
         reparametrization=options.reparametrization,
         quantization=options.quantization,
         score=task.score,
-        callbacks=_callbacks(progress or Progress(), options),
+        callbacks=_callbacks(progress or Progress(), folder.name, options),
     )
     if snapshot is not None:
         trainer.add_callback(Snapshot(*snapshot, trainer))
@@ -128,8 +129,8 @@ def _distillation(options: TrainingOptions, teacher: torch.nn.Module | None) -> 
     return section if section is None or teacher is None else section | {"teacher": teacher}
 
 
-def _callbacks(progress: Progress, options: TrainingOptions) -> list[TrainerCallback]:
-    callbacks: list[TrainerCallback] = [ProgressCallback(progress)]
+def _callbacks(progress: Progress, stage: str, options: TrainingOptions) -> list[TrainerCallback]:
+    callbacks: list[TrainerCallback] = [ProgressCallback(progress, stage)]
     if options.patience is not None:
         callbacks.append(EarlyStoppingCallback(options.patience))
     return callbacks

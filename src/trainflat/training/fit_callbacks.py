@@ -16,11 +16,11 @@ SNAPSHOT = "weights.safetensors"
 class ProgressCallback(TrainerCallback):  # type: ignore[misc]
     """Says how many steps are done, and the latest loss and score."""
 
-    def __init__(self, progress: Progress) -> None:
-        self.progress, self.note = progress, ""
+    def __init__(self, progress: Progress, stage: str) -> None:
+        self.progress, self.stage, self.note = progress, stage, ""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.progress.begin("training", state.max_steps, state.global_step)
+        self.progress.begin(f"training {self.stage}", state.max_steps, state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         scores = [f"{k.split('_')[-1]} {v:.1f}" for k, v in (logs or {}).items() if k == args.metric_for_best_model]
