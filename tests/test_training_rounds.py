@@ -63,7 +63,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def given(place: Path, protocol: dict[str, Any], training: dict[str, Any]) -> dict[str, Any]:
     made = recipe(place / "model", own_files(place), batch_size=20, **training) | {"protocol": protocol}
     if isinstance(training.get("optimizer"), str):
-        made["training"]["optimizer"] = {"name": training["optimizer"], "lr": 1e-3}
+        walk = {"inner_steps": 1} if training["optimizer"].startswith("entropy") else {}
+        made["training"]["optimizer"] = {"name": training["optimizer"], "lr": 1e-3} | walk
     if "distillation" in training:
         made["training"]["distillation"] = training["distillation"] | {"teacher": str(place / "model")}
     return made | {"evaluation": {"latency": {"batches": []}}}

@@ -73,7 +73,10 @@ PRIVATE_NAMES: tuple[PrivateName, ...] = (
         "integers are multiplied as floats, to the same values but for sums beyond 2^24",
     ),
     PrivateName(
-        "torch.Tensor._version", ("quantization/modules.py",), _TORCH, "row sums of int8 weights are taken at each call"
+        "torch.Tensor._version",
+        ("quantization/modules.py", "optim/wrapper.py"),
+        _TORCH,
+        "row sums of int8 weights are taken at each call; gradients that were set to 0 count as computed ones",
     ),
     PrivateName(
         "torch.nn.Module._apply",

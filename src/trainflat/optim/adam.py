@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainflat.optim.memory import signed, unsigned
+
 
 def _fuse(group: dict[str, Any]) -> None:
     # One fused kernel reads and writes each weight once; torch's default loop takes 7 to 10 times as long on a CPU.
@@ -14,7 +16,17 @@ def _fuse(group: dict[str, Any]) -> None:
         group["fused"] = True
 
 
-class Adam(torch.optim.Adam):
+class _Signed(torch.optim.Adam):
+    """Its state says whose it is, and it takes no other optimizer's."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return signed(super().state_dict(), type(self).__name__)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(unsigned(state_dict, type(self).__name__))
+
+
+class Adam(_Signed):
     """torch's Adam, fused wherever the parameters allow; weight decay 0.
 
     Args:
@@ -50,7 +62,7 @@ class Adam(torch.optim.Adam):
         _fuse(self.param_groups[-1])
 
 
-class AdamW(torch.optim.AdamW):
+class AdamW(_Signed, torch.optim.AdamW):
     """torch's AdamW, fused wherever the parameters allow; weight decay 0.01 as there.
 
     Args:

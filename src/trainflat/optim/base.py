@@ -14,7 +14,7 @@ from trainflat.optim.bases import each_once, make_base
 from trainflat.optim.checks import radius
 from trainflat.optim.exclusions import matches, refuse_idle_patterns
 from trainflat.optim.holder import Holder
-from trainflat.optim.memory import Memory, join, split
+from trainflat.optim.memory import Memory, join, signed, split, unsigned
 from trainflat.optim.moves import NOWHERE, Displacement, advance
 from trainflat.optim.wrapper import Wrapper, without_dynamo
 
@@ -98,8 +98,6 @@ class FlatOptimizer(Wrapper):
             self._prepare(group)
         refuse_idle_patterns(self._exclude, base.param_groups)
 
-    # What a method says
-
     @classmethod
     def average_passes(cls, options: Mapping[str, Any]) -> float:
         """Forward and backward passes over a batch per step with these constructor options, on average."""
@@ -135,13 +133,13 @@ class FlatOptimizer(Wrapper):
 
     @without_dynamo
     def state_dict(self) -> dict[str, Any]:
-        return join(self.base.state_dict(), self.param_groups, self.memory, self.steps_taken)
+        return signed(join(self.base.state_dict(), self.param_groups, self.memory, self.steps_taken), self.method)
 
     @without_dynamo
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads what ``state_dict`` returned; that of the base optimizer alone will do, the radius then stays."""
-        radii = [group["rho"] for group in self.param_groups]
-        remembered = split(state_dict, self.param_groups)
+        """Loads what ``state_dict`` returned, or the base optimizer's; another's raises InputError."""
+        radii = [g["rho"] for g in self.param_groups]
+        remembered = split(unsigned(state_dict, self.method, type(self.base).__name__), self.param_groups)
         self.base.load_state_dict(remembered.base)
         self.memory, self.steps_taken = remembered.memory, remembered.steps
         for group, rho in zip(self.param_groups, radii, strict=True):
@@ -163,10 +161,11 @@ class FlatOptimizer(Wrapper):
         """Inside the block the weights stand displaced; after it they are what they were, bit for bit.
 
         Raises:
-            RuntimeError: inside another such block, whose end would no longer know the way back.
+            RuntimeError: inside another such block, whose end would no longer know the way back; without a gradient.
         """
         if self._origin is not None:
             raise RuntimeError(f"{type(self).__name__}.perturbed() was entered inside its own block. Leave it first.")
+        self.require_gradients(self.displaced() if self.first_pass else [])
         self._second_gradient = self._finished = False
         self._origin = ([], [])
         try:

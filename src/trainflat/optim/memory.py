@@ -5,8 +5,11 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-# Marks a flat optimizer's tensors among the base optimizer's, and its counter in the first parameter group.
-_PREFIX, _STEPS = "flat/", "flat_steps"
+from trainflat.errors import InputError
+
+# Marks a flat optimizer's tensors among the base optimizer's, and its counter in the first parameter group; beside the
+# counter stands whose state it is.
+_PREFIX, _STEPS, _METHOD = "flat/", "flat_steps", "method"
 
 Memory = dict[Tensor, dict[str, Tensor]]
 
@@ -41,6 +44,27 @@ def split(joined: Mapping[str, Any], groups: list[dict[str, Any]]) -> Remembered
     own_groups = [{k: v for k, v in group.items() if k != _STEPS} for group in joined["param_groups"]]
     base = {**joined, "state": {key: entries for key, entries in state.items() if entries}, "param_groups": own_groups}
     return Remembered(base, memory, int(joined["param_groups"][0].get(_STEPS, 0)))
+
+
+def signed(state_dict: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """The state dict with the name of the optimizer it belongs to; nothing given is changed."""
+    first, *others = state_dict["param_groups"]
+    return {**state_dict, "param_groups": [first | {_METHOD: method}, *others]}
+
+
+def unsigned(state_dict: Mapping[str, Any], *methods: str) -> dict[str, Any]:
+    """The state dict without the name, which must be one of these; one of torch's own optimizers has none.
+
+    Raises:
+        InputError: it is another optimizer's.
+    """
+    first, *others = state_dict["param_groups"]
+    method = first.get(_METHOD, methods[0])
+    if method not in methods:
+        raise InputError(
+            f"the state is of {method}, and this optimizer is {methods[0]}. Load it into its own kind, or begin anew."
+        )
+    return {**state_dict, "param_groups": [{k: v for k, v in first.items() if k != _METHOD}, *others]}
 
 
 def _own(entries: Mapping[str, Any]) -> dict[str, Any]:

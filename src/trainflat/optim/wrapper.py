@@ -1,9 +1,10 @@
 """An optimizer around another one: parameter groups, state, defaults and hooks are those of the inner one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -19,7 +20,14 @@ _STATE_DICT_HOOKS = tuple(
     f"_optimizer_{what}_{when}_hooks" for what in ("state_dict", "load_state_dict") for when in ("pre", "post")
 )
 # Not copied or pickled: scratch memory and, as in torch, hooks and the step that a scheduler patched.
-_TRANSIENT = {*_STATE_DICT_HOOKS, "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks", "_buffers", "step"}
+_TRANSIENT = {
+    *_STATE_DICT_HOOKS,
+    "_optimizer_step_pre_hooks",
+    "_optimizer_step_post_hooks",
+    "_buffers",
+    "_zeroed",
+    "step",
+}
 
 
 class Wrapper(Optimizer):
@@ -30,10 +38,36 @@ class Wrapper(Optimizer):
     """
 
     base: Optimizer
+    _zeroed: dict[Tensor, int | None]  # gradients that were set to 0, and their versions then
 
     def wrap(self, base: Optimizer) -> None:
         """Takes the place of ``Optimizer.__init__``, which would make groups and a state of its own."""
         self.__setstate__({"base": base})  # which makes the rest, hooks and profiling
+
+    @property
+    def method(self) -> str:
+        """Whose state it is, in words."""
+        return f"{type(self).__name__} over {type(self.base).__name__}"
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        super().zero_grad(set_to_none)
+        grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        self._zeroed = {grad: getattr(grad, "_version", None) for grad in grads}
+
+    def _untouched(self, grad: Tensor) -> bool:
+        """Whether nothing was added to a gradient since it was set to 0."""
+        version = self._zeroed.get(grad)
+        return version is not None and version == getattr(grad, "_version", None)
+
+    def require_gradients(self, groups: Sequence[tuple[float, list[Tensor]]]) -> None:
+        """Raises RuntimeError if there was no backward pass since gradients were cleared; one that gave 0 is one."""
+        params = [p for _, group in groups for p in group]
+        grads = [p.grad for p in params if p.grad is not None]
+        if params and all(self._untouched(grad) for grad in grads):
+            raise RuntimeError(
+                f"{type(self).__name__}.perturbed() was entered without a gradient, and would displace nothing. Call "
+                "backward() first, and zero_grad() before that or inside the block."
+            )
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -65,5 +99,5 @@ class Wrapper(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         base = state.get("base") or self.base
         shared = {name: getattr(base, name) for name in _STATE_DICT_HOOKS if hasattr(base, name)}
-        self.__dict__.update(shared | {"base": base, "_buffers": {}})
+        self.__dict__.update(shared | {"base": base, "_buffers": {}, "_zeroed": {}})
         super().__setstate__(state)

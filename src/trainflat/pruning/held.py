@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from trainflat.errors import InputError
 from trainflat.foreach import foreach
 from trainflat.pruning.masks import Masks
 
@@ -74,7 +75,16 @@ class HeldMasks:
 
         Returns:
             A handle: ``remove()``, or the end of a ``with`` block, ends it.
+
+        Raises:
+            InputError: none of the weights is the optimizer's, so it trains another model.
         """
+        trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if self._weights and not any(id(weight) in trained for weight in self._weights):
+            raise InputError(
+                f"the optimizer trains none of the {len(self._weights)} masked weights, such as {self._names[0]}, so "
+                "the masks are held on another model. Hold them on the one that it trains."
+            )
         return Attached(self, optimizer)
 
     @torch.no_grad()

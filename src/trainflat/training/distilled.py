@@ -80,13 +80,20 @@ class Distilled:
         """The micro-batch as the student reads it."""
         return {key: value for key, value in inputs.items() if not key.startswith(_TAUGHT)}
 
-    def blend(self, loss: Tensor, outputs: Any, inputs: Mapping[str, Any]) -> Tensor:
-        """The mean loss over the rows: the task's and the teacher's, where the teacher was asked."""
+    def blend(self, loss: Tensor, outputs: Any, inputs: Mapping[str, Any], weight: float = 1.0) -> Tensor:
+        """The mean loss over the rows: the task's and the teacher's, where the teacher was asked.
+
+        Args:
+            loss: The task's, weighed.
+            outputs: Of the student.
+            inputs: With the teacher's logits.
+            weight: Of the task's losses of rows; see :class:`trainflat.training.shares.Size`.
+        """
         taught = self._row_losses(outputs, inputs)
         if taught is None:
             return loss
         if self._options.weight == "entropy":
-            return self._blend_rows(outputs, inputs, taught).mean().to(loss.dtype)
+            return self._blend_rows(outputs, inputs, taught, weight).mean().to(loss.dtype)
         return self._options.blend(loss, taught.mean().to(loss.dtype))
 
     def example_losses(self, outputs: Any, inputs: Mapping[str, Any]) -> Tensor:
@@ -99,8 +106,8 @@ class Distilled:
                 else self._blend_rows(outputs, inputs, taught)
             )
 
-    def _blend_rows(self, outputs: Any, inputs: Mapping[str, Any], taught: Tensor) -> Tensor:
-        task = row_losses(outputs, inputs, self._trainer.model)
+    def _blend_rows(self, outputs: Any, inputs: Mapping[str, Any], taught: Tensor, weight: float = 1.0) -> Tensor:
+        task = row_losses(outputs, inputs, self._trainer.model) * weight
         return self._options.blend(task, taught, logits_of(outputs), inputs.get("attention_mask"))
 
     def _row_losses(self, outputs: Any, inputs: Mapping[str, Any]) -> Tensor | None:

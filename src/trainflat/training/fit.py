@@ -22,8 +22,9 @@ from trainflat.tasks.base import EncodedSplit, Task
 from trainflat.training import checkpoints
 from trainflat.training.arguments import FlatArguments
 from trainflat.training.fit_callbacks import NewestAndBest, ProgressCallback, Snapshot
+from trainflat.training.given import unprepared
 from trainflat.training.options import TrainingOptions
-from trainflat.training.trainer import FlatTrainer, unprepared
+from trainflat.training.trainer import FlatTrainer
 from trainflat.wording import plural
 
 _SCHEDULES = {"linear": "linear", "constant": "constant_with_warmup", "cosine": "cosine"}

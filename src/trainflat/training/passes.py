@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from trainflat.errors import InputError
 from trainflat.heads import check_row_losses, classes_of, row_losses
 from trainflat.optim import FlatOptimizer
-from trainflat.training.window import Replay, Window, gradients_set_aside, rows_of
+from trainflat.training.shares import Size, Sizes, joint, over_processes
+from trainflat.training.window import Replay, Window, gradients_set_aside
 
 if TYPE_CHECKING:
     from trainflat.training.trainer import FlatTrainer
@@ -33,11 +34,21 @@ class Passes:
 
     def begin(self, batches: Sequence[Any]) -> None:
         """A new step, over these micro-batches."""
-        self.window = Window(rows=[rows_of(batch) for batch in batches])
+        sizes = [self._size_of(batch) for batch in batches]
+        self.window = Window(sizes, self._everywhere(joint(sizes)))
         flat, scaler = self.trainer.flat_optimizer, self.trainer.accelerator.scaler
         if flat is not None:
             flat.total_steps = self.trainer.state.max_steps
             flat.loss_scale = 1.0 if scaler is None else scaler.get_scale()
+
+    @property
+    def _size_of(self) -> Sizes:
+        return Sizes.of(self.trainer.model, self.trainer.label_names)
+
+    def _everywhere(self, size: Size) -> Size:
+        args = self.trainer.args
+        shared = args.world_size > 1 and args.average_tokens_across_devices
+        return over_processes(size, args.device) if shared else size
 
     def micro_batch(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         """Does what can be done now that this micro-batch is here; its share of the window's loss."""
@@ -94,7 +105,7 @@ class Passes:
 
     def _both_at_once(self, model: nn.Module, flat: FlatOptimizer, batch: Replay) -> Tensor:
         refuse_parts(flat)
-        gated, share = self.trainer.gated, batch.rows / self.window.total_rows
+        gated, share = self.trainer.gated, batch.rows / self.window.size.rows
         parameters = [*model.parameters(), *gated.parameters()]
         with gradients_set_aside(parameters) as put_back, self.trainer.accelerator.no_sync(model), gated.passes(share):
             loss = self._pass(model, batch)
@@ -130,18 +141,18 @@ class Passes:
     ) -> None:
         """Runs the same micro-batches again, with the same dropout, at the displaced weights."""
         loss, gap = torch.zeros_like(first_loss), None
-        rows = self.window.total_rows
-        share = sum(batch.rows for batch in batches) / rows
+        whole = self.window.size
+        share = sum(batch.rows for batch in batches) / whole.rows
         with flat.perturbed(), self.trainer.along.quantized.unseen():
             self._clear(model)
             with put_back(), self.trainer.gated.passes(share):
                 if flat.second_share < 1:
                     batches, gap = self._most_raised(model, flat, batches)
-                    rows = sum(batch.rows for batch in batches)
+                    whole = joint(batch.size for batch in batches)
                 for batch in batches:
                     batch.restore_random_state()
                     with self._silent_before(model, batch is batches[-1]):
-                        loss += self._pass(model, batch, rows)
+                        loss += self._pass(model, batch, whole)
         self.count += flat.second_share
         # Of all rows, also where the second pass takes those only for which it is largest.
         self._perturbation.append((flat.last_norm.detach().clone(), loss - first_loss if gap is None else gap))
@@ -167,7 +178,7 @@ class Passes:
         chosen = torch.zeros_like(rise, dtype=torch.bool)
         chosen[rise.topk(math.ceil(flat.second_share * len(rise))).indices] = True
         parts = zip(batches, torch.split(chosen, [b.rows for b in batches]), strict=True)
-        return [batch.only(rows) for batch, rows in parts if rows.any()], rise.mean()
+        return [batch.only(rows, self._size_of) for batch, rows in parts if rows.any()], rise.mean()
 
     def _rise(self, model: nn.Module, batch: Replay) -> Tensor:
         """How much the loss of each row [B] is higher than it was in the first pass."""
@@ -187,8 +198,8 @@ class Passes:
             )
         return inputs | {"labels": flat.prepare_labels(inputs["labels"], classes_of(self.trainer.model, inputs))}
 
-    def _pass(self, model: nn.Module, batch: Replay, total_rows: int | None = None) -> Tensor:
-        return self.trainer.one_pass(model, batch, self.window.total_rows if total_rows is None else total_rows)
+    def _pass(self, model: nn.Module, batch: Replay, whole: Size | None = None) -> Tensor:
+        return self.trainer.one_pass(model, batch, self.window.size if whole is None else whole)
 
 
 def refuse_parts(flat: FlatOptimizer) -> None:

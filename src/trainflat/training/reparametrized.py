@@ -61,6 +61,8 @@ class Reparametrized:
         """
         wanted = self.name is not None
         theta = None if checkpoint is None else checkpoints.read_beside(checkpoint, THETA, wanted, "reparametrization")
+        if self._now is not None:
+            self._now.end()  # of an attempt that memory was too small for
         if self.name is not None:
             self._now = make_reparametrization(self.name, model, **self._options)
             self._now.begin(theta)

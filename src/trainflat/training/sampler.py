@@ -1,10 +1,13 @@
 """Batches of rows of about one length, in an order that depends on nothing but a seed and the epoch."""
 
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import Sampler
+
+if TYPE_CHECKING:
+    from trainflat.training.arguments import FlatArguments
 
 # As transformers: large enough that a batch holds one length, small enough that batches differ from epoch to epoch.
 _BATCHES_SORTED_TOGETHER = 50
@@ -62,8 +65,26 @@ class ShuffledSampler(LengthGroupedSampler):
         return order
 
 
-def lengths_of(dataset: Any) -> Sequence[int] | None:
-    """Tokens per row, where the training set lets them be known."""
+def own_sampler(dataset: Any, args: "FlatArguments", micro_batch: int) -> LengthGroupedSampler | None:
+    """The order of the training rows; None where it is the Trainer's, for want of lengths or as it was asked for.
+
+    Args:
+        dataset: The training set.
+        args: Of the Trainer: whether and how rows are grouped, the seed, how a step's rows are cut.
+        micro_batch: Rows in each part of a step on each process.
+    """
+    strategy = args.train_sampling_strategy
+    asked = strategy == "group_by_length"
+    lengths = lengths_of(dataset, args.length_column_name if asked else None) if asked or strategy == "random" else None
+    if lengths is None:
+        return None
+    kind = LengthGroupedSampler if args.length_grouped or asked else ShuffledSampler
+    seed = args.data_seed if args.data_seed is not None else args.seed
+    return kind(lengths, micro_batch * args.gradient_accumulation_steps * args.world_size, seed)
+
+
+def lengths_of(dataset: Any, column: str | None = None) -> Sequence[int] | None:
+    """Tokens per row, where the training set lets them be known: by a column of lengths, or by its tokens."""
     known: Sequence[int] | None = getattr(dataset, "lengths", None)
     if known is not None or not isinstance(dataset, Sized) or not hasattr(dataset, "__getitem__") or not len(dataset):
         return known
@@ -71,7 +92,8 @@ def lengths_of(dataset: Any) -> Sequence[int] | None:
     if not isinstance(first, Mapping) or "input_ids" not in first:
         return None
     if _has_columns(dataset):
-        return _column_lengths(dataset)
+        columns: Any = dataset
+        return list(columns[column]) if column in columns.column_names else _column_lengths(columns)
     return [len(dataset[i]["input_ids"]) for i in range(len(dataset))]
 
 

@@ -23,8 +23,10 @@ class SealedTrainer(Trainer):  # type: ignore[misc]
         stopped_early: Whether it was resumed where early stopping had ended it.
     """
 
-    written: list[int]
-    stopped_early: bool
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.written: list[int] = []
+        self.stopped_early = False
 
     @abstractmethod
     def save_beside(self, checkpoint: Path) -> None:

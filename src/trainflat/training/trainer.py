@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import Sampler
@@ -16,7 +15,7 @@ from trainflat.optim import make_optimizer
 from trainflat.optim.base import FlatOptimizer
 from trainflat.params import unwrapped
 from trainflat.pruning import Masks
-from trainflat.training import checkpoints
+from trainflat.training import checkpoints, given
 from trainflat.training.along import Along
 from trainflat.training.callbacks import FlatCallback
 from trainflat.training.distilled import Distilled
@@ -26,8 +25,9 @@ from trainflat.training.hooks import micro_batch_rows, require_division, require
 from trainflat.training.options import optimizer_section
 from trainflat.training.passes import Passes
 from trainflat.training.reparametrized import Reparametrized
-from trainflat.training.sampler import LengthGroupedSampler, ShuffledSampler, lengths_of
+from trainflat.training.sampler import LengthGroupedSampler, own_sampler
 from trainflat.training.sealed import SealedTrainer
+from trainflat.training.shares import Size, Sizes, with_items
 from trainflat.training.window import Replay
 
 Score = Callable[[Any, Any], dict[str, float]]
@@ -85,17 +85,17 @@ class FlatTrainer(SealedTrainer):
             args = (unwrapped(args[0]), *args[1:])
         kwargs |= {"model": unwrapped(kwargs["model"])} if "model" in kwargs else {}
         super().__init__(*args, **kwargs)
-        unprepared(self.model)
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise InputError(
-                "FlatTrainer does not shard models: FSDP and DeepSpeed are not supported. Use data parallel (torchrun)."
-            )
+        given.unprepared(self.model)
+        given.complete(self.args)
+        given.refuse_sharding(self)
         self.optimizer_recipe = optimizer_section(optimizer)
+        given.refuse_unheard(self, self.optimizer_recipe, score)
         self.masks, self.score = masks, score
         self._hold(masks)
         # Encoder heads take **kwargs and so look as if they divided their loss by `num_items_in_batch`; they do not. A
-        # loss function of the user's is given no such number, so it returns a mean as well.
+        # loss function of the user's is given the number of its micro-batch, so it returns a mean as well.
         self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = False
+        self.compute_loss_func: Any = with_items(self.compute_loss_func, Sizes.of(self.model, self.label_names))
         self.passes = Passes(self)
         self.along, self.gated = Along(averaging, quantization), Gated(self, gate)
         self.averaged = self.along.averaged
@@ -105,12 +105,11 @@ class FlatTrainer(SealedTrainer):
         self.reparametrized = Reparametrized(
             reparametrization, averaging=averaging, quantization=quantization, gate=self.gated.swaps
         )
-        self.written, self.stopped_early = [], False
-        self._finite = Finite(self)
+        self._finite, self._weight = Finite(self), 1.0
         self._sampler: LengthGroupedSampler | None = None
         self._scored_split: Any = None
         if score is not None:
-            self.compute_metrics = lambda given: score(self._scored_split, given.predictions)
+            self.compute_metrics = lambda found: score(self._scored_split, found.predictions)
         self.add_callback(FlatCallback(self))
 
     # What is trained, in which order
@@ -128,9 +127,9 @@ class FlatTrainer(SealedTrainer):
         else:
             super().create_optimizer(model)
         self.gated.join(self.optimizer)
-        flat = self.flat_optimizer
-        if flat is not None and self.held is not None:
-            flat.held = self.held
+        given.refuse_without_rows(self, self.flat_optimizer)
+        if self.flat_optimizer is not None and self.held is not None:
+            self.flat_optimizer.held = self.held
         optimizer: Optimizer = self.optimizer
         return optimizer
 
@@ -151,14 +150,8 @@ class FlatTrainer(SealedTrainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
-        lengths = lengths_of(dataset)
-        if lengths is None:
-            return super()._get_train_sampler(dataset)  # type: ignore[no-any-return]
-        rows = micro_batch_rows(self) * self.args.gradient_accumulation_steps * self.args.world_size
-        kind = LengthGroupedSampler if self.args.length_grouped else ShuffledSampler
-        seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
-        self._sampler = kind(lengths, rows, seed)
-        return self._sampler
+        self._sampler = own_sampler(dataset, self.args, micro_batch_rows(self))
+        return super()._get_train_sampler(dataset) if self._sampler is None else self._sampler
 
     def _run_epoch(self, *args: Any, epoch: int, **kwargs: Any) -> None:
         if self._sampler is not None:
@@ -191,24 +184,30 @@ class FlatTrainer(SealedTrainer):
         self._finite.require(loss)
         return loss
 
-    def one_pass(self, model: nn.Module, batch: Replay, total_rows: int) -> Tensor:
-        """A forward and backward pass over a micro-batch of a window of ``total_rows``; its share of the loss."""
+    def one_pass(self, model: nn.Module, batch: Replay, whole: Size) -> Tensor:
+        """A forward and backward pass over a micro-batch of a window of that size; its share of the loss."""
         require_division(self)
         # The Trainer divides a micro-batch's loss by this; so the window's gradient is that of the mean over its rows,
         # also where the last micro-batch is smaller than the others.
-        self.current_gradient_accumulation_steps = total_rows / batch.rows
-        with self.reparametrized.weights_in_place():
-            loss: Tensor = super().training_step(model, dict(batch.inputs))
+        self.current_gradient_accumulation_steps = whole.rows / batch.rows
+        self._weight = batch.size.weight(whole)
+        try:
+            with self.reparametrized.weights_in_place():
+                loss: Tensor = super().training_step(model, dict(batch.inputs))
+        finally:
+            self._weight = 1.0
         return loss
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
     ) -> Any:
         """The Trainer's, and the teacher's share; a method that weighs single rows may want the outputs."""
-        given = dict(inputs)  # of which label smoothing takes the labels
+        whole = dict(inputs)  # of which label smoothing takes the labels
         loss, outputs = super().compute_loss(model, self.distilled.without(inputs), return_outputs=True, **kwargs)
-        loss = self.distilled.blend(loss, outputs, given)
-        self.passes.saw(outputs, given)
+        if self._weight != 1:  # of what the head's loss is a mean over, in place of rows; 0 where nothing counts
+            loss = loss * self._weight if self._weight else loss.nan_to_num(0.0) * 0.0
+        loss = self.distilled.blend(loss, outputs, whole, self._weight)
+        self.passes.saw(outputs, whole)
         return (loss, outputs) if return_outputs else loss
 
     # What is measured and kept
@@ -297,13 +296,3 @@ class FlatTrainer(SealedTrainer):
         if resumed is not None:
             self.along.load(resumed)
         return counts
-
-
-def unprepared(model: nn.Module) -> None:
-    """Takes off what an earlier Trainer put around the model's forward pass, such as autocast, and its mark.
-
-    accelerate prepares no model that bears the mark: a second training would keep the precision of the first, or have
-    none at all.
-    """
-    extract_model_from_parallel(model, keep_fp32_wrapper=False)
-    vars(model).pop("_is_accelerate_prepared", None)

@@ -1,6 +1,6 @@
 """The micro-batches behind one optimizer step, kept so that they can be run twice."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,13 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainflat.training.shares import Size
+
 
 @dataclass
 class Replay:
     """One micro-batch and the state of the random generators before its first pass, so that dropout can be repeated."""
 
     inputs: dict[str, Any]
-    rows: int
+    size: Size
     cpu_state: Tensor
     device_state: Tensor | None
     losses: Tensor = field(default_factory=lambda: torch.zeros(()))  # of its rows in pass 1, where a method weighs them
@@ -25,36 +27,37 @@ class Replay:
         if self.device_state is not None:
             torch.cuda.set_rng_state(self.device_state)
 
-    def only(self, chosen: Tensor) -> "Replay":
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return self.size.rows
+
+    def only(self, chosen: Tensor, size_of: Callable[[dict[str, Any]], Size]) -> "Replay":
         """The same with some of its rows; ``chosen`` [B] is boolean."""
         inputs = {key: value[chosen.to(value.device)] for key, value in self.inputs.items()}
-        return Replay(inputs, int(chosen.sum()), self.cpu_state, self.device_state)
+        return Replay(inputs, size_of(inputs), self.cpu_state, self.device_state)
 
 
 @dataclass
 class Window:
-    """An accumulation window; ``rows`` are those of each micro-batch it will hold."""
+    """An accumulation window; ``sizes`` are those of the micro-batches it will hold, ``size`` is that of all."""
 
-    rows: list[int] = field(default_factory=list)
+    sizes: list[Size] = field(default_factory=list)
+    size: Size = field(default_factory=lambda: Size(0, {}))
     batches: list[Replay] = field(default_factory=list)
     loss: Tensor = field(default_factory=lambda: torch.zeros(()))
 
     @property
-    def total_rows(self) -> int:
-        """Rows behind the step."""
-        return sum(self.rows)
-
-    @property
     def complete(self) -> bool:
         """Whether every micro-batch has been seen."""
-        return len(self.batches) >= len(self.rows)
+        return len(self.batches) >= len(self.sizes)
 
     def add(self, inputs: dict[str, Any], device: torch.device) -> Replay:
         """The next micro-batch."""
         index = len(self.batches)
         device_state = torch.cuda.get_rng_state() if device.type == "cuda" else None
         self.loss = self.loss.to(device)
-        self.batches.append(Replay(inputs, self.rows[index], torch.get_rng_state(), device_state))
+        self.batches.append(Replay(inputs, self.sizes[index], torch.get_rng_state(), device_state))
         return self.batches[-1]
 
 
@@ -76,8 +79,3 @@ def gradients_set_aside(parameters: Iterable[nn.Parameter]) -> Iterator[PutBack]
         yield
 
     yield put_back
-
-
-def rows_of(batch: Mapping[str, Any]) -> int:
-    """How many rows a batch holds."""
-    return next(len(value) for value in batch.values() if isinstance(value, Tensor) and value.dim())

@@ -1,0 +1,99 @@
+"""What FlatTrainer does not take of what the Trainer does, refused by name; and how it takes the rest."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from accelerate.utils import extract_model_from_parallel
+from torch import nn
+
+from trainflat.errors import InputError
+from trainflat.optim import FlatOptimizer
+from trainflat.training.arguments import FlatArguments
+
+if TYPE_CHECKING:
+    from trainflat.training.trainer import FlatTrainer
+
+# An optimizer that is named takes its options from its own mapping; these would go unheard.
+_OF_THE_OPTIMIZER = (
+    *("optim", "optim_args", "optim_target_modules"),
+    *("weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"),
+)
+
+
+def complete(args: Any) -> None:
+    """Gives plain ``TrainingArguments`` the fields that FlatArguments adds, at their defaults."""
+    for field in dataclasses.fields(FlatArguments):
+        if not hasattr(args, field.name):
+            setattr(args, field.name, field.default)
+
+
+def refuse_sharding(trainer: "FlatTrainer") -> None:
+    """Raises InputError where the model or a batch would be cut over devices."""
+    args, loaded = trainer.args, getattr(trainer, "is_distributed_loading_by_transformers", False)
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled or args.parallelism_config is not None or loaded:
+        raise InputError(
+            "FlatTrainer does not shard models: FSDP and DeepSpeed are not supported, nor is parallelism_config. "
+            "Use data parallel (torchrun)."
+        )
+    if args.n_gpu > 1:
+        raise InputError(
+            f"FlatTrainer trains on one GPU per process, and this process sees {args.n_gpu}. Start it with torchrun "
+            f"--nproc-per-node {args.n_gpu}, or set CUDA_VISIBLE_DEVICES=0."
+        )
+
+
+def refuse_unheard(trainer: "FlatTrainer", recipe: Mapping[str, Any] | None, score: Any) -> None:
+    """Raises InputError for what was given beside something that takes its place, and for what would be wrong there."""
+    args = trainer.args
+    if args.push_to_hub and args.hub_strategy in ("checkpoint", "all_checkpoints"):
+        raise InputError(
+            f"hub_strategy {args.hub_strategy.value!r} would push checkpoints before they are whole. Use every_save."
+        )
+    unheard = {} if recipe is None else _unheard_by_optimizer(trainer)
+    if unheard:
+        raise InputError(
+            f"{' and '.join(unheard)} would go unheard beside optimizer={dict(recipe or {})}. Leave them out, or give "
+            "the options in that mapping."
+        )
+    wrong = [] if score is None else _wrong_with_score(trainer)
+    if wrong:
+        raise InputError(f"score takes whole predictions in the order of the rows, and not {wrong[0]}. Leave it out.")
+
+
+def _unheard_by_optimizer(trainer: "FlatTrainer") -> list[str]:
+    defaults = {field.name: field.default for field in dataclasses.fields(FlatArguments)}
+    given = [name for name in _OF_THE_OPTIMIZER if getattr(trainer.args, name) != defaults[name]]
+    given += ["optimizers"] if trainer.optimizer is not None else []
+    return given + (["optimizer_cls_and_kwargs"] if trainer.optimizer_cls_and_kwargs is not None else [])
+
+
+def _wrong_with_score(trainer: "FlatTrainer") -> list[str]:
+    args = trainer.args
+    found = {
+        "compute_metrics": trainer.compute_metrics is not None,
+        "batch_eval_metrics": args.batch_eval_metrics,
+        "eval_do_concat_batches=False": not args.eval_do_concat_batches,
+        "train_sampling_strategy='group_by_length'": args.train_sampling_strategy == "group_by_length",
+    }
+    return [name for name, given in found.items() if given]
+
+
+def refuse_without_rows(trainer: "FlatTrainer", flat: FlatOptimizer | None) -> None:
+    """Raises InputError where the optimizer weighs rows, and the loss is one that tells none of single rows."""
+    own = trainer.label_smoother is not None or trainer.compute_loss_func is not None
+    if flat is not None and flat.second_share < 1 and own:
+        raise InputError(
+            f"{type(flat).__name__} chooses rows by their losses, which label smoothing and a loss function of one's "
+            "own do not tell. Leave these out, or set gamma to 1."
+        )
+
+
+def unprepared(model: nn.Module) -> None:
+    """Takes off what an earlier Trainer put around the model's forward pass, such as autocast, and its mark.
+
+    accelerate prepares no model that bears the mark: a second training would keep the precision of the first, or have
+    none at all.
+    """
+    extract_model_from_parallel(model, keep_fp32_wrapper=False)
+    vars(model).pop("_is_accelerate_prepared", None)
