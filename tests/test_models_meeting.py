@@ -132,12 +132,15 @@ _NOT_TEXT = {"layoutlmv2", "modernvbert", "mistral4"}
 def encoders() -> list[str]:
     """Every architecture without a decoder that transformers can put a head for rows on."""
     generates = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - set(MODEL_FOR_MASKED_LM_MAPPING_NAMES)
-    return sorted(set(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES) - generates - _NOT_TEXT)
+    names = set(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES) - generates - _NOT_TEXT
+    return sorted(name for name in names if not transformers.CONFIG_MAPPING[name]().is_encoder_decoder)
 
 
 def tiny(kind: str) -> Any:
     whole = transformers.CONFIG_MAPPING[kind]()
     known = {name: value for name, value in _TINY.items() if hasattr(whole, name)}
+    if kind == "funnel":  # whose layers are blocks
+        del known["num_hidden_layers"], known["n_layer"]
     return transformers.CONFIG_MAPPING[kind](**(known | _MORE.get(kind, {})))
 
 

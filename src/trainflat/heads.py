@@ -54,7 +54,7 @@ def kind_of(model: Any, outputs: Mapping[str, Any], labels: Tensor | None = None
     if problem is None and config is None and labels is None:
         raise InputError(
             f"{name} has no configuration that tells whether its {logits.shape[-1]} logits are classes, labels or "
-            "numbers. Name the kind."
+            "numbers. Give the kind."
         )
     return problem or "classes"
 
