@@ -9,14 +9,15 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from tests.test_models_families import SIZES
+from tests.test_models_families import SIZES, write
 from trainflat.errors import InputError
 from trainflat.evaluation import compare_answers
 from trainflat.evaluation.predictions import predict
 from trainflat.heads import check_row_losses, kind_of, row_losses
+from trainflat.models import load_encoder
 from trainflat.objective import Objective
 from trainflat.objective.variants import at_temperature
-from trainflat.tasks.base import EncodedSplit
+from trainflat.tasks.base import EncodedSplit, Head
 from trainflat.training import FlatArguments, FlatTrainer
 
 ROWS, TOKENS, CLASSES = 8, 5, 3
@@ -133,10 +134,15 @@ def test_label_noise_stays_among_the_labels_or_refuses(head: str, tmp_path: Path
 TAUGHT = {"labels": "has labels", "numbers": "has numbers", "tokens": "has tokens", "words": "has tokens"}
 
 
+@pytest.mark.parametrize("weight", [0.5, "entropy"])
 @pytest.mark.parametrize("head", HEADS)
-def test_a_teacher_is_learned_from_or_refused(head: str, tmp_path: Path) -> None:
+def test_a_teacher_is_learned_from_or_refused(head: str, weight: Any, tmp_path: Path) -> None:
     teacher = model_and_batch(head, seed=1)[0]
-    section = {"teacher": teacher, "weight": 0.5}
+    section = {"teacher": teacher, "weight": weight}
+    if (head, weight) == ("a number", "entropy"):
+        with pytest.raises(InputError, match="weight entropy is for classes and spans"):
+            trained(head, tmp_path, {"name": "sam", "lr": 1e-2}, distillation=section)
+        return
     if head in TAUGHT:
         with pytest.raises(InputError, match=f"distillation knows one class .* BertFor.* {TAUGHT[head]}"):
             trained(head, tmp_path, {"name": "sam", "lr": 1e-2}, distillation=section)
@@ -170,6 +176,13 @@ def test_predictions_are_compared_as_the_head_means_them(head: str) -> None:
     split = EncodedSplit("s", rows_of(question), [TOKENS] * ROWS)
     found = predict(model, split, stacked, 3)
     assert len(found[0] if isinstance(found, tuple) else found) == ROWS
+
+
+@pytest.mark.parametrize(("head", "kind"), [("labels", "several labels per row"), ("numbers", "numbers")])
+def test_a_model_of_another_kind_is_no_classifier(head: str, kind: str, tmp_path: Path) -> None:
+    write(tmp_path, model_and_batch(head)[0])
+    with pytest.raises(InputError, match=f"was fine-tuned for {kind}, the task has classes"):
+        load_encoder(str(tmp_path), Head("classification", ("a", "b", "c")), fine_tuned=True)
 
 
 class Tagger(nn.Module):

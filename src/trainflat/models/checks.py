@@ -88,8 +88,10 @@ def _check_kind(config: PreTrainedConfig, head: Head, name: str) -> None:
     if classes and classes[0].endswith(("Model", "ForMaskedLM", "ForPreTraining")):
         raise InputError(f"model {name!r} has no head for this task (it is a {classes[0]}). {_FINE_TUNE}")
     spans, rows = (any(one.endswith(end) for one in classes) for end in ("QuestionAnswering", "SequenceClassification"))
-    numbers = rows and config.num_labels == 1
+    problem = config.problem_type if rows else None
+    numbers = rows and (config.num_labels == 1 or problem == "regression")
     kind = "spans" if spans else "numbers" if numbers else "classes" if rows else ""
+    kind = "several labels per row" if problem == "multi_label_classification" else kind
     wanted = {"spans": "spans", "regression": "numbers", "classification": "classes"}[head.kind]
     if kind and kind != wanted:
         raise InputError(f"model {name!r} was fine-tuned for {kind}, the task has {wanted}. {_ITS_TASK}")
