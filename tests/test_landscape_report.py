@@ -187,15 +187,11 @@ def test_the_command_line_picks_them_up(tmp_path, monkeypatch, capsys):
     make_record().save(tmp_path / "runs" / "done")
     path = make_plane().save(tmp_path / "runs" / "done")
     monkeypatch.setattr(sys, "argv", ["trainflat", "report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert not end.value.code
+    cli.main()
     assert 'id="landscape-0"' in (tmp_path / "out" / "report.html").read_text(encoding="utf8")
     path.write_text(path.read_text()[:-200])
     capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert not end.value.code
+    cli.main()
     assert f"left out: {path} cannot be read" in capsys.readouterr().out
     assert 'id="landscape-0"' not in (tmp_path / "out" / "report.html").read_text(encoding="utf8")
 

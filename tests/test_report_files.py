@@ -276,9 +276,7 @@ def test_one_file_that_cannot_be_read_is_named_and_the_rest_is_reported(tmp_path
     (tmp_path / "landscape-broken.json").write_text("[")
     monkeypatch.setattr(sys, "argv", ["trainflat", "report", str(tmp_path), "--out", str(tmp_path / "out")])
     monkeypatch.setenv("COLUMNS", "200")
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert not end.value.code
+    cli.main()
     said = capsys.readouterr().out.splitlines()
     assert ["b/record.json" in line or "landscape-broken.json" in line for line in said] == [True, True, False]
     assert "Landscape" in (tmp_path / "out" / "report.html").read_text()
