@@ -30,9 +30,9 @@ class ESAM(FlatOptimizer):
     norm too, and selects a row less than gamma's share, rounded down; here the share is rounded up. Draws depend on
     ``seed`` and the number of the step alone: the same after resuming, and on every process.
 
-    FlatTrainer selects the rows of each process's window, at the price of a forward pass at ``w + e``; dropout repeats
-    there what it drew in the first pass, and draws anew for the selected rows. In a loop of your own, unless ``gamma``
-    is 1, select them inside the block::
+    FlatTrainer selects the rows of each process's own window, so that several processes select others than one would,
+    at the price of a forward pass at ``w + e``; dropout repeats there what it drew in the first pass, and draws anew
+    for the selected rows. In a loop of your own, unless ``gamma`` is 1, select them inside the block::
 
         with optimizer.perturbed():
             optimizer.zero_grad()
