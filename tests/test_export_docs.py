@@ -5,32 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
-from transformers import BertForSequenceClassification
 
-from tests.test_models_families import config, tokenizer, write
 from trainflat.export import EXPORTERS
-from trainflat.exporting import export
 from trainflat.files import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "export.md").read_text(encoding="utf8")
-
-
-def test_the_example_runs(tmp_path, monkeypatch):
-    _, block = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
-    monkeypatch.chdir(tmp_path)
-    exec(block, {})  # noqa: S102
-    assert [path.name for path in tmp_path.iterdir()] == ["pruned-sparse"]
-
-
-def test_the_example_of_a_runner_runs(tmp_path, monkeypatch):
-    block, _ = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
-    source = write(tmp_path / "dense", BertForSequenceClassification(config("Bert", num_hidden_layers=1)).eval())
-    export(source, "torch-export", tmp_path / "dense-onnx-int8")
-    monkeypatch.chdir(tmp_path)
-    found = {"tokenizer": tokenizer(0)}
-    exec(block, found)  # noqa: S102
-    assert found["logits"].shape == (2, 2)
 
 
 def test_the_table_of_formats_is_complete():
