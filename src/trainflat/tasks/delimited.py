@@ -143,7 +143,7 @@ def _line_by_line(text: str, separator: str) -> _Reading:
 
 def _is_quoted(text: str, separator: str) -> bool:
     """Whether the header is written with quoting."""
-    first = text.lstrip("\r\n").splitlines()[0].split(separator)
+    first = next(iter(io.StringIO(text.lstrip("\r\n"), newline=""))).rstrip("\r\n").split(separator)
     return all(len(field) > 1 and field[0] == field[-1] == '"' for field in first)
 
 
