@@ -113,6 +113,7 @@ def test_a_diagnosis_and_an_export_score_a_model_in_any_order_alike(tmp_path: Pa
     for k, section in enumerate(sections):
         found = export(folder, "sparse", tmp_path / f"out{k}", task=section)
         assert found.score == found.source_score
+        assert all(f"note: {note}" in found.sentences() for note in found.notes)
         heard = Heard()
         [one] = diagnose([folder], section, rows=4, measures=[{"name": "gradient-norm"}], progress=heard)
         scores |= {found.score, one.score}

@@ -54,6 +54,7 @@ class Checked:
         score: In percent.
         margin: Between which points the score is above the model's in 95 of 100 draws of the rows.
         remark: Where the answers of the file are no better than blind ones.
+        notes: Of the task, on its rows.
     """
 
     to: str
@@ -68,9 +69,11 @@ class Checked:
     score: float | None = None
     margin: tuple[float, float] | None = None
     remark: str = ""
+    notes: tuple[str, ...] = ()
 
     def sentences(self) -> Iterator[str]:
         """What to tell people."""
+        yield from (f"note: {note}" for note in self.notes)
         yield (
             f"{plural(self.rows, 'text')}: logits differ by {self.difference:.1e} at most, "
             f"{self.agreement:.1%} of the predictions are the same."
@@ -208,7 +211,8 @@ def _compare(exporter: Exporter, source: Source, place: Path, section: dict[str,
         ]
         apart = difference(after, before)
         scores = {
-            "metric": rows.task.metric,
+            "metric": rows.task.score_name,
+            "notes": rows.task.notes,
             "source_score": before.value,
             "score": after.value,
             "margin": (apart.low, apart.high),

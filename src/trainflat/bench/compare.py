@@ -63,6 +63,8 @@ def compare(
     _check_sizes({"--batch": batches, "--length": lengths, "--threads": threads, "--rounds": [rounds]})
     check_backends(backends)
     learned = None if task is None else read_task(task, models[0], data, seed)
+    for note in learned.task.notes if learned else ():
+        progress.say(f"note: {note}")
     with tempfile.TemporaryDirectory(prefix="trainflat-bench-") as place:
         variants = open_all(models, backends, Exports(Path(place), task, data, seed, progress))
         _check_lengths(variants, max(lengths))

@@ -30,7 +30,7 @@ class Scored:
     def about(self) -> dict[str, Any]:
         """What a comparison says of it."""
         prints = {name: one for name, one in self.task.fingerprints.items() if name == self.task.split}
-        return {"task": self.task.name, "split": self.task.split, "metric": self.task.metric, "data": prints}
+        return {"task": self.task.name, "split": self.task.split, "metric": self.task.score_name, "data": prints}
 
     def score(self, one: Opened, remote: Remote) -> dict[str, Any]:
         """What a variant says of its score, which is the task's main one, on the whole split.
