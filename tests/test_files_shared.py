@@ -5,13 +5,16 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import typer
 
+from trainflat import cli
 from trainflat.errors import InputError
 from trainflat.export.folders import new_folder
 from trainflat.files import WORKPLACES, atomic, write_json
@@ -155,3 +158,21 @@ def test_a_call_killed_while_it_takes_back_its_folder_leaves_it_usable(point: st
     assert process.exitcode
     with opened(folder, recipe, Rows()) as record:  # type: ignore[arg-type]
         assert record is None
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_a_command_that_is_told_to_end_deletes_what_is_half_written_at_once(
+    number: signal.Signals, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = typer.Typer()
+    app.command()(lambda: hang_in_a_folder(tmp_path))
+    monkeypatch.setattr(cli, "app", app)
+    monkeypatch.setattr(sys, "argv", ["trainflat"])
+    process = FORK.Process(target=cli.main)
+    process.start()
+    while not (tmp_path / "reached").exists():
+        time.sleep(0.01)
+    os.kill(process.pid or 0, number)
+    process.join(60)
+    assert process.exitcode == code
+    assert [path.name for path in tmp_path.iterdir()] == ["reached"]
