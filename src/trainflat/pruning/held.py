@@ -83,8 +83,8 @@ class HeldMasks:
         trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
         if self._weights and not any(id(weight) in trained for weight in self._weights):
             raise InputError(
-                f"the optimizer trains none of {plural(len(self._weights), 'masked weight')}, such as {self._names[0]}, "
-                "so the masks are held on another model. Hold them on the one that it trains."
+                f"the optimizer trains none of {plural(len(self._weights), 'masked weight')}, such as "
+                f"{self._names[0]}, so the masks are held on another model. Hold them on the one that it trains."
             )
         return Attached(self, optimizer)
 
