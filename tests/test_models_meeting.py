@@ -22,7 +22,7 @@ from tests.test_models_families import SIZES, config, write
 from tests.test_whole_run_families import own_files, recipe
 from trainflat.diagnose import diagnose
 from trainflat.engines import OnnxRuntime, OpenVinoRuntime
-from trainflat.errors import TrainflatError
+from trainflat.errors import InputError, TrainflatError
 from trainflat.exporting import export
 from trainflat.models import Encoder, load_encoder, meet
 from trainflat.tasks.base import Head
@@ -115,6 +115,7 @@ _TINY: dict[str, Any] = SIZES | {"d_model": 8, "dim": 8, "emb_dim": 8, "embeddin
 _TINY |= {"n_heads": 2, "n_head": 2, "d_inner": 12, "d_head": 4, "hidden_dim": 12, "num_landmarks": 4}
 _MORE: dict[str, dict[str, Any]] = {
     "reformer": {
+        "num_hidden_layers": 2,
         "attn_layers": ["local", "lsh"],
         "axial_pos_embds": False,
         "attention_head_size": 4,
@@ -122,7 +123,7 @@ _MORE: dict[str, dict[str, Any]] = {
     },
     "funnel": {"block_sizes": [1, 1, 1]},
     "longformer": {"attention_window": 4},
-    "perceiver": {"num_latents": 4, "d_latents": 8, "num_self_attends_per_block": 1},
+    "perceiver": {"pad_token_id": 0, "num_latents": 4, "d_latents": 8, "num_self_attends_per_block": 1},
     "esm": {"mask_token_id": 3},
 }
 # Not text alone, or hundreds of gigabytes at any size that its configuration can say.
@@ -140,8 +141,18 @@ def tiny(kind: str) -> Any:
     whole = transformers.CONFIG_MAPPING[kind]()
     known = {name: value for name, value in _TINY.items() if hasattr(whole, name)}
     if kind == "funnel":  # whose layers are blocks
-        del known["num_hidden_layers"], known["n_layer"]
+        known = {name: value for name, value in known.items() if name not in {"num_hidden_layers", "n_layers"}}
     return transformers.CONFIG_MAPPING[kind](**(known | _MORE.get(kind, {})))
+
+
+def test_check_finds_it_too(tmp_path: Path) -> None:
+    folder = write(tmp_path / "model", transformers.AutoModel.from_config(tiny("nystromformer")))
+    given = recipe(folder, own_files(tmp_path))
+    for call in (trainflat.plan, trainflat.run):
+        with pytest.raises(
+            InputError, match=r"\(NystromformerForSequenceClassification\) cannot use what its tokenizer"
+        ):
+            call(given, out=tmp_path / "runs")
 
 
 def works_or_is_one_line(kind: str, tmp_path: Path) -> str:

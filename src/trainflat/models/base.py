@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from trainflat.errors import InputError
 from trainflat.params import unwrapped
 from trainflat.record import ModelInfo
+from trainflat.wording import plural
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,29 @@ def max_positions(model: PreTrainedModel) -> int | None:
             return len(module.weight) - int(padding) - 1
     positions = getattr(model.config, "max_position_embeddings", None)
     return None if positions is None or positions <= 0 else int(positions)
+
+
+def keep_layers(config: PreTrainedConfig, layers: int, name: str) -> None:
+    """Makes ``config`` describe only the first ``layers`` layers, whatever the architecture calls their number.
+
+    Raises:
+        InputError: there are not as many, or the architecture has no plain stack of layers.
+    """
+    available = config.num_hidden_layers  # transformers maps this name to the architecture's own (n_layers, ...)
+    if not 1 <= layers <= available:
+        raise InputError(
+            f"layers is how many of the {plural(available, 'layer')} of model {name!r} to keep, from 1 on, got "
+            f"{layers}."
+        )
+    for entries in ("layer_types", "attention_window"):  # one per layer, in ModernBERT and in Longformer
+        if isinstance(getattr(config, entries, None), list):
+            setattr(config, entries, getattr(config, entries)[:layers])
+    try:
+        config.num_hidden_layers = layers
+    except NotImplementedError as error:  # Funnel: blocks of several layers
+        raise InputError(
+            f"model {name!r} ({config.model_type}) cannot be cut to {plural(layers, 'layer')}. Leave `layers` out."
+        ) from error
 
 
 def vocabulary_size(model: PreTrainedModel) -> int:

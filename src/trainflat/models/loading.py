@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from trainflat.errors import InputError, one_line
-from trainflat.models.base import Encoder, max_positions
+from trainflat.models.base import Encoder, keep_layers, max_positions
 from trainflat.models.builtin import MODELS
 from trainflat.models.checks import (
     FILES,
@@ -32,7 +32,6 @@ from trainflat.models.hub import NotHere, locate
 from trainflat.models.meeting import fit_inputs
 from trainflat.models.quiet import quiet_loading
 from trainflat.tasks.base import Head
-from trainflat.wording import plural
 
 
 def load_encoder(
@@ -110,29 +109,6 @@ def _config(
     order = find_order(config, head, name)
     set_head(config, head)
     return config, order
-
-
-def keep_layers(config: PreTrainedConfig, layers: int, name: str) -> None:
-    """Makes ``config`` describe only the first ``layers`` layers, whatever the architecture calls their number.
-
-    Raises:
-        InputError: there are not as many, or the architecture has no plain stack of layers.
-    """
-    available = config.num_hidden_layers  # transformers maps this name to the architecture's own (n_layers, ...)
-    if not 1 <= layers <= available:
-        raise InputError(
-            f"layers is how many of the {plural(available, 'layer')} of model {name!r} to keep, from 1 on, got "
-            f"{layers}."
-        )
-    for entries in ("layer_types", "attention_window"):  # one per layer, in ModernBERT and in Longformer
-        if isinstance(getattr(config, entries, None), list):
-            setattr(config, entries, getattr(config, entries)[:layers])
-    try:
-        config.num_hidden_layers = layers
-    except NotImplementedError as error:  # Funnel: blocks of several layers
-        raise InputError(
-            f"model {name!r} ({config.model_type}) cannot be cut to {plural(layers, 'layer')}. Leave `layers` out."
-        ) from error
 
 
 def set_head(config: PreTrainedConfig, head: Head) -> None:

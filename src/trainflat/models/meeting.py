@@ -3,8 +3,11 @@
 What fails there would fail later too, but after minutes, inside a library, and in words that name neither of the two.
 """
 
+import copy
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +15,7 @@ from torch import Tensor
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
 from trainflat.errors import InputError, one_line
-from trainflat.models.base import Encoder, max_positions
+from trainflat.models.base import Encoder, keep_layers, max_positions
 from trainflat.models.quiet import quiet_loading
 from trainflat.objective.untouched import untouched
 from trainflat.tasks.base import ANSWERS
@@ -46,7 +49,7 @@ def fit_inputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> st
 def meet(encoder: Encoder, rows: Sequence[Mapping[str, Any]] = (), *, learns: bool = False) -> None:
     """One forward pass over the shortest, the longest and the first row, padded to one batch; nothing is changed by it.
 
-    A model on torch's meta device computes shapes alone, so that less is found.
+    In place of a model on torch's meta device its first layer passes, with weights drawn at random.
 
     Args:
         encoder: Model and tokenizer.
@@ -56,12 +59,14 @@ def meet(encoder: Encoder, rows: Sequence[Mapping[str, Any]] = (), *, learns: bo
     Raises:
         InputError: the pass fails, or gives what is no number; names model, tokenizer and the likely reason.
     """
+    if encoder.model.device.type == "meta":
+        encoder = replace(encoder, model=_first_layer(encoder.model))
     batch = _batch(encoder, rows)
     answered = learns and any(name in ANSWERS for name in batch)
     given = batch if answered else {name: value for name, value in batch.items() if name not in ANSWERS}
     with untouched(encoder.model, []), quiet_loading():
         reason = _misfit(encoder.model, batch) or _failure(encoder.model, given, backward=answered)
-        if reason and encoder.model.device.type != "meta":
+        if reason:
             reason += _one_length(encoder, batch)
     if reason:
         raise InputError(
@@ -69,6 +74,14 @@ def meet(encoder: Encoder, rows: Sequence[Mapping[str, Any]] = (), *, learns: bo
             f"({type(encoder.tokenizer).__name__}) makes of text: {reason}. Put the tokenizer that it was trained "
             "with beside it, or choose another model."
         )
+
+
+def _first_layer(model: PreTrainedModel) -> PreTrainedModel:
+    config = copy.deepcopy(model.config)
+    with suppress(InputError, AttributeError):  # Funnel and Perceiver have no plain stack, and stay whole
+        keep_layers(config, 1, type(model).__name__)
+    with torch.random.fork_rng(devices=[]):
+        return type(model)(config)
 
 
 def _batch(encoder: Encoder, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
@@ -109,10 +122,8 @@ def _failure(model: PreTrainedModel, batch: Mapping[str, Tensor], backward: bool
             torch.autograd.grad(found.loss, trained, allow_unused=True)
     except Exception as error:  # of a model of any kind
         told = one_line(error, 120)
-        if model.device.type == "meta" and ("meta" in told or isinstance(error, NotImplementedError)):
-            return ""  # a model that looks at its numbers, of which there are none
         return f"a batch of {shape} tokens ends in {type(error).__name__}: {told}"
-    answers = [v for name, v in found.items() if "logits" in name and not v.is_meta]
+    answers = [value for name, value in found.items() if "logits" in name]
     return "" if all(bool(v.isfinite().all()) for v in answers) else f"a batch of {shape} tokens gives no numbers (NaN)"
 
 
