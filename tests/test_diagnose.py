@@ -222,3 +222,13 @@ def test_the_page_in_a_browser(found: list[Diagnosis], browser: Any, tmp_path: P
     assert page.locator("#parts-kind-0 .barlayer .trace").count() == 2
     assert complaints == []
     page.close()
+
+
+def test_a_quick_look_says_what_is_to_come(run: tuple[Path, dict[str, Any]]):
+    stages, task = run
+    said: list[str] = []
+    [found] = diagnose(stages / "dense", task, quick=True, progress=Saying(said))
+    assert [cut.sparsity for cut in found.one_shot] == [0.3, 0.6, 0.9] and found.flatness_rows <= 32
+    assert [one.name for one in found.flatness] == ["keskar", "ball", "gradient-norm"]
+    cuts = len(found.one_shot) + len(found.sensitivity)
+    assert any(f"then {cuts} cuts, which take about" in line for line in said)

@@ -174,6 +174,7 @@ def diagnose(
     set_: TaskSets = None,
     rows: Annotated[int, typer.Option(min=1, help="Rows of flatness; cuts are scored on 4 times as many.")] = 128,
     seed: Annotated[int, typer.Option(min=0, help="Draws the rows.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="A first look: 32 rows, three measures, three cuts.")] = False,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The page and the JSON file go in here.")] = Path(
         "diagnosis"
     ),
@@ -188,7 +189,7 @@ def diagnose(
     section = _sections(set_, task)["task"]
     assert section is not None  # --task has to be given
     with _progress() as progress:
-        found = examine(models, section, data=data, rows=rows, seed=seed, progress=progress)
+        found = examine(models, section, data=data, rows=rows, seed=seed, quick=quick, progress=progress)
     for sentence in advice(found):
         _say(escape(sentence))
     _say(escape(str(write_diagnosis(found, out))))

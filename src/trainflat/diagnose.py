@@ -34,6 +34,7 @@ from trainflat.quantization import quantize_dynamic
 from trainflat.recipe import build, load_recipe
 from trainflat.tasks import TASKS
 from trainflat.tasks.base import EncodedSplit, Task
+from trainflat.wording import plural
 
 SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 PART_SPARSITY = 0.8  # at which single parts are compared
@@ -46,6 +47,9 @@ MEASURES: tuple[Mapping[str, Any], ...] = (
     {"name": "gradient-norm"},
 )
 
+QUICK_ROWS, QUICK_SPARSITIES = 32, (0.3, 0.6, 0.9)
+QUICK_MEASURES: tuple[Mapping[str, Any], ...] = (MEASURES[1], {"name": "ball", "rho": 0.05}, {"name": "gradient-norm"})
+
 
 def diagnose(
     models: str | Path | Sequence[str | Path],
@@ -55,6 +59,7 @@ def diagnose(
     rows: int = 128,
     measures: Sequence[Mapping[str, Any]] = MEASURES,
     seed: int = 0,
+    quick: bool = False,
     progress: Progress | None = None,
 ) -> list[Diagnosis]:
     """Diagnoses fine-tuned models on the same rows, one after the other.
@@ -66,11 +71,13 @@ def diagnose(
         rows: Training rows that flatness is measured on; every cut is scored on four times as many held-out rows.
         measures: As in recipes.
         seed: Draws the rows and whatever the measures draw; that of the run, where it held out rows.
-        progress: Is told what happens.
+        quick: Takes 32 rows at most, three measures in place of these and three cuts in place of nine.
+        progress: Is told what happens, and how long it will take.
 
     Raises:
         InputError: a model has no head for the task, the task has no such data, or a measure or option does not exist.
     """
+    rows, measures = (min(rows, QUICK_ROWS), QUICK_MEASURES) if quick else (rows, measures)
     models = [models] if isinstance(models, str | Path) else models
     if not models:
         raise InputError("diagnose needs at least one model. Give the folder of a fine-tuned one.")
@@ -82,14 +89,14 @@ def diagnose(
     loaded = [load_encoder(str(name), learned.head, fine_tuned=True) for name in models]
     flatness = recipe.evaluation.flatness
     assert flatness is not None  # given above
-    watched, found = progress or Progress(), []
+    watched, found, cuts = progress or Progress(), [], QUICK_SPARSITIES if quick else SPARSITIES
     for note in learned.notes:
         watched.say(f"note: {note}")
     for note in (one.note for one in loaded if one.note):
         watched.say(f"note: {note}")
     for k, one in enumerate(loaded, 1):
         watched.say(f"model {k} of {len(loaded)}, {model_info(one).name}: scoring it on {learned.split}")
-        found.append(_Patient(one, learned, rows, seed, watched).examine(flatness.measures))
+        found.append(_Patient(one, learned, rows, seed, watched).examine(flatness.measures, cuts))
     return found
 
 
@@ -104,12 +111,13 @@ class _Patient:
         self.sample = sample_split(self.evaluation[task.split], CUT_ROWS * rows, seed)
         self.given = Masks({name: w.detach() != 0 for name, w in prunable(encoder.model).items()})
 
-    def examine(self, measures: Sequence[Mapping[str, Any]]) -> Diagnosis:
+    def examine(self, measures: Sequence[Mapping[str, Any]], sparsities: Sequence[float]) -> Diagnosis:
         """Everything about this model."""
         started, info = time.perf_counter(), model_info(self.encoder)
         (whole, _), (sampled, answers) = self._score(self.evaluation[self.task.split]), self._score(self.sample)
+        self._estimate(time.perf_counter() - started, sparsities)
         flatness, (int8, rounded) = self._flatness(measures), self._int8()
-        one_shot, parts = self._one_shot(), self._parts()
+        one_shot, parts = self._one_shot(sparsities), self._parts()
         return Diagnosis(
             model=info.name,
             architecture=info.architecture,
@@ -164,8 +172,16 @@ class _Patient:
         found = record.Int8(activations="token", embeddings=False, head=False, scores=scores, bytes=tensor_bytes(small))
         return found, main_score(self.task, split, predictions)[0]
 
-    def _one_shot(self) -> list[Cut]:
-        wanted = [s for s in SPARSITIES if s > self.given.sparsity]
+    def _estimate(self, seconds: float, sparsities: Sequence[float]) -> None:
+        """Says what is to come, by the time that the first scores took."""
+        cuts = len(sparsities) + len(_parts_of(self.encoder.model))
+        each = seconds * len(self.sample) / (len(self.sample) + len(self.evaluation[self.task.split]))
+        self.progress.say(
+            f"flatness comes next, then {plural(cuts, 'cut')}, which take about {cuts * each:.0f} seconds"
+        )
+
+    def _one_shot(self, sparsities: Sequence[float]) -> list[Cut]:
+        wanted = [s for s in sparsities if s > self.given.sparsity]
         self.progress.begin("pruning at once, without training", len(wanted))
         cuts = []
         for done, sparsity in enumerate(wanted, 1):
