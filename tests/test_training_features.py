@@ -215,8 +215,13 @@ def test_a_revived_zero_stops_evaluation_and_saving(tmp_path: Path) -> None:
         trainer._save_checkpoint(trainer.model, None)
 
 
-def test_a_loss_that_is_no_number_names_step_and_rows(tmp_path: Path) -> None:
-    trainer = evaluating(tmp_path, ADAMW, per_device_train_batch_size=4, gradient_accumulation_steps=2)
+@pytest.mark.parametrize("size", [48, 49])
+def test_a_loss_that_is_no_number_names_step_and_rows(tmp_path: Path, size: int) -> None:
+    """Also where the rows of an incomplete micro-batch are dropped, with which a step more would be counted."""
+    cut = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "per_device_eval_batch_size": 4}
+    trainer = evaluating(tmp_path, ADAMW, **cut)
+    trainer.args.dataloader_drop_last = True
+    trainer.train_dataset = random_split(size)
     compute = trainer.compute_loss
     calls = 0
 
@@ -229,7 +234,7 @@ def test_a_loss_that_is_no_number_names_step_and_rows(tmp_path: Path) -> None:
     trainer.compute_loss = poisoned
     with pytest.raises(TrainingDiverged) as error:
         trainer.train()
-    rows = LengthGroupedSampler(random_split().lengths, 8, 3).order(1)[12:16]
+    rows = LengthGroupedSampler(random_split(size).lengths, 8, 3).order(1)[12:16]
     assert "at step 8, batch 2 of epoch 2" in str(error.value)
     assert f"(training rows {', '.join(map(str, rows))})" in str(error.value)
 

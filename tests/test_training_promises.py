@@ -178,7 +178,12 @@ ARGUMENTS: dict[str, tuple[Kind, ...]] = {
     "use_cpu": (same(use_cpu=True),),
     "accelerator_config": (same(accelerator_config={"use_seedable_sampler": False, "even_batches": False}),),
     "parallelism_config": (Passed("refused; see test_parallelism_is_refused"),),
-    "dataloader_drop_last": (same(dataloader_drop_last=True, max_steps=-1, num_train_epochs=2),),
+    "dataloader_drop_last": (
+        same(dataloader_drop_last=True, max_steps=-1, num_train_epochs=2),
+        Refused(
+            {"dataloader_drop_last": True, "score": dict}, "score takes whole predictions .* and not dataloader_dr"
+        ),
+    ),
     "dataloader_num_workers": (same(dataloader_num_workers=1),),
     "dataloader_pin_memory": (Passed("needs a GPU"),),
     "dataloader_persistent_workers": (same(dataloader_num_workers=1, dataloader_persistent_workers=True),),

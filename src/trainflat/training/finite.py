@@ -46,7 +46,8 @@ class Finite:
         micro, rows = len(trainer.passes.window.batches) - 1, micro_batch_rows(trainer)
         if sampler is None:
             return f"micro-batch {micro + 1}"
-        in_epoch = trainer.state.global_step % math.ceil(len(sampler) / sampler.batch_size)
+        micro_batches = len(trainer.callback_handler.train_dataloader)  # fewer where an incomplete one is dropped
+        in_epoch = trainer.state.global_step % math.ceil(micro_batches / trainer.args.gradient_accumulation_steps)
         start = in_epoch * sampler.batch_size + (micro * trainer.args.world_size + trainer.args.process_index) * rows
         order = sampler.order(sampler.epoch)[start : start + rows]
         return f"batch {in_epoch + 1} of epoch {sampler.epoch + 1} (training rows {', '.join(map(str, order))})"

@@ -73,6 +73,7 @@ def _wrong_with_score(trainer: "FlatTrainer") -> list[str]:
     found = {
         "compute_metrics": trainer.compute_metrics is not None,
         "batch_eval_metrics": args.batch_eval_metrics,
+        "dataloader_drop_last": args.dataloader_drop_last,
         "eval_do_concat_batches=False": not args.eval_do_concat_batches,
         "train_sampling_strategy='group_by_length'": args.train_sampling_strategy == "group_by_length",
     }
