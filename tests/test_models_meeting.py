@@ -121,7 +121,7 @@ _MORE: dict[str, dict[str, Any]] = {
         "attention_head_size": 4,
         "feed_forward_size": 8,
     },
-    "funnel": {"block_sizes": [1, 1, 1]},
+    "funnel": {"block_sizes": [1, 1, 1], "architectures": ["FunnelModel"]},
     "longformer": {"attention_window": 4},
     "perceiver": {"pad_token_id": 0, "num_latents": 4, "d_latents": 8, "num_self_attends_per_block": 1},
     "esm": {"mask_token_id": 3},

@@ -115,6 +115,7 @@ def _misfit(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> str:
 def _failure(model: PreTrainedModel, batch: Mapping[str, Tensor], backward: bool) -> str:
     """What a pass says of itself; "" if it gives numbers."""
     shape = "x".join(map(str, batch["input_ids"].shape))
+    model.train(backward)  # Reformer refuses a backward pass in evaluation mode
     try:
         found = model(**{name: value.to(model.device) for name, value in batch.items()})
         if backward:
@@ -123,6 +124,8 @@ def _failure(model: PreTrainedModel, batch: Mapping[str, Tensor], backward: bool
     except Exception as error:  # of a model of any kind
         told = one_line(error, 120)
         return f"a batch of {shape} tokens ends in {type(error).__name__}: {told}"
+    finally:
+        model.eval()
     answers = [value for name, value in found.items() if "logits" in name]
     return "" if all(bool(v.isfinite().all()) for v in answers) else f"a batch of {shape} tokens gives no numbers (NaN)"
 
