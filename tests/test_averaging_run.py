@@ -91,7 +91,7 @@ def test_a_plan_counts_the_models_and_refuses_none(tmp_path: Path) -> None:
         ({"name": "swa", "start": 1.5}, r"start is a share of the training, in \[0, 1\), got 1\.5"),
         ({"name": "ema", "decay": True}, r"decay is a share, in \[0, 1\), got True"),
         ({"every": 2}, r"training\.averaging: name an averaging: swa, ema"),
-        (3, r"training\.averaging: Input should be a valid dictionary|training\.averaging: .*mapping"),
+        (3, r"training\.averaging: a mapping is expected|training\.averaging: .*mapping"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_runs(averaging: Any, message: str) -> None:

@@ -133,7 +133,7 @@ def test_layers_that_are_not_there(folder: Path, layers: int) -> None:
 def test_an_architecture_without_a_stack_of_layers_is_not_cut(tmp_path: Path) -> None:
     transformers.FunnelConfig(block_sizes=[1, 1]).save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").touch()
-    with pytest.raises(InputError, match="cannot be cut to 1 layers"):
+    with pytest.raises(InputError, match="cannot be cut to 1 layer"):
         load_encoder(str(tmp_path), TWO, layers=1)
 
 

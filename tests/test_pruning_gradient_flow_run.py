@@ -91,7 +91,7 @@ def test_however_it_is_written_a_pruner_is_one_and_those_without_options_keep_th
     [
         ({"name": "grasp", "temperature": -1}, "protocol: temperature of the logits is a number above 0, got -1"),
         ({"name": "grasp", "rows": 0}, "protocol: rows of a pruner is a number of training rows, at least 1, got 0"),
-        ({"name": "grasp", "rows": "many"}, "protocol: rows: Input should be a valid integer"),
+        ({"name": "grasp", "rows": "many"}, "protocol: rows: a whole number is expected"),
         ({"name": "grasp", "sparsity": 0.5}, "no option of pruner 'grasp' is called 'sparsity'"),
         ({"name": "magnitude", "rows": 4}, "no option of pruner 'magnitude' is called 'rows'"),
         ("grap", "no pruner is called 'grap'. Did you mean 'grasp'"),

@@ -99,7 +99,7 @@ def test_committed_records_and_recipes_without_it_are_what_they_were():
             {"measures": [{"name": "gaussian", "samples": n} for n in (2, 5)]},
             "two of the measures give a figure called gaussian_0.01. Leave one of them out",
         ),
-        ({"rows": 0}, r"evaluation\.flatness\.rows: Input should be greater"),
+        ({"rows": 0}, r"evaluation\.flatness\.rows: a number of at least 1 is expected"),
         ({"row": 9}, r"evaluation\.flatness\.row is not a key of recipes\. Did you mean 'rows'"),
     ],
 )

@@ -156,10 +156,10 @@ def test_every_recipe_of_the_package_scores_int8():
     [
         (
             {"activations": "row"},
-            r"evaluation\.int8\.activations: Input should be 'token', 'batch' or 'torch', got 'row'",
+            r"evaluation\.int8\.activations: 'token', 'batch' or 'torch' is expected, got 'row'",
         ),
         ({"embedding": True}, r"evaluation\.int8\.embedding is not a key of recipes\. Did you mean 'embeddings'"),
-        (3, r"evaluation\.int8: Input should be a mapping, got 3"),
+        (3, r"evaluation\.int8: a mapping is expected, got 3"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_runs(int8: object, message: str):
