@@ -80,13 +80,13 @@ def with_code(folder: Path) -> None:
 
 BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (lambda f: (f / "config.json").unlink(), "has no config.json"),
-    "config not JSON": (lambda f: (f / "config.json").write_text("{"), "not a valid JSON"),
+    "config not JSON": (lambda f: (f / "config.json").write_text("{"), "config.json cannot be read"),
     "unknown architecture": (lambda f: edit_config(f, model_type="nosuch"), "nosuch"),
     "own code": (with_code, "cannot be loaded"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "has no weights"),
     "pickled weights": (pickled, r"pickle \(pytorch_model.bin\).*save_pretrained"),
-    "pickled weights beside another file": (pickled_beside_others, "no file named model.safetensors"),
-    "truncated weights": (truncated, "cannot be loaded"),
+    "pickled weights beside another file": (pickled_beside_others, "model.safetensors is no file"),
+    "truncated weights": (truncated, "not a whole safetensors file"),
     "a layer missing": (
         lambda f: drop_weights(f, "layer.1."),
         "lacks 16 of the encoder's weights, such as bert.encoder.layer.1",
@@ -132,7 +132,7 @@ def test_layers_that_are_not_there(folder: Path, layers: int) -> None:
 
 def test_an_architecture_without_a_stack_of_layers_is_not_cut(tmp_path: Path) -> None:
     transformers.FunnelConfig(block_sizes=[1, 1]).save_pretrained(tmp_path)
-    (tmp_path / "model.safetensors").touch()
+    save_file({}, tmp_path / "model.safetensors")
     with pytest.raises(InputError, match="cannot be cut to 1 layer"):
         load_encoder(str(tmp_path), TWO, layers=1)
 

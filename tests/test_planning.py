@@ -176,10 +176,15 @@ def test_a_model_that_cannot_be_reached_is_said_not_to_be_looked_at(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_plan_loads_no_weights(given: dict[str, Any], place: Path, tmp_path: Path) -> None:
+def test_a_plan_loads_no_weights(
+    given: dict[str, Any], place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = write(tmp_path / "model", BertForSequenceClassification(config("Bert")))
-    (folder / "model.safetensors").write_bytes(b"no weights at all")
+    monkeypatch.setattr("trainflat.models.loading.read_tensors", lambda _: pytest.fail("weights are read"))
     assert trainflat.plan(given, overrides={"model": str(folder)}).model_seen
+    (folder / "model.safetensors").write_bytes(b"no weights at all")
+    with pytest.raises(InputError, match="not a whole safetensors file"):  # as its header tells
+        trainflat.plan(given, overrides={"model": str(folder)})
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)

@@ -63,6 +63,11 @@ class ZerosRevived(TrainflatError):
     """A weight that a mask holds at zero is not zero."""
 
 
+def is_fault(error: BaseException) -> bool:
+    """Whether it tells of something wrong, not of an end that somebody wants; tokenizers panic beside ``Exception``."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
 def one_line(error: BaseException, width: int = 150) -> str:
     """What an error of any library says, to stand in a message of ours: its first sentences, as many as fit."""
     text = " ".join(str(error).split())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer
 
-from trainflat.errors import InputError
+from trainflat.errors import InputError, is_fault
 from trainflat.evaluation import Agreement, compare_answers, main_score, predictions_of
 from trainflat.export import EXPORTERS, Exporter, Source, copy_tokenizer, new_folder
 from trainflat.files import write_json
@@ -168,7 +168,9 @@ def _source(folder: Path, task: Task | None) -> Source:
         return Source(folder, encoder.model.eval(), encoder.tokenizer)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # of any kind
+    except BaseException as error:  # of any kind
+        if not is_fault(error):
+            raise
         raise InputError(f"{folder} has no tokenizer that can be read. Put its files beside the model.") from error
     check_tokenizer(tokenizer, model, str(folder))
     fit_inputs(model, tokenizer)

@@ -1,5 +1,6 @@
 """``torch.export``: a program of the forward pass that needs torch, but neither transformers nor this package."""
 
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -25,7 +26,9 @@ class TorchExport(Exporter):
             if isinstance(module, torch.fx.GraphModule):
                 for node in module.graph.nodes:
                     node.meta.pop("stack_trace", None)  # source lines, with paths of this machine
-        torch.export.save(program, folder / self.file)
+        content = BytesIO()  # torch writes files by itself, and aborts the process where the disk is full
+        torch.export.save(program, content)
+        (folder / self.file).write_bytes(content.getbuffer())
 
     @classmethod
     def open(cls, folder: Path, threads: int | None = None) -> Runner:

@@ -13,11 +13,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from trainflat.errors import InputError
+from trainflat.errors import InputError, is_fault, one_line
 from trainflat.models.classes import class_names
 from trainflat.tasks.base import Head
 from trainflat.tasks.labels import match_names
 
+_UNKNOWN = "a zqxj \u0416 \u6f22 \U0001f9ff \u0301"  # letters of several scripts, some of them in no vocabulary
 FILES = "config.json, model.safetensors and the tokenizer's files"
 _FINE_TUNE = "Fine-tune it first, or name the task that it was fine-tuned on."
 _ITS_TASK = "Name the task that it was fine-tuned on, or give a model that was fine-tuned on this one."
@@ -148,6 +149,15 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, 
         raise InputError(
             f"the tokenizer of model {name!r} has no padding token. Set pad_token in its tokenizer_config.json."
         )
+    try:
+        tokenizer(_UNKNOWN, _UNKNOWN)
+    except BaseException as error:  # of any kind
+        if not is_fault(error):
+            raise
+        raise InputError(
+            f"the tokenizer of model {name!r} cannot read every text ({one_line(error)}). Put one beside it that has a "
+            "token for what it does not know, such as [UNK]."
+        ) from error
     try:
         embeddings = model.get_input_embeddings()
     except NotImplementedError:  # CANINE hashes characters, so any id will do

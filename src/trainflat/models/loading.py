@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForQuestionAnswering,
@@ -16,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from trainflat.errors import InputError, one_line
+from trainflat.errors import InputError, is_fault, one_line
 from trainflat.models.base import Encoder, keep_layers, max_positions
 from trainflat.models.builtin import MODELS
 from trainflat.models.checks import (
@@ -30,7 +31,10 @@ from trainflat.models.checks import (
 from trainflat.models.classes import ClassOrder, find_order, reorder_head
 from trainflat.models.hub import NotHere, locate
 from trainflat.models.meeting import fit_inputs
+from trainflat.models.own import OWN_FORMS
 from trainflat.models.quiet import quiet_loading
+from trainflat.models.rebuilt import check_config, refuse_dropped
+from trainflat.models.stored import check_memory, check_sealed, quant_method, read_tensors, stored_tensors
 from trainflat.tasks.base import Head
 
 
@@ -58,7 +62,8 @@ def load_encoder(
     source = _source(name)
     with failures_in_one_line(name), quiet_loading():
         config, order = _config(source, head, layers, name, fine_tuned=fine_tuned)
-        model = _load_model(source, config, head, seed, name, fine_tuned=fine_tuned)
+        whole = set(_empty(source, _whole_config(source), head).state_dict()) if layers else set()
+        model = _load_model(source, config, head, seed, name, whole=whole, fine_tuned=fine_tuned)
         if order is not None and order.moved:
             reorder_head(model, order, name)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
@@ -82,8 +87,7 @@ def outline(name: str, head: Head, *, layers: int | None = None, fine_tuned: boo
         return None
     with failures_in_one_line(name), quiet_loading():
         config, order = _config(source, head, layers, name, fine_tuned=fine_tuned)
-        with torch.device("meta"):
-            model = _auto(head).from_config(config, trust_remote_code=False)
+        model = _empty(source, config, head)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     return _encoder(model, tokenizer, name, order)
 
@@ -100,7 +104,7 @@ def _encoder(
 def _config(
     source: str, head: Head, layers: int | None, name: str, *, fine_tuned: bool = False
 ) -> tuple[PreTrainedConfig, ClassOrder | None]:
-    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    config = _whole_config(source)
     check_is_encoder(config, name)
     if layers is not None:
         keep_layers(config, layers, name)
@@ -109,6 +113,18 @@ def _config(
     order = find_order(config, head, name)
     set_head(config, head)
     return config, order
+
+
+def _whole_config(source: str) -> PreTrainedConfig:
+    """The config of a model, which has been looked at where it lies in a folder."""
+    if Path(source).is_dir():
+        folder = Path(source)
+        check_sealed(folder)
+        check_config(folder, len(stored_tensors(folder)))
+        form = quant_method(folder)
+        if form not in (None, *OWN_FORMS):
+            raise InputError(f"{folder} holds weights as {form:.60}. Give the model that it was made from.")
+    return AutoConfig.from_pretrained(source, trust_remote_code=False)
 
 
 def set_head(config: PreTrainedConfig, head: Head) -> None:
@@ -135,20 +151,39 @@ def _source(name: str) -> str:
 
 
 def _load_model(
-    source: str, config: PreTrainedConfig, head: Head, seed: int, name: str, *, fine_tuned: bool
+    source: str, config: PreTrainedConfig, head: Head, seed: int, name: str, *, whole: set[str], fine_tuned: bool
 ) -> PreTrainedModel:
+    """The model with its weights; names in ``whole`` may be left out, for they are of layers that are not kept."""
+    options: dict[str, Any] = {
+        "config": config,
+        "dtype": torch.float32,  # the default is the checkpoint's: float16 files would be trained in float16
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,  # so that a misfit comes back as data; the check below refuses it
+    }
+    tensors: dict[str, Tensor] = {}
     with torch.random.fork_rng(devices=[]):  # loads on the CPU, also where there is a GPU
         torch.random.default_generator.manual_seed(seed)
-        model, info = _auto(head).from_pretrained(
-            source,
-            config=config,
-            dtype=torch.float32,  # the default is the checkpoint's: float16 files would be trained in float16
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # so that a misfit comes back as data; the check below refuses it
-        )
+        if _is_dense(source):
+            kind = type(_empty(source, config, head))
+            tensors = read_tensors(stored_tensors(Path(source)))
+            model, info = kind.from_pretrained(None, state_dict=dict(tensors), **options)
+        else:  # a model of the hub, or a folder whose weights the quantizers of this package check
+            model, info = _auto(head).from_pretrained(source, use_safetensors=True, trust_remote_code=False, **options)
     check_weights(model, info, name, complete=fine_tuned)
+    refuse_dropped(model, set(info["unexpected_keys"]) - whole, tensors, f"model {name!r}")
+    return model
+
+
+def _is_dense(source: str) -> bool:
+    return Path(source).is_dir() and quant_method(Path(source)) is None
+
+
+def _empty(source: str, config: PreTrainedConfig, head: Head) -> PreTrainedModel:
+    """The model without weights, on torch's meta device, if it is not far larger than the files."""
+    with torch.device("meta"):
+        model: PreTrainedModel = _auto(head).from_config(config, trust_remote_code=False)
+    if Path(source).is_dir():
+        check_memory(Path(source), 4 * sum(p.numel() for p in model.state_dict().values()))
     return model
 
 
@@ -175,7 +210,9 @@ def failures_in_one_line(name: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:  # a foreign file may be wrong in any way, and each library raises errors of its own
+    except BaseException as error:  # a foreign file may be wrong in any way, and each library raises errors of its own
+        if not is_fault(error):
+            raise
         raise InputError(
             f"model {name!r} cannot be loaded: {one_line(error, 200)}. Give a folder with {FILES}, or `minilm`."
         ) from error

@@ -1,10 +1,11 @@
 """Models from folders that anybody may have written: built on nothing but shapes first, and filled when these fit."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -24,6 +25,7 @@ from trainflat.models.stored import (
     stored_tensors,
 )
 
+_LEFT_OUT = {"pooler", "position_ids", "token_type_ids", "inv_freq", "cls", "lm_head", "classifier", "qa_outputs"}
 _LOOPS = re.compile("layer|group|block|depth")  # numbers of modules, which are made one by one
 
 
@@ -37,10 +39,7 @@ def read_config(folder: Path, tensors: int) -> PreTrainedConfig:
     Raises:
         DamagedFile: it cannot be that of a model.
     """
-    numbers = read_config_json(folder)
-    for key, value in numbers.items():
-        if isinstance(value, int) and _LOOPS.search(key) and value > max(tensors, 64):
-            raise DamagedFile(f"{folder / CONFIG} tells of {value} {key} where there are {tensors} tensors. {MOVE}")
+    check_config(folder, tensors)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # a foreign file may be wrong in any way
@@ -48,6 +47,17 @@ def read_config(folder: Path, tensors: int) -> PreTrainedConfig:
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     return config
+
+
+def check_config(folder: Path, tensors: int) -> None:
+    """The numbers in a config can be those of a model of so many tensors.
+
+    Raises:
+        DamagedFile: names the one that cannot.
+    """
+    for key, value in read_config_json(folder).items():
+        if isinstance(value, int) and _LOOPS.search(key) and value > max(tensors, 64):
+            raise DamagedFile(f"{folder / CONFIG} tells of {value} {key} where there are {tensors} tensors. {MOVE}")
 
 
 def build_model(folder: Path, config: PreTrainedConfig, shapes: Mapping[str, tuple[int, ...]]) -> "Skeleton":
@@ -78,6 +88,31 @@ def check_shapes(folder: Path, expected: Mapping[str, tuple[int, ...]], found: M
         if expected.get(name, shape) != shape:
             wanted = list(expected[name])
             raise DamagedFile(f"{folder}: {name} has the shape {list(shape)}, its config says {wanted}. {MOVE}")
+
+
+def refuse_dropped(model: PreTrainedModel, unexpected: Iterable[str], tensors: Mapping[str, Any], name: str) -> None:
+    """Refuses files with more of an encoder than its config names, such as further layers.
+
+    Heads of another use, the pooler and buffers that transformers computes itself may be left out.
+
+    Args:
+        model: As loaded.
+        unexpected: Names in the files that it has no place for.
+        tensors: What the files hold.
+        name: Of the model, for messages.
+
+    Raises:
+        DamagedFile: names the first that would be dropped.
+    """
+    whole = model.base_model is model
+    for key in sorted(unexpected):
+        inside = whole or key.startswith(f"{model.base_model_prefix}.")
+        if inside and not _LEFT_OUT & set(key.split(".")) and _is_floating(tensors.get(key)):
+            raise DamagedFile(f"{name} has {key}, which its config does not name: it would be left out. {MOVE}")
+
+
+def _is_floating(tensor: Any) -> bool:
+    return tensor is None or tensor.dtype.is_floating_point
 
 
 def _model_class(folder: Path, config: PreTrainedConfig) -> type[PreTrainedModel]:
@@ -112,6 +147,7 @@ class Skeleton:
                 )
         except Exception as error:  # as above
             raise DamagedFile(f"{self.folder} cannot be loaded ({one_line(error)}). {MOVE}") from error
+        refuse_dropped(model, info["unexpected_keys"], tensors, str(self.folder))
         misfits = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"], *info["error_msgs"]]))
         if misfits:
             raise DamagedFile(f"{self.folder} has no weights that fit {misfits[0]}. {MOVE}")

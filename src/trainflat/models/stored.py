@@ -45,9 +45,30 @@ def check_sealed(folder: Path) -> None:
         InputError: something is missing, or the weights are a pickle.
         DamagedFile: a file differs from the manifest.
     """
+    _check_inside(folder)
     check_folder(folder)
     if is_sealed(folder):
         verify(folder)
+
+
+def _check_inside(folder: Path) -> None:
+    """Everything in the folder is a file or a folder, and no file is a link to one elsewhere, which nobody may see.
+
+    In the hub's cache files are links into a folder of that cache.
+
+    Raises:
+        DamagedFile: names the first that is not.
+    """
+    place = folder.resolve()
+    homes = [place, *([place.parents[1] / "blobs"] if place.parent.name == "snapshots" else [])]
+    for path in sorted(folder.iterdir()):
+        real = path.resolve()
+        if real.is_dir():
+            continue
+        if not real.is_file():  # a pipe would keep its reader waiting
+            raise DamagedFile(f"{path} is no file. {MOVE}")
+        if not any(real.is_relative_to(home) for home in homes):
+            raise DamagedFile(f"{path} is a link out of its folder. Put a copy of {real.name} in its place.")
 
 
 def read_config_json(folder: Path) -> dict[str, Any]:
@@ -58,7 +79,7 @@ def read_config_json(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG
     try:
-        config = parse_json(read_text(path))
+        config = parse_json(read_text(path), object_pairs_hook=_once)
         absurd = _absurd(config)
     except (ValueError, OSError) as error:
         raise DamagedFile(f"{path} cannot be read ({one_line(error)}). {MOVE}") from error
@@ -69,11 +90,21 @@ def read_config_json(folder: Path) -> dict[str, Any]:
     return config
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A mapping whose keys are there once; of two, each library might believe another."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
 def _absurd(value: Any) -> int | None:
     """The first whole number in a JSON value that is too large to size anything with."""
     if isinstance(value, int):
         return value if abs(value) > _LARGEST_NUMBER else None
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if isinstance(value, dict):
+        value = [one for key, one in value.items() if "theta" not in key]  # a base of rotary positions sizes nothing
+    inner = value if isinstance(value, list) else ()
     return next((found for found in map(_absurd, inner) if found is not None), None)
 
 
