@@ -9,6 +9,7 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:  # records and reports are read without torch
     from torch import Tensor
 
 T = TypeVar("T")
+
+# The name says nothing of what is made in it: with a long one added to it, it would be too long.
+WORKPLACES = ".trainflat-*.tmp"
 
 # How torch.save (RuntimeError) and tokenizers (a bare Exception) tell of a full disk.
 _FULL_DISK = ("inline_container", "iostream error", "(os error ")
@@ -36,11 +40,14 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not (isinstance(error, OSError | SafetensorError) or any(sign in str(error) for sign in _FULL_DISK)):
+        if isinstance(error, InputError) or not (
+            isinstance(error, OSError | SafetensorError) or any(sign in str(error) for sign in _FULL_DISK)
+        ):
             raise
         text = str(error).split("\n", maxsplit=1)[0]
         reason = getattr(error, "strerror", None) or f"the disk may be full ({text})"
-        raise InputError(f"cannot write {path}: {reason}. Free some space or choose another --out.") from error
+        shown = Path(*(part for part in path.parts if not fnmatch(part, WORKPLACES)))  # where it would have gone
+        raise InputError(f"cannot write {shown}: {reason}. Free some space or choose another --out.") from error
 
 
 @contextmanager
@@ -93,10 +100,6 @@ def _take_places(place: Path, folder: Path) -> None:
             raise IsADirectoryError(errno.EISDIR, f"{target.name} is a folder")
     for path, target in moves.items():
         path.replace(target)
-
-
-# The name says nothing of what is made in it: with a long one added to it, it would be too long.
-WORKPLACES = ".trainflat-*.tmp"
 
 
 @contextmanager

@@ -26,7 +26,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with workplace(out.parent) as place:
-            temporary = place / "folder"
+            temporary = place / out.resolve().name
             temporary.mkdir()
             yield temporary
             mode = 0o666 & temporary.stat().st_mode  # as the umask gives it; safetensors leaves 0600
