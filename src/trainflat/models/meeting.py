@@ -66,6 +66,11 @@ def meet(encoder: Encoder, rows: Sequence[Mapping[str, Any]] = (), *, learns: bo
     given = batch if answered else {name: value for name, value in batch.items() if name not in ANSWERS}
     with untouched(encoder.model, []), quiet_loading():
         reason = _misfit(encoder.model, batch) or _failure(encoder.model, given, backward=answered)
+        tokens = int(batch["attention_mask"][0].sum()) if "attention_mask" in batch else 0
+        if tokens and not reason:  # the shortest row again, alone: Funnel halves lengths, and cannot go on below some
+            at = slice(-tokens, None) if encoder.tokenizer.padding_side == "left" else slice(tokens)
+            short = {name: v[:1, at] if v.dim() > 1 else v[:1] for name, v in given.items()}
+            reason = _failure(encoder.model, short, backward=answered)
         if reason:
             reason += _one_length(encoder, batch)
     if reason:
