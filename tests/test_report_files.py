@@ -278,7 +278,7 @@ def test_one_file_that_cannot_be_read_is_named_and_the_rest_is_reported(tmp_path
     monkeypatch.setenv("COLUMNS", "200")
     cli.main()
     said = capsys.readouterr().out.splitlines()
-    assert ["b/record.json" in line or "landscape-broken.json" in line for line in said] == [True, True, False]
+    assert ["b/record.json" in line or "landscape-broken.json" in line for line in said[:3]] == [True, True, False]
     assert "Landscape" in (tmp_path / "out" / "report.html").read_text()
     found = find_results([tmp_path])
     assert (len(found.records), len(found.landscapes), len(found.left_out)) == (1, 1, 2)
