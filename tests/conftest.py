@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 import torch
+from huggingface_hub import constants
 from transformers import BertConfig, BertForSequenceClassification
+
+from trainflat import hub
 
 torch.set_num_threads(1)  # two spinning OpenMP programs slow each other four-fold
 
@@ -59,3 +63,15 @@ def tiny_bert(seed: int = 0, **options: object) -> BertForSequenceClassification
 @pytest.fixture
 def tiny_model() -> BertForSequenceClassification:
     return tiny_bert()
+
+
+@pytest.fixture
+def silent_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A hub that takes calls and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setattr(hub, "_SECONDS", 0.2)
+        hub.hub_answers.cache_clear()
+        yield
+        hub.hub_answers.cache_clear()

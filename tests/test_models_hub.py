@@ -1,10 +1,8 @@
 """A name that only the hub could know is decided within seconds, and what cannot run here does not pass as ready."""
 
 import shutil
-import socket
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,22 +13,11 @@ from transformers import BertModel
 from tests.test_models_families import config, write
 from tests.test_planning import given, place  # noqa: F401
 from trainflat import cli
-from trainflat.models import hub, load_encoder
+from trainflat.models import load_encoder
+from trainflat.models.hub import NotHere
 from trainflat.tasks.base import Head
 
 TWO = Head("classification", ("no", "yes"))
-
-
-@pytest.fixture
-def silent_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A hub that takes calls and never says a word."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
-        monkeypatch.setattr(hub, "_SECONDS", 0.2)
-        hub.hub_answers.cache_clear()
-        yield
-        hub.hub_answers.cache_clear()
 
 
 @pytest.mark.parametrize(("model", "move"), [("minilmm", "Did you mean 'minilm'?"), ("some/encoder", "or `minilm`")])
@@ -71,5 +58,5 @@ def test_what_the_cache_holds_is_used_at_once(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     assert load_encoder("some/encoder", TWO).name == "some/encoder"
     shutil.rmtree(cached / "refs")
-    with pytest.raises(hub.NotHere):
+    with pytest.raises(NotHere):
         load_encoder("some/encoder", TWO)

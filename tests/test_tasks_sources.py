@@ -1,15 +1,17 @@
 """Where official data comes from, and what is said when it is not there or not right."""
 
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import constants
 
 from trainflat.errors import InputError
-from trainflat.tasks import TASKS
+from trainflat.tasks import TASKS, sources
 
 ROWS = {"sentence": ["One two.", "Three four.", "Five."], "label": [0, 1, 1], "idx": [0, 1, 2]}
 
@@ -164,7 +166,8 @@ def test_a_split_in_two_formats_is_refused(tmp_path):
     assert "has the split train more than once (train.csv, train.parquet)" in line(tmp_path)
 
 
-def hub(monkeypatch, load):
+def hub(monkeypatch, load, answers=True):
+    monkeypatch.setattr(sources, "hub_answers", lambda: answers)
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load))
 
 
@@ -198,6 +201,32 @@ def test_a_hub_that_does_not_answer_becomes_one_line(monkeypatch, error):
     message = line(None)
     assert message.startswith("cola (train) cannot be fetched from the hub: ")
     assert message.endswith("Give a folder with --data DIR.")
+
+
+@pytest.mark.usefixtures("silent_hub")
+def test_a_silent_hub_is_told_within_seconds():
+    pytest.importorskip("datasets")
+    started = time.monotonic()
+    message = line(None)
+    assert "cola (train) cannot be fetched from the hub: the hub (http://127.0.0.1" in message
+    assert "does not answer; from its cache: " in message
+    assert time.monotonic() - started < 10  # its own client tries again for half a minute
+
+
+def test_a_silent_hub_is_not_asked_for_what_its_cache_holds(monkeypatch):
+    offline = []
+
+    def load(*_, **__):
+        offline.append(constants.is_offline_mode())
+        return SimpleNamespace(to_dict=lambda: ROWS)
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    hub(monkeypatch, load, answers=False)
+    build(None)
+    hub(monkeypatch, load)
+    build(None)
+    assert offline == [True, True, False, False]
+    assert not constants.is_offline_mode()
 
 
 def test_without_the_package_the_folder_is_named(monkeypatch):

@@ -32,7 +32,7 @@ FLOORS: dict[str, float] = {
     "reparametrization": 3,
     **dict.fromkeys(("registry", "params", "anatomy", "schedules", "record", "landscapes", "listing"), 2),
     "heads": 2.2,
-    **dict.fromkeys(("foreach", "tensors", "progress", "processes", "yaml_values", "positions"), 2),
+    **dict.fromkeys(("foreach", "tensors", "progress", "processes", "yaml_values", "positions", "hub"), 2),
     **dict.fromkeys(("files", "timing", "margins"), 1.5),
     "untrusted": 1.25,
     **dict.fromkeys(("errors", "wording", "private_names"), 1),

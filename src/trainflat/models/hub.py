@@ -2,17 +2,14 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from functools import cache
 from pathlib import Path
-from threading import Thread
 
-from huggingface_hub import constants, get_session, try_to_load_from_cache
+from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
 from trainflat.errors import InputError
+from trainflat.hub import hub_answers, why_silent
 from trainflat.models.checks import FILES
-
-_SECONDS = 4.0  # that the hub has to answer; its own client tries again for half a minute
 
 
 class NotHere(InputError):
@@ -39,28 +36,10 @@ def locate(name: str, packaged: Iterable[str]) -> str:
         config = None
     if isinstance(config, str):
         return str(Path(config).parent)
-    reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"the hub ({constants.ENDPOINT}) does not answer"
     near = next(iter(get_close_matches(name.lower(), packaged, n=1, cutoff=0.7)), "")
     move = f"Did you mean {near!r}?" if near else f"Give a folder with {FILES}, or `minilm`."
-    error = NotHere(f"model {name!r} is neither packaged nor a folder nor in the hub's cache, and {reason}. {move}")
+    error = NotHere(
+        f"model {name!r} is neither packaged nor a folder nor in the hub's cache, and {why_silent()}. {move}"
+    )
     error.near = near
     raise error
-
-
-@cache
-def hub_answers() -> bool:
-    """Whether the hub says anything at all, asked once per process; a thread, for names are looked up without limit."""
-    if constants.HF_HUB_OFFLINE:
-        return False
-    answers: list[object] = []
-    thread = Thread(target=_ask, args=(answers,), daemon=True)
-    thread.start()
-    thread.join(_SECONDS)
-    return bool(answers)
-
-
-def _ask(answers: list[object]) -> None:
-    try:
-        answers.append(get_session().head(constants.ENDPOINT, timeout=_SECONDS))
-    except Exception:  # each version of the client has its own
-        return

@@ -1,10 +1,12 @@
 """Where the official data sets are found: a folder, the folder that TRAINFLAT_DATA names, or the hub."""
 
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from trainflat.errors import InputError, one_line
+from trainflat.hub import cache_alone, hub_answers, why_silent
 from trainflat.tasks.tables import READERS, Columns, Table, read_table
 
 VARIABLE = "TRAINFLAT_DATA"
@@ -107,15 +109,17 @@ def _from_hub(source: Source, split: str) -> Table:
     try:
         from datasets import load_dataset
 
-        columns = load_dataset(source.hub, source.config, split=split).to_dict()
+        with nullcontext() if hub_answers() else cache_alone():
+            columns = load_dataset(source.hub, source.config, split=split).to_dict()
     except ImportError as error:
         raise InputError(
             f"{source.task} would come from the hub ({place}), but the package `datasets` is not installed. "
             f"Install trainflat[data], or give a folder with --data DIR."
         ) from error
     except (OSError, ValueError, RuntimeError) as error:
+        reason = "" if hub_answers() else f"{why_silent()}; from its cache: "
         raise InputError(
-            f"{source.task} ({split}) cannot be fetched from the hub: {one_line(error, 200)}. "
+            f"{source.task} ({split}) cannot be fetched from the hub: {reason}{one_line(error, 200)}. "
             "Give a folder with --data DIR."
         ) from error
     return Table(f"{place} ({split})", dict(columns), f"hub:{place}")
