@@ -1,6 +1,9 @@
 """`trainflat diagnose`: on whole runs of tiny models, on what does not fit, and on the page in a real browser."""
 
 import json
+import os
+import re
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import trainflat
 from tests.test_models_families import config, write
 from tests.test_whole_run_families import own_files, recipe
 from trainflat import cli
+from trainflat import diagnose as diagnosing
 from trainflat.diagnose import diagnose
 from trainflat.diagnosis import Cut, Diagnosis, Measured, save_diagnoses
 from trainflat.errors import InputError
@@ -22,6 +26,7 @@ from trainflat.progress import Progress
 from trainflat.report import write_diagnosis
 from trainflat.report.advice import advice
 from trainflat.report.words import places
+from trainflat.sharpness.slope import GradientNorm
 from trainflat.tasks.base import Head
 
 MEASURES = [{"name": "keskar", "space": "full"}, {"name": "ball", "rho": 0.1}]
@@ -87,6 +92,7 @@ def test_what_the_command_writes(found: list[Diagnosis], run: tuple[Path, dict[s
     monkeypatch.setattr(sys, "argv", ["trainflat", *given, "--rows", "8", "--out", str(tmp_path / "d")])
     cli.main()
     assert len(json.loads((tmp_path / "d" / "diagnosis.json").read_text())["models"]) == 2
+    assert sorted(path.name for path in (tmp_path / "d").iterdir()) == ["diagnosis.html", "diagnosis.json"]
     assert "How flat, how compressible" in (tmp_path / "d" / "diagnosis.html").read_text()
 
 
@@ -230,5 +236,78 @@ def test_a_quick_look_says_what_is_to_come(run: tuple[Path, dict[str, Any]]):
     [found] = diagnose(stages / "dense", task, quick=True, progress=Saying(said))
     assert [cut.sparsity for cut in found.one_shot] == [0.3, 0.6, 0.9] and found.flatness_rows <= 32
     assert [one.name for one in found.flatness] == ["keskar", "ball", "gradient-norm"]
-    cuts = len(found.one_shot) + len(found.sensitivity)
-    assert any(f"then {cuts} cuts, which take about" in line for line in said)
+    [estimate] = [line for line in said if line.startswith("this takes about")]
+    kinds = f"scores T, flatness T, int8 T, 3 cuts T, {len(found.sensitivity)} single parts T; flatness up to T where"
+    assert kinds in re.sub(r"\d+ s\b", "T", estimate)
+
+
+class Watching(Saying):
+    """Also notes what begins."""
+
+    def begin(self, what: str, total: int, done: int = 0) -> None:
+        self.said.append(f"begins: {what}")
+
+
+def test_how_long_it_takes_is_said_before_anything_long_begins(run: tuple[Path, dict[str, Any]]):
+    said: list[str] = []
+    diagnose(run[0] / "dense", run[1], rows=8, measures=MEASURES, progress=Watching(said))
+    starts = [line.split(":")[0].split(" about")[0] for line in said]
+    assert starts[:3] == ["model 1 of 1, " + str(run[0] / "dense"), "this takes", "begins"]
+
+
+def killed(*args: Any, **kwargs: Any) -> Any:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+QUICKLY: dict[str, Any] = {"rows": 4, "measures": [{"name": "gradient-norm"}, {"name": "ball", "iterations": 2}]}
+
+
+@pytest.mark.parametrize(("point", "before"), [("quantize_dynamic", 4), ("MagnitudePruner", 5), ("keep_highest", 14)])
+def test_a_killed_diagnosis_goes_on(
+    run: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str, before: int
+):
+    model, keep, said = run[0] / "dense", tmp_path / "unfinished.json", list[str]()
+    [whole] = diagnose(model, run[1], **QUICKLY)
+    if (child := os.fork()) == 0:
+        setattr(diagnosing, point, killed)
+        diagnose(model, run[1], keep=keep, **QUICKLY)
+        os._exit(1)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    monkeypatch.setattr(GradientNorm, "take", None)  # cannot be taken again
+    [found] = diagnose(model, run[1], keep=keep, progress=Saying(said), **QUICKLY)
+    total = 5 + len(found.one_shot) + len(found.sensitivity)
+    assert f"going on: {before} of {total} parts were measured before" in said
+    assert without_seconds(found) == without_seconds(whole)
+
+
+def without_seconds(found: Diagnosis) -> Diagnosis:
+    measured = [one.model_copy(update={"seconds": 0.0}) for one in found.flatness]
+    return found.model_copy(update={"seconds": 0.0, "flatness": measured})
+
+
+def test_parts_are_used_where_nothing_differs(run: tuple[Path, dict[str, Any]], tmp_path: Path):
+    model, keep = run[0] / "dense", tmp_path / "unfinished.json"
+    said: list[str] = []
+
+    def again(model: Path = model, task: Any = run[1], **changes: Any) -> list[Diagnosis]:
+        said.clear()
+        return diagnose(model, task, progress=Saying(said), **(QUICKLY | {"keep": keep} | changes))
+
+    def goes_on() -> bool:
+        return any(line.startswith("going on") for line in said)
+
+    first = again()
+    assert not goes_on()
+    content = keep.read_text()
+    assert again() == first and goes_on() and not any(line.startswith("this takes") for line in said)
+    other = BertForSequenceClassification.from_pretrained(model)
+    with torch.no_grad():
+        other.classifier.bias[0] += 1
+    changes: list[dict[str, Any]] = [{"seed": 1}, {"rows": 5}, {"measures": MEASURES[:1]}, {"quick": True}]
+    for change in [*changes, {"model": write(tmp_path / "other", other)}]:
+        keep.write_text(content)
+        again(**change)
+        assert not goes_on(), change
+    for damaged in (content[:-20], content.replace("0.", "1.", 1), "[" * 100_000, "[]"):
+        keep.write_text(damaged)
+        assert without_seconds(again()[0]) == without_seconds(first[0]) and not goes_on()

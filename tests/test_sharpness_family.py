@@ -44,6 +44,19 @@ def test_it_names_its_numbers_beforehand(name, options):
 
 
 @every
+def test_it_counts_its_passes_beforehand(name, options):
+    measure = MEASURES.build(name, **options)
+    effort, passes = measure.take(bert_objective(3, 2)).effort, measure.passes()
+    spent = {kind: getattr(effort, kind) for kind in ("values", "gradients", "products")}
+    assert {kind for kind, count in spent.items() if count} == set(passes)
+    assert all(
+        min(2, count / 2) <= spent[kind] <= 2 * count for kind, count in passes.items()
+    )  # a search may end at once
+    about, most = measure.seconds(bert_objective(3, 2), dict.fromkeys(spent, 1.0))
+    assert about <= most and sum(spent.values()) <= most + 1
+
+
+@every
 def test_a_model_that_has_diverged(name, options):
     """One weight is enough, and nothing goes on after the first pass."""
     calls = []

@@ -185,14 +185,18 @@ def diagnose(
     from trainflat.diagnose import diagnose as examine
     from trainflat.report import write_diagnosis
     from trainflat.report.advice import advice
+    from trainflat.unfinished import UNFINISHED_FILE
 
-    section = _sections(set_, task)["task"]
+    section, unfinished = _sections(set_, task)["task"], out / UNFINISHED_FILE
     assert section is not None  # --task has to be given
     with _progress() as progress:
-        found = examine(models, section, data=data, rows=rows, seed=seed, quick=quick, progress=progress)
+        found = examine(
+            models, section, data=data, rows=rows, seed=seed, quick=quick, keep=unfinished, progress=progress
+        )
     for sentence in advice(found):
         _say(escape(sentence))
     _say(escape(str(write_diagnosis(found, out))))
+    unfinished.unlink(missing_ok=True)
     if Path(models[0]).is_dir():
         _next(*_smaller(Path(models[0])))
     else:

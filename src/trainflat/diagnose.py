@@ -1,14 +1,15 @@
 """Looks at a fine-tuned model: how flat it is, how well it can be compressed, and what follows from that."""
 
+import hashlib
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from trainflat import record
@@ -16,14 +17,17 @@ from trainflat.anatomy import matrix_kinds
 from trainflat.diagnosis import Cut, Diagnosis, Measured, Sensitivity
 from trainflat.errors import InputError
 from trainflat.evaluation import (
+    checked_measures,
+    expected_seconds,
     main_score,
-    measure_flatness,
     measure_sizes,
     objective_on,
     predictions_of,
     sample_split,
+    scoring_seconds,
     tensor_bytes,
 )
+from trainflat.files import hash_json
 from trainflat.margins import Answers, Score
 from trainflat.models import Encoder, load_encoder, meet, model_info
 from trainflat.params import prunable
@@ -34,7 +38,8 @@ from trainflat.quantization import quantize_dynamic
 from trainflat.recipe import build, load_recipe
 from trainflat.tasks import TASKS
 from trainflat.tasks.base import EncodedSplit, Task
-from trainflat.wording import plural
+from trainflat.unfinished import Unfinished
+from trainflat.wording import duration, plural
 
 SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 PART_SPARSITY = 0.8  # at which single parts are compared
@@ -60,6 +65,7 @@ def diagnose(
     measures: Sequence[Mapping[str, Any]] = MEASURES,
     seed: int = 0,
     quick: bool = False,
+    keep: Path | None = None,
     progress: Progress | None = None,
 ) -> list[Diagnosis]:
     """Diagnoses fine-tuned models on the same rows, one after the other.
@@ -72,6 +78,7 @@ def diagnose(
         measures: As in recipes.
         seed: Draws the rows and whatever the measures draw; that of the run, where it held out rows.
         quick: Takes 32 rows at most, three measures in place of these and three cuts in place of nine.
+        keep: File for what is finished, from which the same call goes on after a kill. Delete it when all is saved.
         progress: Is told what happens, and how long it will take.
 
     Raises:
@@ -89,40 +96,70 @@ def diagnose(
     loaded = [load_encoder(str(name), learned.head, fine_tuned=True) for name in models]
     flatness = recipe.evaluation.flatness
     assert flatness is not None  # given above
-    watched, found, cuts = progress or Progress(), [], QUICK_SPARSITIES if quick else SPARSITIES
+    cuts = QUICK_SPARSITIES if quick else SPARSITIES
+    plan = _Plan(recipe.task, rows, flatness.measures, cuts, seed, keep)
+    watched, found = progress or Progress(), []
     for note in learned.notes:
         watched.say(f"note: {note}")
     for note in (one.note for one in loaded if one.note):
         watched.say(f"note: {note}")
     for k, one in enumerate(loaded, 1):
         watched.say(f"model {k} of {len(loaded)}, {model_info(one).name}: scoring it on {learned.split}")
-        found.append(_Patient(one, learned, rows, seed, watched).examine(flatness.measures, cuts))
+        found.append(_Patient(one, learned, plan, k, watched).examine())
     return found
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is asked of every model."""
+
+    task: Mapping[str, Any]  # as in a recipe
+    rows: int
+    measures: Sequence[Mapping[str, Any]]
+    sparsities: Sequence[float]
+    seed: int
+    keep: Path | None
 
 
 class _Patient:
     """One model with what it is examined on."""
 
-    def __init__(self, encoder: Encoder, task: Task, rows: int, seed: int, progress: Progress) -> None:
-        self.encoder, self.task, self.rows, self.seed, self.progress = encoder, task, rows, seed, progress
+    def __init__(self, encoder: Encoder, task: Task, plan: _Plan, number: int, progress: Progress) -> None:
+        self.encoder, self.task, self.plan, self.progress = encoder, task, plan, progress
         length = min(encoder.max_length, 384 if task.head.kind == "spans" else 128)
         self.train, self.evaluation = task.encode(encoder.tokenizer, length)
         meet(encoder, self.train.rows, learns=True)
-        self.sample = sample_split(self.evaluation[task.split], CUT_ROWS * rows, seed)
+        self.whole = self.evaluation[task.split]
+        self.sample = sample_split(self.whole, CUT_ROWS * plan.rows, plan.seed)
         self.given = Masks({name: w.detach() != 0 for name, w in prunable(encoder.model).items()})
+        self.sparsities = [s for s in plan.sparsities if s > self.given.sparsity]
+        self.parts = _parts_of(encoder.model)
+        self.objective = objective_on(
+            encoder.model,
+            self.train,
+            encoder.tokenizer,
+            rows=plan.rows,
+            seed=plan.seed,
+            masks=self.given if self.given.zeros else None,  # a pruned model is measured among its surviving weights
+            progress=progress,
+        )
+        self.members = checked_measures(self.objective, plan.measures, plan.seed)
+        self.info, self.environment = model_info(encoder), record.environment({"threads": torch.get_num_threads()})
+        self.kept = Unfinished(plan.keep, self._key(number))
 
-    def examine(self, measures: Sequence[Mapping[str, Any]], sparsities: Sequence[float]) -> Diagnosis:
+    def examine(self) -> Diagnosis:
         """Everything about this model."""
-        started, info = time.perf_counter(), model_info(self.encoder)
-        (whole, _), (sampled, answers) = self._score(self.evaluation[self.task.split]), self._score(self.sample)
-        self._estimate(time.perf_counter() - started, sparsities)
-        flatness, (int8, rounded) = self._flatness(measures), self._int8()
-        one_shot, parts = self._one_shot(sparsities), self._parts()
+        self._announce()
+        whole, _ = self._score("scores whole", self.whole)
+        sampled, answers = self._score("scores sample", self.sample)
+        flatness = [self._measure(k) for k in range(len(self.members))]
+        int8, rounded = self.kept.take("int8 copy", tuple[record.Int8, Score], self._int8)
+        one_shot, parts = self._one_shot(), self._parts()
         return Diagnosis(
-            model=info.name,
-            architecture=info.architecture,
-            parameters=info.parameters,
-            weights_sha256=info.weights_sha256,
+            model=self.info.name,
+            architecture=self.info.architecture,
+            parameters=self.info.parameters,
+            weights_sha256=self.info.weights_sha256,
             sparsity=measure_sizes(self.encoder.model, None).encoder_sparsity,
             task=self.task.name,
             split=self.task.split,
@@ -131,97 +168,125 @@ class _Patient:
             score=whole.value,
             sampled_score=sampled.value,
             sampled_rows=len(self.sample),
-            flatness_rows=min(self.rows, len(self.train)),
+            flatness_rows=min(self.plan.rows, len(self.train)),
             data=self.task.fingerprints,
             flatness=flatness,
             int8=int8,
             one_shot=one_shot,
             sensitivity=parts,
-            environment=record.environment({"threads": torch.get_num_threads()}),
-            seed=self.seed,
+            environment=self.environment,
+            seed=self.plan.seed,
             answers=answers,
             without={"whole": whole.without, "int8": rounded.without, "sampled": sampled.without},
-            seconds=time.perf_counter() - started,
+            seconds=self.kept.seconds(),
         )
 
-    def _score(self, split: EncodedSplit) -> tuple[Score, Answers | None]:
+    def _key(self, number: int) -> str:
+        """Hash of all that decides what is found."""
+        rows = hashlib.sha256()
+        for row in [*self.whole.rows, *({k: v.tolist() for k, v in b.items()} for b in self.objective.batches)]:
+            rows.update(repr(row).encode())
+        tokenizer, task = self.encoder.tokenizer, self.task
+        return hash_json(
+            {
+                "number": number,
+                "weights": self.info.weights_sha256,
+                "config": self.encoder.model.config.to_json_string(),
+                "rows": [rows.hexdigest(), tokenizer.pad_token_id, tokenizer.padding_side],
+                "task": [task.name, task.split, task.metric, task.positive, self.plan.task],
+                "data": {name: one.model_dump() for name, one in task.fingerprints.items()},
+                "plan": [list(map(dict, self.plan.measures)), self.sparsities, self.plan.rows, self.plan.seed],
+                "environment": [self.environment, record.processor()],
+            }
+        )
+
+    def _announce(self) -> None:
+        """Says what is there and, by a few passes over real rows, how long the rest will take."""
+        measures = [f"flatness {k}" for k in range(len(self.members))]
+        cuts = [*(f"cuts {s}" for s in self.sparsities), *(f"parts {axis} {part}" for axis, part in self.parts)]
+        names = ["scores whole", "scores sample", *measures, "int8 copy", *cuts]
+        missing = [name for name in names if name not in self.kept]
+        if len(missing) < len(names):
+            self.progress.say(f"going on: {len(names) - len(missing)} of {len(names)} parts were measured before")
+        if not missing:
+            return
+        token = scoring_seconds(self.encoder.model, self.whole, self.encoder.tokenizer)
+        whole, sample = token * sum(self.whole.lengths), token * sum(self.sample.lengths)
+        wanted = [name for name in measures if name in missing]
+        expected = expected_seconds(self.objective, [self.members[measures.index(name)] for name in wanted])
+        times = {"scores whole": whole, "scores sample": sample, "int8 copy": whole, **dict.fromkeys(cuts, sample)}
+        times |= {name: about for name, (about, _) in zip(wanted, expected, strict=True)}
+        self.progress.say(_told({name: times[name] for name in missing}, sum(most for _, most in expected)))
+
+    def _score(self, name: str, split: EncodedSplit) -> tuple[Score, Answers | None]:
+        return self.kept.take(name, tuple[Score, Answers | None], lambda: self._scored(split))
+
+    def _scored(self, split: EncodedSplit) -> tuple[Score, Answers | None]:
         return main_score(self.task, split, predictions_of(self.encoder.model, split, self.encoder.tokenizer))
 
-    def _flatness(self, measures: Sequence[Mapping[str, Any]]) -> list[Measured]:
-        masks = self.given if self.given.zeros else None  # a pruned model is measured among its surviving weights
-        objective = objective_on(
-            self.encoder.model,
-            self.train,
-            self.encoder.tokenizer,
-            rows=self.rows,
-            seed=self.seed,
-            masks=masks,
-            progress=self.progress,
-        )
-        found = measure_flatness(objective, measures, self.seed)
-        return [
-            Measured(name=one["name"], options=_options(one), values=values, seconds=seconds)
-            for one, (values, seconds) in zip(measures, found, strict=True)
-        ]
+    def _measure(self, k: int) -> Measured:
+        """What one measure of flatness finds."""
+
+        def take() -> Measured:
+            started, options = time.perf_counter(), dict(self.plan.measures[k])
+            values = self.members[k].measure(self.objective, self.plan.seed)
+            name = options.pop("name")
+            return Measured(name=name, options=options, values=values, seconds=time.perf_counter() - started)
+
+        return self.kept.take(f"flatness {k}", Measured, take)
 
     def _int8(self) -> tuple[record.Int8, Score]:
         self.progress.say("rounding a copy to int8 and scoring it")
-        split, small = self.evaluation[self.task.split], quantize_dynamic(self.encoder.model, activations="token")
-        predictions = predictions_of(small, split, self.encoder.tokenizer)
-        scores = {self.task.split: self.task.score(split, predictions)}
+        small = quantize_dynamic(self.encoder.model, activations="token")
+        predictions = predictions_of(small, self.whole, self.encoder.tokenizer)
+        scores = {self.task.split: self.task.score(self.whole, predictions)}
         found = record.Int8(activations="token", embeddings=False, head=False, scores=scores, bytes=tensor_bytes(small))
-        return found, main_score(self.task, split, predictions)[0]
+        return found, main_score(self.task, self.whole, predictions)[0]
 
-    def _estimate(self, seconds: float, sparsities: Sequence[float]) -> None:
-        """Says what is to come, by the time that the first scores took."""
-        cuts = len(sparsities) + len(_parts_of(self.encoder.model))
-        each = seconds * len(self.sample) / (len(self.sample) + len(self.evaluation[self.task.split]))
-        self.progress.say(
-            f"flatness comes next, then {plural(cuts, 'cut')}, which take about {cuts * each:.0f} seconds"
-        )
-
-    def _one_shot(self, sparsities: Sequence[float]) -> list[Cut]:
-        wanted = [s for s in sparsities if s > self.given.sparsity]
-        self.progress.begin("pruning at once, without training", len(wanted))
-        cuts = []
-        for done, sparsity in enumerate(wanted, 1):
+    def _one_shot(self) -> list[Cut]:
+        def cut(sparsity: float) -> Cut:
             masks = MagnitudePruner(self.encoder.model, sparsity=sparsity, masks=self.given).select()
-            cuts.append(self._cut(masks, sparsity))
+            return self._cut(masks, sparsity)
+
+        self.progress.begin("pruning at once, without training", len(self.sparsities))
+        cuts = []
+        for done, sparsity in enumerate(self.sparsities, 1):
+            cuts.append(self.kept.take(f"cuts {sparsity}", Cut, partial(cut, sparsity)))
             self.progress.advance(done, f"{sparsity:.0%}: {cuts[-1].score:z.1f}")
         self.progress.end()
         return cuts
 
     def _parts(self) -> list[Sensitivity]:
-        parts = _parts_of(self.encoder.model)
-        self.progress.begin("pruning single parts", len(parts))
-        found = []
-        for done, ((axis, part), names) in enumerate(parts.items(), 1):
+        def cut(names: Sequence[str]) -> Cut:
             weights = prunable(self.encoder.model)
             scores = {name: weights[name].detach().abs() for name in names}
-            masks = keep_highest(scores, PART_SPARSITY, scope="layer")
-            found.append(Sensitivity(axis=axis, part=part, cut=self._cut(masks, PART_SPARSITY)))
+            return self._cut(keep_highest(scores, PART_SPARSITY, scope="layer"), PART_SPARSITY)
+
+        self.progress.begin("pruning single parts", len(self.parts))
+        found = []
+        for done, ((axis, part), names) in enumerate(self.parts.items(), 1):
+            one = self.kept.take(f"parts {axis} {part}", Cut, partial(cut, names))
+            found.append(Sensitivity(axis=axis, part=part, cut=one))
             self.progress.advance(done, f"{part}: {found[-1].cut.score:z.1f}")
         self.progress.end()
         return found
 
     def _cut(self, masks: Masks, sparsity: float) -> Cut:
-        with _pruned(self.encoder.model, masks):
+        with masks.tried(self.encoder.model):
             emptied = [name for name in masks if not masks[name].any()]
-            found, _ = self._score(self.sample)
+            found, _ = self._scored(self.sample)
             return Cut(sparsity=sparsity, score=found.value, emptied=emptied, without=found.without)
 
 
-@contextmanager
-def _pruned(model: PreTrainedModel, masks: Masks) -> Iterator[None]:
-    """Inside, the weights are pruned; afterwards they are what they were, also after an exception."""
-    origin: dict[str, Tensor] = {name: w.detach().clone() for name, w in masks.parameters(model).items()}
-    try:
-        masks.apply_(model)
-        yield
-    finally:
-        with torch.no_grad():
-            for name, weight in masks.parameters(model).items():
-                weight.copy_(origin[name])
+def _told(times: Mapping[str, float], most: float) -> str:
+    """How long all will take, and each kind of part; flatness takes ``most`` where its searches are slow to end."""
+    kinds: dict[str, list[float]] = defaultdict(list)
+    for name, seconds in times.items():
+        kinds[name.partition(" ")[0]].append(seconds)
+    counted = {"cuts": plural(len(kinds["cuts"]), "cut"), "parts": plural(len(kinds["parts"]), "single part")}
+    told = [f"{counted.get(kind, kind)} {duration(sum(each))}" for kind, each in kinds.items() if each]
+    upper = f"; flatness up to {duration(most)} where its searches are slow to end" if kinds["flatness"] else ""
+    return f"this takes about {duration(sum(times.values()))}: {', '.join(told)}{upper}"
 
 
 def _parts_of(model: PreTrainedModel) -> dict[tuple[Any, str], list[str]]:
@@ -234,7 +299,3 @@ def _parts_of(model: PreTrainedModel) -> dict[tuple[Any, str], list[str]]:
     for name, (_, kind) in located.items():
         parts["kind", kind].append(name)
     return dict(parts)
-
-
-def _options(measure: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in measure.items() if key != "name"}

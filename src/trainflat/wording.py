@@ -50,6 +50,18 @@ def plural(count: float, noun: str, nouns: str | None = None, form: str = "") ->
     return f"{number} {noun}" if count == 1 else f"{number} {nouns or noun + 's'}"
 
 
+def duration(seconds: float) -> str:
+    """A time of which nobody knows the digits.
+
+    Example:
+        >>> duration(0.2), duration(40), duration(95), duration(600), duration(9000)
+        ('1 s', '40 s', '2 min', '10 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def wanted(errors: Sequence[Mapping[str, Any]]) -> str:
     """What one value should have been, by pydantic's errors, of which a union gives one per branch.
 

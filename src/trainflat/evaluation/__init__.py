@@ -2,10 +2,10 @@
 
 from trainflat.evaluation.agreement import Agreement, compare_answers
 from trainflat.evaluation.answers import main_score
-from trainflat.evaluation.flatness import measure_flatness, objective_on
+from trainflat.evaluation.flatness import checked_measures, expected_seconds, measure_flatness, objective_on
 from trainflat.evaluation.int8 import measure_int8, measure_trained_int8, tensor_bytes
 from trainflat.evaluation.latency import measure_latency
-from trainflat.evaluation.predictions import predict, predictions_of, sample_split, score
+from trainflat.evaluation.predictions import predict, predictions_of, sample_split, score, scoring_seconds
 from trainflat.evaluation.sizes import matrix_zeros, measure_sizes
 from trainflat.evaluation.zeros import SPEED_NOTE, check_zeros
 
@@ -13,7 +13,9 @@ __all__ = [
     "SPEED_NOTE",
     "Agreement",
     "check_zeros",
+    "checked_measures",
     "compare_answers",
+    "expected_seconds",
     "main_score",
     "matrix_zeros",
     "measure_flatness",
@@ -26,5 +28,6 @@ __all__ = [
     "predictions_of",
     "sample_split",
     "score",
+    "scoring_seconds",
     "tensor_bytes",
 ]

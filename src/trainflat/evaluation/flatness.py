@@ -1,7 +1,7 @@
 """How flat the minimum is that a model stands in, on rows of its training set."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
 from trainflat.errors import InputError
+from trainflat.objective.passes import Kind
 from trainflat.progress import Progress
 from trainflat.sharpness import MEASURES, Measure, Objective, distinct
 from trainflat.tasks.base import EncodedSplit
@@ -69,15 +70,46 @@ def measure_flatness(
         InputError: an option makes no sense, two measures give figures of one name, a measure wants more weights
             than there are, or the loss is not finite. All but the last is told before anything is measured.
     """
-    found, members = [], [_member(section) for section in measures]
-    distinct(members)
-    for member in members:
-        member.check(objective, seed)
-    for member in members:
+    found = []
+    for member in checked_measures(objective, measures, seed):
         started = time.perf_counter()
         figures = member.measure(objective, seed)
         found.append((figures, time.perf_counter() - started))
     return found
+
+
+def checked_measures(objective: Objective, measures: Sequence[Mapping[str, Any]], seed: int = 0) -> list[Measure]:
+    """The measures that recipes name so, each of which can be taken; raises as :func:`measure_flatness`."""
+    members = [_member(section) for section in measures]
+    distinct(members)
+    for member in members:
+        member.check(objective, seed)
+    return members
+
+
+def expected_seconds(objective: Objective, members: Sequence[Measure]) -> list[tuple[float, float]]:
+    """How long each measure takes, about and at most, by passes over the batch of middle length."""
+    if not members:
+        return []
+    parts = list(objective.split(objective.rows))
+    part = parts[len(parts) // 2]
+    asked = {kind for member in members for kind in member.passes()}
+    scale = objective.rows / part.rows
+    with objective.measuring():
+        vector = part.gradient()  # the first is slower than those that follow
+        ways: dict[Kind, Callable[[], object]] = {
+            "values": part.value,
+            "gradients": part.gradient,
+            "products": lambda: part.hvp(vector),
+        }
+        each = {kind: scale * _timed(way) if kind in asked else 0.0 for kind, way in ways.items()}
+    return [member.seconds(objective, each) for member in members]
+
+
+def _timed(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
 
 
 def _member(section: Mapping[str, Any]) -> Measure:

@@ -1,5 +1,6 @@
 """Predictions over a split, outside the Trainer: for stages without training and for the final scores."""
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -80,6 +81,18 @@ def predictions_of(
 ) -> Predictions:
     """See :func:`predict`, whose batches the tokenizer pads here."""
     return predict(model, split, DataCollatorWithPadding(tokenizer), batch_size, progress=progress)
+
+
+def scoring_seconds(model: PreTrainedModel, split: EncodedSplit, tokenizer: PreTrainedTokenizerBase) -> float:
+    """How long the predictions over a split of one token per row would take, by one batch from its middle: times the
+    tokens of a split it is how long that takes."""
+    start = max(0, len(split) // 2 - 16)
+    rows = slice(start, start + 32)
+    part = EncodedSplit(split.name, split.rows[rows], split.lengths[rows])
+    predictions_of(model, part, tokenizer)  # the first pass is slower than those that follow
+    started = time.perf_counter()
+    predictions_of(model, part, tokenizer)
+    return (time.perf_counter() - started) / sum(part.lengths)
 
 
 def sample_split(split: EncodedSplit, rows: int, seed: int = 0) -> EncodedSplit:

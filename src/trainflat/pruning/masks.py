@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -184,6 +185,19 @@ class Masks(Mapping[str, Tensor]):
         found = {name: tuple(known[name].shape) for name in self if name in known}
         check_same(self._shapes, found, "the model")
         return {name: known[name] for name in self}
+
+    @contextmanager
+    def tried(self, model: nn.Module) -> Iterator[None]:
+        """Inside, the model's weights are pruned; afterwards they are what they were, also after an exception."""
+        weights = self.parameters(model)
+        origin = {name: w.detach().clone() for name, w in weights.items()}
+        try:
+            self.apply_(model)
+            yield
+        finally:
+            with torch.no_grad():
+                for name, weight in weights.items():
+                    weight.copy_(origin[name])
 
     def hold(self, model: nn.Module) -> "HeldMasks":
         """The masks in the form that costs least while training."""

@@ -6,7 +6,7 @@ import torch
 
 from trainflat.foreach import foreach
 from trainflat.objective.base import Objective
-from trainflat.objective.passes import Effort
+from trainflat.objective.passes import Effort, Kind
 from trainflat.objective.vectors import Vector, norm, scaled
 from trainflat.sharpness.measure import (
     AT_THE_WEIGHTS,
@@ -56,9 +56,12 @@ class Ball(Measure):
     def names(self) -> list[str]:
         return [_name(self.rho, self.adaptive, self.m)]
 
+    def passes(self) -> dict[Kind, float]:
+        return {"values": 1, "gradients": self.iterations}
+
     def take(self, objective: Objective, seed: int = 0) -> BallSharpness:
         self.check(objective, seed)
-        with objective.taking(f"sharpness in a ball of {self.rho:g}", self.iterations + 0.4) as effort:
+        with objective.taking(f"sharpness in a ball of {self.rho:g}", sum(self.passes().values())) as effort:
             loss = rise = 0.0
             for part in objective.split(self.m) if self.m else [objective]:
                 here, highest = self._climb(part, seed)

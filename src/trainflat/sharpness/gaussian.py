@@ -8,7 +8,7 @@ import torch
 
 from trainflat.foreach import foreach
 from trainflat.objective.base import Objective
-from trainflat.objective.passes import Effort
+from trainflat.objective.passes import Effort, Kind
 from trainflat.sharpness.measure import AT_THE_WEIGHTS, Measure, above_zero, at_least, finite, yes_or_no
 
 
@@ -47,10 +47,13 @@ class Gaussian(Measure):
     def names(self) -> list[str]:
         return list(_names(self.sigma, self.relative))
 
+    def passes(self) -> dict[Kind, float]:
+        return {"values": self.samples + 1}
+
     def take(self, objective: Objective, seed: int = 0) -> GaussianSharpness:
         self.check(objective, seed)
         generator = torch.Generator().manual_seed(seed)
-        with objective.taking(f"sharpness under noise of {self.sigma:g}", self.samples + 1) as effort:
+        with objective.taking(f"sharpness under noise of {self.sigma:g}", sum(self.passes().values())) as effort:
             loss = finite(objective.value(), AT_THE_WEIGHTS)
             rises = [self._noisy(objective, generator) - loss for _ in range(self.samples)]
             mean, error = statistics.fmean(rises), statistics.stdev(rises) / math.sqrt(self.samples)

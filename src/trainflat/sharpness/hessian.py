@@ -11,10 +11,18 @@ from torch import Tensor
 
 from trainflat.errors import InputError
 from trainflat.objective.base import Objective, ProductMethod
-from trainflat.objective.passes import Effort
+from trainflat.objective.passes import Effort, Kind
 from trainflat.objective.vectors import dot, flatten, unflatten
 from trainflat.sharpness.lanczos import Tridiagonal, lanczos
-from trainflat.sharpness.measure import AT_THE_WEIGHTS, Measure, above_zero, at_least, finite, known_product
+from trainflat.sharpness.measure import (
+    AT_THE_WEIGHTS,
+    Measure,
+    above_zero,
+    at_least,
+    finite,
+    known_product,
+    product_passes,
+)
 from trainflat.wording import plural
 
 _TRACE_NAMES = ("trace", "trace_error")
@@ -94,6 +102,9 @@ class Hessian(Measure):
         super().fits(weights)
         if self.k > weights:
             raise InputError(f"k is {self.k}, but a Hessian of {plural(weights, 'weight')} has no more eigenvalues.")
+
+    def passes(self) -> dict[Kind, float]:
+        return product_passes(self.products, self.iterations + self.samples)
 
     def take(self, objective: Objective, seed: int = 0) -> HessianSummary:
         return HessianSummary(self.eigenvalues(objective, seed), self.trace(objective, seed))

@@ -1,5 +1,6 @@
 """Sharpness after Keskar et al. (ICLR 2017, arXiv:1609.04836), as Na, Mehta and Strubell (2022) report it."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -11,7 +12,7 @@ from scipy.optimize import fmin_l_bfgs_b
 
 from trainflat.errors import InputError, UnknownName
 from trainflat.objective.base import Objective
-from trainflat.objective.passes import Effort
+from trainflat.objective.passes import Effort, Kind
 from trainflat.objective.vectors import Vector, flatten, unflatten
 from trainflat.sharpness.measure import AT_THE_WEIGHTS, Measure, above_zero, at_least, finite, shrinking_steps
 from trainflat.sharpness.subspace import Subspace
@@ -66,10 +67,26 @@ class Keskar(Measure):
                 f"dimension is {self.dimension}, but only {plural(weights, 'weight')} may move. Take fewer directions."
             )
 
+    def passes(self) -> dict[Kind, float]:
+        return (
+            {"gradients": self.iterations, "values": 1}
+            if self.space == "full"
+            else {"gradients": self.iterations + 1.5}
+        )
+
+    def seconds(self, objective: Objective, each: Mapping[Kind, float]) -> tuple[float, float]:
+        if self.space == "full":
+            return super().seconds(objective, each)
+        entries = sum(w.numel() for w in objective.weights)
+        made, product = Subspace.seconds(entries, self.dimension, objective.weights[0].detach())
+        about, most = self.passes()["gradients"], 1 + 2 * self.iterations  # L-BFGS-B asks as often as it likes
+        looks = [made + looks * (each["gradients"] + 2 * product) for looks in (about, most)]
+        return looks[0], looks[1]
+
     def take(self, objective: Objective, seed: int = 0) -> KeskarSharpness:
         self.check(objective, seed)
         full = self.space == "full"
-        with objective.taking(f"Keskar sharpness, epsilon {self.epsilon:g}", self.iterations + 1.5) as effort:
+        with objective.taking(f"Keskar sharpness, epsilon {self.epsilon:g}", sum(self.passes().values())) as effort:
             search = _ascend_signs if full else _climb_subspace
             loss, highest = search(objective, self, seed)
             if loss <= -1:

@@ -3,12 +3,12 @@
 import math
 import numbers
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol, get_args
 
 from trainflat.errors import InputError, UnknownName
 from trainflat.objective.base import Objective, ProductMethod
-from trainflat.objective.passes import Effort
+from trainflat.objective.passes import Effort, Kind
 
 
 class Result(Protocol):
@@ -36,6 +36,16 @@ class Measure(ABC):
     @abstractmethod
     def names(self) -> list[str]:
         """Of the numbers that it gives, known before anything is measured."""
+
+    @abstractmethod
+    def passes(self) -> dict[Kind, float]:
+        """Passes over all rows that it takes, about, by what is asked of them."""
+
+    def seconds(self, objective: Objective, each: Mapping[Kind, float]) -> tuple[float, float]:
+        """How long it takes, about and at most, where one pass over all rows takes ``each``."""
+        del objective
+        about = sum(count * each[kind] for kind, count in self.passes().items())
+        return about, about
 
     def fits(self, weights: int) -> None:
         """Refuses what cannot be taken where so many weights may move.
@@ -104,6 +114,11 @@ def known_product(name: str) -> None:
     """Refuses what is not a way to multiply with the Hessian."""
     if name not in get_args(ProductMethod):
         raise UnknownName("way to multiply with the Hessian", name, get_args(ProductMethod))
+
+
+def product_passes(method: ProductMethod, count: float) -> dict[Kind, float]:
+    """Passes that so many products with the Hessian take."""
+    return {"products": count} if method == "exact" else {"gradients": 2 * count}
 
 
 def shrinking_steps(iterations: int) -> list[float]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from trainflat.objective.base import Objective
-from trainflat.objective.passes import Effort
+from trainflat.objective.passes import Effort, Kind
 from trainflat.objective.vectors import norm
 from trainflat.sharpness.measure import AT_THE_WEIGHTS, Measure, finite
 
@@ -27,6 +27,9 @@ class GradientNorm(Measure):
 
     def names(self) -> list[str]:
         return ["gradient_norm"]
+
+    def passes(self) -> dict[Kind, float]:
+        return {"gradients": 1}
 
     def take(self, objective: Objective, seed: int = 0) -> Slope:
         self.check(objective, seed)

@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 
 from trainflat.objective.base import Objective, Product, ProductMethod
-from trainflat.objective.passes import Effort
+from trainflat.objective.passes import Effort, Kind
 from trainflat.objective.vectors import Vector, flatten, unflatten
 from trainflat.sharpness.lanczos import lanczos
-from trainflat.sharpness.measure import Measure, above_zero, at_least, known_product
+from trainflat.sharpness.measure import Measure, above_zero, at_least, known_product, product_passes
 
 Array = NDArray[np.float64]
 _NAMES = ("spectrum_lowest", "spectrum_highest", "spectrum_negative_share")
@@ -64,6 +64,9 @@ class Spectrum(Measure):
 
     def names(self) -> list[str]:
         return list(_NAMES)
+
+    def passes(self) -> dict[Kind, float]:
+        return product_passes(self.products, self.steps * self.probes)
 
     def take(self, objective: Objective, seed: int = 0) -> SpectralDensity:
         self.check(objective, seed)

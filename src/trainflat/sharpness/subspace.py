@@ -1,5 +1,7 @@
 """A random subspace of the weights that need not fit into memory."""
 
+import time
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -34,6 +36,20 @@ class Subspace:
         # in the heap that nothing fits into, four times the size of the blocks.
         self._room = torch.empty(dimension * min(_ROWS, size), dtype=like.dtype, device=like.device)
         self._drawn = torch.empty(dimension * min(_ROWS, size))
+
+    @classmethod
+    def seconds(cls, size: int, dimension: int, like: Tensor) -> tuple[float, float]:
+        """How long it takes to make one with the coordinates of a vector, and to multiply with it, by one block."""
+        part = cls(min(size, _ROWS), dimension, 0, like)
+        started = time.perf_counter()
+        part._block(0)
+        drawn = time.perf_counter()
+        part.coordinates(torch.ones(part.size, dtype=like.dtype, device=like.device))
+        made = time.perf_counter()
+        part.combine(np.ones(dimension))
+        product = time.perf_counter() - made
+        again = max(0.0, 1 - _HELD / (dimension * size)) * (drawn - started)  # for what is not held
+        return (made - started) * size / part.size, (product + again) * size / part.size
 
     def combine(self, z: Array) -> Tensor:
         """A z, [n]."""
