@@ -99,9 +99,7 @@ def diagnose(
     cuts = QUICK_SPARSITIES if quick else SPARSITIES
     plan = _Plan(recipe.task, rows, flatness.measures, cuts, seed, keep)
     watched, found = progress or Progress(), []
-    for note in learned.notes:
-        watched.say(f"note: {note}")
-    for note in (one.note for one in loaded if one.note):
+    for note in [*learned.notes, *(one.note for one in loaded if one.note)]:
         watched.say(f"note: {note}")
     for k, one in enumerate(loaded, 1):
         watched.say(f"model {k} of {len(loaded)}, {model_info(one).name}: scoring it on {learned.split}")
