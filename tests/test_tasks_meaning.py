@@ -108,6 +108,10 @@ def test_rows_without_a_label_are_left_out_on_both_sides_and_counted(build):
         (["Pos", "neg"] * 4, {"classes": ["neg", "pos"]}, "labels such as 'Pos' are taken for the class of that name"),
         (["pos", "neg"] * 4, {"classes": ["neg", "pos", "neutral"]}, "no training row is of the class neutral"),
         (["real", "fake"] * 4, {"metric": "f1"}, "f1 is of the class real; set positive to fake for the other"),
+        (["a", "b"] * 4 + ["category"], {}, "the class 'category' has a single row: is it a class, or a header"),
+        (["a", "b"] * 4 + ["c", "d"], {}, "the class 'c' has a single row, as have 1 other"),
+        (["a", "b"] * 4, {"validation": ["a", "a"]}, "all 2 validation rows have the label a, so that a constant"),
+        ([0.5, 1.5] * 4, {"validation": [0.5, 0.5]}, "all 2 validation rows have the label 0.5, so that a constant"),
         (["a", "b"] * 4, {"texts": ["1", "2", "3", "4", "5", "6", "7", "8"]}, "the text has no word in any row"),
     ],
 )
@@ -152,6 +156,7 @@ def test_rows_may_number_the_listed_classes(build):
         (["a", "b"] * 4, {"classes": ["a"]}, "classes lists at least two classes, each once, got a"),
         (["a", "b"] * 4, {"classes": ["a", "a"]}, "each once, got a, a"),
         (["a", "b", "c"] * 4, {"classes": ["a", "b"]}, "row 3, .* no label 'c'. Known: a, b"),
+        (["a", "b"] * 4, {"validation": [0, 1]}, "no label '0'. Known: a, b. Rows may number them from 0 where the op"),
         (["yes", "no"] * 4, {"classes": [False, True]}, "YAML reads yes, no, on and off as truth values: put quotes"),
         ([0.5, 1.5] * 4, {"classes": [0, 1], "kind": "regression"}, "classes are for classification"),
         (["a", "b"] * 4, {"positive": "c"}, "no class is called 'c'"),

@@ -79,6 +79,11 @@ def test_rows_of_one_text_stay_on_one_side(texts, data):
 LEAKS = {
     "as it is": ([["a film"], ["bad"]], [["a film"], ["good"]], "1 of the 2 validation rows are training rows"),
     "capitals and spaces": ([["a film"], ["bad"]], [[" A  Film"], ["BAD"]], "2 of the 2 validation rows"),
+    "accents, widths and marks that are not seen": (
+        [["caf\u00e9"], ["bad"]],
+        [["cafe\u0301"], ["\u200b\uff22ad\u00ad"]],
+        "2 of the 2 validation rows",
+    ),
     "a pair turned round": ([["q", "a"], ["r", "b"]], [["A", "q"], ["r", "c"]], "1 of the 2 .*such as 'A'"),
 }
 

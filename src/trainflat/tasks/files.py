@@ -42,8 +42,8 @@ class Files(TextTask):
         metric: Main score: accuracy, f1 (of the class ``positive``, or macro), matthews; pearson, spearman.
         holdout: Share of the training rows to score instead of the validation file, for tuning.
         rows: Train only on this many rows.
-        classes: The classes in order, matched whatever their capitals and spaces; rows may also number them from 0. By
-            default those of the training rows, numbers by size and words by the alphabet.
+        classes: The classes in order, matched whatever their capitals and spaces; rows may also number those listed,
+            from 0. By default those of the training rows, numbers by size and words by the alphabet.
         positive: Of two classes the one that f1 is of; by default the second.
         missing: The label, or labels, of rows that have none and are left out, such as -1; "" also means null and NaN.
         columns: Names of the columns of delimited files without a header; those called "" are not read.
@@ -104,7 +104,8 @@ class Files(TextTask):
                 notes.extend(part.notes)
             labels = values if split == "train" else read_labels(part, label)
             named = {key: part.texts(column) for key, column in zip(TEXTS, texts, strict=False)}
-            return Rows({**named, LABEL: _targets(part, label, labels, settled, known)}, part.source)
+            said = by_number(labels, known) if listed else labels  # the alphabet is no order to number in
+            return Rows({**named, LABEL: _targets(part, label, said, settled, known)}, part.source)
 
         training, evaluation = arrange(
             read,
@@ -126,6 +127,7 @@ class Files(TextTask):
                     f"f1 is of the class {head.labels[1]:.60}; set positive to {head.labels[0]:.60} for the other."
                 )
         notes.extend(_text_notes(training))
+        notes.extend(_one_label_notes(evaluation, head))
         super().__init__("files", head, metrics, training, evaluation, notes=notes, positive=first)
 
 
@@ -135,6 +137,17 @@ def _text_notes(rows: Rows) -> list[str]:
     return [
         f"the column of the {key.replace('_', ' ')} has no word in any row: is it that of the texts?"
         for key in wordless
+    ]
+
+
+def _one_label_notes(evaluation: dict[str, Rows], head: Head) -> list[str]:
+    """Splits whose score tells nothing, since all of their rows have one label."""
+    alike = {name: part.columns[LABEL] for name, part in evaluation.items() if len(set(part.columns[LABEL])) == 1}
+    return [
+        f"all {len(labels)} {name} rows have the label {head.labels[labels[0]] if head.labels else labels[0]!s:.60}, "
+        "so that a constant answer is right: score rows of other labels too."
+        for name, labels in alike.items()
+        if len(labels) > 1
     ]
 
 
@@ -199,5 +212,5 @@ def _targets(
     table: Table, label: str, values: Sequence[Value], kind: Kind, classes: Sequence[Value]
 ) -> list[int] | list[float]:
     if kind == "classification":
-        return class_indices(table, label, by_number(values, classes), classes)
+        return class_indices(table, label, values, classes)
     return to_numbers(table, label, values)

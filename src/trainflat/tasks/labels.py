@@ -129,7 +129,9 @@ def _unknown(name: str, names: Sequence[str], classes: Sequence[Value]) -> str:
     hint = f" Did you mean {near[0]!r}?" if near else ""
     known = ", ".join(f"{one:.60}" for one in names[:20]) + (", ..." if len(names) > 20 else "")
     quotes = " YAML reads yes, no, on and off as truth values: put quotes around them." if _truths(classes) else ""
-    return f"among the classes is no label {name!r:.60}.{hint} Known: {known}.{quotes}"
+    numbered = is_number(name) and not any(map(is_number, names))
+    order = " Rows may number them from 0 where the option `classes` lists them in that order." if numbered else ""
+    return f"among the classes is no label {name!r:.60}.{hint} Known: {known}.{quotes}{order}"
 
 
 def _truths(classes: Sequence[Value]) -> bool:

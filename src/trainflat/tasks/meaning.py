@@ -170,4 +170,9 @@ def meaning_notes(values: Sequence[Value], classes: Sequence[Value], *, kind: Ki
     unused = [name for name in names if canonical(name) not in {canonical(one) for one in different}]
     if order and unused and len(unused) < len(names):
         notes.append(f"no training row is of the class {unused[0]:.60}")
+    counts = Counter(map(class_name, values)) if classes else Counter()
+    single = [name for name, count in counts.items() if count == 1]
+    if single and len(single) < len(counts):
+        also = f", as have {plural(len(single) - 1, 'other')}" if len(single) > 1 else ""
+        notes.append(f"the class {single[0]!r:.60} has a single row{also}: is it a class, or a header or a slip?")
     return [f"{note}." for note in notes]

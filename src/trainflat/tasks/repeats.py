@@ -1,5 +1,6 @@
 """Texts that are there more than once: trained on and scored, or with two labels."""
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ def text_keys(rows: "Rows", *, ordered: bool = False) -> list[tuple[bytes, ...]]
 
 
 def _digest(text: str) -> bytes:
+    if not text.isascii():  # one letter may be written in two ways, or with marks that are not seen
+        text = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
     return blake2b(" ".join(text.casefold().split()).encode("utf8", "surrogatepass"), digest_size=16).digest()
 
 
