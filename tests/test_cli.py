@@ -224,6 +224,13 @@ def test_wherever_the_output_goes_there_is_no_traceback(redirected: str, variabl
     assert done.stderr.count(b"\n") == (1 if code else 0)
 
 
+@pytest.mark.parametrize("call", ["list", "--version", ""])
+def test_a_closed_pipe_is_no_fault(call: str):
+    command = f"{sys.executable} -m trainflat {call} | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, check=False)
+    assert done.returncode in (0, 141) and done.stderr == b""
+
+
 def test_a_hub_that_does_not_answer_is_one_line(tmp_path: Path):
     code = "import huggingface_hub.utils._http as http; http.time.sleep = lambda seconds: None"
     closed = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}

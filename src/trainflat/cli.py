@@ -298,6 +298,8 @@ def main() -> None:
     except SystemExit as stop:
         if stop.code in (129, 143):
             _tell("interrupted. A run continues with the same command.")
+        if isinstance(stop.__context__, BrokenPipeError):  # rich and typer call it 1, which is a fault here
+            sys.exit(128 + signal.SIGPIPE)
         raise
     except Exception as error:
         if not hasattr(error, "format_message"):  # typer's errors of usage have it; their class is not offered
