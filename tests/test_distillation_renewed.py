@@ -34,7 +34,7 @@ PINS = {"weight": "entropy", "temperature": 3.0, "renew": "best"}
 # What evaluations say after every second of the 12 steps: no number, the first, a worse one, one as good, the last one.
 TOLD = {2: math.nan, 4: 1.0, 6: 0.5, 8: 1.0, 10: 0.2, 12: 9.0}
 RENEWED = [4, 8]
-SAVED = {"save_strategy": "steps", "save_steps": 2}
+SAVED = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 2}
 
 
 def told(folder: Path, **options: Any) -> Any:

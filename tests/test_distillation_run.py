@@ -70,7 +70,7 @@ def test_the_teacher_is_scored_first_and_goes_into_the_record(place: Path, tmp_p
     heard = Heard()
     record = trainflat.run(given(place), out=tmp_path, progress=heard)
     first = next(k for k, line in enumerate(heard.lines) if line.startswith(f"teacher {place / 'teacher'}: accuracy"))
-    assert first < heard.lines.index("training")
+    assert first < heard.lines.index("training dense")
     assert record.teacher is not None
     alone = diagnose([place / "teacher"], given(place)["task"], rows=4, measures=[{"name": "gradient-norm"}])
     assert record.teacher.scores[record.task.split][record.task.metric] == alone[0].score
@@ -143,7 +143,7 @@ def test_both_refuse_in_the_same_words_and_leave_nothing(place: Path, tmp_path: 
         ({"weight": 1.5}, r"training.distillation: weight is the teacher's share of the loss, in \[0, 1\], got 1.5"),
         ({"temperature": 0}, "training.distillation: temperature of the logits is a number above 0, got 0"),
         ({"teacher": 3}, "training.distillation: teacher is the folder or hub name of a fine-tuned model, got 3"),
-        ({"teacher": ""}, "training.distillation: distillation needs a teacher"),
+        ({"teacher": ""}, "training.distillation needs a teacher"),
         ({"alpha": 1}, "no option of distillation is called 'alpha'"),
     ],
 )

@@ -168,7 +168,12 @@ def test_a_command_that_is_told_to_end_deletes_what_is_half_written_at_once(
     app.command()(lambda: hang_in_a_folder(tmp_path))
     monkeypatch.setattr(cli, "app", app)
     monkeypatch.setattr(sys, "argv", ["trainflat"])
-    process = FORK.Process(target=cli.main)
+
+    def main() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # what was started in the background ignores it
+        cli.main()
+
+    process = FORK.Process(target=main)
     process.start()
     while not (tmp_path / "reached").exists():
         time.sleep(0.01)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.records import make_record
 from trainflat.evaluation import main_score
 from trainflat.margins import GROUPS, Answers, Score, difference
-from trainflat.record import Record, Stage
+from trainflat.record import Int8, Record, Stage
 from trainflat.tasks.base import EncodedSplit, Head
 from trainflat.tasks.rows import Rows
 from trainflat.tasks.squad import Squad
@@ -162,3 +162,18 @@ def test_the_record_keeps_it_out_of_its_digest_and_old_records_say_nothing(tmp_p
     new.save(tmp_path)
     assert Record.load(tmp_path) == new
     assert Stage.model_validate(new.stages[0].model_dump()).answers == answers
+
+
+def test_an_int8_copy_that_lost_its_answers_is_remarked_on_beside_a_model_that_has_them() -> None:
+    blind = {"rows": 40, "common": "no", "blind": "no", "baseline": 50.0}
+    sound = Answers(**blind, constant=False, low=20.0, high=40.0)
+    lost = Answers(**blind, constant=True, low=0.0, high=0.0)
+    int8 = Int8(activations="token", embeddings=False, head=False, scores={}, bytes=1, answers=lost)
+    record = make_record()
+    record.stages[0] = record.stages[0].model_copy(update={"answers": sound, "int8": int8})
+    said = "in int8, every answer is no: no better than always answering no, which scores 50.0"
+    assert record.stages[0].remarks() == [said]
+    silent = int8.model_copy(update={"answers": None})
+    without = record.model_copy(deep=True)
+    without.stages[0] = without.stages[0].model_copy(update={"answers": None, "int8": silent})
+    assert record.expected_digest() == without.expected_digest()

@@ -62,7 +62,9 @@ def test_an_empty_parameter_has_no_largest_entry():
 
 
 def test_nothing_to_displace_is_no_error():
-    optimizer = SAM([nn.Parameter(torch.ones(2)), nn.Parameter(torch.empty(0))])
+    flat, empty = nn.Parameter(torch.ones(2)), nn.Parameter(torch.empty(0))
+    flat.grad = torch.zeros(2)
+    optimizer = SAM([flat, empty])
     with optimizer.perturbed():
         pass
     optimizer.step()

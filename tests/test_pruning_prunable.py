@@ -103,7 +103,8 @@ def test_a_wrapped_model_is_written_as_the_plain_one(tmp_path: Path) -> None:
     model = tiny_bert()
     save_sparse(model, tmp_path / "plain")
     save_sparse(nn.DataParallel(model), tmp_path / "wrapped")
-    assert (tmp_path / "plain/model.safetensors").read_bytes() == (tmp_path / "wrapped/model.safetensors").read_bytes()
+    plain, wrapped = (tmp_path / name / "trainflat.safetensors" for name in ("plain", "wrapped"))
+    assert plain.read_bytes() == wrapped.read_bytes()
 
 
 @pytest.mark.parametrize(("module", "name"), [("peft.peft_model", "PeftModel"), ("torch", "FullyShardedDataParallel")])

@@ -112,11 +112,11 @@ def test_stages_of_half_precision_are_scored_and_measured_in_float32(
     given: dict[str, Any], tmp_path: Path, monkeypatch
 ):
     """As whoever loads their folders will compute; autocast is for training."""
-    seen: dict[str, set[torch.dtype]] = {"score": set(), "measure_flatness": set()}
+    seen: dict[str, set[torch.dtype]] = {"predictions_of": set(), "measure_flatness": set()}
 
     def watched(name: str, inner: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
-            model = args[0].model if name == "measure_flatness" else args[1]
+            model = args[0].model if name == "measure_flatness" else args[0]
             linear = model.get_submodule("bert.encoder.layer.0.output.dense")
             hook = linear.register_forward_hook(lambda module, x, y: seen[name].add(y.dtype))
             found = inner(*args, **kwargs)
@@ -128,4 +128,4 @@ def test_stages_of_half_precision_are_scored_and_measured_in_float32(
     for name in seen:
         monkeypatch.setattr(measures, name, watched(name, getattr(measures, name)))
     trainflat.run(given, out=tmp_path, overrides={"training.precision": "bf16"})
-    assert seen == {"score": {torch.float32}, "measure_flatness": {torch.float32}}
+    assert seen == {"predictions_of": {torch.float32}, "measure_flatness": {torch.float32}}

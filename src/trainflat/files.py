@@ -160,30 +160,35 @@ def write_json(path: Path, value: Any) -> None:
 MOVE = "If trainflat wrote it, it is damaged: move it away and repeat the command that made it."
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, finite: bool = True) -> Any:
     """Reads JSON that this package wrote.
+
+    Args:
+        path: Of the file.
+        finite: Whether NaN and infinity, which JSON has no words for, are refused.
 
     Raises:
         DamagedFile: it is not JSON, or cannot be read.
     """
     try:
-        return parse_json(read_text(path))
+        return parse_json(read_text(path), finite=finite)
     except (ValueError, OSError) as error:
         raise DamagedFile(f"{path} cannot be read ({one_line(error)}). {MOVE}") from error
 
 
-def read_as(path: Path, kind: type[T], what: str) -> T:
+def read_as(path: Path, kind: type[T], what: str, *, finite: bool = True) -> T:
     """Reads JSON that this package wrote, as the kind of data that it holds.
 
     Args:
         path: Of the file.
         kind: What pydantic validates it as.
         what: It is called where it is not; "a record".
+        finite: As in :func:`read_json`.
 
     Raises:
         DamagedFile: it is not JSON, cannot be read, or does not have the keys and values of its kind.
     """
-    found: T = validated(read_json(path), kind, f"{path} is not {what}", MOVE)
+    found: T = validated(read_json(path, finite=finite), kind, f"{path} is not {what}", MOVE)
     return found
 
 

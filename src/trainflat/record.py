@@ -120,6 +120,12 @@ class Int8(_Data):
     head: bool  # whether linear layers outside the encoder are
     scores: dict[str, dict[str, float]]  # split -> metric -> value, in percent
     bytes: int  # of its tensors, without file headers
+    answers: Answers | None = None  # as a stage's
+
+    @model_serializer(mode="wrap")
+    def _without_the_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        dumped: dict[str, Any] = handler(self)
+        return {key: value for key, value in dumped.items() if key != "answers" or value is not None}
 
 
 class Timing(_Data):
@@ -151,6 +157,11 @@ class Stage(_Data):
         # Records from before there was int8 keep their digest.
         dumped: dict[str, Any] = handler(self)
         return {key: value for key, value in dumped.items() if key not in ("int8", "answers") or value is not None}
+
+    def remarks(self) -> list[str]:
+        """Why its score, or its int8 copy's, may stand for nothing learned."""
+        mine, rounded = (found.remark() if found else "" for found in (self.answers, self.int8 and self.int8.answers))
+        return [remark for remark in (mine, f"in int8, {rounded}" if rounded else "") if remark]
 
 
 class TaskInfo(_Data):
@@ -222,7 +233,8 @@ class Record(_Data):
             del value["task"]["positive"]
         for stage in value["stages"]:
             del stage["timing"]
-            stage.pop("answers", None)
+            for part in (stage, stage.get("int8") or {}):
+                part.pop("answers", None)
             if not stage["flatness"]:  # records from before there were such measures keep their digest
                 del stage["flatness"]
         return hash_json(value)

@@ -6,7 +6,8 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from trainflat.evaluation.predictions import score
+from trainflat.evaluation.answers import main_score
+from trainflat.evaluation.predictions import predictions_of
 from trainflat.quantization import Q8BERT, Activations, quantize_dynamic
 from trainflat.record import Int8
 from trainflat.tasks.base import EncodedSplit, Task
@@ -38,8 +39,8 @@ def measure_int8(
         InputError: the model has nothing to round, or is int8 already.
     """
     small = quantize_dynamic(model, activations=activations, embeddings=embeddings, head=head)
-    scores = {name: score(task, small, split, tokenizer) for name, split in evaluation.items()}
-    return Int8(activations=activations, embeddings=embeddings, head=head, scores=scores, bytes=tensor_bytes(small))
+    measured = _measured(task, small, evaluation, tokenizer)
+    return Int8(activations=activations, embeddings=embeddings, head=head, **measured)
 
 
 def measure_trained_int8(
@@ -55,9 +56,21 @@ def measure_trained_int8(
         activations="static" if quantizer.activations == "ema" else "token",
         embeddings=quantizer.embeddings,
         head=quantizer.head,
-        scores={name: score(task, small, split, tokenizer) for name, split in evaluation.items()},
-        bytes=tensor_bytes(small),
+        **_measured(task, small, evaluation, tokenizer),
     )
+
+
+def _measured(
+    task: Task, small: Any, evaluation: Mapping[str, EncodedSplit], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, Any]:
+    """Returns the copy's scores and bytes, and what its answers are worth where the main split is scored."""
+    found = {name: predictions_of(small, split, tokenizer) for name, split in evaluation.items()}
+    main = task.split if task.split in found else None
+    return {
+        "scores": {name: task.score(split, found[name]) for name, split in evaluation.items()},
+        "answers": main and main_score(task, evaluation[main], found[main])[1],
+        "bytes": tensor_bytes(small),
+    }
 
 
 def tensor_bytes(model: nn.Module) -> int:

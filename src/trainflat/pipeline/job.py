@@ -111,8 +111,8 @@ def _finish(bench: Bench, produced: Produced, recipe: Recipe) -> record.Stage:
     zeros = f"{known.sizes.encoder_sparsity:.0%} of the encoder is zero{_emptied(known, _scope_of(recipe))}"
     scored = f"{bench.task.score_name} {main:z.1f} on {bench.task.split}{_in_int8(known, bench.task)}"
     bench.progress.say(f"{known.name}: {scored}, {zeros}")
-    if known.answers and known.answers.remark():
-        bench.progress.say(f"{known.name}: {known.answers.remark()}")
+    for remark in known.remarks():
+        bench.progress.say(f"{known.name}: {remark}")
     return known
 
 

@@ -59,8 +59,7 @@ class Point:
     @property
     def remarks(self) -> list[str]:
         """Why scores of some runs may stand for nothing learned, each once."""
-        answers = [stage.answers for _, stage in self.runs if stage.answers is not None]
-        return list(dict.fromkeys(found.remark() for found in answers if found.remark()))
+        return list(dict.fromkeys(remark for _, stage in self.runs for remark in stage.remarks()))
 
 
 @dataclass(frozen=True)

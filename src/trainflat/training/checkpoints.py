@@ -146,7 +146,8 @@ def _read_state(checkpoint: Path) -> _State:
     Raises:
         DamagedFile: it is something else, or has keys that the Trainer here does not have, or lacks some.
     """
-    state = read_as(checkpoint / "trainer_state.json", _State, "a state of the Trainer")
+    # The Trainer logs whatever a loss or a metric was, NaN too.
+    state = read_as(checkpoint / "trainer_state.json", _State, "a state of the Trainer", finite=False)
     strange = {field.name for field in fields(TrainerState)} ^ set(state.model_dump())
     if strange:
         raise DamagedFile(
