@@ -39,6 +39,13 @@ SHAPES = {
     "index.csv": (",text,label\n0,good,1\n1,bad,0\n", {}, TWO, "column 1 has no name and is not read"),
     "trailing.csv": ("text,label\ngood,1,\nbad,0,,\n", {}, TWO, ""),
     "spaced.csv": (" text , label\ngood,1\nbad,0\n", {}, TWO, ""),
+    "behind.csv": (
+        'text, label\n"good, very", 1\nbad, "0"\n',
+        {},
+        {"text": ["good, very", "bad"], "label": ["1", "0"]},
+        "spaces before fields are left out, since some stand before quotation marks",
+    ),
+    "meant.csv": ('text,label\n" ""good""",1\n bad,0\n', {}, {"text": [' "good"', " bad"], "label": ["1", "0"]}, ""),
     "semicolon.csv": ("text;label\ngood;1\nbad;0\n", {}, TWO, "separated by a semicolon, as found"),
     "commas.csv": (
         "text;label\ngood, very;1\nbad, so;0\n",

@@ -195,7 +195,7 @@ def test_a_report_of_the_run_has_a_section(record: Record, browser: Any, tmp_pat
     visit = Visit(browser, write_report([record], tmp_path), WIDTHS["phone"])
     assert visit.complaints == []
     assert visit.page.locator("#int8-0 .plot").count() == 3
-    assert "per batch, embeddings too" in visit.page.text_content("#int8-0")
+    assert "per batch in 7 bits, embeddings too" in visit.page.text_content("#int8-0")
     visit.page.close()
     assert list((tmp_path / "figures").glob("int8-*.png"))
     assert "int8_batch_embeddings_score_mean" in (tmp_path / "results.csv").read_text().split("\n")[0]

@@ -88,7 +88,7 @@ def _read(text: str, separator: str, columns: Sequence[str] | None) -> _Reading:
     def fitted(reading: _Reading) -> _Reading:
         return _fit(reading, columns)
 
-    quoted = fitted(_parse(text, separator))
+    quoted = fitted(_with_spaced_quotes(_parse(text, separator), text, separator))
     sure = not quoted.fault and (quoted.width == 1 or _is_quoted(text, separator))
     if separator == "\t" and not sure:
         # GLUE's files have no quoting, and a sentence may be all in marks, which quoting would silently take away.
@@ -106,6 +106,20 @@ def _read(text: str, separator: str, columns: Sequence[str] | None) -> _Reading:
     if not single.fault and single.width > 1 and (quoted.fault or _alike(single, quoted)):
         return _say_unbelieved(single, quoted)
     return _say_spans(quoted)
+
+
+def _with_spaced_quotes(reading: _Reading, text: str, separator: str) -> _Reading:
+    """The reading in which marks behind spaces quote too, where a field is written so: ``1, "good"``.
+
+    A field that only begins with a space and a mark, and was quoted as a whole, is alike in both readings.
+    """
+    if not any(field.lstrip(" ").startswith('"') for _, fields in reading.lines for field in fields):
+        return reading
+    spaced = _parse(text, separator, skipinitialspace=True)
+    stripped = [[field.lstrip(" ") for field in fields] for _, fields in reading.lines]
+    if spaced.fault or [[field.lstrip(" ") for field in fields] for _, fields in spaced.lines] == stripped:
+        return reading
+    return replace(spaced, notes=("spaces before fields are left out, since some stand before quotation marks",))
 
 
 def _parse(text: str, separator: str, *, quoting: Literal[0, 3] = csv.QUOTE_MINIMAL, **options: Any) -> _Reading:
@@ -197,7 +211,7 @@ def _fit(reading: _Reading, columns: Sequence[str] | None) -> _Reading:
             f"{len(lost)} fields in columns without a name are not read (line {lost[0][0]}: {lost[0][1]!r:.40})"
         )
     cut = [(0, header[:width]), *((number, fields[:width]) for number, fields in lines[1:])]
-    return replace(reading, lines=cut, notes=tuple(notes))
+    return replace(reading, lines=cut, notes=(*reading.notes, *notes))
 
 
 def _skip_comments(lines: Lines) -> tuple[Lines, list[str]]:
