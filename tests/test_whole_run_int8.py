@@ -198,7 +198,7 @@ def test_a_report_of_the_run_has_a_section(record: Record, browser: Any, tmp_pat
     assert "per batch in 7 bits, embeddings too" in visit.page.text_content("#int8-0")
     visit.page.close()
     assert list((tmp_path / "figures").glob("int8-*.png"))
-    assert "int8_batch_embeddings_score_mean" in (tmp_path / "results.csv").read_text().split("\n")[0]
+    assert "int8_torch_embeddings_score_mean" in (tmp_path / "results.csv").read_text().split("\n")[0]
     assert "| Inputs |" in (tmp_path / "results.md").read_text()
 
 
