@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks import BENCHMARKS
 from benchmarks.result import Bound
-from trainflat.files import read_json
+from trainflat.core.files import read_json
 
 
 def main() -> int:

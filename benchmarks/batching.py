@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from benchmarks.harness import Candidate, Sample, alternate
 from benchmarks.result import Result, options
 from benchmarks.workload import adamw, backward
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.models import load_encoder
 from trainflat.tasks.base import Head
 from trainflat.training.sampler import LengthGroupedSampler

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
-from trainflat import timing
-from trainflat.timing import (
+from trainflat.core import timing
+from trainflat.core.timing import (
     QUIET,
     REPEATS,
     RETAKES,
@@ -39,5 +39,5 @@ def alternate(
     clock: Clock | None = None,
     say: Callable[[str], object] = lambda text: print(text, flush=True),
 ) -> dict[str, list[Sample]]:
-    """As `trainflat.timing.alternate`, said aloud."""
+    """As `trainflat.core.timing.alternate`, said aloud."""
     return timing.alternate(candidates, repeats, clock, say)

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 from benchmarks.harness import Candidate, Clock, alternate
 from benchmarks.result import Result, options
 from benchmarks.workload import bert_base, random_rows
-from trainflat.bench.remote import Away, Remote
+from trainflat.commands.bench.remote import Away, Remote
 from trainflat.export import EXPORTERS, Source
 from trainflat.models import no_bars
 

@@ -19,7 +19,7 @@ from torch.func import functional_call
 from benchmarks.harness import Candidate, Sample, alternate
 from benchmarks.result import Result, options
 from benchmarks.workload import LR, backward, dense_step, minilm, random_rows
-from trainflat.params import prunable
+from trainflat.anatomy.params import prunable
 from trainflat.pruning.gates import HardMovement
 
 BATCH, LENGTH, SPARSITY, REFRESH = 32, 50, 0.9, 16

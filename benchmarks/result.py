@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from benchmarks.harness import QUIET, REPEATS, Sample, Spread, ratio, readable, seconds, spread
-from trainflat.files import write_json
-from trainflat.record import package_version, processor
+from trainflat.core.files import write_json
+from trainflat.records.run import package_version, processor
 
 PACKAGES = ("trainflat", "torch", "transformers", "numpy", "pytorch_optimizer")
 

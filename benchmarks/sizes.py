@@ -15,9 +15,9 @@ from transformers import PreTrainedModel
 
 from benchmarks.result import Result, options
 from benchmarks.workload import bert_base
+from trainflat.anatomy.params import prunable
 from trainflat.export import save_sparse
 from trainflat.models import no_bars
-from trainflat.params import prunable
 from trainflat.pruning import MagnitudePruner
 from trainflat.quantization import quantize_dynamic
 

@@ -21,15 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import trainflat
+from trainflat.cli.terminal import TerminalProgress
+from trainflat.core.files import write_json
+from trainflat.core.progress import Progress
 from trainflat.evaluation import score
-from trainflat.files import write_json
 from trainflat.models import load_encoder
-from trainflat.progress import Progress
 from trainflat.pruning import MagnitudePruner
 from trainflat.recipe import build
-from trainflat.record import Record
+from trainflat.records.run import Record
 from trainflat.tasks import TASKS
-from trainflat.terminal import TerminalProgress
 
 RHO, EPOCHS, LENGTH = 0.005, 3, 128
 RATES = {"stsb": 2e-4, "cola": 1e-4}  # of the sweeps

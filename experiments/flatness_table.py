@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import ConstantInputWarning, permutation_test, spearmanr
 
-from trainflat.files import read_json, write_json, write_text
-from trainflat.record import Record
+from trainflat.core.files import read_json, write_json, write_text
+from trainflat.records.run import Record
 
 CHANCE = 0.05
 LEARNED = 0.5  # of the best dense score of a task

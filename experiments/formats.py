@@ -16,14 +16,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from trainflat import record
-from trainflat.errors import InputError
-from trainflat.exporting import export
-from trainflat.files import read_json, write_json, write_text
-from trainflat.progress import Progress
+from trainflat.cli.terminal import TerminalProgress
+from trainflat.commands.export import export
+from trainflat.core.errors import InputError
+from trainflat.core.files import read_json, write_json, write_text
+from trainflat.core.progress import Progress
 from trainflat.protocols.bench import STAGES
-from trainflat.record import RECORD_FILE, Record
-from trainflat.terminal import TerminalProgress
+from trainflat.records import run as record
+from trainflat.records.run import RECORD_FILE, Record
 
 FORMATS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("sparse", ()),

@@ -22,17 +22,17 @@ from typing import Any
 
 import torch
 
-from trainflat import record
+from trainflat.cli.terminal import TerminalProgress
+from trainflat.core.files import read_json, write_json, write_text
+from trainflat.core.processes import process_count
+from trainflat.core.progress import Progress
 from trainflat.evaluation import measure_int8, score
-from trainflat.files import read_json, write_json, write_text
 from trainflat.models import load_encoder
-from trainflat.processes import process_count
-from trainflat.progress import Progress
 from trainflat.protocols.bench import STAGES, derive_seed
 from trainflat.recipe import build
-from trainflat.record import RECORD_FILE, Record
+from trainflat.records import run as record
+from trainflat.records.run import RECORD_FILE, Record
 from trainflat.tasks import TASKS
-from trainflat.terminal import TerminalProgress
 
 WAYS: dict[str, dict[str, Any]] = {
     "token": {},

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 import trainflat
 from experiments.flatness import LENGTH, recipe
+from trainflat.cli.terminal import TerminalProgress
 from trainflat.evaluation import objective_on
 from trainflat.models import Encoder, load_encoder
 from trainflat.protocols.bench import derive_seed
@@ -23,7 +24,6 @@ from trainflat.report import find_landscapes, read_records, write_report
 from trainflat.sharpness import Objective, barrier, loss_plane, spectral_density, spectrum_record
 from trainflat.tasks import TASKS
 from trainflat.tasks.base import EncodedSplit, Task
-from trainflat.terminal import TerminalProgress
 
 ROWS, SPECTRUM_ROWS, SIZE = 256, 64, 15
 NAMES = {"adamw": "AdamW", "sam": "SAM"}

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import trainflat
-from trainflat.terminal import TerminalProgress
+from trainflat.cli.terminal import TerminalProgress
 
 TASK, ROWS, LENGTH = "sst2", 20_000, 128
 RATE = 2e-4

@@ -17,8 +17,8 @@ from typing import Any
 
 from scipy.stats import t as students_t
 
-from trainflat.files import write_json, write_text
-from trainflat.record import Record
+from trainflat.core.files import write_json, write_text
+from trainflat.records.run import Record
 
 Row = dict[str, Any]
 

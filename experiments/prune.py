@@ -12,9 +12,9 @@ from statistics import fmean
 from typing import Any
 
 import trainflat
-from trainflat.files import read_json
+from trainflat.cli.terminal import TerminalProgress
+from trainflat.core.files import read_json
 from trainflat.report import read_records, write_report
-from trainflat.terminal import TerminalProgress
 
 SPARSITIES = (0.3, 0.5, 0.7, 0.8, 0.9)
 

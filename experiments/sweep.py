@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import trainflat
-from trainflat.files import write_json
-from trainflat.terminal import TerminalProgress
+from trainflat.cli.terminal import TerminalProgress
+from trainflat.core.files import write_json
 
 RATES = (5e-5, 1e-4, 2e-4)
 RADII = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)

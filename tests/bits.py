@@ -22,7 +22,7 @@ from trainflat.averaging import AVERAGING
 from trainflat.optim import OPTIMIZERS
 from trainflat.pruning import PRUNERS
 from trainflat.pruning.gates import GATES
-from trainflat.record import Record, Stage
+from trainflat.records.run import Record, Stage
 
 KEPT = Path(__file__).with_suffix(".json")
 RAMP = {"name": "cubic", "start": 0.1, "hold": 0.4}

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import trainflat
-from trainflat import cli
+from trainflat.cli import main as cli
 
 Command = Callable[[dict[str, Any]], tuple[int, str]]
 

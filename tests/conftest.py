@@ -15,7 +15,7 @@ import torch
 from huggingface_hub import constants
 from transformers import BertConfig, BertForSequenceClassification
 
-from trainflat import hub
+from trainflat.core import hub
 
 torch.set_num_threads(1)  # two spinning OpenMP programs slow each other four-fold
 

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from tests.conftest import tiny_bert
 from tests.plain_loop import collate, random_split
 from tests.test_training_trajectory import NO_DROPOUT, arguments
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.training import FlatTrainer
 
 

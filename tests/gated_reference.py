@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from trainflat.params import prunable
+from trainflat.anatomy.params import prunable
 from trainflat.pruning.gates import Gate, HardConcrete, HardMovement, SoftMovement
 
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import trainflat
-from trainflat.pipeline import run  # the imports that take time happen here, before any fork
-from trainflat.record import Record
+from trainflat.commands.run import run  # the imports that take time happen here, before any fork
+from trainflat.records.run import Record
 
 Point = tuple[str, float]
 

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from tests.kill_driver import in_child
-from trainflat.files import WORKPLACES, verify
-from trainflat.pipeline import run
-from trainflat.record import Record
+from trainflat.commands.run import run
+from trainflat.core.files import WORKPLACES, verify
+from trainflat.records.run import Record
 
 _IN_ONE_FOLDER = 3  # kills before the run is let end
 

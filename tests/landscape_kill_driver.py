@@ -19,9 +19,9 @@ POINTS = [
     ("never", 0),
     ("trainflat.objective.base:Objective.value", 1),  # nothing is there yet
     ("trainflat.objective.base:Objective.value", 9),
-    ("trainflat.files:os.fsync", 1),
-    ("trainflat.files:os.fsync", 5),  # the new file is written, but lies beside the old one
-    ("trainflat.files:Path.replace", 11),
+    ("trainflat.core.files:os.fsync", 1),
+    ("trainflat.core.files:os.fsync", 5),  # the new file is written, but lies beside the old one
+    ("trainflat.core.files:Path.replace", 11),
     ("trainflat.sharpness.landscape:PlaneRecord", 1),  # all is measured, nothing returned
 ]
 

@@ -2,7 +2,7 @@
 
 import math
 
-from trainflat.landscapes import Landscape, LineRecord, PlaneRecord, SpectrumRecord
+from trainflat.records.landscape import Landscape, LineRecord, PlaneRecord, SpectrumRecord
 
 _POINTS = {"init": (0.0, 0.0), "adam": (4.0, 0.0), "sam": (2.6, 3.1)}
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trainflat.files import seal
+from trainflat.core.files import seal
 
 Mutation = Callable[[random.Random, bytes], bytes]
 HOSTILE = [0, 1, -1, 2, 3, 7, 255, 256, 2**16, 2**20, 2**31 - 1, 2**31, 2**40, 2**63 - 1, 2**63, 2**64, 10**30]

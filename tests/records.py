@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from trainflat.record import (
+from trainflat.records.run import (
     Fingerprint,
     Latency,
     MatrixZeros,

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from tests.conftest import tiny_bert
 from trainflat.anatomy import FAMILIES, KINDS, Unit, anatomy_of, matrix_kinds
-from trainflat.errors import InputError, UnknownName
-from trainflat.params import prunable
+from trainflat.anatomy.params import prunable
+from trainflat.core.errors import InputError, UnknownName
 
 SIZES: dict[str, Any] = {"vocab_size": 24, "hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3}
 SIZES |= {"intermediate_size": 10, "max_position_embeddings": 20, "pad_token_id": 0}

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from trainflat.averaging import AVERAGING, Averaging, complete_options, make_averaging, models_taken
-from trainflat.errors import InputError, UnknownName
-from trainflat.files import load_tensors, save_tensors
+from trainflat.core.errors import InputError, UnknownName
+from trainflat.core.files import load_tensors, save_tensors
 from trainflat.pruning import MagnitudePruner
 from trainflat.training.averaged import Averaged
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.test_averaging_training import MEMBERS, SWA, Watched, same, state_of
 from tests.test_training_features import StoppedError, _reproducible
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.training import checkpoints
 
 

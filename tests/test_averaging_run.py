@@ -10,12 +10,12 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 import trainflat
 from tests.test_models_families import config, write
 from tests.test_whole_run_families import assert_sound, own_files, recipe
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
+from trainflat.core.files import load_tensors
 from trainflat.evaluation import score
-from trainflat.files import load_tensors
 from trainflat.protocols.bench import derive_seed
 from trainflat.recipe import build, load_recipe
-from trainflat.record import Record
+from trainflat.records.run import Record
 from trainflat.tasks import TASKS
 
 SWA = {"name": "swa", "start": 0.25, "every": 0.5}  # of 10 steps, 5 per epoch: after 5, 8 and 10

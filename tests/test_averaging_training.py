@@ -14,7 +14,7 @@ from tests.test_training_features import accuracy
 from tests.test_training_trajectory import ADAMW, NO_DROPOUT, SAM, arguments, assert_same_weights
 from tests.two_processes import on_two_processes
 from trainflat.averaging import make_averaging
-from trainflat.errors import InputError, ZerosRevived
+from trainflat.core.errors import InputError, ZerosRevived
 from trainflat.pruning import MagnitudePruner
 from trainflat.training import FlatTrainer
 

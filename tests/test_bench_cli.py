@@ -13,17 +13,17 @@ from transformers import AutoTokenizer, BertForSequenceClassification
 
 from tests.test_models_families import config, write
 from tests.test_whole_run_families import own_files
-from trainflat import timing
-from trainflat.bench import compare as comparing
-from trainflat.bench import variants
-from trainflat.bench.remote import Remote, Rows
-from trainflat.bench.scores import read_task
-from trainflat.bench.variants import Opened
-from trainflat.cli import main
-from trainflat.errors import DamagedFile, InputError, UnknownName
+from trainflat.cli.main import main
+from trainflat.commands.bench import compare as comparing
+from trainflat.commands.bench import variants
+from trainflat.commands.bench.remote import Remote, Rows
+from trainflat.commands.bench.scores import read_task
+from trainflat.commands.bench.variants import Opened
+from trainflat.core import timing
+from trainflat.core.errors import DamagedFile, InputError, UnknownName
+from trainflat.core.progress import Progress
 from trainflat.evaluation import score
-from trainflat.loading import load
-from trainflat.progress import Progress
+from trainflat.export.loading import load
 
 
 @pytest.fixture(scope="module")

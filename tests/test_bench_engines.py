@@ -18,14 +18,14 @@ from transformers import AutoTokenizer, BertForQuestionAnswering, BertForSequenc
 
 import trainflat
 from tests.test_models_families import config, write
-from trainflat.bench import worker
-from trainflat.bench.model import TorchModel
-from trainflat.bench.remote import Answers, Remote
-from trainflat.bench.variants import Opened
+from trainflat.commands.bench import worker
+from trainflat.commands.bench.model import TorchModel
+from trainflat.commands.bench.remote import Answers, Remote
+from trainflat.commands.bench.variants import Opened
+from trainflat.commands.export import export
+from trainflat.core.errors import DamagedFile, InputError
 from trainflat.engines import ENGINES, Engine
-from trainflat.errors import DamagedFile, InputError
 from trainflat.export import EXPORTERS, Source
-from trainflat.exporting import export
 
 FORMATS = {"torch-export": "model.pt2", "onnx": "model.onnx", "openvino": "model.xml"}
 
@@ -110,7 +110,7 @@ def test_threads_are_those_that_were_asked_for(folder: Path, threads: int) -> No
 
 def test_a_process_holds_nothing_but_its_library(folder: Path) -> None:
     code = (
-        "import sys, trainflat.bench.worker as w; w._kind('onnx', __import__('pathlib').Path('x.onnx')); "
+        "import sys, trainflat.commands.bench.worker as w; w._kind('onnx', __import__('pathlib').Path('x.onnx')); "
         "print(sorted({'torch', 'transformers', 'openvino', 'onnxruntime'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -169,7 +169,7 @@ def test_a_process_that_cannot_start_says_why(folder: Path, monkeypatch: pytest.
 
 def test_workers_end_with_their_driver(folder: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from trainflat.bench.remote import Remote; "
+        "import os, sys; from pathlib import Path; from trainflat.commands.bench.remote import Remote; "
         "remote = Remote('a', 'onnx', Path('x')); print(remote.process.pid, flush=True); os._exit(0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

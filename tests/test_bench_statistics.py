@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from trainflat.bench.compare import speedup, timing
-from trainflat.bench.variants import labels
-from trainflat.comparison import Cell, Comparison, Timing, Variant
-from trainflat.margins import GROUPS
-from trainflat.record import Fingerprint
+from trainflat.commands.bench.compare import speedup, timing
+from trainflat.commands.bench.variants import labels
+from trainflat.core.margins import GROUPS
+from trainflat.core.timing import Clock, Sample, median_interval
+from trainflat.records.comparison import Cell, Comparison, Timing, Variant
+from trainflat.records.run import Fingerprint
 from trainflat.report.comparison import NOT_TOLD, cell_rows, notes, variant_rows
-from trainflat.timing import Clock, Sample, median_interval
 
 times = st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=40)
 

@@ -12,9 +12,10 @@ import pytest
 import trainflat
 from tests.records import make_record
 from trainflat.averaging import AVERAGING
-from trainflat.cli import main
+from trainflat.cli.main import main
+from trainflat.cli.terminal import TerminalProgress
+from trainflat.core.listing import KINDS, listed
 from trainflat.export import EXPORTERS
-from trainflat.listing import KINDS, listed
 from trainflat.models import MODELS
 from trainflat.optim import OPTIMIZERS
 from trainflat.protocols import PROTOCOLS
@@ -25,13 +26,12 @@ from trainflat.recipe import packaged_recipes
 from trainflat.reparametrization import REPARAMETRIZATIONS
 from trainflat.sharpness import MEASURES
 from trainflat.tasks import TASKS
-from trainflat.terminal import TerminalProgress
 
 # Stands in for the pipeline, which takes seconds to import.
 PLAN = """
 import types
 def plan(*a, **k): raise {}
-sys.modules["trainflat.pipeline"] = types.SimpleNamespace(plan=plan)
+sys.modules["trainflat.commands.check"] = types.SimpleNamespace(plan=plan)
 """
 DEMO = ("--set", "model.layers=1", "--set", "evaluation.latency.batches=[]")
 
@@ -73,7 +73,7 @@ def trainflat_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
 
 def in_own_process(code: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Runs the command line after ``code``."""
-    program = f"import sys; sys.argv[0] = 'trainflat'\n{code}\nfrom trainflat.cli import main\nmain()"
+    program = f"import sys; sys.argv[0] = 'trainflat'\n{code}\nfrom trainflat.cli.main import main\nmain()"
     wide = {**os.environ, "COLUMNS": "200", **variables}
     return subprocess.run(
         [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False, env=wide

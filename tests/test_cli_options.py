@@ -7,14 +7,16 @@ from typing import Any
 import pytest
 
 from tests.test_models_families import config, write
-from trainflat import diagnose as diagnosing
-from trainflat import exporting, pipeline
-from trainflat.bench import compare as comparing
-from trainflat.cli import main
-from trainflat.errors import InputError, UnknownName
-from trainflat.files import read_json
+from trainflat.cli.main import main
+from trainflat.commands import check as checking
+from trainflat.commands import diagnose as diagnosing
+from trainflat.commands import export as exporting
+from trainflat.commands import run as running
+from trainflat.commands.bench import compare as comparing
+from trainflat.core.errors import InputError, UnknownName
+from trainflat.core.files import read_json
+from trainflat.core.registry import Registry
 from trainflat.recipe import Recipe, load_recipe, named_sections
-from trainflat.registry import Registry
 
 FILES = ("train_file=rows.csv", "text=review", "label=stars")
 COMMANDS = {
@@ -38,8 +40,8 @@ def test_every_command_reads_the_task_the_same_way(command: str, prefix: str, mo
         section = recipe.task if recipe else task if task is not None else given[1]
         raise Reached(section)
 
-    monkeypatch.setattr(pipeline, "run", reached)
-    monkeypatch.setattr(pipeline, "plan", lambda r, **o: reached(load_recipe(r, o["overrides"])))
+    monkeypatch.setattr(running, "run", reached)
+    monkeypatch.setattr(checking, "plan", lambda r, **o: reached(load_recipe(r, o["overrides"])))
     monkeypatch.setattr(diagnosing, "diagnose", reached)
     monkeypatch.setattr(exporting, "export", reached)
     monkeypatch.setattr(comparing, "compare", reached)

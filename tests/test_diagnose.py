@@ -15,14 +15,14 @@ from transformers import BertForSequenceClassification, BertModel
 import trainflat
 from tests.test_models_families import config, write
 from tests.test_whole_run_families import own_files, recipe
-from trainflat import cli
-from trainflat import diagnose as diagnosing
-from trainflat.diagnose import diagnose
-from trainflat.diagnosis import Cut, Diagnosis, Measured, save_diagnoses
-from trainflat.errors import InputError
+from trainflat.cli import main as cli
+from trainflat.commands import diagnose as diagnosing
+from trainflat.commands.diagnose import diagnose
+from trainflat.core.errors import InputError
+from trainflat.core.progress import Progress
 from trainflat.models import load_encoder
 from trainflat.models.base import weights_sha256
-from trainflat.progress import Progress
+from trainflat.records.diagnosis import Cut, Diagnosis, Measured, save_diagnoses
 from trainflat.report import write_diagnosis
 from trainflat.report.advice import advice
 from trainflat.report.words import places
@@ -71,7 +71,7 @@ def test_the_same_seed_finds_the_same(found: list[Diagnosis], run: tuple[Path, d
 
 def test_nothing_is_left_behind(run: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch):
     seen = []
-    from trainflat import diagnose as module
+    from trainflat.commands import diagnose as module
 
     def kept(*args: Any, **kwargs: Any) -> Any:
         encoder = load_encoder(*args, **kwargs)

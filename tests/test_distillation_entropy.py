@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.test_distillation_losses import drawn
+from trainflat.core.errors import InputError
 from trainflat.distillation import (
     Distillation,
     certainties,
@@ -17,7 +18,6 @@ from trainflat.distillation import (
     logit_losses,
     span_certainties,
 )
-from trainflat.errors import InputError
 
 
 def slow_certainty(logits: list[float]) -> float:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from trainflat.core.errors import InputError, UnknownName
 from trainflat.distillation import (
     Distillation,
     complete_options,
@@ -16,7 +17,6 @@ from trainflat.distillation import (
     number_losses,
     span_losses,
 )
-from trainflat.errors import InputError, UnknownName
 
 
 def drawn(*shape: int, seed: int = 0, scale: float = 2.0) -> Tensor:

@@ -23,9 +23,9 @@ from tests.test_gates_training import recipe
 from tests.test_training_features import _reproducible
 from tests.test_training_trajectory import ADAMW, NO_DROPOUT, SAM, arguments, assert_same_weights
 from tests.two_processes import on_two_processes
+from trainflat.anatomy.heads import row_losses as example_losses
+from trainflat.core.errors import InputError
 from trainflat.distillation import Distillation
-from trainflat.errors import InputError
-from trainflat.heads import row_losses as example_losses
 from trainflat.pruning import MagnitudePruner
 from trainflat.pruning.gates import GATES
 from trainflat.training import FlatTrainer

@@ -14,10 +14,10 @@ from tests.test_distillation_run import LABELS
 from tests.test_kill import TRAINER, assert_unharmed, kill
 from tests.test_models_families import config, write
 from tests.test_whole_run_families import own_files, recipe
-from trainflat.errors import InputError
-from trainflat.plans import print_plan
+from trainflat.cli.plans import print_plan
+from trainflat.core.errors import InputError
 from trainflat.recipe import load_recipe
-from trainflat.record import Record
+from trainflat.records.run import Record
 from trainflat.report import write_report
 
 PINS = {"name": "pins", "sparsity": 0.6, "every": 1, "window": 2, "schedule": {"name": "cubic", "start": 1, "hold": 3}}

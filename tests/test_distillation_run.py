@@ -12,12 +12,12 @@ from transformers import BertForQuestionAnswering, BertForSequenceClassification
 import trainflat
 from tests.test_models_families import WORDS, config, tokenizer, write
 from tests.test_whole_run_families import own_files, recipe
-from trainflat.diagnose import diagnose
-from trainflat.errors import InputError
-from trainflat.plans import print_plan
-from trainflat.progress import Progress
+from trainflat.cli.plans import print_plan
+from trainflat.commands.diagnose import diagnose
+from trainflat.core.errors import InputError
+from trainflat.core.progress import Progress
 from trainflat.recipe import load_recipe
-from trainflat.record import Record
+from trainflat.records.run import Record
 from trainflat.report import write_report
 
 LABELS = {"id2label": {0: "no", 1: "yes"}, "label2id": {"no": 0, "yes": 1}}

@@ -14,9 +14,9 @@ from tests.teachers import Counting, teach_by_hand, teacher_model
 from tests.test_training_features import StoppedError, _reproducible, accuracy
 from tests.test_training_trajectory import ADAMW, NO_DROPOUT, SAM, arguments, assert_same_weights
 from tests.two_processes import on_two_processes
+from trainflat.anatomy.heads import row_losses as example_losses
+from trainflat.core.errors import InputError
 from trainflat.distillation import Distillation
-from trainflat.errors import InputError
-from trainflat.heads import row_losses as example_losses
 from trainflat.pruning import MagnitudePruner
 from trainflat.training import FlatTrainer, checkpoints
 

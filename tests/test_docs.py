@@ -11,13 +11,15 @@ import pytest
 import torch
 import yaml
 
-from trainflat import diagnose as diagnosing
-from trainflat import exporting, pipeline
 from trainflat import report as reporting
-from trainflat.bench import compare as comparing
-from trainflat.cli import main
+from trainflat.cli.main import main
+from trainflat.commands import check as checking
+from trainflat.commands import diagnose as diagnosing
+from trainflat.commands import export as exporting
+from trainflat.commands import run as running
+from trainflat.commands.bench import compare as comparing
+from trainflat.core.files import read_json
 from trainflat.export import EXPORTERS
-from trainflat.files import read_json
 from trainflat.recipe import load_recipe
 from trainflat.recipe.members import member
 
@@ -84,8 +86,8 @@ def test_commands_are_understood(line: str, tmp_path: Path, monkeypatch: pytest.
     def stop(*given: Any, **options: Any) -> None:
         reached(BASE, task=options.get("task"))
 
-    monkeypatch.setattr(pipeline, "run", reached)
-    monkeypatch.setattr(pipeline, "plan", reached)
+    monkeypatch.setattr(running, "run", reached)
+    monkeypatch.setattr(checking, "plan", reached)
     monkeypatch.setattr(diagnosing, "diagnose", lambda models, section, **o: reached(BASE, task=section))
     monkeypatch.setattr(exporting, "export", exported)
     monkeypatch.setattr(comparing, "compare", stop)
@@ -103,7 +105,7 @@ def test_commands_are_understood(line: str, tmp_path: Path, monkeypatch: pytest.
 def test_the_readmes_own_example_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     exec(blocks("README.md", "python")[0], {})  # noqa: S102
-    record = pipeline.run(yaml.safe_load(blocks("README.md", "yaml")[0]))
+    record = running.run(yaml.safe_load(blocks("README.md", "yaml")[0]))
     scores = [record.score(stage) for stage in record.stages]
     assert min(scores) > 65 and len(scores) == 3  # half of the rows are of the most frequent class
 

@@ -19,9 +19,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.evaluation import measure_latency, predict, score
-from trainflat.record import Fingerprint
+from trainflat.records.run import Fingerprint
 from trainflat.tasks.base import EncodedSplit, Head, Predictions, Task
 
 LENGTHS = [3, 3, 4, 5, 5, 8, 12]

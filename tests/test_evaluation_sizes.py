@@ -11,11 +11,11 @@ from hypothesis.extra.numpy import arrays
 from torch import nn
 from transformers import AlbertConfig, AlbertForSequenceClassification, BertForSequenceClassification
 
-from trainflat.errors import ZerosRevived
+from trainflat.anatomy.params import prunable
+from trainflat.core.errors import ZerosRevived
+from trainflat.core.positions import gap_bytes
 from trainflat.evaluation import SPEED_NOTE, check_zeros, matrix_zeros, measure_sizes
 from trainflat.evaluation.sizes import index_forms
-from trainflat.params import prunable
-from trainflat.positions import gap_bytes
 from trainflat.pruning import Masks
 
 patterns = arrays(bool, st.integers(0, 1500), elements=st.booleans(), fill=st.just(False))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from trainflat.core.files import read_json
 from trainflat.export import EXPORTERS
-from trainflat.files import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "export.md").read_text(encoding="utf8")

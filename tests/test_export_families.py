@@ -8,8 +8,8 @@ from transformers import BertForQuestionAnswering
 
 from tests.test_export_runs import small
 from tests.test_models_families import FAMILIES, write
+from trainflat.commands.export import export
 from trainflat.export import EXPORTERS
-from trainflat.exporting import export
 
 
 @pytest.mark.slow

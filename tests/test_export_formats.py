@@ -12,13 +12,13 @@ from transformers import BertForQuestionAnswering, BertForSequenceClassification
 
 import trainflat
 from tests.test_models_families import config, write
-from trainflat.cli import main
-from trainflat.errors import InputError, UnknownName
+from trainflat.cli.main import main
+from trainflat.commands.export import CHECKED, export
+from trainflat.core.errors import InputError, UnknownName
+from trainflat.core.files import seal, verify
 from trainflat.evaluation import compare_answers
 from trainflat.export import EXPORTERS, base
 from trainflat.export.sparse import Sparse
-from trainflat.exporting import CHECKED, export
-from trainflat.files import seal, verify
 from trainflat.pruning import MagnitudePruner
 from trainflat.tasks.stdlib_docs import PARTS
 

@@ -18,9 +18,9 @@ from transformers import PreTrainedModel
 import trainflat
 from tests.conftest import tiny_bert
 from tests.mutations import mutate
-from trainflat.errors import DamagedFile, InputError
+from trainflat.core.errors import DamagedFile, InputError
+from trainflat.core.files import seal
 from trainflat.export import save_sparse
-from trainflat.files import seal
 from trainflat.pruning import MagnitudePruner
 from trainflat.quantization import quantize_dynamic
 

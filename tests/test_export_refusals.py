@@ -15,10 +15,10 @@ from transformers import AutoModelForSequenceClassification
 import trainflat
 from tests.conftest import tiny_bert
 from tests.test_export_sparse import pruned, same_model
-from trainflat.errors import DamagedFile, InputError
+from trainflat.core.errors import DamagedFile, InputError
+from trainflat.core.files import load_tensors, save_tensors, seal
 from trainflat.export import save_sparse
 from trainflat.export.packed import INDEX, SCALES, SHAPE, VALUES
-from trainflat.files import load_tensors, save_tensors, seal
 
 
 @pytest.fixture

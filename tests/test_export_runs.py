@@ -18,16 +18,16 @@ from transformers import AutoTokenizer, BertForSequenceClassification, PreTraine
 
 import trainflat
 from tests.test_models_families import config, write
-from trainflat.errors import DamagedFile, InputError
+from trainflat.anatomy.params import prunable
+from trainflat.commands.export import Checked, _source, export
+from trainflat.core.errors import DamagedFile, InputError
+from trainflat.core.files import seal, verify
 from trainflat.export import EXPORTERS, Runner, onnx_int8, open_export, openvino_int8
 from trainflat.export import onnx as onnx_format
 from trainflat.export import openvino as openvino_format
 from trainflat.export.openvino import unobserved
 from trainflat.export.openvino_int8 import OpenVinoInt8
 from trainflat.export.sparse import Sparse
-from trainflat.exporting import Checked, _source, export
-from trainflat.files import seal, verify
-from trainflat.params import prunable
 from trainflat.pruning import MagnitudePruner
 from trainflat.tasks.stdlib_docs import PARTS, StdlibDocs
 

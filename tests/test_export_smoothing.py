@@ -8,9 +8,9 @@ import torch
 
 from tests.test_export_runs import small
 from tests.test_models_families import write
+from trainflat.commands.export import _source, export
 from trainflat.export import openvino_int8
 from trainflat.export.openvino import converted
-from trainflat.exporting import _source, export
 
 
 def test_of_two_roundings_the_nearer_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

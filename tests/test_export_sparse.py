@@ -22,16 +22,16 @@ from transformers.quantizers import auto
 import trainflat
 from tests.conftest import tiny_bert
 from tests.test_models_families import FAMILIES, config, write
-from trainflat.errors import InputError
+from trainflat.anatomy.params import prunable
+from trainflat.core.errors import InputError
+from trainflat.core.files import is_sealed, load_tensors, save_tensors, seal, verify
+from trainflat.core.positions import BITS_DEFLATED, GAPS_DEFLATED, decode, encode
+from trainflat.core.registration import register
 from trainflat.export import save_sparse
 from trainflat.export.native import SparseQuantizer
 from trainflat.export.packed import INDEX, SCALES, pack, packed_bytes, unpack
 from trainflat.export.unpacking import QUANT_METHOD
-from trainflat.files import is_sealed, load_tensors, save_tensors, seal, verify
-from trainflat.params import prunable
-from trainflat.positions import BITS_DEFLATED, GAPS_DEFLATED, decode, encode
 from trainflat.pruning import MagnitudePruner
-from trainflat.registration import register
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 masks = arrays(bool, st.integers(0, 1200), elements=st.booleans(), fill=st.booleans())
@@ -229,7 +229,7 @@ def test_a_fresh_process_loads_it(tmp_path: Path) -> None:
     code = """
     import sys, pathlib, trainflat
     from transformers import AutoModelForSequenceClassification
-    from trainflat.files import load_tensors
+    from trainflat.core.files import load_tensors
     model = AutoModelForSequenceClassification.from_pretrained(sys.argv[1])
     expected = load_tensors(pathlib.Path(sys.argv[2]))[0]
     same = all((tensor == expected[name]).all() for name, tensor in model.state_dict().items())

@@ -16,10 +16,10 @@ from tests.commands import Command, command, folder_of
 from tests.marks import quick
 from tests.test_models_families import config, write
 from tests.test_whole_run_families import own_files, recipe
-from trainflat.errors import DamagedFile, InputError
-from trainflat.files import load_tensors, read_json, save_tensors, write_json
+from trainflat.core.errors import DamagedFile, InputError
+from trainflat.core.files import load_tensors, read_json, save_tensors, write_json
 from trainflat.pruning import Masks
-from trainflat.record import Record
+from trainflat.records.run import Record
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -16,9 +16,9 @@ import trainflat
 from tests.commands import Command, command
 from tests.damage import assert_refused, copied, digest, flip_a_byte, folder_of_whole, rewinding
 from tests.test_models_families import config, write
-from trainflat.errors import DamagedFile
-from trainflat.files import seal
-from trainflat.record import Record
+from trainflat.core.errors import DamagedFile
+from trainflat.core.files import seal
+from trainflat.records.run import Record
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,12 @@ from typing import Any, ClassVar
 import pytest
 import typer
 
-from trainflat import cli
-from trainflat.errors import InputError
+from trainflat.cli import main as cli
+from trainflat.commands import run_folder
+from trainflat.commands.run_folder import CLAIM, LOCK, opened
+from trainflat.core.errors import InputError
+from trainflat.core.files import WORKPLACES, atomic, write_json
 from trainflat.export.folders import new_folder
-from trainflat.files import WORKPLACES, atomic, write_json
-from trainflat.pipeline import folder as run_folder
-from trainflat.pipeline.folder import CLAIM, LOCK, opened
 from trainflat.recipe import load_recipe
 from trainflat.sharpness.store import Store
 

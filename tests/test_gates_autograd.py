@@ -11,7 +11,7 @@ from tests.conftest import tiny_bert
 from tests.gated_reference import ByHand, train_by_hand
 from tests.plain_loop import collate, random_split
 from tests.test_training_trajectory import NO_DROPOUT
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.optim import SAM
 from trainflat.pruning.gates import GATES, ScoredGate, make_gate
 

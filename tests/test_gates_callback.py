@@ -11,7 +11,7 @@ from tests.conftest import tiny_bert
 from tests.plain_loop import collate, random_split
 from tests.test_gates_training import RAMP
 from tests.test_training_trajectory import NO_DROPOUT, arguments, assert_same_weights
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.pruning.gates import PINS, GradualMagnitude, HardMovement
 from trainflat.training import FlatTrainer, GateCallback
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tests.conftest import tiny_bert
 from tests.gated_reference import top
-from trainflat.errors import InputError, UnknownName
+from trainflat.core.errors import InputError, UnknownName
 from trainflat.objective import Objective
 from trainflat.pruning.gates import GATES, HardMovement, HeldGate, MeasuredGate, complete_options, make_gate
 from trainflat.pruning.gates.threshold import Threshold

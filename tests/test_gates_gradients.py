@@ -12,7 +12,7 @@ from tests.conftest import tiny_bert
 from tests.test_gates_choice import on_noise, small
 from tests.test_gates_training import RAMP, trained
 from tests.test_training_trajectory import ADAMW, NO_DROPOUT, arguments
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.objective import Objective
 from trainflat.protocols.gradual import Gradual
 from trainflat.pruning import GradientNormPruner, GraspPruner

@@ -11,9 +11,9 @@ from tests.test_gates_autograd import SCORED, batches, begun, model
 from tests.test_gates_runs import place, recipe  # noqa: F401
 from tests.test_gates_training import HARD, RECIPES, trained
 from tests.test_training_trajectory import NO_DROPOUT, arguments
-from trainflat.errors import InputError
+from trainflat.commands.check import plan
+from trainflat.core.errors import InputError
 from trainflat.optim import OPTIMIZERS, FlatOptimizer, L1Penalty
-from trainflat.pipeline import plan
 from trainflat.pruning.gates import ScoredGate
 from trainflat.training import FlatTrainer
 

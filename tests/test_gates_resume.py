@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 from tests.test_gates_choice import on_noise, small
 from tests.test_gates_training import HARD, trained
 from tests.test_training_trajectory import SAM, assert_same_weights
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.pruning.gates import GATES, make_gate
 
 

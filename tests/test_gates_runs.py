@@ -11,14 +11,14 @@ from typer.testing import CliRunner
 import trainflat
 from tests.test_models_families import config, write
 from tests.test_whole_run_families import own_files
-from trainflat.cli import app
-from trainflat.errors import InputError
-from trainflat.params import prunable
-from trainflat.pipeline import plan
+from trainflat.anatomy.params import prunable
+from trainflat.cli.main import app
+from trainflat.commands.check import plan
+from trainflat.core.errors import InputError
 from trainflat.pruning import Masks
 from trainflat.pruning.gates import GATES
 from trainflat.recipe import load_recipe
-from trainflat.record import Record
+from trainflat.records.run import Record
 from trainflat.report.panels import make_panels
 from trainflat.report.series import curves
 

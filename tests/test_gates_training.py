@@ -14,7 +14,7 @@ from tests.conftest import tiny_bert
 from tests.gated_reference import ByHand
 from tests.plain_loop import collate, random_split
 from tests.test_training_trajectory import ADAMW, NO_DROPOUT, SAM, arguments, assert_same_weights
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.pruning import MagnitudePruner
 from trainflat.pruning.gates import GATES, make_gate
 from trainflat.training import FlatTrainer

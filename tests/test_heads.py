@@ -10,10 +10,10 @@ import transformers
 from torch import Tensor, nn
 
 from tests.test_models_families import SIZES, write
-from trainflat.errors import InputError
+from trainflat.anatomy.heads import check_row_losses, kind_of, row_losses
+from trainflat.core.errors import InputError
 from trainflat.evaluation import compare_answers
 from trainflat.evaluation.predictions import predict
-from trainflat.heads import check_row_losses, kind_of, row_losses
 from trainflat.models import load_encoder
 from trainflat.objective import Objective
 from trainflat.objective.variants import at_temperature

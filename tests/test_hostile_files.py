@@ -13,15 +13,15 @@ import pytest
 import torch
 from transformers import TrainerState
 
-from trainflat import cli
-from trainflat.errors import InputError
-from trainflat.files import load_tensors, read_as, save_tensors, seal, verify, write_json
-from trainflat.landscapes import LineRecord, load_landscape
+from trainflat.cli import main as cli
+from trainflat.commands.claims import Claim, read_claim
+from trainflat.core.errors import InputError
+from trainflat.core.files import load_tensors, read_as, save_tensors, seal, verify, write_json
 from trainflat.models.stored import read_config_json
-from trainflat.pipeline.claims import Claim, read_claim
 from trainflat.pruning import Masks
 from trainflat.recipe import load_recipe
-from trainflat.record import Record, Sizes, Stage
+from trainflat.records.landscape import LineRecord, load_landscape
+from trainflat.records.run import Record, Sizes, Stage
 from trainflat.sharpness.store import Store
 from trainflat.tasks.tables import read_table
 from trainflat.training import checkpoints

@@ -13,9 +13,9 @@ from transformers import BertForSequenceClassification
 
 from tests.test_models_families import config, write
 from tests.test_whole_run_families import sentences
-from trainflat.files import verify
+from trainflat.core.files import verify
 from trainflat.pruning import Masks
-from trainflat.record import Record
+from trainflat.records.run import Record
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAINER, BENCH = "trainflat.training.trainer:FlatTrainer", "trainflat.protocols.bench"
@@ -29,14 +29,14 @@ IN_A_CHECKPOINT = [
     (f"{TRAINER}._save_rng_state", 3),
     ("trainflat.training.checkpoints:seal", 2),  # every file is there, the manifest is not
     ("trainflat.training.checkpoints:remove", 2),  # sealed, older ones not yet deleted
-    ("trainflat.files:os.fsync", 5),  # in the middle of writing a small file
+    ("trainflat.core.files:os.fsync", 5),  # in the middle of writing a small file
 ]
 BETWEEN_ROUNDS = [
     (f"{TRAINER}._load_best_model", 1),  # trained, the best weights not yet taken
     (f"{BENCH}:seal", 1),  # a stage written but not sealed
     (f"{BENCH}:forget", 2),  # sealed, its checkpoints not yet deleted
     ("trainflat.pruning.masks:Masks.save", 1),
-    ("trainflat.record:Record.save", 1),  # all done but the record
+    ("trainflat.records.run:Record.save", 1),  # all done but the record
 ]
 IN_AVERAGING = [
     (f"{TRAINER}.training_step", 25),  # between two of its models, some of them in a checkpoint

@@ -8,9 +8,9 @@ from torch import nn
 
 from tests.conftest import tiny_bert
 from tests.test_landscape_plane import BERT, assert_untouched, bowl, corners, sentences, snapshot, state
-from trainflat.errors import InputError
-from trainflat.landscapes import LineRecord
+from trainflat.core.errors import InputError
 from trainflat.pruning import MagnitudePruner
+from trainflat.records.landscape import LineRecord
 from trainflat.sharpness import Objective, barrier, filter_normalised, loss_line, spectral_density, spectrum_record
 
 

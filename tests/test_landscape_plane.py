@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.conftest import tiny_bert
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.pruning import MagnitudePruner
 from trainflat.sharpness import Objective, filter_normalised, loss_plane
 from trainflat.sharpness.paths import AffineSubspace, through

@@ -9,7 +9,7 @@ from torch import nn
 
 from tests.conftest import tiny_bert
 from tests.test_landscape_plane import BERT, assert_untouched, bowl, corners, sentences, snapshot
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.sharpness import Objective, filter_normalised, loss_plane
 
 SMALL = tiny_bert(0, hidden_size=8).state_dict()

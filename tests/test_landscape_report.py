@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from tests.landscapes import make_landscapes, make_line, make_plane, make_spectrum
 from tests.records import make_record
 from tests.test_report_files import HOSTILE
-from trainflat import cli
-from trainflat.errors import DamagedFile, InputError
-from trainflat.landscapes import LineRecord, PlaneRecord, load_landscape
+from trainflat.cli import main as cli
+from trainflat.core.errors import DamagedFile, InputError
+from trainflat.records.landscape import LineRecord, PlaneRecord, load_landscape
 from trainflat.report import find_landscapes, find_records, write_report
 from trainflat.report.landscape_panels import landscape_groups
 from trainflat.report.landscape_series import density_range, landscape_table, loss_range, together
@@ -47,7 +47,7 @@ DAMAGE = {
 
 
 def resealed(text, **changes):
-    from trainflat.files import hash_json
+    from trainflat.core.files import hash_json
 
     value = json.loads(text)
     form = {"format": value.pop("format")}

@@ -12,8 +12,8 @@ import torch
 from tests.conftest import tiny_bert
 from tests.landscape_kill_driver import POINTS
 from tests.test_landscape_plane import BERT, sentences
-from trainflat.errors import DamagedFile, InputError
-from trainflat.progress import Progress
+from trainflat.core.errors import DamagedFile, InputError
+from trainflat.core.progress import Progress
 from trainflat.sharpness import Objective, loss_plane
 
 ROOT = Path(__file__).resolve().parents[1]

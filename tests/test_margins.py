@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.records import make_record
+from trainflat.core.margins import GROUPS, Answers, Score, difference
 from trainflat.evaluation import main_score
-from trainflat.margins import GROUPS, Answers, Score, difference
-from trainflat.record import Int8, Record, Stage
+from trainflat.records.run import Int8, Record, Stage
 from trainflat.tasks.base import EncodedSplit, Head
 from trainflat.tasks.rows import Rows
 from trainflat.tasks.squad import Squad

@@ -10,11 +10,11 @@ import torch
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
 from tests.test_models_families import FAMILIES, config, write
-from trainflat.diagnose import diagnose
-from trainflat.errors import InputError
-from trainflat.exporting import export
+from trainflat.commands.diagnose import diagnose
+from trainflat.commands.export import export
+from trainflat.core.errors import InputError
+from trainflat.core.progress import Progress
 from trainflat.models import load_encoder, outline
-from trainflat.progress import Progress
 from trainflat.tasks import TASKS
 from trainflat.tasks.base import Head
 from trainflat.tasks.glue import Mnli

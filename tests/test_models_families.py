@@ -10,8 +10,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from trainflat.anatomy import matrix_kinds
+from trainflat.anatomy.params import prunable
 from trainflat.models import load_encoder, max_positions, weights_sha256
-from trainflat.params import prunable
 from trainflat.tasks.base import Head
 
 TWO = Head("classification", ("no", "yes"))

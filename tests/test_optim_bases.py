@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.optim import GSAM, OPTIMIZERS, SAM, FlatOptimizer
 
 FLAT = [member for member in OPTIMIZERS.values() if issubclass(member, FlatOptimizer)]

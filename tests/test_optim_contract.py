@@ -12,7 +12,7 @@ from torch import nn
 
 from tests.optimizer_family import FLAT, options
 from tests.test_optim_family import setting, train, weights
-from trainflat.errors import UnknownName
+from trainflat.core.errors import UnknownName
 from trainflat.optim import OPTIMIZERS, average_passes, check_options, make_optimizer
 from trainflat.pruning import Masks
 

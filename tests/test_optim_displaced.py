@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tests.optimizers import bits, problem, two_passes
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.optim import SAM
 
 

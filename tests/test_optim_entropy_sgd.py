@@ -11,9 +11,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from tests.optimizers import bits, problem
 from tests.quadratic import START, Quadratic, close, shifts
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
+from trainflat.core.rng import generator
 from trainflat.optim import EntropySGD, check_options
-from trainflat.optim.chance import generator
 from trainflat.pruning import Masks
 
 OPTIONS = {"inner_steps": 3, "inner_lr": 0.05, "gamma": 0.4, "alpha": 0.75}

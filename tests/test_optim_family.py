@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tests.optimizer_family import options
-from trainflat.errors import InputError, UnknownName
+from trainflat.core.errors import InputError, UnknownName
 from trainflat.optim import OPTIMIZERS, SAM, Adam, AdamW, FlatOptimizer, check_options, make_optimizer
 
 

@@ -9,7 +9,7 @@ from torch.optim import SGD
 
 from tests.optimizers import problem
 from tests.quadratic import CURVATURE, LR, START, Quadratic, shifts
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.optim import ASAM, ESAM, GSAM, SAM, FisherSSAM, FriendlySAM, LookSAM
 from trainflat.pruning import Masks
 

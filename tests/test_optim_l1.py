@@ -6,7 +6,7 @@ from torch import nn
 from torch.optim import SGD, AdamW
 
 from tests.optimizers import bits, problem
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.optim import L1Penalty, check_options
 from trainflat.pruning import Masks
 

@@ -12,7 +12,7 @@ from tests.conftest import tiny_bert
 from tests.optimizers import bits, problem
 from tests.plain_loop import collate, random_split
 from tests.test_training_trajectory import ADAMW, NO_DROPOUT, arguments, assert_same_weights, trained
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.optim import LabelNoise, check_options
 from trainflat.training import FlatTrainer
 

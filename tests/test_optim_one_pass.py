@@ -9,7 +9,7 @@ from torch.optim import SGD, AdamW
 
 from tests.optimizers import bits, problem
 from tests.quadratic import CURVATURE, LR, START, Quadratic, close, shifts
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.optim import MSAM, S2SAM, ExtrapolatedGradient, average_passes, check_options, make_optimizer
 
 MOMENTUM = 0.9

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from trainflat.errors import InputError, UnknownName
+from trainflat.core.errors import InputError, UnknownName
 from trainflat.optim import OPTIMIZERS, complete_options, make_optimizer
 from trainflat.recipe import load_recipe
 from trainflat.training.options import optimizer_section

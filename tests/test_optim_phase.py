@@ -13,7 +13,7 @@ from tests.optimizers import bits, problem, two_passes
 from tests.plain_loop import random_split, train
 from tests.test_training_trajectory import ADAMW, NO_DROPOUT, assert_same_weights, trained
 from tests.test_training_trajectory import SAM as RECIPE
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.optim import SAM, average_passes, check_options
 from trainflat.optim.phase import Phase
 

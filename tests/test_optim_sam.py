@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.optim import SAM, AdamW
 from trainflat.optim.sam import joint_norm, scales_to_ball
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.optim import OPTIMIZERS, Adam, AdamW, FlatOptimizer, make_optimizer
 from trainflat.pruning import Masks
 

@@ -18,9 +18,9 @@ from transformers import AutoModelForSequenceClassification
 import trainflat
 from tests.conftest import tiny_bert
 from tests.test_models_families import write
-from trainflat.errors import InputError
+from trainflat.commands.export import export
+from trainflat.core.errors import InputError
 from trainflat.export import EXPORTERS
-from trainflat.exporting import export
 from trainflat.pruning import MagnitudePruner
 from trainflat.quantization import Q8BERT, quantize_dynamic
 from trainflat.quantization.saving import OWN_WEIGHTS

@@ -13,11 +13,11 @@ from transformers import AutoModel, BertForQuestionAnswering, BertForSequenceCla
 import trainflat
 from tests.test_models_families import FAMILIES, HEADS, config, write
 from tests.test_whole_run_families import own_files, recipe
-from trainflat.errors import InputError
+from trainflat.cli.plans import print_plan
+from trainflat.commands import run_folder as folder_module
+from trainflat.core.errors import InputError
+from trainflat.core.processes import is_first_process
 from trainflat.models import load_encoder, outline
-from trainflat.pipeline import folder as folder_module
-from trainflat.plans import print_plan
-from trainflat.processes import is_first_process
 from trainflat.protocols import PROTOCOLS
 
 
@@ -229,12 +229,12 @@ def test_a_run_that_was_begun_is_kept_when_a_later_call_is_refused(
 
     with monkeypatch.context() as patch:  # as SIGKILL does it: nothing is taken back
         patch.setattr(folder_module, "_withdraw", lambda *args, **kwargs: None)
-        patch.setattr("trainflat.pipeline.job.load_encoder", dies)
+        patch.setattr("trainflat.commands.run.load_encoder", dies)
         with pytest.raises(Killed):
             trainflat.run(given, out=tmp_path)
     before = sorted(tmp_path.rglob("*"))
     assert {p.name for p in before} >= {"claim.json", "recipe.yaml"}
-    monkeypatch.setattr("trainflat.pipeline.job.load_encoder", dies)
+    monkeypatch.setattr("trainflat.commands.run.load_encoder", dies)
     with pytest.raises(Killed):
         trainflat.run(given, out=tmp_path)
     assert sorted(tmp_path.rglob("*")) == before

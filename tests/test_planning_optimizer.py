@@ -11,8 +11,8 @@ from transformers import BertForSequenceClassification
 import trainflat
 from tests.test_models_families import config, write
 from tests.test_whole_run_families import own_files, recipe
-from trainflat.errors import InputError
-from trainflat.pipeline.checks import check_method
+from trainflat.commands.refusals import check_method
+from trainflat.core.errors import InputError
 from trainflat.recipe import load_recipe
 from trainflat.tasks.base import Head
 

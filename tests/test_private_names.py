@@ -18,12 +18,12 @@ from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, BertModel, PrinterCallback, Trainer
 
 import trainflat
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
+from trainflat.core.foreach import foreach
+from trainflat.core.private_names import PRIVATE_NAMES
 from trainflat.export import save_sparse
 from trainflat.export.graph import traceable
-from trainflat.foreach import foreach
 from trainflat.optim import SAM
-from trainflat.private_names import PRIVATE_NAMES
 from trainflat.pruning import Masks
 from trainflat.quantization import has_integer_kernel, quantize_dynamic
 from trainflat.training import FlatArguments, FlatTrainer, hooks

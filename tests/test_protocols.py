@@ -12,13 +12,13 @@ from transformers import BertForSequenceClassification
 import trainflat
 from tests.test_models_families import config, write
 from tests.test_whole_run_families import own_files, recipe
-from trainflat.errors import InputError
-from trainflat.files import load_tensors
-from trainflat.params import prunable
+from trainflat.anatomy.params import prunable
+from trainflat.core.errors import InputError
+from trainflat.core.files import load_tensors
 from trainflat.protocols import PROTOCOLS, Bench, Iterative, OneShot
 from trainflat.protocols.bench import derive_seed
 from trainflat.pruning import Masks
-from trainflat.record import Record
+from trainflat.records.run import Record
 
 SPARSITIES = [0.5, 0.75]
 

@@ -11,9 +11,9 @@ from torch import nn
 
 from tests.conftest import tiny_bert
 from tests.objectives import cut, sentences
-from trainflat.errors import InputError, UnknownName
+from trainflat.anatomy.params import prunable
+from trainflat.core.errors import InputError, UnknownName
 from trainflat.objective import Objective
-from trainflat.params import prunable
 from trainflat.pruning import (
     PRUNERS,
     LayerShuffledPruner,

@@ -13,9 +13,9 @@ from transformers import BertConfig, BertForQuestionAnswering
 
 from tests.conftest import tiny_bert
 from tests.objectives import BERT, cut, sentences
+from trainflat.anatomy.params import prunable
+from trainflat.core.progress import Progress
 from trainflat.objective import Objective, model_loss, under
-from trainflat.params import prunable
-from trainflat.progress import Progress
 from trainflat.pruning import (
     PRUNERS,
     GradientNormPruner,

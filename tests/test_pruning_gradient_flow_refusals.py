@@ -8,7 +8,7 @@ import torch
 from tests.conftest import tiny_bert
 from tests.objectives import cut
 from tests.test_pruning_gradient_flow import Bowl, transformer
-from trainflat.errors import InputError, UnknownName
+from trainflat.core.errors import InputError, UnknownName
 from trainflat.objective import Objective, at_temperature, model_loss
 from trainflat.pruning import GradientNormPruner, GraspPruner, LossPreservationPruner, complete_section
 

@@ -10,10 +10,10 @@ from transformers import AutoModelForSequenceClassification, BertForSequenceClas
 import trainflat
 from tests.test_models_families import config, write
 from tests.test_whole_run_families import own_files, recipe
-from trainflat.errors import InputError
+from trainflat.cli.plans import print_plan
+from trainflat.core.errors import InputError
 from trainflat.models import load_encoder
 from trainflat.objective import Objective
-from trainflat.plans import print_plan
 from trainflat.protocols.bench import derive_seed
 from trainflat.pruning import GraspPruner, LossPreservationPruner, Masks
 from trainflat.recipe import build, load_recipe

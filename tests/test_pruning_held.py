@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from trainflat.optim import SAM
-from trainflat.pruning import HeldMasks, MagnitudePruner, Masks, RandomPruner
+from trainflat.pruning import MagnitudePruner, Masks, RandomPruner
 
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
@@ -195,7 +195,7 @@ def test_the_end_of_the_block_leaves_no_hooks(optimizer):
 def test_parameters_without_gradients_and_frozen_ones():
     model = network()
     masks = MagnitudePruner(model, sparsity=0.6).prune()
-    held = HeldMasks(masks, model)
+    held = masks.hold(model)
     held.mask_gradients()
     model[0].weight.requires_grad_(False)
     backward(model, batches()[0])

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from trainflat.errors import DamagedFile, InputError, ZerosRevived
-from trainflat.files import save_tensors
-from trainflat.params import prunable
+from trainflat.anatomy.params import prunable
+from trainflat.core.errors import DamagedFile, InputError, ZerosRevived
+from trainflat.core.files import save_tensors
 from trainflat.pruning import Masks, shuffled_within_layers
 
 shapes = st.lists(st.integers(0, 9), max_size=3).map(tuple)

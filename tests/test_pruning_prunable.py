@@ -14,13 +14,13 @@ from transformers import SqueezeBertConfig, SqueezeBertForSequenceClassification
 from transformers.pytorch_utils import Conv1D
 
 from tests.conftest import tiny_bert
+from trainflat.anatomy.params import prunable, unwrapped
 from trainflat.averaging import make_averaging
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.evaluation import measure_sizes
 from trainflat.export import save_sparse
 from trainflat.models.base import weights_sha256
 from trainflat.objective import Objective
-from trainflat.params import prunable, unwrapped
 from trainflat.pruning import MagnitudePruner, Masks
 from trainflat.pruning.gates import make_gate
 from trainflat.quantization import make_quantizer, quantize_dynamic

@@ -11,10 +11,10 @@ from transformers import BertForSequenceClassification
 import trainflat
 from tests.test_models_families import WORDS, config, write
 from tests.test_whole_run_families import own_files, recipe
-from trainflat.errors import InputError
-from trainflat.progress import Progress
+from trainflat.core.errors import InputError
+from trainflat.core.progress import Progress
 from trainflat.pruning import Masks
-from trainflat.record import Record
+from trainflat.records.run import Record
 
 POOLER = "bert.pooler.dense.weight"
 

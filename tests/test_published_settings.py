@@ -8,13 +8,13 @@ from torch import nn
 
 from tests.conftest import tiny_bert
 from trainflat.averaging import AVERAGING
+from trainflat.core.registry import Registry
 from trainflat.distillation import complete_options as complete_distillation
 from trainflat.optim import OPTIMIZERS
 from trainflat.protocols import PROTOCOLS
 from trainflat.pruning import PRUNERS
 from trainflat.pruning.gates import GATES, HardConcrete, HardMovement, SoftMovement, make_gate
 from trainflat.quantization import QUANTIZERS
-from trainflat.registry import Registry
 
 TENTHS, TWENTIETHS = (tuple(round(k / n, 2) for k in range(1, last + 1)) for n, last in ((10, 9), (20, 12)))
 PUBLISHED: list[tuple[Registry[Any], str, dict[str, Any]]] = [

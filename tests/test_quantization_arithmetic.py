@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from trainflat.errors import DamagedFile, InputError
+from trainflat.core.errors import DamagedFile, InputError
 from trainflat.quantization import (
     Int8Embedding,
     Int8Linear,

@@ -14,7 +14,7 @@ from torch import nn
 
 from tests.conftest import tiny_bert
 from tests.plain_loop import collate
-from trainflat.errors import InputError, UnknownName
+from trainflat.core.errors import InputError, UnknownName
 from trainflat.quantization import Q8BERT, complete_quantization, make_quantizer, quantize_rows
 from trainflat.quantization.fake import FakeInt8Linear, fake_quantize, integers_of, step_of
 

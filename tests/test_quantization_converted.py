@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification
 import trainflat
 from tests.conftest import tiny_bert
 from tests.plain_loop import collate, random_split
-from trainflat.errors import DamagedFile, InputError
+from trainflat.core.errors import DamagedFile, InputError
 from trainflat.pruning import MagnitudePruner
 from trainflat.quantization import Q8BERT, quantize_dynamic
 

@@ -10,8 +10,8 @@ import transformers
 from torch import nn
 
 from tests.conftest import tiny_bert
-from trainflat.errors import InputError
-from trainflat.params import prunable
+from trainflat.anatomy.params import prunable
+from trainflat.core.errors import InputError
 from trainflat.pruning import MagnitudePruner
 from trainflat.quantization import Int8Embedding, Int8Linear, Int8Module, Layout, prepare, quantize_dynamic
 

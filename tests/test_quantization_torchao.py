@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from tests.conftest import tiny_bert
-from trainflat.errors import InputError, UnknownName
-from trainflat.params import prunable
+from trainflat.anatomy.params import prunable
+from trainflat.core.errors import InputError, UnknownName
 from trainflat.quantization import Int8Linear, quantize_dynamic, quantize_rows
 
 

@@ -13,8 +13,8 @@ from tests.plain_loop import collate, random_split, train
 from tests.test_training_features import StoppedError, _reproducible, accuracy
 from tests.test_training_trajectory import ADAMW, NO_DROPOUT, SAM, arguments, assert_same_weights
 from tests.two_processes import on_two_processes
-from trainflat.errors import InputError
-from trainflat.files import load_tensors
+from trainflat.core.errors import InputError
+from trainflat.core.files import load_tensors
 from trainflat.pruning import MagnitudePruner
 from trainflat.quantization import make_quantizer
 from trainflat.quantization.fake import FakeInt8Linear

@@ -8,10 +8,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainflat.errors import InputError, UnknownName
+from trainflat.core.errors import InputError, UnknownName
+from trainflat.core.yaml_values import parse_yaml
 from trainflat.protocols import PROTOCOLS
 from trainflat.recipe import Recipe, build, load_recipe
-from trainflat.yaml_values import parse_yaml
 
 SOUND = {"task": "cola", "model": "minilm"}
 ITERATIVE = "protocol={name: iterative, "

@@ -11,7 +11,7 @@ from experiments.prune import chosen
 from tests.test_recipes import header
 from trainflat.optim import average_passes
 from trainflat.recipe import Recipe, load_recipe, packaged_recipes
-from trainflat.record import Record
+from trainflat.records.run import Record
 from trainflat.tasks import TASKS
 from trainflat.tasks.squad import SOURCE
 

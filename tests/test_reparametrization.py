@@ -21,10 +21,10 @@ from tests.test_training_features import StoppedError, _reproducible, accuracy
 from tests.test_training_trajectory import ADAMW, NO_DROPOUT, SAM, arguments, assert_same_weights
 from tests.test_whole_run_families import assert_sound, own_files, recipe
 from tests.two_processes import on_two_processes
-from trainflat.errors import InputError, UnknownName
-from trainflat.files import load_tensors
-from trainflat.params import prunable
-from trainflat.plans import print_plan
+from trainflat.anatomy.params import prunable
+from trainflat.cli.plans import print_plan
+from trainflat.core.errors import InputError, UnknownName
+from trainflat.core.files import load_tensors
 from trainflat.pruning import MagnitudePruner, RandomPruner
 from trainflat.recipe import load_recipe
 from trainflat.reparametrization import REPARAMETRIZATIONS, Powerprop, complete_options

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainflat.diagnosis import Cut, Diagnosis, Measured, Sensitivity
-from trainflat.margins import GROUPS, Answers, Difference
-from trainflat.record import Fingerprint, Int8
+from trainflat.core.margins import GROUPS, Answers, Difference
+from trainflat.records.diagnosis import Cut, Diagnosis, Measured, Sensitivity
+from trainflat.records.run import Fingerprint, Int8
 from trainflat.report.advice import advice
 from trainflat.report.words import change
 

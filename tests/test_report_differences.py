@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.records import make_record
-from trainflat.margins import Answers
-from trainflat.record import Record
+from trainflat.core.margins import Answers
+from trainflat.records.run import Record
 from trainflat.report import caveats, score_rows, summary_table, write_report
 from trainflat.report.differences import differences
 from trainflat.report.notes import notes

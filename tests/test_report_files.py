@@ -13,8 +13,8 @@ from tests.landscapes import make_landscapes, make_line
 from tests.records import SPARSITIES, make_record, make_records
 from tests.test_bench_statistics import comparison
 from tests.test_report_advice import diagnosis
-from trainflat import cli
-from trainflat.errors import DamagedFile, InputError, UnknownName
+from trainflat.cli import main as cli
+from trainflat.core.errors import DamagedFile, InputError, UnknownName
 from trainflat.report import FORMATS, find_records, find_results, read_records, write_diagnosis, write_report
 from trainflat.report.comparison import write_comparison
 from trainflat.report.panels import make_panels
@@ -115,7 +115,7 @@ def test_a_failing_writer_leaves_the_report_before_it(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("trainflat.files.os.fsync", full)
+    monkeypatch.setattr("trainflat.core.files.os.fsync", full)
     with pytest.raises(InputError, match="No space left"):
         write_report(make_records(), tmp_path, ["html"])
     assert page.read_bytes() == before

@@ -9,7 +9,7 @@ import pytest
 
 from tests.records import make_record
 from tests.test_report_page import WIDTHS, Visit
-from trainflat.record import Record
+from trainflat.records.run import Record
 from trainflat.report import write_report
 from trainflat.report.flatness import flatness_table
 from trainflat.report.palette import Palette

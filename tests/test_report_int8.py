@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.records import make_record
-from trainflat.record import Int8, Record, TaskInfo
+from trainflat.records.run import Int8, Record, TaskInfo
 from trainflat.report.int8 import drawings, int8_table, metric
 from trainflat.report.panels import make_panels
 from trainflat.report.tables import score_rows, to_markdown

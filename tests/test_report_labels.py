@@ -6,7 +6,7 @@ import pytest
 
 from tests.records import make_record
 from trainflat.optim import OPTIMIZERS, FlatOptimizer, complete_options
-from trainflat.record import Fingerprint, Record, TaskInfo
+from trainflat.records.run import Fingerprint, Record, TaskInfo
 from trainflat.report.notes import notes
 from trainflat.report.options import BASES, OWN, completed
 from trainflat.report.panels import make_panels

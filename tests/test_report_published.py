@@ -3,7 +3,7 @@
 import pytest
 
 from tests.records import make_record
-from trainflat.record import TaskInfo
+from trainflat.records.run import TaskInfo
 from trainflat.report.panels import make_panels
 from trainflat.report.published import published, reference_sparsity
 

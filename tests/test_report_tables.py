@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.records import SPARSITIES, make_record, make_records
-from trainflat.record import Record, Timing
+from trainflat.records.run import Record, Timing
 from trainflat.report import score_rows, summary_table
 from trainflat.report.notes import notes
 from trainflat.report.panels import make_panels

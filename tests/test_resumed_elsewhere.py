@@ -14,9 +14,10 @@ import trainflat
 from tests.commands import folder_of
 from tests.damage import rewinding
 from tests.test_models_families import config, write
-from trainflat.errors import InputError
-from trainflat.pipeline import claims, job
-from trainflat.record import Record
+from trainflat.commands import claims
+from trainflat.commands import run as job
+from trainflat.core.errors import InputError
+from trainflat.records.run import Record
 
 Patch = pytest.MonkeyPatch
 
@@ -120,7 +121,7 @@ def test_what_rounds_otherwise_is_said_and_recorded(
 ) -> None:
     key, value = RECORDED[change]
     said: list[str] = []
-    watcher = trainflat.progress.Progress()
+    watcher = trainflat.core.progress.Progress()
     monkeypatch.setattr(watcher, "say", said.append)
     change(given, monkeypatch)
     found = trainflat.run(given, out=tmp_path / "runs", progress=watcher)

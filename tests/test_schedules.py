@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainflat.errors import InputError, UnknownName
-from trainflat.schedules import SCHEDULES, Cubic, Steps, make_schedule, section
+from trainflat.core.errors import InputError, UnknownName
+from trainflat.core.schedules import SCHEDULES, Cubic, Steps, make_schedule, section
 
 
 def test_cubic_is_the_published_formula() -> None:

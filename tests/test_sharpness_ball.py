@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.objectives import bert_objective, flat, matrix, surface
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.objective.vectors import norm, scaled
 from trainflat.sharpness import Objective, ball_sharpness, gaussian_sharpness, gradient_norm
 

@@ -8,7 +8,7 @@ import torch
 
 from tests.objectives import bert_objective, cut, sentences, survivors
 from tests.test_sharpness_objective import Watcher, snapshot
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.evaluation import measure_flatness
 from trainflat.sharpness import MEASURES, Objective, distinct, model_loss
 

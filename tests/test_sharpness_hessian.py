@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.func import functional_call
 
 from tests.objectives import bert_objective, flat, matrix, surface, survivors
-from trainflat.errors import InputError, UnknownName
+from trainflat.core.errors import InputError, UnknownName
 from trainflat.sharpness import Objective, hessian_eigenvalues, hessian_trace, spectral_density
 from trainflat.sharpness.lanczos import lanczos, orthogonalize
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.objectives import bert_objective, flat, matrix, surface, survivors
-from trainflat.errors import InputError, UnknownName
+from trainflat.core.errors import InputError, UnknownName
 from trainflat.sharpness import Objective, keskar_sharpness, subspace
 from trainflat.sharpness.subspace import Subspace
 

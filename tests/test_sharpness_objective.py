@@ -12,8 +12,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from tests.conftest import tiny_bert
 from tests.objectives import bert_objective, cut, flat, matrix, sentences, surface, survivors
-from trainflat.errors import InputError, UnknownName
-from trainflat.progress import Progress
+from trainflat.core.errors import InputError, UnknownName
+from trainflat.core.progress import Progress
 from trainflat.sharpness import Objective
 
 START = torch.linspace(-1, 1, 10)

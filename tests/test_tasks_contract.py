@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainflat.errors import InputError, TrainingDiverged, UnknownName
-from trainflat.record import Fingerprint
+from trainflat.core.errors import InputError, TrainingDiverged, UnknownName
+from trainflat.records.run import Fingerprint
 from trainflat.tasks import TASKS
 from trainflat.tasks.glue import Glue
 

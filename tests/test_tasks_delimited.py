@@ -15,7 +15,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.tasks.opening import Shape
 from trainflat.tasks.tables import read_table
 

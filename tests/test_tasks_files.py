@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.tasks import TASKS
 
 

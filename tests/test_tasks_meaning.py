@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.recipe import Recipe
 from trainflat.tasks import TASKS
 from trainflat.tasks.labels import is_number

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainflat.errors import TrainingDiverged
+from trainflat.core.errors import TrainingDiverged
 from trainflat.tasks import metrics
 
 

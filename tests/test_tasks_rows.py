@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.tasks.repeats import repeat_notes, text_keys
-from trainflat.tasks.rows import Rows, draw, hold_out, join
+from trainflat.tasks.rows import Rows, join
+from trainflat.tasks.splits import draw, hold_out
 
 labels = st.lists(st.integers(0, 3), min_size=4, max_size=60)
 

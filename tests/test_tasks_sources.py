@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import constants
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.tasks import TASKS, sources
 
 ROWS = {"sentence": ["One two.", "Three four.", "Five."], "label": [0, 1, 1], "idx": [0, 1, 2]}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.tasks import TASKS
 from trainflat.tasks.spans import best_span
 from trainflat.tasks.squad_metrics import best_over, exact_match, normalize, token_f1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.tasks import TASKS, stdlib_docs
 
 

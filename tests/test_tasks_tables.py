@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.tasks.tables import Table, read_table
 
 # Every character that UTF-8 can hold but NUL.

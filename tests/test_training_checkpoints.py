@@ -12,7 +12,7 @@ from tests.conftest import tiny_bert
 from tests.plain_loop import collate, random_split
 from tests.test_training_features import accuracy
 from tests.test_training_trajectory import SAM, arguments, assert_same_weights
-from trainflat.errors import InputError, TrainflatError
+from trainflat.core.errors import InputError, TrainflatError
 from trainflat.pruning import MagnitudePruner
 from trainflat.training import FlatTrainer
 

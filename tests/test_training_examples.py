@@ -11,8 +11,8 @@ from transformers import BertConfig, BertForQuestionAnswering
 from tests.conftest import tiny_bert
 from tests.plain_loop import collate, random_split
 from tests.test_training_trajectory import NO_DROPOUT, arguments, assert_same_weights, trained
-from trainflat.errors import InputError
-from trainflat.heads import row_losses as example_losses
+from trainflat.anatomy.heads import row_losses as example_losses
+from trainflat.core.errors import InputError
 from trainflat.training import FlatTrainer
 
 Rows = list[dict[str, Any]]

@@ -14,7 +14,7 @@ from transformers import EarlyStoppingCallback
 from tests.conftest import tiny_bert
 from tests.plain_loop import collate, random_split
 from tests.test_training_trajectory import ADAMW, SAM, arguments, assert_same_weights
-from trainflat.errors import DamagedFile, InputError, TrainingDiverged, ZerosRevived
+from trainflat.core.errors import DamagedFile, InputError, TrainingDiverged, ZerosRevived
 from trainflat.pruning import MagnitudePruner
 from trainflat.tasks.base import EncodedSplit
 from trainflat.training import FlatTrainer, LengthGroupedSampler, TrainingOptions, checkpoints

@@ -17,7 +17,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from tests.conftest import tiny_bert
 from tests.plain_loop import collate, random_split
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.training import FlatArguments, FlatTrainer, given
 from trainflat.training.reparametrized import Reparametrized
 

@@ -16,7 +16,7 @@ from trainflat.optim import OPTIMIZERS
 from trainflat.protocols import Bench
 from trainflat.pruning import PRUNERS
 from trainflat.quantization import QUANTIZERS
-from trainflat.record import Record
+from trainflat.records.run import Record
 from trainflat.reparametrization import REPARAMETRIZATIONS
 
 TEACHER = {"teacher": "the model's own folder"}

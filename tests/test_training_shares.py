@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from transformers import BertConfig
 
 from tests.test_training_trajectory import arguments, assert_same_weights
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.training import FlatTrainer
 
 SIZES = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}

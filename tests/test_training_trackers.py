@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from transformers.integrations import integration_utils
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.training import trackers
 
 

@@ -10,7 +10,7 @@ from transformers import Trainer, TrainingArguments
 from tests.conftest import tiny_bert
 from tests.plain_loop import collate, random_split, train
 from trainflat import optim
-from trainflat.errors import ZerosRevived
+from trainflat.core.errors import ZerosRevived
 from trainflat.pruning import MagnitudePruner, Masks
 from trainflat.training import FlatArguments, FlatTrainer
 

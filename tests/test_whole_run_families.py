@@ -11,9 +11,9 @@ from transformers import AutoModel
 
 import trainflat
 from tests.test_models_families import FAMILIES, WORDS, config, write
-from trainflat.pipeline.job import _emptied
+from trainflat.commands.run import _emptied
 from trainflat.pruning import Masks
-from trainflat.record import MatrixZeros, Record, Stage
+from trainflat.records.run import MatrixZeros, Record, Stage
 
 
 def sentences(folder: Path, kind: str) -> Path:

@@ -10,11 +10,11 @@ from transformers import BertForSequenceClassification
 import trainflat
 from tests.test_models_families import config, write
 from tests.test_whole_run_families import own_files, recipe
-from trainflat.errors import InputError
-from trainflat.params import prunable
-from trainflat.pipeline import measures
+from trainflat.anatomy.params import prunable
+from trainflat.commands import measures
+from trainflat.core.errors import InputError
 from trainflat.recipe import load_recipe
-from trainflat.record import Record, Training
+from trainflat.records.run import Record, Training
 
 ROOT = Path(__file__).resolve().parents[1]
 MEASURES = [{"name": "keskar", "space": "full"}, {"name": "ball", "rho": 0.1}, "gradient-norm"]

@@ -12,16 +12,16 @@ import trainflat
 from tests.test_models_families import config, write
 from tests.test_report_page import WIDTHS, Visit
 from tests.test_whole_run_families import own_files, recipe
-from trainflat.diagnose import diagnose
-from trainflat.errors import InputError
+from trainflat.cli.plans import print_plan
+from trainflat.commands.diagnose import diagnose
+from trainflat.core.errors import InputError
+from trainflat.core.progress import Progress
 from trainflat.evaluation import measure_int8, predict, score
 from trainflat.models import load_encoder
-from trainflat.plans import print_plan
-from trainflat.progress import Progress
 from trainflat.protocols.bench import derive_seed
 from trainflat.quantization import quantize_dynamic
 from trainflat.recipe import build, load_recipe, packaged_recipes
-from trainflat.record import Record, Stage
+from trainflat.records.run import Record, Stage
 from trainflat.report import write_report
 from trainflat.tasks import TASKS
 
@@ -168,7 +168,7 @@ def test_what_is_wrong_is_said_before_anything_runs(int8: object, message: str):
 
 
 def test_a_model_without_linear_layers_is_refused_in_the_plan(given: dict[str, Any], tmp_path: Path, monkeypatch):
-    from trainflat.pipeline import checks
+    from trainflat.commands import refusals as checks
 
     def refuse(*_: Any, **__: Any) -> None:
         raise InputError("it has no linear layer to round to int8.")

@@ -16,16 +16,16 @@ from tests.test_training_features import StoppedError
 from tests.test_training_trajectory import arguments
 from tests.test_whole_run_families import own_files, recipe
 from tests.test_whole_run_int8 import Saying
-from trainflat.errors import InputError
+from trainflat.cli.plans import print_plan
+from trainflat.core.errors import InputError
+from trainflat.core.files import load_tensors
 from trainflat.evaluation import score
-from trainflat.files import load_tensors
 from trainflat.models import load_encoder
-from trainflat.plans import print_plan
 from trainflat.protocols.bench import Bench, derive_seed
 from trainflat.pruning import Masks
 from trainflat.quantization import QUANTIZERS, make_quantizer
 from trainflat.recipe import build, load_recipe
-from trainflat.record import Record
+from trainflat.records.run import Record
 from trainflat.report.panels import make_panels
 from trainflat.tasks import TASKS
 from trainflat.training import FlatTrainer

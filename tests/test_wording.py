@@ -12,16 +12,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from tests.test_recipe_errors import REFUSED, SOUND
 from trainflat.averaging import AVERAGING
-from trainflat.errors import InputError, UnknownName, one_line
+from trainflat.core.errors import InputError, UnknownName, one_line
+from trainflat.core.formatting import wanted
+from trainflat.core.registry import Registry
 from trainflat.export import EXPORTERS
 from trainflat.protocols import PROTOCOLS
 from trainflat.pruning import PRUNERS
 from trainflat.recipe import Recipe, load_recipe
-from trainflat.registry import Registry
 from trainflat.sharpness import MEASURES
 from trainflat.tasks import TASKS
 from trainflat.training import TrainingOptions
-from trainflat.wording import wanted
 
 SOURCES = sorted((Path(__file__).resolve().parents[1] / "src" / "trainflat").rglob("*.py"))
 FAMILIES: tuple[Registry[Any], ...] = (AVERAGING, EXPORTERS, MEASURES, PROTOCOLS, PRUNERS, TASKS)

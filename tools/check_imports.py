@@ -1,11 +1,11 @@
-"""Holds the floors: an import in the package points down only, and modules of one floor never import each other.
+"""Holds the floors: imports between the rooms of the package point down only, and no files import each other in a ring.
 
-A module here is what stands directly in the package: ``errors.py``, or a family's folder with all its files, which know
-each other. Every import statement counts, also one in a function or under ``TYPE_CHECKING``: a name that is needed
-for types alone ties two modules together just as well. So does ``import_module`` with a literal name.
+A room is a folder of the package with all its files; ``FLOORS`` lists them from the ground up, and CONTRIBUTING.md's
+table of them is made from it. Every import statement counts, also one in a function or under ``TYPE_CHECKING``: a name
+that is needed for types alone ties two files together just as well. So does ``import_module`` with a literal name.
 
 Run as ``python tools/check_imports.py [PACKAGE_FOLDER]``; exits 1 and prints ``file:line`` for each import that
-breaks a rule.
+breaks a rule. ``--table`` prints the table.
 """
 
 import ast
@@ -15,41 +15,47 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# Between two floors stand `untrusted`, by which `files` reads; `files`, through which the record is written;
-# `diagnosis` and `comparison`, which hold parts of it; and `objective`, on which measures of sharpness and scores of
-# pruning are taken.
-FLOORS: dict[str, float] = {
-    **dict.fromkeys(("cli", "registration"), 11),
-    **dict.fromkeys(("grid", "terminal", "plans", "bench"), 10),
-    **dict.fromkeys(("pipeline", "diagnose", "exporting"), 9),
-    "recipe": 8,
-    **dict.fromkeys(("protocols", "loading"), 7),
-    **dict.fromkeys(("training", "evaluation", "export", "report"), 6),
-    "models": 5,
-    **dict.fromkeys(("tasks", "engines"), 4),
-    **dict.fromkeys(("diagnosis", "comparison", "objective"), 2.5),
-    **dict.fromkeys(("optim", "averaging", "pruning", "quantization", "distillation", "sharpness"), 3),
-    "reparametrization": 3,
-    **dict.fromkeys(("registry", "params", "anatomy", "schedules", "record", "landscapes", "listing"), 2),
-    **dict.fromkeys(("hub", "unfinished"), 2),
-    "heads": 2.2,
-    **dict.fromkeys(("foreach", "tensors", "progress", "processes", "yaml_values", "positions"), 2),
-    **dict.fromkeys(("files", "timing", "margins"), 1.5),
-    "untrusted": 1.25,
-    **dict.fromkeys(("errors", "wording", "private_names"), 1),
-}
-ROOT = 12  # the package's own __init__ and __main__ offer what all floors hold; no module below may lean on them
 
-# What a module may import from outside the standard library and the package; modules that are not named are free.
-OUTSIDE: dict[str, frozenset[str]] = {
-    name: frozenset() if floor == 1 else frozenset({"torch", "numpy", "scipy"})
-    for name, floor in FLOORS.items()
-    if floor in (1, 3) or name == "objective"
-}
-OUTSIDE["quantization"] |= {"torchao"}  # an optional backend, imported when it is asked for
+@dataclass(frozen=True)
+class Floor:
+    """Rooms that do not import each other, and what they may know besides those below."""
+
+    rooms: tuple[str, ...]
+    holds: str
+    outside: frozenset[str] | None = None  # besides the standard library; None is anything
+
+
+NUMBERS = frozenset({"torch", "numpy", "scipy"})
+STORY = [  # from the ground up
+    Floor(
+        ("core",),
+        "errors, files, tables of names, schedules, random numbers, timing; no model",
+        NUMBERS | {"yaml", "pydantic", "safetensors", "huggingface_hub"},
+    ),
+    Floor(("records",), "what is left on disk, as data"),
+    Floor(("anatomy",), "what a model is made of: units as slices of its tensors, kinds of heads", NUMBERS),
+    Floor(("objective",), "loss, gradient and Hessian products on fixed rows", NUMBERS),
+    Floor(
+        ("optim", "averaging", "reparametrization", "quantization", "distillation", "pruning", "sharpness"),
+        "methods: each works in anybody's own loop",
+        NUMBERS | {"torchao"},  # an optional backend of quantization, imported when it is asked for
+    ),
+    Floor(("tasks", "engines"), "what is learned (tokenizers, pyarrow, datasets) · what runs exported files"),
+    Floor(("models",), "who learns: loading and saving, by transformers"),
+    Floor(("training", "export"), "the one seam to `transformers.Trainer` · formats that others load"),
+    Floor(("evaluation", "report"), "what a model scores and costs · pages and figures; `report` loads no torch"),
+    Floor(("protocols",), "in which order and how often"),
+    Floor(("recipe",), "what a user may write (pydantic)"),
+    Floor(("commands",), "the jobs: run, check, diagnose, export, bench"),
+    Floor(("cli",), "words in, words out (typer, rich)"),
+]
+FLOORS = {room: number for number, floor in enumerate(STORY, 1) for room in floor.rooms}
+ROOT = len(STORY) + 1  # the package's own __init__ and __main__; no module below may lean on them
+
 NO_TORCH = "report"  # a report is drawn where nothing can be trained
 TRAINER_USER = "training"  # the seam to transformers.Trainer
 TRAINER_MODULES = ("transformers.trainer", "transformers.training_args")
+RINGS_LEFT = frozenset({"training", "protocols"})  # rooms whose rings issue 13 still has to open
 TRAINER_NAMES = ("Trainer", "TrainingArguments", "Seq2SeqTrain")  # how the names begin
 
 
@@ -70,8 +76,8 @@ class Source:
     name: str  # dotted, "trainflat.pruning.cut"
     imports: list[Import] = field(default_factory=list)
 
-    def unit(self) -> str:
-        """The module in the sense of the floors; "" for the package itself."""
+    def room(self) -> str:
+        """The folder that the file is in; "" for the package itself."""
         part = self.name.split(".")[1:2]
         return "" if part in ([], ["__main__"]) else part[0]
 
@@ -124,16 +130,16 @@ def check(folder: Path) -> list[str]:
     sources = read_package(folder)
     found = [f"{folder}: the folder holds no Python file, so nothing was checked."] if not sources else []
     for source in sources.values():
-        if source.unit() not in FLOORS and source.unit():
-            found.append(f"{source.path}:1: {source.unit()} has no floor; add it to FLOORS in {Path(__file__).name}.")
+        if source.room() not in FLOORS and source.room():
+            found.append(f"{source.path}:1: {source.room()} has no floor; add it to STORY in {Path(__file__).name}.")
             continue
         for item in source.imports:
             found += [f"{source.path}:{item.line}: {text}" for text in _broken(source, item, folder.name)]
-    return found + _torch_below(sources, folder.name)
+    return found + _torch_below(sources, folder.name) + _rings(sources)
 
 
 def _broken(source: Source, item: Import, package: str) -> Iterator[str]:
-    here, (top, *rest) = source.unit(), item.target.split(".")
+    here, (top, *rest) = source.room(), item.target.split(".")
     if top != package:
         yield from _broken_outside(here, item.target)
         return
@@ -142,13 +148,13 @@ def _broken(source: Source, item: Import, package: str) -> Iterator[str]:
     if here == there or its < mine:
         return
     name = there or f"{item.target} from the package itself"
-    reason = "modules of one floor never import each other" if its == mine else "imports point down only"
-    yield f"{here} (floor {mine:g}) imports {name} (floor {its:g}); {reason}."
+    reason = "rooms of one floor never import each other" if its == mine else "imports point down only"
+    yield f"{here} (floor {mine}) imports {name} (floor {its}); {reason}."
 
 
 def _broken_outside(here: str, target: str) -> Iterator[str]:
     top = target.split(".", maxsplit=1)[0]
-    allowed = OUTSIDE.get(here)
+    allowed = STORY[FLOORS[here] - 1].outside if here else None
     if allowed is not None and top not in allowed and top not in sys.stdlib_module_names:
         known = " and ".join(sorted(allowed)) or "nothing"
         yield f"{here} imports {target}; it may know {known} outside the standard library."
@@ -168,7 +174,7 @@ def _torch_below(sources: dict[str, Source], package: str) -> list[str]:
     """
     found = []
     for source in sources.values():
-        if source.unit() == NO_TORCH:
+        if source.room() == NO_TORCH:
             for item in source.imports:
                 way = _way_to_torch(item.target, sources, package, set())
                 if way:
@@ -195,8 +201,54 @@ def _way_to_torch(target: str, sources: dict[str, Source], package: str, seen: s
     return []
 
 
+def _rings(sources: dict[str, Source]) -> list[str]:
+    """Files that import each other in a ring; none of them can be read, or moved, alone."""
+    below = {
+        name: {_home(item.target, sources) for item in source.imports} - {name, ""} for name, source in sources.items()
+    }
+    while leaves := {name for name, targets in below.items() if not targets & below.keys()}:
+        below = {name: targets for name, targets in below.items() if name not in leaves}
+    ways = {name: _way_back(name, below) for name in sorted(below) if sources[name].room() not in RINGS_LEFT}
+    return [
+        f"{sources[name].path}:1: a ring of imports: {' -> '.join([name, *way])}." for name, way in ways.items() if way
+    ]
+
+
+def _home(target: str, sources: dict[str, Source]) -> str:
+    """The file that an imported name comes from; "" for another package's."""
+    while target and target not in sources:
+        target = target.rpartition(".")[0]
+    return target
+
+
+def _way_back(start: str, below: dict[str, set[str]]) -> list[str]:
+    """The shortest chain of imports from a file to itself; empty if there is none."""
+    ways = [[start]]
+    seen = set()
+    while ways:
+        way = ways.pop(0)
+        for target in sorted(below.get(way[-1], ())):
+            if target == start:
+                return [*way[1:], start]
+            if target not in seen:
+                seen.add(target)
+                ways.append([*way, target])
+    return []
+
+
+def table() -> str:
+    """The floors as CONTRIBUTING.md shows them, the highest first."""
+    rows = ["| floor | rooms | what they hold |", "|---|---|---|"]
+    for number, floor in reversed(list(enumerate(STORY, 1))):
+        rows.append(f"| {number} | {' · '.join(f'`{room}`' for room in floor.rooms)} | {floor.holds} |")
+    return "\n".join(rows)
+
+
 def main(arguments: list[str]) -> int:
     """Checks one package folder; the repository's own without an argument."""
+    if arguments == ["--table"]:
+        print(table())
+        return 0
     folder = Path(arguments[0] if arguments else os.path.relpath(Path(__file__).parents[1] / "src" / "trainflat"))
     found = check(folder)
     for line in found:

@@ -7,23 +7,24 @@
 
 from typing import TYPE_CHECKING, Any
 
-from trainflat.registration import register
+from trainflat.core.registration import register
 
 if TYPE_CHECKING:
-    from trainflat.loading import load
-    from trainflat.pipeline import plan, run
+    from trainflat.commands.check import plan
+    from trainflat.commands.run import run
+    from trainflat.export.loading import load
     from trainflat.recipe import Recipe, load_recipe
-    from trainflat.record import Record
+    from trainflat.records.run import Record
 
 __all__ = ["Recipe", "Record", "load", "load_recipe", "plan", "run"]
 
 _HOMES = {
-    "run": "pipeline",
-    "plan": "pipeline",
-    "load": "loading",
+    "run": "commands.run",
+    "plan": "commands.check",
+    "load": "export.loading",
     "Recipe": "recipe",
     "load_recipe": "recipe",
-    "Record": "record",
+    "Record": "records.run",
 }
 
 register()  # from_pretrained then reads what we export

@@ -1,5 +1,5 @@
 """``python -m trainflat``: the command line, also for ``torchrun -m trainflat``."""
 
-from trainflat.cli import main
+from trainflat.cli.main import main
 
 main()

@@ -13,7 +13,7 @@ from trainflat.anatomy.layout import Layout, Part
 from trainflat.anatomy.modernbert import MODERNBERT
 from trainflat.anatomy.mpnet import MPNET
 from trainflat.anatomy.vit import VIT
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 
 FAMILIES: dict[str, Layout] = {
     "albert": ALBERT,

@@ -8,9 +8,9 @@ from torch import nn
 from trainflat.averaging.base import Averaging
 from trainflat.averaging.ema import EMA
 from trainflat.averaging.swa import SWA
-from trainflat.errors import InputError
-from trainflat.registry import Registry
-from trainflat.wording import plural
+from trainflat.core.errors import InputError
+from trainflat.core.formatting import plural
+from trainflat.core.registry import Registry
 
 AVERAGING: Registry[Averaging] = Registry("averaging", given={"model"}, swa=SWA, ema=EMA)
 

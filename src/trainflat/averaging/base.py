@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainflat.errors import InputError
-from trainflat.foreach import foreach
-from trainflat.params import unwrapped
+from trainflat.anatomy.params import unwrapped
+from trainflat.core.errors import InputError
+from trainflat.core.foreach import foreach
 
 _COUNT, _PREFIX = "models", "average."
 

@@ -3,7 +3,7 @@
 from torch import nn
 
 from trainflat.averaging.base import Averaging, checked
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 
 
 class EMA(Averaging):

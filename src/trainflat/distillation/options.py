@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from trainflat.core.errors import InputError, UnknownName
+from trainflat.core.formatting import plural
 from trainflat.distillation.losses import certainties, logit_losses, number_losses, span_certainties, span_losses
-from trainflat.errors import InputError, UnknownName
-from trainflat.wording import plural
 
 Logits = tuple[Tensor, ...]
 """What a head says: (logits [B, C],), (numbers [B, 1],), or (start [B, T], end [B, T])."""

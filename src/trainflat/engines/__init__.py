@@ -1,10 +1,10 @@
 """What runs exported files, each without the libraries of the others."""
 
+from trainflat.core.registry import Registry
 from trainflat.engines.base import Engine, Tokens
 from trainflat.engines.onnx import OnnxRuntime
 from trainflat.engines.openvino import OpenVinoRuntime
 from trainflat.engines.program import TorchProgram
-from trainflat.registry import Registry
 
 ENGINES: Registry[Engine] = Registry("engine", torch=TorchProgram, onnx=OnnxRuntime, openvino=OpenVinoRuntime)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 
 Tokens = Mapping[str, NDArray[np.int64]]
 """``input_ids`` [N, T] and others of its shape; N rows of T tokens."""

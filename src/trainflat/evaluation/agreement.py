@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from trainflat.anatomy.heads import Kind, counting, kind_of, same_answers
+from trainflat.anatomy.params import unwrapped
 from trainflat.evaluation.modes import evaluating
-from trainflat.heads import Kind, counting, kind_of, same_answers
-from trainflat.params import unwrapped
 
 # Of the scores' standard deviation, within which a score is the same. Errors of which nine in ten are that small cost a
 # correlation about 1 %: half the square of 0.25 / 1.64.

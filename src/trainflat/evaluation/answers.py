@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from trainflat.margins import Answers, Score, difference, groups
+from trainflat.core.margins import Answers, Score, difference, groups
 from trainflat.tasks.base import Answered, EncodedSplit, Predictions, Task
 
 _SAME = 1e-4  # of the spread of what is right, within which two numbers are one answer: padding moves the last bits

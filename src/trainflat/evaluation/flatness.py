@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
+from trainflat.core.progress import Progress
 from trainflat.objective.passes import Kind
-from trainflat.progress import Progress
 from trainflat.sharpness import MEASURES, Measure, Objective, distinct
 from trainflat.tasks.base import EncodedSplit
 

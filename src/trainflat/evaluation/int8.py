@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trainflat.evaluation.answers import main_score
 from trainflat.evaluation.predictions import predictions_of
 from trainflat.quantization import Q8BERT, Activations, quantize_dynamic
-from trainflat.record import Int8
+from trainflat.records.run import Int8
 from trainflat.tasks.base import EncodedSplit, Task
 
 

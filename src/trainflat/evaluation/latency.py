@@ -6,12 +6,12 @@ from time import perf_counter
 import torch
 from transformers import PreTrainedModel
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
+from trainflat.core.formatting import plural
+from trainflat.core.timing import spread
 from trainflat.evaluation.modes import evaluating
 from trainflat.models import max_positions, vocabulary_size
-from trainflat.record import Latency
-from trainflat.timing import spread
-from trainflat.wording import plural
+from trainflat.records.run import Latency
 
 
 def measure_latency(model: PreTrainedModel, batch: int, length: int, *, repeats: int = 20, warmup: int = 3) -> Latency:

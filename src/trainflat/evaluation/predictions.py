@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
-from trainflat.errors import InputError
+from trainflat.anatomy.heads import kind_of
+from trainflat.core.errors import InputError
 from trainflat.evaluation.modes import evaluating
-from trainflat.heads import kind_of
 from trainflat.tasks.base import ANSWERS, EncodedSplit, Predictions, Task
 
 Collate = Callable[[list[dict[str, Any]]], Mapping[str, Any]]

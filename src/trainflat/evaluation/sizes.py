@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from trainflat.anatomy.params import prunable
+from trainflat.core.positions import gap_bytes
 from trainflat.evaluation.zeros import check_zeros
-from trainflat.params import prunable
-from trainflat.positions import gap_bytes
 from trainflat.pruning import Masks
-from trainflat.record import MatrixZeros, Sizes
+from trainflat.records.run import MatrixZeros, Sizes
 
 _FLOAT = 4  # bytes
 

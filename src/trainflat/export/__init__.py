@@ -1,5 +1,6 @@
 """Files that others load."""
 
+from trainflat.core.registry import Registry
 from trainflat.export.base import Exporter, Source
 from trainflat.export.folders import copy_tokenizer, new_folder
 from trainflat.export.int8 import Int8
@@ -11,7 +12,6 @@ from trainflat.export.openvino_int8 import OpenVinoInt8
 from trainflat.export.runner import Runner
 from trainflat.export.sparse import Sparse, save_sparse
 from trainflat.export.torch_export import TorchExport
-from trainflat.registry import Registry
 
 EXPORTERS: Registry[Exporter] = Registry(
     "export format",

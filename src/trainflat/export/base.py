@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.models import output_names
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from trainflat.errors import InputError
-from trainflat.files import seal, workplace, writing
+from trainflat.core.errors import InputError
+from trainflat.core.files import seal, workplace, writing
 
 # Of tokenizers that are no Python class of transformers, which would name its own.
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from trainflat.errors import InputError, one_line
+from trainflat.core.errors import InputError, one_line
 from trainflat.export.base import Source
 from trainflat.models import max_positions, vocabulary_size
 

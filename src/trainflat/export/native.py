@@ -14,7 +14,7 @@ from transformers.core_model_loading import ConversionOps, WeightConverter
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from trainflat.errors import DamagedFile
+from trainflat.core.errors import DamagedFile
 from trainflat.export.packed import PARTS, unpack
 from trainflat.export.unpacking import QUANT_METHOD, check_stored
 from trainflat.models.own import OwnQuantizer

@@ -5,7 +5,7 @@ from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.export.base import Source
 from trainflat.export.onnx import Onnx, anonymous, traced
 

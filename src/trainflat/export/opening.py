@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from trainflat.errors import DamagedFile, InputError, one_line
+from trainflat.core.errors import DamagedFile, InputError, one_line
+from trainflat.core.files import is_sealed, verify
 from trainflat.export.base import Exporter
 from trainflat.export.onnx import Onnx
 from trainflat.export.openvino import OpenVino
 from trainflat.export.runner import Runner
 from trainflat.export.torch_export import TorchExport
-from trainflat.files import is_sealed, verify
 from trainflat.models.stored import MOVE
 
 _READERS: tuple[type[Exporter], ...] = (Onnx, OpenVino, TorchExport)  # one per kind of file

@@ -14,8 +14,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from trainflat.core.errors import InputError
 from trainflat.engines.openvino import OpenVinoRuntime, unobserved
-from trainflat.errors import InputError
 from trainflat.export.base import Source
 from trainflat.export.openvino import OpenVino, converted, save
 from trainflat.export.runner import Runner

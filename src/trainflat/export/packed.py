@@ -8,8 +8,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from trainflat.errors import DamagedFile, InputError
-from trainflat.positions import ALL, decode, encode
+from trainflat.core.errors import DamagedFile, InputError
+from trainflat.core.positions import ALL, decode, encode
 
 Values = Literal["fp32", "fp16", "int8"]
 INDEX, VALUES, SHAPE, SCALES = "sparse_index", "sparse_values", "sparse_shape", "sparse_scales"

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainflat.core.errors import InputError, one_line
 from trainflat.engines import Engine, Tokens
-from trainflat.errors import InputError, one_line
 
 
 class Runner(nn.Module):

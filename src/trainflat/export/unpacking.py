@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from transformers import PreTrainedModel
 
-from trainflat.errors import DamagedFile
+from trainflat.core.errors import DamagedFile
 from trainflat.export.packed import PARTS, SHAPE, Header, check_parts, shape_of, unpack
 from trainflat.models.rebuilt import build_model, read_config
 from trainflat.models.stored import MOVE, Stored, check_memory, check_sealed, read_tensors, stored_tensors

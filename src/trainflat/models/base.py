@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from trainflat.errors import InputError
-from trainflat.params import unwrapped
-from trainflat.record import ModelInfo
-from trainflat.wording import plural
+from trainflat.anatomy.params import unwrapped
+from trainflat.core.errors import InputError
+from trainflat.core.formatting import plural
+from trainflat.records.run import ModelInfo
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 
 
 def minilm() -> Path:

@@ -13,7 +13,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from trainflat.errors import InputError, is_fault, one_line
+from trainflat.core.errors import InputError, is_fault, one_line
 from trainflat.models.classes import class_names
 from trainflat.tasks.base import Head
 from trainflat.tasks.labels import match_names

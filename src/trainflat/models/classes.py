@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.tasks.base import Head
 from trainflat.tasks.labels import canonical, match_names
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
-from trainflat.errors import InputError
-from trainflat.hub import hub_answers, why_silent
+from trainflat.core.errors import InputError
+from trainflat.core.hub import hub_answers, why_silent
 from trainflat.models.checks import FILES
 
 

@@ -1,6 +1,6 @@
 """Teaches transformers to load what ``trainflat.quantization`` made: ``from_pretrained`` finds int8 layers by itself.
 
-``trainflat.registration`` enters these classes in transformers' tables. The hooks (``quantizers.auto``) are young;
+``trainflat.core.registration`` enters these classes in transformers' tables. The hooks (``quantizers.auto``) are young;
 ``trainflat.load`` goes through them too.
 """
 
@@ -12,7 +12,7 @@ import transformers
 from transformers import PreTrainedModel
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from trainflat.errors import DamagedFile, InputError, one_line
+from trainflat.core.errors import DamagedFile, InputError, one_line
 from trainflat.models.own import OwnQuantizer
 from trainflat.models.quiet import quiet_loading
 from trainflat.models.rebuilt import build_model, read_config

@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from trainflat.errors import InputError, is_fault, one_line
+from trainflat.core.errors import InputError, is_fault, one_line
 from trainflat.models.base import Encoder, keep_layers, max_positions
 from trainflat.models.builtin import MODELS
 from trainflat.models.checks import (

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
-from trainflat.errors import InputError, one_line
+from trainflat.core.errors import InputError, one_line
+from trainflat.core.formatting import plural
 from trainflat.models.base import Encoder, keep_layers, max_positions
 from trainflat.models.quiet import quiet_loading
 from trainflat.objective.untouched import untouched
 from trainflat.tasks.base import ANSWERS
 from trainflat.tasks.encoding import unzip
 from trainflat.tasks.stdlib_docs import sentences_of
-from trainflat.wording import plural
 
 TYPES = "token_type_ids"
 _LENGTHS = (64, 128, 512)  # at which a model that wants one length is tried

@@ -6,7 +6,7 @@ import transformers
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.quantizers import HfQuantizer
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.quantization.saving import OWN_WEIGHTS
 
 OWN_FORMS = ("trainflat-int8", "trainflat-sparse")  # quant_method of what this package writes

@@ -12,7 +12,7 @@ import transformers
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
-from trainflat.errors import DamagedFile, InputError, one_line
+from trainflat.core.errors import DamagedFile, InputError, one_line
 from trainflat.models.quiet import quiet_loading
 from trainflat.models.stored import (
     CONFIG,

@@ -8,14 +8,14 @@ from typing import Literal, Self, get_args
 import torch
 from torch import Generator, Tensor, nn
 
-from trainflat.errors import InputError, UnknownName
-from trainflat.foreach import foreach
-from trainflat.heads import counted
+from trainflat.anatomy.heads import counted
+from trainflat.anatomy.params import named_weights, unwrapped
+from trainflat.core.errors import InputError, UnknownName
+from trainflat.core.foreach import foreach
+from trainflat.core.progress import Progress
 from trainflat.objective.passes import Effort, Kind, Meter
 from trainflat.objective.untouched import Guard, twice_differentiable
 from trainflat.objective.vectors import Vector, drawn, fitting, norm
-from trainflat.params import named_weights, unwrapped
-from trainflat.progress import Progress
 
 Batch = Mapping[str, Tensor]
 Loss = Callable[[nn.Module, Batch], Tensor]

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from trainflat.progress import Progress
+from trainflat.core.progress import Progress
 
 Kind = Literal["values", "gradients", "products"]
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from trainflat.errors import InputError
-from trainflat.heads import mean_loss
+from trainflat.anatomy.heads import mean_loss
+from trainflat.core.errors import InputError
 from trainflat.objective.base import Batch, Objective, model_loss
 from trainflat.objective.vectors import fitting
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from trainflat.errors import InputError, UnknownName
-from trainflat.foreach import foreach
+from trainflat.core.errors import InputError, UnknownName
+from trainflat.core.foreach import foreach
 
 Vector = list[Tensor]
 

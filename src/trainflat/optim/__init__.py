@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from trainflat.core.registry import Registry
 from trainflat.optim.adam import Adam, AdamW
 from trainflat.optim.asam import ASAM
 from trainflat.optim.base import FlatOptimizer
@@ -24,7 +25,6 @@ from trainflat.optim.msam import MSAM
 from trainflat.optim.options import build, complete, settle
 from trainflat.optim.s2sam import S2SAM
 from trainflat.optim.sam import SAM
-from trainflat.registry import Registry
 
 OPTIMIZERS: Registry[Optimizer] = Registry(
     "optimizer",
@@ -77,7 +77,7 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
         >>> check_options("sam", {"rho": 0.05, "lr": 2e-5, "momentun": 0.9, "base": "sgd"})
         Traceback (most recent call last):
             ...
-        trainflat.errors.UnknownName: no option of optimizer 'sam' is called 'momentun'. Did you mean 'momentum'? ...
+        trainflat.core.errors.UnknownName: no option of optimizer 'sam' is called 'momentun'. Did you ...
     """
     member = OPTIMIZERS[name]
     settled = settle(name, member, options)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from trainflat.errors import InputError
-from trainflat.foreach import foreach
+from trainflat.core.errors import InputError
+from trainflat.core.foreach import foreach
 from trainflat.optim.bases import each_once, make_base
 from trainflat.optim.checks import radius
 from trainflat.optim.exclusions import matches, refuse_idle_patterns

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 
 UNFIT = {
     "lbfgs": "takes many gradients in one step",

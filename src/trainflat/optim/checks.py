@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 
 
 def number(name: str, value: Any, words: str, fits: Callable[[float], bool]) -> float:

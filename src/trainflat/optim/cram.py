@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from trainflat.errors import InputError
-from trainflat.foreach import foreach
+from trainflat.core.errors import InputError
+from trainflat.core.foreach import foreach
+from trainflat.core.rng import generator
 from trainflat.optim.base import FlatOptimizer
-from trainflat.optim.chance import generator
 from trainflat.optim.checks import number, whole
 from trainflat.optim.directions import gradients, norm_of
 from trainflat.optim.moves import NOWHERE, Displacement, Move

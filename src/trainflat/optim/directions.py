@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from trainflat.errors import InputError
-from trainflat.foreach import foreach
+from trainflat.core.errors import InputError
+from trainflat.core.foreach import foreach
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.moves import NOWHERE, Displacement, Move
 from trainflat.optim.sam import joint_norm, steepest, to_ball

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from trainflat.core.rng import generator
 from trainflat.optim.base import FlatOptimizer
-from trainflat.optim.chance import generator
 from trainflat.optim.checks import number, whole
 from trainflat.optim.moves import NOWHERE, Displacement
 from trainflat.optim.sam import joint_norm, steepest, to_ball

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Any
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 
 
 def matches(pattern: str, name: str) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.checks import number
 from trainflat.optim.directions import (

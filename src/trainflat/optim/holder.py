@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Holder(Protocol):
-    """What keeps pruned weights at zero, such as :class:`trainflat.pruning.HeldMasks`."""
+    """What keeps pruned weights at zero, such as :class:`trainflat.pruning.MaskEnforcer`."""
 
     def mask_gradients(self) -> None:
         """Sets the gradients of pruned weights to zero."""

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
+from trainflat.core.formatting import plural
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.checks import number
-from trainflat.wording import plural
 
 
 class LabelNoise(FlatOptimizer):

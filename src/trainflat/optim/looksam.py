@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch.optim import Optimizer
 
-from trainflat.foreach import foreach
+from trainflat.core.foreach import foreach
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.checks import number, whole
 from trainflat.optim.directions import gradients

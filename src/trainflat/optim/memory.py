@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 
 # Marks a flat optimizer's tensors among the base optimizer's, and its counter in the first parameter group; beside the
 # counter stands whose state it is.

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trainflat.foreach import foreach
+from trainflat.core.foreach import foreach
 
 
 class Move(NamedTuple):

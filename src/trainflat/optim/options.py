@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from trainflat.errors import InputError, UnknownName
+from trainflat.core.errors import InputError, UnknownName
 from trainflat.optim.adam import Adam, AdamW
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.bases import UNFIT, refuse_unfit

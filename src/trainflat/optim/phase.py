@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.optim.checks import number, whole
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from trainflat.errors import InputError
-from trainflat.foreach import foreach
+from trainflat.core.errors import InputError
+from trainflat.core.foreach import foreach
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.moves import NOWHERE, Displacement, Move
 from trainflat.optim.phase import Phase

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from trainflat.pruning import Masks
-from trainflat.record import Training
+from trainflat.records.run import Training
 
 if TYPE_CHECKING:
     from trainflat.protocols.bench import Bench

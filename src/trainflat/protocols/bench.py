@@ -10,10 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainflat import record
-from trainflat.errors import InputError
-from trainflat.evaluation import objective_on
-from trainflat.files import (
+from trainflat.core.errors import InputError
+from trainflat.core.files import (
     hash_file,
     is_sealed,
     load_tensors,
@@ -25,12 +23,14 @@ from trainflat.files import (
     write_json,
     writing,
 )
+from trainflat.core.progress import Progress
+from trainflat.evaluation import objective_on
 from trainflat.models import Encoder, no_bars
 from trainflat.objective import Objective
-from trainflat.progress import Progress
 from trainflat.protocols.base import Planned, Produced, stage_name
 from trainflat.pruning import PRUNERS, Masks, Pruner, Scope
 from trainflat.quantization import Q8BERT, make_quantizer
+from trainflat.records import run as record
 from trainflat.tasks.base import EncodedSplit, Task
 from trainflat.training.fit import fit, forget
 from trainflat.training.fit_callbacks import SNAPSHOT

@@ -5,13 +5,13 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from trainflat.errors import InputError
-from trainflat.files import MANIFEST
+from trainflat.core.errors import InputError
+from trainflat.core.files import MANIFEST
+from trainflat.core.formatting import plural
 from trainflat.protocols.base import Planned, Produced, Protocol, stage_name
 from trainflat.protocols.bench import REWIND, Bench, check_sparsities
 from trainflat.pruning import Masks, Scope, complete_section
 from trainflat.training.fit_callbacks import SNAPSHOT
-from trainflat.wording import plural
 
 _PAPER = tuple(round(0.1 * k, 1) for k in range(1, 10))
 

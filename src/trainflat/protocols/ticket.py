@@ -7,8 +7,8 @@ from typing import Literal
 from torch import nn
 
 from trainflat.anatomy import kind_by_name
-from trainflat.errors import InputError
-from trainflat.params import prunable
+from trainflat.anatomy.params import prunable
+from trainflat.core.errors import InputError
 from trainflat.protocols.base import Planned, Produced, Protocol, stage_name
 from trainflat.protocols.bench import Bench, check_sparsities, masks_of_run
 from trainflat.pruning import PRUNERS, Masks, shuffled_within_layers

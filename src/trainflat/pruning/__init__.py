@@ -5,19 +5,19 @@ from typing import Any
 
 from torch import nn
 
-from trainflat.errors import UnknownName
+from trainflat.core.errors import UnknownName
+from trainflat.core.registry import Registry
 from trainflat.pruning.base import Pruner, Scope, keep_highest, shuffled_within_layers
+from trainflat.pruning.enforcer import Attached, MaskEnforcer
 from trainflat.pruning.gradient_flow import gradient_norm_change, loss_change
 from trainflat.pruning.gradient_norm import GradientNormPruner
 from trainflat.pruning.grasp import GraspPruner
-from trainflat.pruning.held import Attached, HeldMasks
 from trainflat.pruning.keys import Magnitudes
 from trainflat.pruning.layer_shuffled import LayerShuffledPruner
 from trainflat.pruning.loss_preservation import LossPreservationPruner
 from trainflat.pruning.magnitude import MagnitudePruner
 from trainflat.pruning.masks import Masks
 from trainflat.pruning.random import RandomPruner
-from trainflat.registry import Registry
 
 PRUNERS: Registry[Pruner] = Registry(
     "pruner",
@@ -59,11 +59,11 @@ __all__ = [
     "Attached",
     "GradientNormPruner",
     "GraspPruner",
-    "HeldMasks",
     "LayerShuffledPruner",
     "LossPreservationPruner",
     "MagnitudePruner",
     "Magnitudes",
+    "MaskEnforcer",
     "Masks",
     "Pruner",
     "RandomPruner",

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainflat.errors import InputError, UnknownName
+from trainflat.anatomy.params import prunable, unwrapped
+from trainflat.core.errors import InputError, UnknownName
+from trainflat.core.formatting import plural
 from trainflat.objective import Objective
-from trainflat.params import prunable, unwrapped
 from trainflat.pruning.cut import find_cut, pack_kept
 from trainflat.pruning.keys import Array, Keys, Magnitudes
 from trainflat.pruning.masks import Masks, Shape, check_same
-from trainflat.wording import plural
 
 Scope = Literal["global", "layer"]
 
@@ -23,7 +23,7 @@ class Pruner(ABC):
     """Drops the weights with the lowest scores. A method writes :meth:`scores` and nothing else.
 
     Args:
-        model: Its :func:`trainflat.params.prunable` weights are pruned.
+        model: Its :func:`trainflat.anatomy.params.prunable` weights are pruned.
         sparsity: Share of them to drop, in [0, 1), counting those that ``masks`` already drops.
         scope: ``"global"`` ranks all weights together, ``"layer"`` each matrix on its own.
         masks: What is pruned already and stays so, whatever its score.

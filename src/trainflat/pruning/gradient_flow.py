@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.objective import Objective, at_temperature, under
 from trainflat.pruning.base import Pruner
 from trainflat.pruning.masks import Masks

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.pruning.masks import Masks
 
 T = TypeVar("T")

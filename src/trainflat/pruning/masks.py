@@ -6,22 +6,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainflat.errors import DamagedFile, InputError, ZerosRevived
-from trainflat.files import MOVE, load_tensors, save_tensors
-from trainflat.params import named_weights, prunable
-from trainflat.record import MatrixZeros
-from trainflat.untrusted import parse_json, validated
-from trainflat.wording import plural
-
-if TYPE_CHECKING:
-    from trainflat.pruning.held import HeldMasks
+from trainflat.anatomy.params import named_weights, prunable
+from trainflat.core.errors import DamagedFile, InputError, ZerosRevived
+from trainflat.core.files import MOVE, load_tensors, save_tensors
+from trainflat.core.formatting import plural
+from trainflat.core.untrusted import parse_json, validated
+from trainflat.pruning.enforcer import MaskEnforcer
+from trainflat.records.run import MatrixZeros
 
 _FORMAT = "trainflat-masks-1"
 Shape = tuple[int, ...]
@@ -199,11 +197,9 @@ class Masks(Mapping[str, Tensor]):
                 for name, weight in weights.items():
                     weight.copy_(origin[name])
 
-    def hold(self, model: nn.Module) -> "HeldMasks":
+    def hold(self, model: nn.Module) -> MaskEnforcer:
         """The masks in the form that costs least while training."""
-        from trainflat.pruning.held import HeldMasks
-
-        return HeldMasks(self, model)
+        return MaskEnforcer(self.parameters(model), self)
 
     def save(self, path: str | Path) -> None:
         """Writes a safetensors file of packed bits, atomically.

@@ -5,11 +5,11 @@ from typing import Any
 
 from torch import nn
 
+from trainflat.core.registry import Registry
 from trainflat.quantization.arithmetic import has_integer_kernel, quantize_rows, without_integer_kernel
 from trainflat.quantization.dynamic import METHOD, Layout, check_loaded, layers_to_round, prepare, quantize_dynamic
 from trainflat.quantization.modules import Activations, Int8Embedding, Int8Linear, Int8Module
 from trainflat.quantization.q8bert import Q8BERT
-from trainflat.registry import Registry
 
 QUANTIZERS: Registry[Q8BERT] = Registry("quantization", given={"model"}, q8bert=Q8BERT)
 

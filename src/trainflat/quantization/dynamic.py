@@ -10,8 +10,8 @@ from typing import Any, Literal, Self, TypeVar, get_args
 
 from torch import nn
 
-from trainflat.errors import InputError, UnknownName
-from trainflat.params import prunable, unwrapped
+from trainflat.anatomy.params import prunable, unwrapped
+from trainflat.core.errors import InputError, UnknownName
 from trainflat.quantization.arithmetic import quantize_matrix_as_torch
 from trainflat.quantization.modules import Activations, Inputs, Int8Embedding, Int8Linear, Int8Module
 from trainflat.quantization.saving import OWN_WEIGHTS, save_as_own

@@ -1,6 +1,6 @@
 """Fake quantization: floats that are only the values integers could stand for, with gradients straight through."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -8,10 +8,16 @@ from torch.nn import functional
 
 from trainflat.quantization.arithmetic import LARGEST, SMALLEST_STEP
 
-if TYPE_CHECKING:
-    from trainflat.quantization.q8bert import Q8BERT
-
 Weights = Literal["tensor", "channel"]
+
+
+class Rounding(Protocol):
+    """What a fake layer asks of the method it belongs to, such as :class:`trainflat.quantization.Q8BERT`."""
+
+    weights: Weights
+
+    def inputs(self, place: str, x: Tensor, training: bool) -> Tensor:
+        """Rounds the inputs of the layer at ``place``; while training it may also learn their range."""
 
 
 def wide(x: Tensor) -> Tensor:
@@ -69,7 +75,7 @@ class _StraightThrough(torch.autograd.Function):
 class FakeInt8Linear(nn.Linear):
     """``nn.Linear`` that multiplies what its int8 counterpart would."""
 
-    quantizer: "Q8BERT"
+    quantizer: Rounding
     place: str
 
     def forward(self, x: Tensor) -> Tensor:
@@ -81,7 +87,7 @@ class FakeInt8Linear(nn.Linear):
 class FakeInt8Embedding(nn.Embedding):
     """``nn.Embedding`` that looks up what its int8 counterpart would."""
 
-    quantizer: "Q8BERT"
+    quantizer: Rounding
     place: str
 
     def forward(self, ids: Tensor) -> Tensor:

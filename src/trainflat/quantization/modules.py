@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainflat.errors import DamagedFile, InputError
+from trainflat.core.errors import DamagedFile, InputError
 from trainflat.quantization.arithmetic import ACTIVATIONS, Quantized, integer_product, quantize_fixed, quantize_rows
 
 Activations = Literal["token", "batch", "torch"]

@@ -9,8 +9,8 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, distributed, nn
 
-from trainflat.errors import InputError
-from trainflat.params import unwrapped
+from trainflat.anatomy.params import unwrapped
+from trainflat.core.errors import InputError
 from trainflat.quantization.arithmetic import LARGEST, SMALLEST_STEP, Quantized
 from trainflat.quantization.dynamic import Layout, layers_to_round
 from trainflat.quantization.fake import (

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from trainflat.errors import InputError
-from trainflat.files import workplace
+from trainflat.core.errors import InputError
+from trainflat.core.files import workplace
 
 OWN_WEIGHTS = "trainflat.safetensors"
 _OTHERS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")  # that transformers may read

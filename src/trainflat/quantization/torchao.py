@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -1,6 +1,6 @@
 """Recipes: what to train and compress, how, and what to measure. Checked to the last key before anything runs."""
 
-from trainflat.listing import packaged_recipes
+from trainflat.core.listing import packaged_recipes
 from trainflat.recipe.members import build
 from trainflat.recipe.overrides import named_sections
 from trainflat.recipe.reading import load_recipe

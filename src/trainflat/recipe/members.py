@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from trainflat.errors import UnknownName
-from trainflat.registry import Registry
-from trainflat.wording import shown, wanted
+from trainflat.core.errors import UnknownName
+from trainflat.core.formatting import shown, wanted
+from trainflat.core.registry import Registry
 
 T = TypeVar("T")
 

@@ -6,8 +6,8 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from trainflat.core.formatting import shown, wanted
 from trainflat.recipe.sections import Recipe
-from trainflat.wording import shown, wanted
 
 
 def first_line(error: ValidationError) -> str:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainflat.errors import InputError, UnknownName
-from trainflat.registry import Registry
-from trainflat.yaml_values import parse_yaml
+from trainflat.core.errors import InputError, UnknownName
+from trainflat.core.registry import Registry
+from trainflat.core.yaml_values import parse_yaml
 
 
 def named_sections(

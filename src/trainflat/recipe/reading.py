@@ -6,14 +6,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from trainflat.errors import InputError, UnknownName
-from trainflat.listing import packaged_recipes
+from trainflat.core.errors import InputError, UnknownName
+from trainflat.core.listing import packaged_recipes
+from trainflat.core.untrusted import read_text
+from trainflat.core.yaml_values import parse_yaml
 from trainflat.recipe.messages import first_line
 from trainflat.recipe.overrides import has_option, set_path, split_override
 from trainflat.recipe.sections import Recipe
 from trainflat.tasks import TASKS
-from trainflat.untrusted import read_text
-from trainflat.yaml_values import parse_yaml
 
 _DEEPEST = 50
 

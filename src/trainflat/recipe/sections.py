@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
-from trainflat.files import hash_json
+from trainflat.core.files import hash_json
 from trainflat.protocols import PROTOCOLS
 from trainflat.pruning import PRUNERS
 from trainflat.quantization import Activations

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import nn
 
-from trainflat.errors import InputError
-from trainflat.registry import Registry
+from trainflat.core.errors import InputError
+from trainflat.core.registry import Registry
 from trainflat.reparametrization.base import Reparametrization
 from trainflat.reparametrization.powerprop import Powerprop
 

@@ -8,8 +8,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from trainflat.errors import InputError
-from trainflat.params import prunable
+from trainflat.anatomy.params import prunable
+from trainflat.core.errors import InputError
 
 
 class Reparametrization(ABC):
@@ -22,8 +22,8 @@ class Reparametrization(ABC):
     ``slope``.
 
     Args:
-        model: Its :func:`trainflat.params.prunable` matrices are reparametrised; biases, LayerNorm, embeddings and the
-            task head are not, and what is frozen is left as it is.
+        model: Its :func:`~trainflat.anatomy.params.prunable` matrices are reparametrised; biases, LayerNorm, embeddings
+            and the task head are not, and what is frozen is left as it is.
 
     Raises:
         InputError: there are none.

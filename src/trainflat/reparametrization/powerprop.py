@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.reparametrization.base import Reparametrization
 
 

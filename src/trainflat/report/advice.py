@@ -1,13 +1,13 @@
 """What follows from a diagnosis, in words. Rules of thumb on the numbers at hand, each of which names its reason.
 
-A sentence claims what the rows tell, with its margin (see ``trainflat.margins``), or is not said.
+A sentence claims what the rows tell, with its margin (see ``trainflat.core.margins``), or is not said.
 """
 
 from collections.abc import Sequence
 from math import hypot, sqrt
 from statistics import median
 
-from trainflat.diagnosis import Cut, Diagnosis
+from trainflat.records.diagnosis import Cut, Diagnosis
 from trainflat.report.words import change, metric_name, percent, places
 
 TOLERATED = 1.0  # points of the score that a compressed model may lose

@@ -7,14 +7,14 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from trainflat.comparison import Cell, Comparison, Speedup, Timing, save_comparison
-from trainflat.files import together
-from trainflat.margins import Difference
+from trainflat.core.files import together
+from trainflat.core.formatting import plural
+from trainflat.core.margins import Difference
+from trainflat.records.comparison import Cell, Comparison, Speedup, Timing, save_comparison
 from trainflat.report.notes import PARTIAL
 from trainflat.report.palette import LIGHT
 from trainflat.report.static import GREY, SYMBOLS, save, styled
 from trainflat.report.words import DASH, megabytes, metric_name, task_name
-from trainflat.wording import plural
 
 FIGURE = "bench"
 NOT_TOLD = "not told apart"

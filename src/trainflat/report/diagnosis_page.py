@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainflat.diagnosis import Diagnosis, save_diagnoses
-from trainflat.files import together, write_text
+from trainflat.core.files import together, write_text
+from trainflat.core.formatting import plural
+from trainflat.records.diagnosis import Diagnosis, save_diagnoses
 from trainflat.report.advice import advice
 from trainflat.report.flatness import figure_name
 from trainflat.report.page import environment, plotly_source, theme_colors
 from trainflat.report.palette import DASHES, MARKERS
 from trainflat.report.web import Group, as_text
 from trainflat.report.words import duration, four_digits, metric_name, percent, places, task_name
-from trainflat.wording import plural
 
 PAGE = "diagnosis.html"
 

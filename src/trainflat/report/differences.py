@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from trainflat.record import Record
+from trainflat.records.run import Record
 from trainflat.report.options import BASES, OWN
 from trainflat.report.panels import Line, Panel, says_how_far, traits
 from trainflat.report.words import DASH, option

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from trainflat.record import Int8, Record, Stage
+from trainflat.records.run import Int8, Record, Stage
 from trainflat.report.panels import Line, Panel, Point, Statistics
 from trainflat.report.published import Figure, Rounded, published_int8
 from trainflat.report.words import DASH, megabytes, metric_name, percent, spread

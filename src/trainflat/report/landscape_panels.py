@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import log10
 from typing import Any
 
-from trainflat.landscapes import Landscape, LineRecord, PlaneRecord, SpectrumRecord
+from trainflat.records.landscape import Landscape, LineRecord, PlaneRecord, SpectrumRecord
 from trainflat.report.landscape_series import (
     barrier_bar,
     caption_of,

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
-from trainflat.landscapes import Landscape, LineRecord, PlaneRecord, SpectrumRecord
+from trainflat.core.formatting import plural
+from trainflat.records.landscape import Landscape, LineRecord, PlaneRecord, SpectrumRecord
 from trainflat.report.notes import PARTIAL
-from trainflat.wording import plural
 
 _ORDER = (PlaneRecord, LineRecord, SpectrumRecord)
 _DECADES = 6  # of density below the highest; further down there are only tails of the smoothing Gaussian

@@ -9,7 +9,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from trainflat.landscapes import Landscape, LineRecord, PlaneRecord, SpectrumRecord
+from trainflat.records.landscape import Landscape, LineRecord, PlaneRecord, SpectrumRecord
 from trainflat.report.landscape_series import (
     barrier_bar,
     density_range,

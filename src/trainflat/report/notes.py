@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from trainflat.record import Record
+from trainflat.records.run import Record
 from trainflat.report.differences import differing
 from trainflat.report.panels import Line, Panel, main_score
 from trainflat.report.words import percent

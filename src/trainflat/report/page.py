@@ -9,8 +9,9 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from trainflat.landscapes import Landscape
-from trainflat.record import ModelInfo, Record
+from trainflat.core.formatting import plural
+from trainflat.records.landscape import Landscape
+from trainflat.records.run import ModelInfo, Record
 from trainflat.report.differences import ABOUT as ABOUT_DIFFERENCES
 from trainflat.report.differences import differences
 from trainflat.report.flatness import ABOUT, ABOUT_PUBLISHED, comparable, flatness_table, measured
@@ -24,7 +25,6 @@ from trainflat.report.published import published, reference_sparsity
 from trainflat.report.tables import PLAIN, cost_table, score_table
 from trainflat.report.web import Group, curve_plots, flatness_plots, int8_plots, score_plot, zero_plots
 from trainflat.report.words import DASH, metric_name, percent, task_name
-from trainflat.wording import plural
 
 
 def render(records: Sequence[Record], landscapes: Sequence[Landscape] = ()) -> str:

@@ -6,12 +6,12 @@ from dataclasses import astuple, dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
-from trainflat.files import hash_json
-from trainflat.record import Record, Stage
+from trainflat.core.files import hash_json
+from trainflat.core.formatting import plural
+from trainflat.records.run import Record, Stage
 from trainflat.report.labels import label_lines
 from trainflat.report.options import completed, unusual
 from trainflat.report.words import metric_name, task_name
-from trainflat.wording import plural
 
 # Say who a run is, or what was looked at, not what was trained.
 _NOT_A_TRAIT = {"seed", "name", "description", "evaluation", "measures", "report_to", "log_every"}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from trainflat.record import Record
+from trainflat.records.run import Record
 from trainflat.report.panels import Panel, rewind
 
 _MODELS = {"bert-base-uncased", "google-bert/bert-base-uncased"}

@@ -7,9 +7,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TypeVar
 
-from trainflat.errors import InputError
-from trainflat.landscapes import PATTERN, Landscape, load_landscape
-from trainflat.record import RECORD_FILE, Record
+from trainflat.core.errors import InputError
+from trainflat.records.landscape import PATTERN, Landscape, load_landscape
+from trainflat.records.run import RECORD_FILE, Record
 
 RECIPE_FILE = "recipe.yaml"
 T = TypeVar("T")

@@ -11,7 +11,7 @@ import matplotlib as mpl
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from trainflat.files import atomic
+from trainflat.core.files import atomic
 from trainflat.report.differences import SETTING, differences
 from trainflat.report.flatness import comparable, figure_name, flatness_of, measured
 from trainflat.report.int8 import drawings

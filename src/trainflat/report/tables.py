@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from trainflat.landscapes import Landscape
-from trainflat.record import Latency, Record, Stage
+from trainflat.core.formatting import plural
+from trainflat.records.landscape import Landscape
+from trainflat.records.run import Latency, Record, Stage
 from trainflat.report.differences import ABOUT as ABOUT_DIFFERENCES
 from trainflat.report.differences import SETTING, differences
 from trainflat.report.flatness import ABOUT, ABOUT_PUBLISHED, flatness_of, flatness_table, measured
@@ -18,7 +19,6 @@ from trainflat.report.notes import MARK, remarks
 from trainflat.report.panels import Line, Panel, Point, make_panels
 from trainflat.report.published import published, published_sharpness
 from trainflat.report.words import DASH, duration, is_formula, megabytes, percent, spread
-from trainflat.wording import plural
 
 PLAIN = (
     "Unstructured zeros alone do not speed up dense kernels: a pruned matrix is multiplied like a full one, so latency "

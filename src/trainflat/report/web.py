@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from trainflat.core.formatting import plural
 from trainflat.report.flatness import comparable, figure_name, flatness_of, measured
 from trainflat.report.int8 import drawings
 from trainflat.report.palette import DASHES, MARKERS, Palette
@@ -18,7 +19,6 @@ from trainflat.report.panels import Line, Panel, Point, Statistics
 from trainflat.report.published import Figure, published, reference_sparsity
 from trainflat.report.series import CURVES, Curve, Grid, at, curves, focus, shares_seen, zero_grid
 from trainflat.report.words import metric_name, percent, spread
-from trainflat.wording import plural
 
 Plot = dict[str, Any]  # title, height and one frame (data, layout) per choice
 

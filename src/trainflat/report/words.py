@@ -5,7 +5,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from trainflat.margins import Difference
+from trainflat.core.margins import Difference
 
 _TASKS = {
     "cola": "CoLA",

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from trainflat.errors import InputError, UnknownName
-from trainflat.files import together, write_text
-from trainflat.landscapes import Landscape
-from trainflat.record import Record
+from trainflat.core.errors import InputError, UnknownName
+from trainflat.core.files import together, write_text
+from trainflat.records.landscape import Landscape
+from trainflat.records.run import Record
 from trainflat.report.marks import is_ours
 from trainflat.report.notes import notes
 from trainflat.report.panels import make_panels

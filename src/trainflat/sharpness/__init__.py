@@ -1,8 +1,8 @@
 """How flat a minimum is: measures on the loss around the weights of a trained model."""
 
+from trainflat.core.registry import Registry
 from trainflat.objective.base import Objective, model_loss
 from trainflat.objective.passes import Effort
-from trainflat.registry import Registry
 from trainflat.sharpness.ball import Ball, BallSharpness, ball_sharpness
 from trainflat.sharpness.gaussian import Gaussian, GaussianSharpness, gaussian_sharpness
 from trainflat.sharpness.hessian import (

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from trainflat.foreach import foreach
+from trainflat.core.foreach import foreach
 from trainflat.objective.base import Objective
 from trainflat.objective.passes import Effort, Kind
 from trainflat.objective.vectors import Vector, norm, scaled

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from trainflat.foreach import foreach
+from trainflat.core.foreach import foreach
 from trainflat.objective.base import Objective
 from trainflat.objective.passes import Effort, Kind
 from trainflat.sharpness.measure import AT_THE_WEIGHTS, Measure, above_zero, at_least, finite, yes_or_no

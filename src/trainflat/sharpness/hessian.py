@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
+from trainflat.core.formatting import plural
 from trainflat.objective.base import Objective, ProductMethod
 from trainflat.objective.passes import Effort, Kind
 from trainflat.objective.vectors import dot, flatten, unflatten
@@ -23,7 +24,6 @@ from trainflat.sharpness.measure import (
     known_product,
     product_passes,
 )
-from trainflat.wording import plural
 
 _TRACE_NAMES = ("trace", "trace_error")
 

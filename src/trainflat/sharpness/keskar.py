@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import fmin_l_bfgs_b
 
-from trainflat.errors import InputError, UnknownName
+from trainflat.core.errors import InputError, UnknownName
+from trainflat.core.formatting import plural
 from trainflat.objective.base import Objective
 from trainflat.objective.passes import Effort, Kind
 from trainflat.objective.vectors import Vector, flatten, unflatten
 from trainflat.sharpness.measure import AT_THE_WEIGHTS, Measure, above_zero, at_least, finite, shrinking_steps
 from trainflat.sharpness.subspace import Subspace
-from trainflat.wording import plural
 
 Space = Literal["subspace", "full"]
 Array = NDArray[np.float64]

@@ -36,7 +36,7 @@ def lanczos(
     """Grows a Krylov space of a symmetric H, known through its products, by one dimension per item.
 
     Every vector of the basis is kept: m items hold m vectors like ``start``. Ends when the space is invariant.
-    A product that is not finite raises :class:`~trainflat.errors.InputError`.
+    A product that is not finite raises :class:`~trainflat.core.errors.InputError`.
 
     Args:
         product: Takes v [n], gives H v [n].

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from trainflat.errors import InputError, UnknownName
-from trainflat.landscapes import Loss, PlaneRecord, SpectrumRecord
+from trainflat.core.errors import InputError, UnknownName
 from trainflat.objective.base import Objective
 from trainflat.objective.vectors import Vector
+from trainflat.records.landscape import Loss, PlaneRecord, SpectrumRecord
 from trainflat.sharpness.measure import is_number, is_whole
 from trainflat.sharpness.paths import (
     AffineSubspace,

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from trainflat.errors import InputError
-from trainflat.landscapes import LineRecord, Loss
+from trainflat.core.errors import InputError
 from trainflat.objective.base import Objective
 from trainflat.objective.vectors import Vector
+from trainflat.records.landscape import LineRecord, Loss
 from trainflat.sharpness.measure import is_number, is_whole
 from trainflat.sharpness.paths import (
     AffineSubspace,

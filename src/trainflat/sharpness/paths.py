@@ -7,12 +7,12 @@ from contextlib import contextmanager
 import torch
 from torch import Generator, Tensor, nn
 
-from trainflat.errors import InputError
-from trainflat.foreach import foreach
+from trainflat.core.errors import InputError
+from trainflat.core.foreach import foreach
+from trainflat.core.formatting import plural
 from trainflat.objective.base import Objective
 from trainflat.objective.vectors import Vector, apart
 from trainflat.sharpness.measure import check_seed
-from trainflat.wording import plural
 
 State = Mapping[str, Tensor]
 Direction = Sequence[Tensor]  # a tensor for each of an objective's weights

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainflat.errors import DamagedFile, InputError
-from trainflat.files import MOVE, read_json, write_json
-from trainflat.landscapes import Loss
+from trainflat.core.errors import DamagedFile, InputError
+from trainflat.core.files import MOVE, read_json, write_json
+from trainflat.records.landscape import Loss
 
 
 class Store:

@@ -1,6 +1,6 @@
 """What is learned: rows, their encoding, and the score of predictions."""
 
-from trainflat.registry import Registry
+from trainflat.core.registry import Registry
 from trainflat.tasks.base import EncodedSplit, Head, Predictions, Task, Tokenizer
 from trainflat.tasks.files import Files
 from trainflat.tasks.glue import Cola, Mnli, Mrpc, Qnli, Qqp, Rte, Sst2, Stsb

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 import numpy as np
 from torch.utils.data import Dataset
 
-from trainflat.record import Fingerprint
+from trainflat.records.run import Fingerprint
 
 ANSWERS = frozenset({"label", "labels", "start_positions", "end_positions"})  # what a batch holds beside the question
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
+from trainflat.core.formatting import plural
 from trainflat.tasks.base import EncodedSplit, Tokenizer
-from trainflat.wording import plural
 
 BATCH = 1000  # texts per call: enough for the tokenizer to be quick, few enough to keep its scratch small
 NO_LIMIT = 1_000_000  # tokenizers that know no limit say 10^30

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from trainflat.errors import InputError, UnknownName
+from trainflat.core.errors import InputError, UnknownName
+from trainflat.core.formatting import plural
 from trainflat.tasks.base import Head
 from trainflat.tasks.labels import Value, class_indices, class_name, leave_out, read_labels, to_numbers
 from trainflat.tasks.meaning import (
@@ -18,10 +19,10 @@ from trainflat.tasks.meaning import (
 )
 from trainflat.tasks.metrics import CLASSIFICATION, METRICS, REGRESSION
 from trainflat.tasks.opening import Shape
-from trainflat.tasks.rows import Rows, arrange
+from trainflat.tasks.rows import Rows
+from trainflat.tasks.splits import arrange
 from trainflat.tasks.tables import Table, read_table
 from trainflat.tasks.text import LABEL, TEXTS, TextTask
-from trainflat.wording import plural
 
 SHARE = 0.1  # held out where no validation file is given
 

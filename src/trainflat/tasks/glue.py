@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.tasks.base import Head
 from trainflat.tasks.labels import Value, read_labels, to_numbers
-from trainflat.tasks.rows import Rows, arrange, join
+from trainflat.tasks.rows import Rows, join
 from trainflat.tasks.sources import Source
+from trainflat.tasks.splits import arrange
 from trainflat.tasks.tables import Table
 from trainflat.tasks.text import LABEL, TEXTS, TextTask
 

@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
-from trainflat.errors import InputError, UnknownName
+from trainflat.core.errors import InputError, UnknownName
+from trainflat.core.formatting import plural
 from trainflat.tasks.labels import Value, canonical, class_name, is_number, may_be_numbers
 from trainflat.tasks.tables import Table
-from trainflat.wording import plural
 
 Kind = Literal["classification", "regression"]
 

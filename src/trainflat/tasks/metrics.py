@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from trainflat.errors import TrainingDiverged
+from trainflat.core.errors import TrainingDiverged
 
 Metric = Callable[[np.ndarray, np.ndarray], float]  # gold [N], predicted [N] -> percent
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import IO, Any
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 
 MOST_BYTES = 2**30  # of a file, unpacked
 MOST_ROWS = 5_000_000

@@ -3,17 +3,14 @@
 import unicodedata
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from trainflat.tasks.rows import Rows
+from trainflat.tasks.rows import LABEL, Rows
 
-LABEL = "label"
 TEXTS = ("text", "text_pair")
 QUESTIONS = (*TEXTS, "question", "context")
 
 
-def text_keys(rows: "Rows", *, ordered: bool = False) -> list[tuple[bytes, ...]]:
+def text_keys(rows: Rows, *, ordered: bool = False) -> list[tuple[bytes, ...]]:
     """One key per row, alike where the texts are: capitals and spaces aside and, unless ``ordered``, a pair's order."""
     columns = [rows.columns[name] for name in QUESTIONS if name in rows.columns]
     keys = [[_digest(text) for text in texts] for texts in zip(*columns, strict=True)]
@@ -26,7 +23,7 @@ def _digest(text: str) -> bytes:
     return blake2b(" ".join(text.casefold().split()).encode("utf8", "surrogatepass"), digest_size=16).digest()
 
 
-def repeat_notes(training: "Rows", evaluation: Mapping[str, "Rows"], labels: Sequence[str]) -> list[str]:
+def repeat_notes(training: Rows, evaluation: Mapping[str, Rows], labels: Sequence[str]) -> list[str]:
     """Sentences on evaluation rows that are trained on, and on training rows whose text has two classes."""
     seen = set(text_keys(training))
     notes = []
@@ -41,7 +38,7 @@ def repeat_notes(training: "Rows", evaluation: Mapping[str, "Rows"], labels: Seq
     return [*notes, *(_contradictions(training, labels) if labels else [])]
 
 
-def _contradictions(rows: "Rows", labels: Sequence[str]) -> list[str]:
+def _contradictions(rows: Rows, labels: Sequence[str]) -> list[str]:
     first: dict[tuple[bytes, ...], int] = {}
     found: dict[tuple[bytes, ...], tuple[int, int]] = {}
     answers = rows.columns[LABEL]
@@ -57,7 +54,7 @@ def _contradictions(rows: "Rows", labels: Sequence[str]) -> list[str]:
     return [f"{count} two labels, such as {_shown(rows, one)} ({named:.80}): no model can learn both."]
 
 
-def _shown(rows: "Rows", row: int) -> str:
+def _shown(rows: Rows, row: int) -> str:
     name = next(name for name in QUESTIONS if name in rows.columns)
     text = " ".join(rows.columns[name][row].split())
     return repr(text if len(text) <= 60 else text[:59] + "…")

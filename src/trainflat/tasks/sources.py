@@ -5,8 +5,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainflat.errors import InputError, one_line
-from trainflat.hub import cache_alone, hub_answers, why_silent
+from trainflat.core.errors import InputError, one_line
+from trainflat.core.hub import cache_alone, hub_answers, why_silent
 from trainflat.tasks.tables import READERS, Columns, Table, read_table
 
 VARIABLE = "TRAINFLAT_DATA"

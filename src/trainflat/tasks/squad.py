@@ -6,19 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
+from trainflat.core.formatting import plural
+from trainflat.core.untrusted import parse_json
 from trainflat.tasks.base import Answered, EncodedSplit, Head, Predictions, Task, Tokenizer
 from trainflat.tasks.encoding import make_split
 from trainflat.tasks.metrics import check_finite
 from trainflat.tasks.repeats import repeat_notes
-from trainflat.tasks.rows import Rows, arrange, fingerprints, join
+from trainflat.tasks.rows import Rows, fingerprints, join
 from trainflat.tasks.sources import Source
 from trainflat.tasks.spans import best_span
+from trainflat.tasks.splits import arrange
 from trainflat.tasks.squad_metrics import best_over, exact_match, token_f1
 from trainflat.tasks.tables import Table
 from trainflat.tasks.windows import encode_windows
-from trainflat.untrusted import parse_json
-from trainflat.wording import plural
 
 SOURCE = Source("squad", "rajpurkar/squad", None, {"train": 87599, "validation": 10570})
 

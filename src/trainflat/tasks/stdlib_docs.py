@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.tasks.base import Head
-from trainflat.tasks.rows import Rows, arrange
+from trainflat.tasks.rows import Rows
+from trainflat.tasks.splits import arrange
 from trainflat.tasks.text import LABEL, TextTask
 
 # Modules and packages by class; those that a Python version does not have are passed over.

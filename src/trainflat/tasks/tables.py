@@ -7,10 +7,10 @@ from difflib import get_close_matches
 from pathlib import Path, PurePath
 from typing import Any
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
+from trainflat.core.untrusted import parse_json
 from trainflat.tasks.delimited import check_names, read_delimited
 from trainflat.tasks.opening import AS_FOUND, LARGE, MOST_BYTES, MOST_ROWS, Shape, check_file, decode, read_bytes
-from trainflat.untrusted import parse_json
 
 Columns = dict[str, list[Any]]
 Read = tuple[Columns, tuple[str, ...]]  # with notes on what was decided

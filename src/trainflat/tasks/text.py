@@ -7,14 +7,14 @@ from typing import Self
 
 import numpy as np
 
-from trainflat.record import Fingerprint
+from trainflat.core.formatting import plural
+from trainflat.records.run import Fingerprint
 from trainflat.tasks.base import Answered, EncodedSplit, Head, Predictions, Task, Tokenizer
 from trainflat.tasks.encoding import encode_texts, make_split
 from trainflat.tasks.labels import match_names
 from trainflat.tasks.metrics import check_finite, evaluate
-from trainflat.tasks.repeats import LABEL, TEXTS, repeat_notes
-from trainflat.tasks.rows import Rows, fingerprints
-from trainflat.wording import plural
+from trainflat.tasks.repeats import TEXTS, repeat_notes
+from trainflat.tasks.rows import LABEL, Rows, fingerprints
 
 
 class TextTask(Task):

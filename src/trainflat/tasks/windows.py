@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
+from trainflat.core.formatting import plural
 from trainflat.tasks.base import Tokenizer
 from trainflat.tasks.encoding import BATCH, check_length
-from trainflat.wording import plural
 
 MAX_QUESTION = 64  # tokens; BERT's published code cuts longer questions
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from trainflat.averaging import AVERAGING, Averaging, complete_options, make_averaging, models_taken
-from trainflat.files import save_tensors
+from trainflat.core.files import save_tensors
 from trainflat.training import checkpoints
 
 AVERAGE = "averaging.safetensors"

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import SaveStrategy
 
-from trainflat.errors import InputError
-from trainflat.files import load_tensors, save_tensors
+from trainflat.core.errors import InputError
+from trainflat.core.files import load_tensors, save_tensors
 from trainflat.objective import Objective
 from trainflat.pruning import Attached, Masks
 from trainflat.pruning.gates import Gate, ObservedGate

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt
 from torch import Tensor
 from transformers import TrainerState, TrainingArguments
 
-from trainflat.errors import DamagedFile, InputError
-from trainflat.files import is_sealed, load_tensors, read_as, remove, seal, verify
+from trainflat.core.errors import DamagedFile, InputError
+from trainflat.core.files import is_sealed, load_tensors, read_as, remove, seal, verify
 
 _PREFIX = "checkpoint-"
 FLAT = "flat.json"  # what FlatTrainer knows beside the Trainer's state

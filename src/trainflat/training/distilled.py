@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from trainflat.anatomy.heads import kind_of, row_losses
+from trainflat.core.errors import InputError
 from trainflat.distillation import Distillation, complete_options
 from trainflat.distillation.options import Logits
-from trainflat.errors import InputError
-from trainflat.heads import kind_of, row_losses
 from trainflat.tasks.base import ANSWERS
 from trainflat.training.renewed import Renewed
 from trainflat.training.teachers import check_weight, head_of, refuse_kind, teacher_of

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from trainflat.errors import TrainingDiverged
+from trainflat.core.errors import TrainingDiverged
 from trainflat.training.hooks import micro_batch_rows
 
 if TYPE_CHECKING:

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from transformers import DataCollatorWithPadding, EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
-from trainflat import record
-from trainflat.errors import InputError
-from trainflat.files import remove
+from trainflat.core.errors import InputError
+from trainflat.core.files import remove
+from trainflat.core.formatting import plural
+from trainflat.core.progress import Progress
 from trainflat.models import no_bars
-from trainflat.progress import Progress
 from trainflat.pruning import Masks
 from trainflat.quantization import Q8BERT
+from trainflat.records import run as record
 from trainflat.tasks.base import EncodedSplit, Task
 from trainflat.training import checkpoints
 from trainflat.training.arguments import FlatArguments
@@ -25,7 +26,6 @@ from trainflat.training.fit_callbacks import NewestAndBest, ProgressCallback, Sn
 from trainflat.training.given import unprepared
 from trainflat.training.options import TrainingOptions
 from trainflat.training.trainer import FlatTrainer
-from trainflat.wording import plural
 
 _SCHEDULES = {"linear": "linear", "constant": "constant_with_warmup", "cosine": "cosine"}
 # The Trainer logs these beside the numbers that a repeated run reproduces.

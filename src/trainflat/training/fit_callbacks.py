@@ -5,8 +5,8 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from trainflat.files import remove, save_tensors, seal
-from trainflat.progress import Progress
+from trainflat.core.files import remove, save_tensors, seal
+from trainflat.core.progress import Progress
 from trainflat.training import checkpoints
 from trainflat.training.trainer import FlatTrainer
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from torch.optim import Optimizer
 
-from trainflat.errors import InputError
-from trainflat.files import save_tensors
+from trainflat.core.errors import InputError
+from trainflat.core.files import save_tensors
 from trainflat.objective import Objective
 from trainflat.optim import FlatOptimizer
 from trainflat.pruning import Masks

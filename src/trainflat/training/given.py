@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from accelerate.utils import extract_model_from_parallel
 from torch import nn
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.optim import FlatOptimizer
 from trainflat.training.arguments import FlatArguments
 

@@ -7,8 +7,8 @@ from typing import Any
 import transformers
 from transformers import Trainer
 
-from trainflat.errors import InputError
-from trainflat.private_names import PRIVATE_NAMES, PrivateName
+from trainflat.core.errors import InputError
+from trainflat.core.private_names import PRIVATE_NAMES, PrivateName
 
 OWNER = "transformers.Trainer."
 HOOKS = tuple(one for one in PRIVATE_NAMES if one.name.startswith(OWNER) and one.parameters is not None)

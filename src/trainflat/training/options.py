@@ -17,13 +17,13 @@ from pydantic import (
 
 from trainflat.averaging import AVERAGING, models_taken
 from trainflat.averaging import complete_options as complete_averaging
+from trainflat.core.errors import InputError
+from trainflat.core.registry import Registry
 from trainflat.distillation import check_renewal
 from trainflat.distillation import complete_options as complete_distillation
-from trainflat.errors import InputError
 from trainflat.optim import average_passes
 from trainflat.optim import complete_options as complete_optimizer
 from trainflat.quantization import QUANTIZERS, complete_quantization
-from trainflat.registry import Registry
 from trainflat.reparametrization import REPARAMETRIZATIONS, check_alone
 from trainflat.reparametrization import complete_options as complete_reparametrization
 from trainflat.training.trackers import check_names

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from trainflat.errors import InputError
-from trainflat.heads import check_row_losses, classes_of, row_losses
+from trainflat.anatomy.heads import check_row_losses, classes_of, row_losses
+from trainflat.core.errors import InputError
 from trainflat.optim import FlatOptimizer
 from trainflat.training.shares import Size, Sizes, joint, over_processes
 from trainflat.training.window import Replay, Window, gradients_set_aside

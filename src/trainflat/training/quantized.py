@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from trainflat.files import save_tensors
+from trainflat.core.files import save_tensors
 from trainflat.quantization import Q8BERT, QUANTIZERS, complete_quantization, make_quantizer
 from trainflat.training import checkpoints
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from trainflat.core.errors import InputError
+from trainflat.core.files import save_tensors
 from trainflat.distillation import check_renewal
-from trainflat.errors import InputError
-from trainflat.files import save_tensors
 from trainflat.training import checkpoints
 
 if TYPE_CHECKING:

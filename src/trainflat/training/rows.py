@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.objective import Objective
 from trainflat.training.hooks import collator
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from transformers import Trainer
 
-from trainflat.files import remove, write_json, writing
+from trainflat.core.files import remove, write_json, writing
 from trainflat.training import checkpoints
 from trainflat.training.callbacks import patience_spent
 from trainflat.training.hooks import output_folder

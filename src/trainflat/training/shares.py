@@ -10,7 +10,7 @@ from torch import Tensor
 from torch import distributed as dist
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 
 _IGNORED = -100
 _SPANS = ("start_positions", "end_positions")

@@ -6,14 +6,14 @@ from typing import Any
 
 from torch import nn
 
-from trainflat.errors import InputError
-from trainflat.heads import Kind
+from trainflat.anatomy.heads import Kind
+from trainflat.core.errors import InputError
+from trainflat.core.formatting import plural
 from trainflat.models import Encoder, load_encoder, outline
 from trainflat.models.checks import check_labels
 from trainflat.models.classes import class_names
 from trainflat.tasks.base import Head
 from trainflat.tasks.labels import match_names
-from trainflat.wording import plural
 
 KEY = "training.distillation.teacher"
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from trainflat.errors import InputError, UnknownName
+from trainflat.core.errors import InputError, UnknownName
 
 # What pip calls them, where that is not their name.
 _PACKAGES = {

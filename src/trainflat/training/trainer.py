@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import Sampler
 
-from trainflat.errors import InputError
+from trainflat.anatomy.params import unwrapped
+from trainflat.core.errors import InputError
 from trainflat.optim import make_optimizer
 from trainflat.optim.base import FlatOptimizer
-from trainflat.params import unwrapped
 from trainflat.pruning import Masks
 from trainflat.training import checkpoints, given
 from trainflat.training.along import Along

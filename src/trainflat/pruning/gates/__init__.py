@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import nn
 
+from trainflat.core.registry import Registry
+from trainflat.core.schedules import Schedule, section
 from trainflat.pruning.gates.base import Gate
 from trainflat.pruning.gates.gradient_norm import GradualGradientNorm
 from trainflat.pruning.gates.grasp import GradualGrasp
@@ -21,8 +23,6 @@ from trainflat.pruning.gates.random import GradualRandom
 from trainflat.pruning.gates.scored import ScoredGate
 from trainflat.pruning.gates.soft_movement import SoftMovement
 from trainflat.pruning.gates.swapped import SwappedGate
-from trainflat.registry import Registry
-from trainflat.schedules import Schedule, section
 
 GATES: Registry[Gate] = Registry(
     "gate",

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from trainflat.errors import InputError
+from trainflat.anatomy.params import prunable, unwrapped
+from trainflat.core.errors import InputError
+from trainflat.core.schedules import Schedule, make_schedule
 from trainflat.objective import Objective
-from trainflat.params import prunable, unwrapped
-from trainflat.pruning.held import HeldMasks
+from trainflat.pruning.enforcer import MaskEnforcer
 from trainflat.pruning.masks import Masks
-from trainflat.schedules import Schedule, make_schedule
 
 _KIND = "gate"  # the class that wrote a state
 
@@ -38,7 +38,7 @@ class Gate(ABC):
         masks = gate.finish()
 
     Args:
-        model: Its :func:`trainflat.params.prunable` weights are gated.
+        model: Its :func:`trainflat.anatomy.params.prunable` weights are gated.
         schedule: When the sparsity rises: a name, ``{"name": "cubic", "start": 0.1, "hold": 0.3}`` or a ``Schedule``.
 
     Attributes:
@@ -54,7 +54,7 @@ class Gate(ABC):
     learns: ClassVar[bool] = False
     """Whether it has scores for the optimizer; such a gate needs FlatTrainer or a loop of one's own."""
 
-    held: HeldMasks | None = None
+    held: MaskEnforcer | None = None
     """Masks for the optimizer to hold, of a gate that sets weights to zero; made by ``begin``."""
 
     def __init__(self, model: nn.Module, schedule: str | Mapping[str, Any] | Schedule = "cubic") -> None:

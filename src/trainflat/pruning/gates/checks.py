@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from trainflat.errors import InputError, UnknownName
+from trainflat.core.errors import InputError, UnknownName
 from trainflat.pruning.base import Scope
 
 

@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import nn
 
+from trainflat.core.schedules import Schedule
 from trainflat.pruning.base import Scope
 from trainflat.pruning.gates.measured import MeasuredGate
 from trainflat.pruning.grasp import GraspPruner
-from trainflat.schedules import Schedule
 
 
 class GradualGrasp(MeasuredGate):

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from trainflat.core.schedules import Schedule
 from trainflat.pruning.gates.penalized import PenalizedGate
 from trainflat.pruning.gates.scored import Perturb
 from trainflat.pruning.gates.units import Unit
-from trainflat.schedules import Schedule
 
 # gamma, zeta and beta: how far the concrete distribution is stretched beyond [0, 1], and its temperature
 _LOW, _HIGH, _TEMPERATURE = -0.1, 1.1, 2 / 3

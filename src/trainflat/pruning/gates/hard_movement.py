@@ -5,12 +5,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from trainflat.core.schedules import Schedule
 from trainflat.pruning.base import Scope, keep_highest
 from trainflat.pruning.gates.checks import known_scope, share_to_drop, whole
 from trainflat.pruning.gates.scored import Perturb, ScoredGate
 from trainflat.pruning.gates.threshold import Threshold
 from trainflat.pruning.gates.units import Unit
-from trainflat.schedules import Schedule
 
 
 class HardMovement(ScoredGate):

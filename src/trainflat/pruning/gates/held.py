@@ -9,19 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
+from trainflat.core.schedules import Schedule
 from trainflat.pruning.base import Scope, keep_highest
 from trainflat.pruning.gates.base import Gate
 from trainflat.pruning.gates.checks import known_scope, share_to_drop, whole
 from trainflat.pruning.masks import Masks
-from trainflat.schedules import Schedule
 
 
 class HeldGate(Gate):
     """Every so many steps drops the weights with the lowest scores; zeros stay zero. A method writes ``importance``.
 
     Pruned weights get no gradient and are set to zero again after each step, so optimizers, displacements and weight
-    decay never move them (:class:`~trainflat.pruning.held.HeldMasks`). Departs from Zhu and Gupta (2017), and from the
+    decay never move them (:class:`~trainflat.pruning.MaskEnforcer`). Departs from Zhu and Gupta (2017), and from the
     magnitude baseline of Sanh et al. (2020), which chooses anew in every forward pass: there a pruned weight keeps its
     value behind the mask and returns if others shrink below it.
 

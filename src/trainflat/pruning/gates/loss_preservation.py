@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from trainflat.core.schedules import Schedule
 from trainflat.pruning.base import Scope
 from trainflat.pruning.gates.checks import truth
 from trainflat.pruning.gates.observed import ObservedGate, share_of_past
-from trainflat.schedules import Schedule
 
 
 class GradualLossPreservation(ObservedGate):

@@ -5,12 +5,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
+from trainflat.core.schedules import Schedule
 from trainflat.objective import Objective
 from trainflat.pruning.base import Scope
 from trainflat.pruning.gates.held import HeldGate
 from trainflat.pruning.gradient_flow import GradientFlowPruner, check_temperature
-from trainflat.schedules import Schedule
 
 
 class MeasuredGate(HeldGate):

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from trainflat.errors import InputError
-from trainflat.foreach import foreach
+from trainflat.core.errors import InputError
+from trainflat.core.foreach import foreach
 from trainflat.pruning.gates.held import HeldGate
 
 

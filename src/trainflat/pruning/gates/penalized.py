@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
+from trainflat.core.schedules import Schedule
 from trainflat.pruning.base import keep_highest
 from trainflat.pruning.gates.checks import number, share_to_drop
 from trainflat.pruning.gates.scored import Perturb, ScoredGate
 from trainflat.pruning.gates.threshold import Threshold
 from trainflat.pruning.gates.units import Unit
-from trainflat.schedules import Schedule
 
 _PROPORTIONAL, _INTEGRAL, _STRONGEST = 10.0, 0.1, 10.0
 _MEMORY = 0.9  # of the running mean of the data's gradient

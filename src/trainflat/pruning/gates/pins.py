@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from trainflat.core.schedules import Schedule
 from trainflat.pruning.base import Scope
 from trainflat.pruning.gates.checks import whole
 from trainflat.pruning.gates.observed import ObservedGate, share_of_past
-from trainflat.schedules import Schedule
 
 
 class PINS(ObservedGate):
@@ -28,7 +28,8 @@ class PINS(ObservedGate):
     Departs from the published code in five points. It scores after gradients were clipped, and with the learning rate
     of the step to come; here before, and with the step's own. Its window ends a step before the choice, here with it.
     It prunes the biases of its layers too and not the pooler; here all matrices that are
-    :func:`~trainflat.params.prunable`, and no biases. Its pruned weights may come back; here not (:class:`HeldGate`).
+    :func:`~trainflat.anatomy.params.prunable`, and no biases. Its pruned weights may come back; here not
+    (:class:`HeldGate`).
 
     The paper's self-regularisation, a teacher that is the best checkpoint so far, is not part of the gate, so that
     every method can have it: in ``training.distillation``, beside the fine-tuned ``teacher`` with which the paper

@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from trainflat.errors import InputError, UnknownName
+from trainflat.core.errors import InputError, UnknownName
+from trainflat.core.schedules import Schedule
 from trainflat.pruning.gates.checks import number
 from trainflat.pruning.gates.swapped import SwappedGate
 from trainflat.pruning.gates.units import Unit, expanded, known_unit, unit_shapes
 from trainflat.pruning.masks import Masks
-from trainflat.schedules import Schedule
 
 Perturb = Literal["weights", "scores", "both", "none"]
 

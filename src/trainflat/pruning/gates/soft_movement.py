@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
+from trainflat.core.schedules import Schedule
 from trainflat.pruning.gates.checks import number
 from trainflat.pruning.gates.penalized import PenalizedGate
 from trainflat.pruning.gates.scored import Perturb
 from trainflat.pruning.gates.units import Unit
-from trainflat.schedules import Schedule
 
 
 class SoftMovement(PenalizedGate):

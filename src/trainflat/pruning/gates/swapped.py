@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from trainflat.errors import InputError
+from trainflat.core.errors import InputError
 from trainflat.pruning.gates.base import Gate
 
 

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from trainflat.errors import InputError, UnknownName
+from trainflat.core.errors import InputError, UnknownName
 
 Unit = Literal["weight", "row", "column", "block"]
 BLOCK = 32

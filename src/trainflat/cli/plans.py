@@ -1,0 +1,136 @@
+"""A plan as people read it."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from trainflat.core.formatting import plural
+
+if TYPE_CHECKING:
+    from trainflat.commands.check import Plan
+
+_CLASSES = 20  # names of classes that are shown
+
+
+def print_plan(plan: "Plan") -> None:
+    """Prints what would be done, stage by stage, and the files that would be left."""
+    console = Console(soft_wrap=True, highlight=False)
+    table = Table(show_header=False)
+    for key, value in _facts(plan):
+        table.add_row(key, escape(value))
+    for note in plan.notes:
+        console.print(f"[yellow]note:[/yellow] {escape(note)}")
+    Console().print(table)
+    for line in _lines(plan):
+        console.print(escape(line))
+
+
+def _facts(plan: "Plan") -> Iterator[tuple[str, str]]:
+    recipe, training = plan.recipe, plan.recipe.training
+    about = "" if plan.exact else "about "
+    epochs = f"{plural(training.epochs, 'epoch')} of batch {training.batch_size}"
+    passes = plan.steps * plan.passes_per_step
+    yield "recipe", f"{recipe.name}, hash {recipe.hash[:10]}, seed {recipe.seed}"
+    yield from _task_facts(plan)
+    yield "model", _model(plan)
+    yield "optimizer", _options(training.optimizer)
+    yield "averaging", _averaging(plan)
+    yield "distillation", _distillation(plan)
+    if training.reparametrization is not None:
+        yield "trained", _options(training.reparametrization)
+    yield "quantization", _options(training.quantization) if training.quantization else "none"
+    yield "protocol", _options(plan.protocol)
+    yield from _curve(plan)
+    yield "int8", _int8(plan)
+    yield "trainings", f"{plan.trainings} of {about}{plural(plan.steps_per_training, 'step')} ({epochs})"
+    each = f"{plural(plan.passes_per_step, 'forward and backward pass', 'forward and backward passes')} each"
+    yield "steps", f"{about}{plan.steps} in all, {each}: {plural(passes, 'pass', 'passes', form='.0f')}"
+    yield "folder", str(plan.folder)
+
+
+def _curve(plan: "Plan") -> Iterator[tuple[str, str]]:
+    if plan.curve is not None:
+        name, points = plan.curve
+        unit = "%" if name == "sparsity" else ""
+        told = [f"{100 * v if unit else v:.4g}{unit} at {step}" for step, v in points]
+        bars = "".join("▁▂▃▄▅▆▇█"[min(int(8 * v / (points[-1][1] or 1)), 7)] for _, v in points)
+        yield f"{name} by step", f"{bars}  {', '.join(told)}"
+
+
+def _task_facts(plan: "Plan") -> Iterator[tuple[str, str]]:
+    rows = ", ".join(f"{name} {count}" for name, count in plan.evaluation_rows.items())
+    yield "task", f"{plan.recipe.task['name']}: {plural(plan.train_rows, 'training row')}; {rows}"
+    if plan.texts:
+        yield "text", f"column{'s' if len(plan.texts) > 1 else ''} {' and '.join(plan.texts)}"
+    yield "learned", _learned(plan)
+    yield "main score", f"{_metric(plan)} on {plan.split}"
+    partial = ", ".join(plan.partial) + ": not comparable with published figures"
+    yield "partial splits", partial if plan.partial else "none"
+
+
+def _metric(plan: "Plan") -> str:
+    if plan.metric != "f1":
+        return plan.metric
+    macro = f"f1, mean over {len(plan.labels)} classes" if len(plan.labels) > 2 else plan.metric
+    return f"f1 of the class {plan.positive}" if plan.positive else macro
+
+
+def _learned(plan: "Plan") -> str:
+    if plan.kind != "classification":
+        return {"regression": "regression: a number", "spans": "spans: where the answer begins and ends"}[plan.kind]
+    more = len(plan.labels) - _CLASSES
+    names = ", ".join(plan.labels[:_CLASSES]) + (f" and {more} more" if more > 0 else "")
+    return f"classification: {plural(len(plan.labels), 'class', 'classes')}: {names}"
+
+
+def _model(plan: "Plan") -> str:
+    model = plan.recipe.model
+    layers = f", first {plural(model.layers, 'layer')}" if model.layers else ""
+    return model.name + layers + ("" if plan.model_seen else " (not looked at: the hub cannot be reached)")
+
+
+def _distillation(plan: "Plan") -> str:
+    section = plan.recipe.training.distillation
+    if section is None:
+        return "none"
+    return _options(section) + ("" if plan.teacher_seen else " (not looked at: the hub cannot be reached)")
+
+
+def _averaging(plan: "Plan") -> str:
+    section = plan.recipe.training.averaging
+    if section is None:
+        return "none"
+    about = "" if plan.exact else "about "
+    return f"{_options(section)}: {about}{plural(plan.averaged_models, 'model')} of each training"
+
+
+def _int8(plan: "Plan") -> str:
+    options = plan.recipe.evaluation.int8
+    if plan.recipe.training.quantization is not None:
+        return "the copy of every stage that its training was for is scored too"
+    return "not scored" if options is None else f"a copy of every stage is scored too: {_options(options.model_dump())}"
+
+
+def _options(section: dict[str, object]) -> str:
+    return ", ".join(f"{key} {_value(value)}" for key, value in section.items())
+
+
+def _value(value: object) -> str:
+    """A section inside a section as its name and, in parentheses, its options; those that are not set left out."""
+    if not isinstance(value, dict):
+        return str(value)
+    rest = {key: inner for key, inner in value.items() if key != "name" and inner is not None}
+    return f"{value.get('name', '')} ({_options(rest)})"
+
+
+def _lines(plan: "Plan") -> Iterator[str]:
+    for stage in plan.stages:
+        yield f"  {stage.name:<16} {'trained' if stage.trained else 'evaluated only'}"
+    yield "files:"
+    for name in plan.files:
+        yield f"  {name}"
+    if plan.note:
+        yield plan.note

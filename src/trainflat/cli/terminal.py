@@ -1,0 +1,105 @@
+"""Progress as people see it, one live bar on a terminal, plain lines in a log; and tables."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from trainflat.core.formatting import plural
+from trainflat.core.progress import Progress as Watcher
+from trainflat.records.comparison import Comparison
+
+_SECONDS_BETWEEN_LINES = 30.0  # in a log, where a bar cannot move
+
+
+class TerminalProgress(Watcher):
+    """Draws on standard error, so that standard output holds results only."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, soft_wrap=True, highlight=False)
+        self.live = sys.stderr.isatty()
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+            transient=True,
+            disable=not self.live,
+        )
+        self.task: TaskID | None = None
+        self.what, self.total, self.last_line = "", 0, 0.0
+
+    def __enter__(self) -> "TerminalProgress":
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text, markup=False)
+
+    def begin(self, what: str, total: int, done: int = 0) -> None:
+        """A new bar."""
+        self.end()
+        self.what, self.total, self.last_line = what, total, time.monotonic()
+        self.task = self.bar.add_task(what, total=total, completed=done, note="")
+        if done:
+            self.say(f"continuing {what} at {done}/{plural(total, 'step')}")
+        elif not self.live:
+            self.say(f"{what}: {plural(total, 'step')}")
+
+    def advance(self, done: int, note: str = "") -> None:
+        """Moves the bar."""
+        if self.task is not None:
+            self.bar.update(self.task, completed=done, note=note)
+        if not self.live and time.monotonic() - self.last_line > _SECONDS_BETWEEN_LINES:
+            self.last_line = time.monotonic()
+            self.say(f"{self.what}: {done}/{self.total} {note}".rstrip())
+
+    def end(self) -> None:
+        """Takes the bar away."""
+        if self.task is not None:
+            self.bar.remove_task(self.task)
+            self.task = None
+
+
+def print_rows(rows: Sequence[Mapping[str, str]], title: str | None = None) -> None:
+    """A table on standard output; the first row's keys head the columns."""
+    table = Table(*rows[0], title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*map(escape, row.values()))
+    Console().print(table)
+
+
+def print_comparison(found: Comparison, out: Path) -> None:
+    """Writes the files of a comparison, then shows its tables and says where the files are."""
+    from trainflat.report.comparison import cell_rows, notes, variant_rows, write_comparison
+
+    path = write_comparison(found, out)
+    print_rows(variant_rows(found))
+    for cell in found.cells:
+        print_rows(cell_rows(found, cell), title=cell.name)
+    console = Console(soft_wrap=True, highlight=False)
+    for sentence in [*notes(found), str(path)]:
+        console.print(sentence, markup=False)

@@ -1,0 +1,79 @@
+"""Scores of what is timed, whichever library runs it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import AutoConfig, AutoTokenizer
+
+from trainflat.commands.bench.remote import Answers, Remote
+from trainflat.commands.bench.variants import Opened
+from trainflat.commands.export import row_length
+from trainflat.core.errors import InputError
+from trainflat.evaluation import main_score, predictions_of
+from trainflat.models.checks import check_labels
+from trainflat.models.classes import class_names
+from trainflat.protocols.bench import derive_seed
+from trainflat.recipe import build, load_recipe
+from trainflat.tasks import TASKS
+from trainflat.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A task that models are scored on."""
+
+    task: Task
+
+    def about(self) -> dict[str, Any]:
+        """What a comparison says of it."""
+        prints = {name: one for name, one in self.task.fingerprints.items() if name == self.task.split}
+        return {"task": self.task.name, "split": self.task.split, "metric": self.task.score_name, "data": prints}
+
+    def score(self, one: Opened, remote: Remote) -> dict[str, Any]:
+        """What a variant says of its score, which is the task's main one, on the whole split.
+
+        Raises:
+            InputError: the model has no tokenizer beside it, or was fine-tuned on something else.
+        """
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(one.home, trust_remote_code=False, local_files_only=True)
+            config = AutoConfig.from_pretrained(one.home, trust_remote_code=False, local_files_only=True)
+        except Exception as error:  # of any kind
+            raise InputError(f"{one.home} lacks config.json or a tokenizer, by which to score {one.name}.") from error
+        check_labels(config, self.task.head, one.model)
+        self._check_answers(one, remote)
+        task = self.task.in_order(class_names(config)) if self.task.head.kind == "classification" else self.task
+        length = row_length(task, getattr(config, "max_position_embeddings", None))
+        split = task.encode(tokenizer, length)[1][task.split]
+        model: Any = Answers(remote)
+        found, answers = main_score(task, split, predictions_of(model, split, tokenizer))
+        return {"score": found.value, "without": found.without, "remark": answers.remark() if answers else ""}
+
+    def _check_answers(self, one: Opened, remote: Remote) -> None:
+        """A file may have been made of a model with another head."""
+        remote.hold({name: np.ones((1, 8), dtype=np.int64) for name in ("input_ids", "attention_mask")})
+        found = {name: answer.shape[1] for name, answer in remote.answer().items()}
+        head = self.task.head
+        wanted = {"start_logits": 8, "end_logits": 8} if head.kind == "spans" else {"logits": len(head.labels) or 1}
+        if found != wanted:
+            raise InputError(
+                f"{one.name} answers with {_shown(found)}, {self.task.name} needs {_shown(wanted)}. "
+                "Name the task that it was fine-tuned on."
+            )
+
+
+def read_task(section: Mapping[str, Any], model: Path, data: Path | None, seed: int = 0) -> Scored:
+    """The task of a recipe's section, for models like this one, with the rows that a run with this seed holds out.
+
+    Raises:
+        InputError: there is no such task, or its data cannot be read.
+    """
+    checked = load_recipe({"task": dict(section), "model": str(model)}).task
+    return Scored(build(TASKS, checked, data=data, seed=derive_seed(seed, "rows")))
+
+
+def _shown(columns: Mapping[str, int]) -> str:
+    return " and ".join(f"{count} {name}" for name, count in columns.items())

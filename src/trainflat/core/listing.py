@@ -1,0 +1,101 @@
+"""Names of everything that a recipe or a command can name, read from the sources: importing them takes seconds."""
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from trainflat.core.errors import UnknownName
+
+_ROOT = Path(str(files("trainflat")))
+# Word for `trainflat list`: the title, the file with the table, and the table's name there.
+_FAMILIES = {
+    "tasks": ("tasks", "tasks/__init__.py", "TASKS"),
+    "optimizers": ("optimizers", "optim/__init__.py", "OPTIMIZERS"),
+    "averaging": ("averaging", "averaging/__init__.py", "AVERAGING"),
+    "pruners": ("pruners", "pruning/__init__.py", "PRUNERS"),
+    "gates": ("gates", "pruning/gates/__init__.py", "GATES"),
+    "protocols": ("protocols", "protocols/__init__.py", "PROTOCOLS"),
+    "measures": ("measures of sharpness", "sharpness/__init__.py", "MEASURES"),
+    "quantization": ("quantization-aware training", "quantization/__init__.py", "QUANTIZERS"),
+    "reparametrizations": ("reparametrizations", "reparametrization/__init__.py", "REPARAMETRIZATIONS"),
+    "formats": (
+        "export formats (and backends of bench, all but sparse, beside torch)",
+        "export/__init__.py",
+        "EXPORTERS",
+    ),
+    "models": ("models", "models/builtin.py", "MODELS"),
+}
+KINDS = (*_FAMILIES, "recipes")
+_ANY_MODEL = "any encoder that transformers' Auto classes load, by hub name or folder"
+
+
+def packaged_recipes() -> dict[str, Path]:
+    """Recipes that come with the package, by the name that ``trainflat run`` takes."""
+    root = _ROOT / "recipes"
+    return {str(p.relative_to(root).with_suffix("")): p for p in sorted(root.rglob("*.yaml"))}
+
+
+def listed(kind: str) -> tuple[str, dict[str, str]]:
+    """Title of a kind, and its members: each name with one sentence.
+
+    Raises:
+        UnknownName: there is no such kind.
+
+    Example:
+        >>> listed("averaging")[1]["swa"]
+        'Equal average of the checkpoints of the last part of training.'
+    """
+    if kind not in KINDS:
+        raise UnknownName("kind", kind, KINDS)
+    if kind == "recipes":
+        return kind, {name: _headline(path) for name, path in packaged_recipes().items()}
+    title, file, table = _FAMILIES[kind]
+    members = dict(_members(_ROOT / file, table))
+    return title, members | ({"": _ANY_MODEL} if kind == "models" else {})
+
+
+def _members(path: Path, table: str) -> Iterator[tuple[str, str]]:
+    """Each name in a table, which is a call of ``Registry`` or a dictionary, with its member's first sentence."""
+    tree = _parse(path)
+    homes = {
+        alias.asname or alias.name: str(node.module)
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    value = next(
+        node.value for node in tree.body if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == table
+    )
+    if isinstance(value, ast.Dict):
+        rows = [(str(ast.literal_eval(key)), item) for key, item in zip(value.keys, value.values, strict=True) if key]
+    else:
+        assert isinstance(value, ast.Call)
+        rows = [(str(k.arg).replace("_", "-"), k.value) for k in value.keywords if k.arg != "given"]
+    for name, member in rows:
+        called = ast.unparse(member)
+        yield name, _summary(_file(homes[called]) if called in homes else path, called)
+
+
+def _summary(path: Path, name: str) -> str:
+    """First line of the docstring of a class or function."""
+    for node in _parse(path).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
+            return (ast.get_docstring(node) or "").split("\n", maxsplit=1)[0]
+    return ""
+
+
+def _file(module: str) -> Path:
+    inside = Path(*module.split(".")[1:])
+    return _ROOT / inside / "__init__.py" if (_ROOT / inside).is_dir() else _ROOT / inside.with_suffix(".py")
+
+
+@cache
+def _parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_bytes())
+
+
+def _headline(path: Path) -> str:
+    with path.open(encoding="utf8") as file:
+        return file.readline().strip().lstrip("# ")

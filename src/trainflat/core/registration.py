@@ -1,0 +1,81 @@
+"""Tells transformers who reads our folders as soon as both are imported, in whatever order, and imports neither."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+_HOST = "transformers.quantizers.auto"  # holds transformers' tables of quantizers
+_READERS = {  # quant_method in config.json: where its config and its quantizer are
+    "trainflat-int8": ("trainflat.models.int8", "Int8Config", "Int8Quantizer"),
+    "trainflat-sparse": ("trainflat.export.native", "SparseConfig", "SparseQuantizer"),
+}
+
+
+class _Lazy:
+    """Stands for a class in transformers' tables until it is asked for one of its objects."""
+
+    def __init__(self, home: str, name: str) -> None:
+        self.home, self.name = home, name
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return self._found()(*args, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._found(), name)
+
+    def _found(self) -> Any:
+        try:
+            return getattr(import_module(self.home), self.name)
+        except ImportError as error:  # transformers has moved what this package builds on
+            from trainflat.core.errors import InputError
+
+            raise InputError(f"transformers cannot read this folder ({error}). Use trainflat.load(folder).") from error
+
+
+def register() -> None:
+    """Enters our readers now, or when transformers' tables are imported."""
+    host = sys.modules.get(_HOST)
+    if hasattr(host, "AUTO_QUANTIZER_MAPPING"):
+        _enter(host)
+    elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+def _enter(host: Any) -> None:
+    for method, (home, config, quantizer) in _READERS.items():
+        host.AUTO_QUANTIZATION_CONFIG_MAPPING[method] = _Lazy(home, config)
+        host.AUTO_QUANTIZER_MAPPING[method] = _Lazy(home, quantizer)
+
+
+class _Finder:  # importlib.abc, whose classes these would be, takes as long to import as all the rest
+    """Finds one module, where it is found anyway, and then is gone."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Any:
+        if fullname != _HOST:
+            return None
+        sys.meta_path.remove(self)
+        spec: Any = PathFinder.find_spec(fullname, path)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Entering(spec.loader)
+        return spec
+
+
+class _Entering:
+    """Another loader's work, then our entry."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        module: ModuleType | None = self.inner.create_module(spec)
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        self.inner.exec_module(module)
+        _enter(module)
+
+    def __getattr__(self, name: str) -> Any:  # source, resources: what tools ask a loader for
+        return getattr(self.inner, name)

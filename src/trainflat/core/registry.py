@@ -1,0 +1,115 @@
+"""Tables of named members: what recipes, ``trainflat list`` and the contract tests read."""
+
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+from trainflat.core.errors import InputError, UnknownName
+
+T = TypeVar("T")
+
+
+class Registry(Mapping[str, type[T]], Generic[T]):
+    """The members of one family by name.
+
+    Args:
+        kind: What a member is called in messages, such as ``"pruner"``.
+        given: Constructor arguments that the pipeline supplies; a recipe may set all others.
+        members: Name in recipes = class.
+
+    Example:
+        >>> class Shout:
+        ...     '''Says it loudly.'''
+        ...     def __init__(self, text: str, times: int = 1): self.said = text.upper() * times
+        >>> voices = Registry("voice", given={"text"}, shout=Shout)
+        >>> voices.build("shout", text="hi", times=2).said
+        'HIHI'
+        >>> voices["shuot"]
+        Traceback (most recent call last):
+            ...
+        trainflat.core.errors.UnknownName: no voice is called 'shuot'. Did you mean 'shout'? Known: shout.
+    """
+
+    def __init__(self, kind: str, *, given: Collection[str] = (), **members: type[T]) -> None:
+        self.kind = kind
+        self.given = frozenset(given)
+        # Names in recipes are written with dashes; keyword arguments cannot be.
+        self._members = {name.replace("_", "-"): member for name, member in members.items()}
+
+    def __getitem__(self, name: str) -> type[T]:
+        if name not in self._members:
+            raise UnknownName(self.kind, name, self._members, more="`trainflat list` shows all")
+        return self._members[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._members
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def options(self, name: str) -> dict[str, inspect.Parameter]:
+        """The constructor arguments of a member that a recipe may set, with their defaults and annotations."""
+        parameters = inspect.signature(self[name], eval_str=True).parameters
+        return {
+            key: parameter
+            for key, parameter in parameters.items()
+            if key not in self.given and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        }
+
+    def summary(self, name: str) -> str:
+        """First line of the member's docstring."""
+        return (inspect.getdoc(self[name]) or "").split("\n", maxsplit=1)[0]
+
+    def named(self, section: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """The member that a section of a recipe names, and the options that it gives.
+
+        Args:
+            section: A name, or a mapping with one, such as ``{"name": "shout", "times": 2}``.
+
+        Raises:
+            InputError: it names none. Whether there is such a member is for others to say.
+        """
+        options = {"name": section} if isinstance(section, str) else dict(section)
+        if not isinstance(name := options.pop("name", None), str):
+            article = "an" if self.kind[0] in "aeiou" else "a"
+            raise InputError(f"name {article} {self.kind}: {', '.join(self)}; such as {{name: {next(iter(self))}}}")
+        return name, options
+
+    def build(self, name: str, *args: Any, **options: Any) -> T:
+        """Makes a member.
+
+        Raises:
+            UnknownName: for a name or an option that does not exist.
+        """
+        self._check(name, options, self.given)
+        return self[name](*args, **options)
+
+    def make(self, name: str, subject: Any, /, **options: Any) -> T:
+        """Makes a member on what it works on, from a recipe's words, which may not say what the pipeline supplies.
+
+        Args:
+            name: Of the member.
+            subject: Its constructor's first argument, such as a model.
+            **options: Of the recipe.
+
+        Raises:
+            UnknownName: for a name or an option that does not exist.
+            InputError: for a value that cannot be used.
+        """
+        self._check(name, options)
+        member: Callable[..., T] = self[name]
+        return member(subject, **options)
+
+    def complete(self, name: str, subject: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+        """All options of a member, each of which it keeps as an attribute; raises what :meth:`make` raises."""
+        member = self.make(name, subject, **options)
+        return {key: getattr(member, key) for key in self.options(name)}
+
+    def _check(self, name: str, options: Mapping[str, Any], more: Collection[str] = ()) -> None:
+        known = self.options(name)
+        for key in options:
+            if key not in known and key not in more:
+                raise UnknownName(f"option of {self.kind} {name!r}", str(key), known)

@@ -1,0 +1,163 @@
+"""How a quantity goes from its first to its last value over a run: held, changed, held again."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from trainflat.core.errors import InputError, UnknownName
+from trainflat.core.formatting import plural
+
+Length = int | float
+"""A whole number of optimizer steps, or a share of the run in [0, 1)."""
+
+
+class Schedule(ABC):
+    """A path from 0 to 1: 0 for ``start``, then its shape, and 1 for ``hold`` at the end.
+
+    A step here is the number of optimizer steps already taken; the passes of a run of T steps stand at 0 … T - 1, and
+    what it ends with at T, where every schedule is at 1.
+
+    Args:
+        start: How long it stays at 0, in optimizer steps (a whole number) or as a share of the run (a fraction).
+        hold: How long it stays at 1 at the end, likewise.
+
+    Raises:
+        InputError: for a length that is neither.
+
+    Example:
+        >>> cubic = Cubic(start=10, hold=0.5)
+        >>> [round(cubic.share(step, 100), 3) for step in (0, 10, 30, 50, 100)]
+        [0.0, 0.0, 0.875, 1.0, 1.0]
+    """
+
+    def __init__(self, start: Length = 0, hold: Length = 0) -> None:
+        self.start, self.hold = _length("start", start), _length("hold", hold)
+
+    @abstractmethod
+    def shape(self, progress: float) -> float:
+        """The share of the way that is done at a progress in [0, 1)."""
+
+    def lengths(self, total_steps: int) -> tuple[int, int]:
+        """Steps that it stays at 0, and steps that it stays at 1 at the end.
+
+        Raises:
+            InputError: together they leave nothing of the run.
+        """
+        start, hold = (n if isinstance(n, int) else round(n * total_steps) for n in (self.start, self.hold))
+        if start + hold >= max(total_steps, 1):
+            raise InputError(
+                f"the schedule holds {plural(start, 'step')} at its start and {hold} at its end, and the run has "
+                f"{total_steps}. "
+                "Train longer, or give lengths as shares of the run, such as start: 0.1 and hold: 0.3."
+            )
+        return start, hold
+
+    def share(self, step: int, total_steps: int) -> float:
+        """Where it stands after ``step`` steps, in [0, 1].
+
+        Raises:
+            InputError: it does not fit the run.
+        """
+        start, hold = self.lengths(total_steps)
+        if step < start:
+            return 0.0
+        if step >= total_steps - hold:
+            return 1.0
+        return self.shape((step - start) / (total_steps - start - hold))
+
+    def value(self, step: int, total_steps: int, first: float, last: float) -> float:
+        """The quantity that goes from ``first`` to ``last``, exactly so at both ends."""
+        share = self.share(step, total_steps)
+        return last if share == 1 else first + (last - first) * share
+
+    def curve(self, total_steps: int, first: float, last: float, points: int = 9) -> list[tuple[int, float]]:
+        """(step, value) where it begins to change, where it ends and evenly between; and at both ends of the run."""
+        start, hold = self.lengths(total_steps)
+        way = total_steps - hold - start
+        steps = {0, total_steps, *(start + round(way * k / (points - 1)) for k in range(points))}
+        return [(step, self.value(step, total_steps, first, last)) for step in sorted(steps)]
+
+
+class Cubic(Schedule):
+    """``1 - (1 - progress)^3``: fast while there is much to lose (Zhu and Gupta 2017, arXiv:1710.01878)."""
+
+    def shape(self, progress: float) -> float:
+        return 1 - (1 - progress) ** 3
+
+
+class Linear(Schedule):
+    """Evenly."""
+
+    def shape(self, progress: float) -> float:
+        return progress
+
+
+class Constant(Schedule):
+    """At once, after ``start``."""
+
+    def shape(self, progress: float) -> float:
+        return 1.0
+
+
+class Steps(Schedule):
+    """In ``count`` equal rises at equal distances, the first of them after ``start``.
+
+    Example:
+        >>> [Steps(count=4).share(step, 100) for step in (0, 25, 50, 75)]
+        [0.25, 0.5, 0.75, 1.0]
+    """
+
+    def __init__(self, start: Length = 0, hold: Length = 0, count: int = 5) -> None:
+        super().__init__(start, hold)
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise InputError(f"count of a schedule in steps is a whole number >= 1, got {count!r}.")
+        self.count = count
+
+    def shape(self, progress: float) -> float:
+        return (int(progress * self.count) + 1) / self.count
+
+
+SCHEDULES: dict[str, type[Schedule]] = {"cubic": Cubic, "linear": Linear, "constant": Constant, "step": Steps}
+
+
+def make_schedule(given: str | Mapping[str, Any]) -> Schedule:
+    """A schedule from a recipe's words: a name, or ``{"name": "cubic", "start": 0.1, "hold": 0.3}``.
+
+    Raises:
+        UnknownName: for a name or option that does not exist.
+        InputError: for a section without a name, and a value that cannot be used.
+
+    Example:
+        >>> section(make_schedule("cubic"))
+        {'name': 'cubic', 'start': 0, 'hold': 0}
+    """
+    options = {"name": given} if isinstance(given, str) else dict(given) if isinstance(given, Mapping) else {}
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise InputError(
+            f"name a schedule: {', '.join(SCHEDULES)}; such as {{name: cubic, start: 0.1}}, got {given!r}."
+        )
+    if name not in SCHEDULES:
+        raise UnknownName("schedule", name, SCHEDULES)
+    known = vars(SCHEDULES[name]())
+    for key in options:
+        if key not in known:
+            raise UnknownName(f"option of schedule {name!r}", str(key), known)
+    return SCHEDULES[name](**options)
+
+
+def section(schedule: Schedule) -> dict[str, Any]:
+    """The schedule in a recipe's words, every option with its value."""
+    name = next(name for name, kind in SCHEDULES.items() if type(schedule) is kind)
+    return {"name": name, **vars(schedule)}
+
+
+def _length(name: str, value: Any) -> Length:
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if not whole and not (isinstance(value, float) and 0 <= value < 1):
+        raise InputError(
+            f"{name} of a schedule is a number of optimizer steps such as 500, or a share of the run in [0, 1) such as "
+            f"0.1, got {value!r}."
+        )
+    length: Length = value
+    return length

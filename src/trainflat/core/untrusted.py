@@ -1,0 +1,89 @@
+"""Text that anybody may have written: it is read quickly, within bounded memory, or refused."""
+
+import json
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from trainflat.core.errors import DamagedFile
+
+_LARGEST_TEXT = 2**26  # bytes: what this package writes is far smaller, and when parsed it takes up to 20 times as much
+DEEPEST = 100  # of values in values
+
+
+def read_text(path: Path) -> str:
+    """Reads a text file whoever wrote it.
+
+    Raises:
+        OSError: there is none, or it cannot be read.
+        ValueError: it is a pipe, a device, far too large, or not UTF-8.
+    """
+    # A pipe would keep its reader waiting for somebody to write into it.
+    with open(path, "rb", opener=_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("it is no regular file")
+        content = file.read(_LARGEST_TEXT + 1)
+    if len(content) > _LARGEST_TEXT:
+        raise ValueError(f"it has over {_LARGEST_TEXT >> 20} MB")
+    return content.decode("utf8")
+
+
+def _without_waiting(name: str, flags: int) -> int:
+    return os.open(name, flags | os.O_NONBLOCK)
+
+
+def parse_json(text: str, *, finite: bool = True, **options: Any) -> Any:
+    """Reads JSON whoever wrote it; ``options`` are those of ``json.loads``.
+
+    Raises:
+        ValueError: it is none, or holds what :func:`refuse_odd` refuses.
+    """
+    try:
+        value = json.loads(text, **options)
+    except RecursionError as error:
+        raise ValueError(f"values are nested over {DEEPEST} deep") from error
+    refuse_odd(value, finite=finite)
+    return value
+
+
+def refuse_odd(value: Any, *, finite: bool = True) -> None:
+    """Refuses what JSON and YAML can hold and nothing here can use.
+
+    Args:
+        value: As it was read.
+        finite: Whether infinity and NaN are refused too.
+
+    Raises:
+        ValueError: values are nested over 100 deep, a number is not finite or larger than any float, or a text holds
+            half of a character.
+    """
+    rest = [(value, 0)]
+    while rest:
+        one, depth = rest.pop()
+        if depth > DEEPEST:
+            raise ValueError(f"values are nested over {DEEPEST} deep")
+        if isinstance(one, dict | list):
+            inner = [*one, *one.values()] if isinstance(one, dict) else one
+            rest += [(item, depth + 1) for item in inner]
+        elif isinstance(one, float | int if finite else int) and not abs(one) <= sys.float_info.max:
+            raise ValueError("it holds a number that is not finite, or too large")
+        elif isinstance(one, str) and not one.isascii():
+            one.encode()  # UnicodeEncodeError is a ValueError
+
+
+def validated(value: Any, kind: Any, fault: str, move: str) -> Any:
+    """The value as ``kind``.
+
+    Raises:
+        DamagedFile: it is none: ``fault``, then the first key that does not fit, then ``move``.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise DamagedFile(f"{fault}: {f'{where:.100}: ' if where else ''}{first['msg']}. {move}") from error
