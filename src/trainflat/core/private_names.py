@@ -1,7 +1,7 @@
 """Names that other libraries keep for themselves and this package uses all the same, and what it does without them.
 
-``tests/test_private_names.py`` looks for each in the installed version and compares its parameters, finds uses that are
-not in the table, and takes names away.
+``tests/core/test_private_names.py`` looks for each in the installed version and compares its parameters, finds uses
+that are not in the table, and takes names away.
 """
 
 from dataclasses import dataclass

@@ -60,7 +60,7 @@ class FlatTrainer(SealedTrainer):
     Departs from the Trainer where it is wrong or inexact: the loss of a window is the mean over its rows, or its labels
     that count, for every encoder head (transformers issue 47688); checkpoints are sealed by hashes, and only whole ones
     are resumed from; logs end where checkpoints begin, so that a resumed run logs the same numbers; a loss that is not
-    a number ends the run. Every argument works as there or is refused; ``tests/test_training_promises.py`` lists them.
+    a number ends the run. Every argument works as there or is refused; ``tests/training/test_promises.py`` lists them.
 
     Raises:
         InputError: FSDP or DeepSpeed; an averaging, a gate, a distillation or a teacher that cannot be used.

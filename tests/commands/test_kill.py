@@ -1,0 +1,113 @@
+"""A run killed with SIGKILL at any moment and started again ends as if nothing had happened, to the bit."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import BertForSequenceClassification
+
+from tests.commands.test_whole_run_families import sentences
+from tests.models.test_families import config, write
+from trainflat.core.files import verify
+from trainflat.pruning import Masks
+from trainflat.records.run import Record
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAINER, BENCH = "trainflat.training.trainer:FlatTrainer", "trainflat.protocols.bench"
+SAM = {"name": "sam", "rho": 0.05, "lr": 2e-3}
+ADAMW = {"name": "adamw", "lr": 2e-3}
+SWA = {"name": "swa", "start": 0.2, "every": 0.4}
+
+IN_TRAINING = [(f"{TRAINER}.training_step", n) for n in (1, 7, 40)]
+IN_A_CHECKPOINT = [
+    (f"{TRAINER}._save_optimizer_and_scheduler", 1),  # the weights are there, the moments are not
+    (f"{TRAINER}._save_rng_state", 3),
+    ("trainflat.training.checkpoints:seal", 2),  # every file is there, the manifest is not
+    ("trainflat.training.checkpoints:remove", 2),  # sealed, older ones not yet deleted
+    ("trainflat.core.files:os.fsync", 5),  # in the middle of writing a small file
+]
+BETWEEN_ROUNDS = [
+    (f"{TRAINER}._load_best_model", 1),  # trained, the best weights not yet taken
+    (f"{BENCH}:seal", 1),  # a stage written but not sealed
+    (f"{BENCH}:forget", 2),  # sealed, its checkpoints not yet deleted
+    ("trainflat.pruning.masks:Masks.save", 1),
+    ("trainflat.records.run:Record.save", 1),  # all done but the record
+]
+IN_AVERAGING = [
+    (f"{TRAINER}.training_step", 25),  # between two of its models, some of them in a checkpoint
+    ("trainflat.training.averaged:save_tensors", 3),  # the weights are in the checkpoint, the average is not
+    (f"{TRAINER}._load_best_model", 1),
+]
+# One of each kind; `make test-all` kills at all.
+QUICK = [
+    IN_TRAINING[1],
+    IN_A_CHECKPOINT[0],
+    IN_A_CHECKPOINT[2],
+    BETWEEN_ROUNDS[1],
+    BETWEEN_ROUNDS[2],
+    BETWEEN_ROUNDS[4],
+]
+
+
+def kill(tmp_path: Path, optimizer: dict[str, Any], points: list[Any], **options: Any) -> list[dict[str, Any]]:
+    """What the driver says: first of an undisturbed run, then of each point."""
+    torch.manual_seed(0)
+    model = write(tmp_path / "model", BertForSequenceClassification(config("Bert")))
+    spec = {"model": str(model), "train_file": str(sentences(tmp_path, "classification")), "optimizer": optimizer}
+    spec |= {"out": str(tmp_path / "runs"), "points": [("never", 0), *points], **options}
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": f"{ROOT}/src:{ROOT}"}
+    command = [sys.executable, "-m", "tests.support.kill_driver", str(tmp_path / "spec.json")]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    faults = [line["fault"] for line in lines if "fault" in line]
+    assert not faults, faults
+    return lines
+
+
+def assert_unharmed(tmp_path: Path, lines: list[dict[str, Any]]) -> None:
+    whole, *killed = lines
+    assert whole["status"] == 0
+    for line in killed:
+        assert line["struck"] or line["point"][0] == "after", line  # a point that is never reached tests nothing
+        assert line["digest"] == whole["digest"], line
+    for run in (tmp_path / "runs").glob("*/*"):
+        for stage in (run / "stages").iterdir():
+            verify(stage)
+            if (stage / "masks.safetensors").exists():
+                Masks.load(stage / "masks.safetensors")
+        assert not list(run.rglob("*.tmp"))
+        assert not (run / "work").exists()
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        QUICK,
+        pytest.param(IN_TRAINING + IN_A_CHECKPOINT, marks=pytest.mark.slow),
+        pytest.param(BETWEEN_ROUNDS, marks=pytest.mark.slow),
+    ],
+    ids=["quick", "in-training-and-saving", "between-rounds"],
+)
+def test_a_killed_run_ends_like_one_that_was_not(tmp_path: Path, points: list[Any]) -> None:
+    assert_unharmed(tmp_path, kill(tmp_path, SAM, points))
+
+
+@pytest.mark.slow
+def test_a_killed_run_of_adamw_ends_on_the_same_average(tmp_path: Path) -> None:
+    assert_unharmed(tmp_path, kill(tmp_path, ADAMW, IN_AVERAGING, averaging=SWA))
+    [whole] = (tmp_path / "runs" / "0").iterdir()
+    trainings = [stage.training for stage in Record.load(whole).stages]
+    assert all(t is not None and t.averaging is not None and t.averaging.models > 1 for t in trainings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", [SAM, ADAMW], ids=["sam", "adamw"])
+def test_a_run_killed_at_random_moments(tmp_path: Path, optimizer: dict[str, Any]) -> None:
+    assert_unharmed(tmp_path, kill(tmp_path, optimizer, [("after", 3.0)] * 12))

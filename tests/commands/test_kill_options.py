@@ -1,0 +1,68 @@
+"""Runs with every option are killed at random moments, started again, and end to the bit as if nothing had happened."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import BertForSequenceClassification
+
+from tests.commands.test_whole_run_families import sentences
+from tests.distillation.test_run import LABELS
+from tests.models.test_families import config, write
+from tests.support.kill_options import FAMILIES, QUICK, SOURCE, TWO_PROCESSES, recipes
+from trainflat.protocols import PROTOCOLS
+
+ROOT = Path(__file__).resolve().parents[2]
+KILLS = 4  # of each recipe
+
+
+def killed(place: Path, chosen: dict[str, Any], kills: int, *, processes: int = 1, patience: int = 1500) -> int:
+    """How many kills struck; every run must have ended with the digest of the one that was left alone."""
+    torch.manual_seed(0)
+    for name, options in {"model": {}, "teacher": LABELS}.items():
+        write(place / name, BertForSequenceClassification(config("Bert", **options)))
+    sentences(place, "classification")
+    spec = {"out": str(place / "runs"), "recipes": recipes(place, chosen), "kills": kills, "processes": processes}
+    (place / "spec.json").write_text(json.dumps(spec | {"seed": 0, "kept": SOURCE}))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": f"{ROOT}/src:{ROOT}"}
+    command = [sys.executable, "-m", "tests.support.kill_options_driver", str(place / "spec.json")]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=patience, check=False
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    faults = [line for line in lines if "fault" in line]
+    assert done.returncode == 0, (faults, done.stderr[-3000:])
+    for line in lines:
+        assert set(line["found"]) == {line["whole"]}, line
+    assert [line["name"] for line in lines] == list(chosen)
+    return sum(line["struck"] for line in lines)
+
+
+@pytest.mark.timeout(1600)
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_runs_killed_at_random_end_on_the_same_bits(family: str, tmp_path: Path) -> None:
+    assert killed(tmp_path, FAMILIES[family], KILLS) == KILLS * len(FAMILIES[family])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1600)
+def test_two_processes_killed_at_random_end_on_the_same_bits(tmp_path: Path) -> None:
+    assert killed(tmp_path, TWO_PROCESSES, KILLS, processes=2) == KILLS * len(TWO_PROCESSES)
+
+
+@pytest.mark.parametrize("family", QUICK)
+def test_some_runs_killed_once(family: str, tmp_path: Path) -> None:
+    chosen = {name: FAMILIES[family][name] for name in QUICK[family]}
+    assert killed(tmp_path, chosen, 1, patience=280) == len(chosen)
+
+
+def test_every_member_of_every_table_is_killed_and_that_200_times() -> None:
+    used = {sections["protocol"]["name"] for family in FAMILIES.values() for sections in family.values()}
+    assert used == set(PROTOCOLS)
+    assert KILLS * sum(map(len, [*FAMILIES.values(), TWO_PROCESSES])) >= 200

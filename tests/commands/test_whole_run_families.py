@@ -1,0 +1,125 @@
+"""The main job over architecture families and kinds of task: tiny models, a user's own files."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModel
+
+import trainflat
+from tests.models.test_families import FAMILIES, WORDS, config, write
+from trainflat.commands.run import _emptied
+from trainflat.pruning import Masks
+from trainflat.records.run import MatrixZeros, Record, Stage
+
+
+def sentences(folder: Path, kind: str) -> Path:
+    """Forty rows about flat minima, labelled by their first word or by how many words they have."""
+    rows = []
+    for i in range(40):
+        words = [WORDS[(i * k + k) % len(WORDS)] for k in range(1, 3 + i % 6)]
+        label: Any = {"classification": ["no", "yes"][i % 2], "regression": len(words) / 10}[kind]
+        rows.append({"text": " ".join(words), "other": words[-1], "label": label})
+    path = folder / f"{kind}.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def recipe(model: Path, task: dict[str, Any], **options: Any) -> dict[str, Any]:
+    training = {"epochs": 1, "batch_size": 8, "max_length": 16, "optimizer": {"name": "sam", "rho": 0.05, "lr": 1e-3}}
+    return {
+        "task": task,
+        "model": str(model),
+        "training": training | options,
+        "protocol": {"name": "iterative", "sparsities": [0.5, 0.75]},
+        "evaluation": {"latency": {"batches": [1], "lengths": [8], "repeats": 1}},
+    }
+
+
+def own_files(folder: Path, kind: str = "classification", **options: Any) -> dict[str, Any]:
+    return {"name": "files", "train_file": str(sentences(folder, kind)), "text": "text", "label": "label", **options}
+
+
+def assert_sound(record: Record, folder: Path) -> None:
+    """Exact counts, zeros on disk where the masks say, denser contains sparser, files that others load."""
+    run = next(folder.iterdir())
+    before: Masks | None = None
+    for stage in record.stages:
+        entries, zeros = (sum(getattr(m, key) for m in stage.matrices) for key in ("entries", "zeros"))
+        assert zeros >= round(stage.target_sparsity * entries)
+        if stage.target_sparsity:
+            masks = Masks.load(run / "stages" / stage.name / "masks.safetensors")
+            assert masks.zeros == round(stage.target_sparsity * entries)
+            assert before is None or masks.issubset(before)
+            before = masks
+            loaded = AutoModel.from_pretrained(run / "stages" / stage.name, dtype=torch.float32)
+            kept = sum(int((p == 0).sum()) for n, p in loaded.named_parameters() if any(m.endswith(n) for m in masks))
+            assert kept >= masks.zeros * 0.9  # the head's matrices are not in the bare encoder
+        assert stage.training is not None
+        assert stage.training.passes == 2 * stage.training.steps
+        assert all(math.isfinite(value) for scores in stage.scores.values() for value in scores.values())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_trained_flat_and_pruned(family: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    maker = getattr(__import__("transformers"), f"{family}ForSequenceClassification")
+    model = write(tmp_path / "model", maker(config(family)))
+    record = trainflat.run(recipe(model, own_files(tmp_path)), out=tmp_path / "runs")
+    assert_sound(record, tmp_path / "runs")
+
+
+@pytest.mark.parametrize("options", [{"kind": "regression"}, {"text": ["text", "other"]}], ids=["numbers", "pairs"])
+def test_numbers_and_pairs(options: dict[str, Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    maker = __import__("transformers").BertForSequenceClassification
+    kind = options.pop("kind", "classification")
+    labels = {"num_labels": 1, "problem_type": "regression"} if kind == "regression" else {}
+    model = write(tmp_path / "model", maker(config("Bert", **labels)))
+    record = trainflat.run(recipe(model, own_files(tmp_path, kind) | options), out=tmp_path / "runs")
+    assert_sound(record, tmp_path / "runs")
+    assert record.task.kind == kind
+
+
+@pytest.mark.parametrize(
+    "setting", [{"accumulate": 2}, {"batching": "random"}, {"evaluate_every": 2}, {"keep": "last"}]
+)
+def test_training_options_reach_the_run(setting: dict[str, Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = write(tmp_path / "model", __import__("transformers").BertForSequenceClassification(config("Bert")))
+    record = trainflat.run(recipe(model, own_files(tmp_path), **setting), out=tmp_path / "runs")
+    assert_sound(record, tmp_path / "runs")
+    again = trainflat.run(recipe(model, own_files(tmp_path), **setting), out=tmp_path / "again")
+    assert again.digest == record.digest
+
+
+def test_spans_of_a_made_squad(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = write(tmp_path / "model", __import__("transformers").BertForQuestionAnswering(config("Bert")))
+    rows = []
+    for i in range(24):
+        words = [WORDS[(i + k) % len(WORDS)] for k in range(9)]
+        answer = words[i % 9]
+        start = len(" ".join(words[: i % 9])) + (1 if i % 9 else 0)
+        answers = {"text": [answer], "answer_start": [start]}
+        context, question = " ".join(words), f"when {answer}"
+        rows.append({"id": str(i), "title": "t", "context": context, "question": question, "answers": answers})
+    for split in ("train", "validation"):
+        (tmp_path / "squad").mkdir(exist_ok=True)
+        (tmp_path / "squad" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = {"name": "squad", "doc_stride": 3}
+    record = trainflat.run(recipe(model, task), data=tmp_path, out=tmp_path / "runs")
+    assert_sound(record, tmp_path / "runs")
+    assert set(record.stages[0].scores["validation"]) >= {"f1", "exact_match"}
+
+
+def test_a_matrix_that_a_cut_empties_is_named():
+    def stage(zeros: int, sparsity: float = 0.5) -> Stage:
+        matrices = [MatrixZeros(name=name, entries=100, zeros=n) for name, n in (("query", 40), ("pooler", zeros))]
+        return Stage.model_construct(name="s", target_sparsity=sparsity, matrices=matrices)
+
+    assert "nothing is left of pooler: protocol.scope=layer" in _emptied(stage(99))
+    assert _emptied(stage(98)) == _emptied(stage(100, sparsity=0.99)) == ""

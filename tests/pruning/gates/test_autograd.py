@@ -1,0 +1,238 @@
+"""Every gate is plain autograd through ``W * m(S)``, in float64."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.conftest import tiny_bert
+from tests.support.gated_reference import ByHand, train_by_hand
+from tests.support.plain_loop import collate, random_split
+from tests.training.test_trajectory import NO_DROPOUT
+from trainflat.core.errors import InputError
+from trainflat.optim import SAM
+from trainflat.pruning.gates import GATES, ScoredGate, make_gate
+
+RAMP = {"name": "cubic", "start": 5, "hold": 10}
+SCORED: dict[str, dict[str, Any]] = {
+    "hard-movement": {"sparsity": 0.7, "refresh": 1, "schedule": RAMP},
+    "soft-movement": {"penalty": 4.0, "score_lr": 0.1, "schedule": RAMP},
+    "l0": {"penalty": 2.0, "schedule": RAMP},
+}
+CASES = [(name, options, "weight") for name, options in SCORED.items()]
+CASES += [(name, options, unit) for name, options in SCORED.items() for unit in ("row", "column")]
+CASES += [("hard-movement", SCORED["hard-movement"] | {"scope": "global"}, "weight")]
+STEPS = 50
+
+
+def test_every_gate_with_scores_is_compared() -> None:
+    assert {name for name in GATES if issubclass(GATES[name], ScoredGate)} == set(SCORED)
+
+
+def model(**options: Any) -> nn.Module:
+    return tiny_bert(**(NO_DROPOUT | options)).double()
+
+
+def batches(steps: int = STEPS) -> list[dict[str, torch.Tensor]]:
+    split = random_split(96)
+    return [collate([split[(8 * step + i) % 96] for i in range(8)]) for step in range(steps)]
+
+
+def begun(one: nn.Module, name: str, options: dict[str, Any], steps: int = STEPS) -> ScoredGate:
+    gate = make_gate(name, one, **options)
+    assert isinstance(gate, ScoredGate)
+    gate.begin(steps)
+    return gate
+
+
+def shaken(gate: ScoredGate, step: int) -> None:
+    """Scores on both sides of every threshold, in the middle of the run."""
+    generator = torch.Generator().manual_seed(7)
+    for score in gate.scores.values():
+        score.data.add_(3 * torch.randn(score.shape, generator=generator, dtype=score.dtype))
+    gate.advance(step)
+
+
+def assert_same(ours: list[Any], theirs: list[Any], atol: float) -> None:
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=atol)
+
+
+@pytest.mark.parametrize(("name", "options", "unit"), CASES)
+def test_gradients_are_those_of_autograd(name: str, options: dict[str, Any], unit: str) -> None:
+    ours = model()
+    theirs = copy.deepcopy(ours)
+    gate = begun(ours, name, options | {"unit": unit})
+    shaken(gate, 30)
+    assert 0 < gate.masks().sparsity < 0.95
+    hand, [batch] = ByHand(theirs, gate), batches(1)
+    hand.loss(batch).backward()
+    before = [p.detach().clone() for p in ours.parameters()]
+    with gate.passes():
+        assert any(not torch.equal(p, q) for p, q in zip(ours.parameters(), before, strict=True))
+        ours(**batch).loss.backward()
+    assert all(torch.equal(p, q) for p, q in zip(ours.parameters(), before, strict=True))
+    assert_same([p.grad for p in ours.parameters()], [p.grad for p in theirs.parameters()], 1e-14)
+    assert_same([s.grad for s in gate.scores.values()], [s.grad for s in hand.scores.values()], 1e-14)
+
+
+def test_blocks_of_weights_share_a_score() -> None:
+    ours = model(hidden_size=32, intermediate_size=64)
+    theirs = copy.deepcopy(ours)
+    gate = begun(ours, "hard-movement", SCORED["hard-movement"] | {"unit": "block", "scope": "global"})
+    shaken(gate, 30)
+    hand, [batch] = ByHand(theirs, gate), batches(1)
+    hand.loss(batch).backward()
+    with gate.passes():
+        ours(**batch).loss.backward()
+    assert_same([s.grad for s in gate.scores.values()], [s.grad for s in hand.scores.values()], 1e-14)
+    mask = gate.masks()["bert.encoder.layer.0.intermediate.dense.weight"]
+    assert mask[:32].any() != mask[32:].any() or mask[:32].all() == mask[:32].any()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "unit"),
+    [case for case in CASES if case[2] == "weight" or case[:1] + case[2:] == ("hard-movement", "row")],
+)
+def test_fifty_steps_of_adam_are_those_of_autograd(name: str, options: dict[str, Any], unit: str) -> None:
+    ours = model()
+    theirs = copy.deepcopy(ours)
+    gate = begun(ours, name, options | {"unit": unit})
+    twin = begun(theirs, name, options | {"unit": unit})  # tells the other one the step and its draws
+    shaken(gate, 0)
+    shaken(twin, 0)
+    hand = ByHand(theirs, twin)
+    other = torch.optim.Adam(
+        [{"params": theirs.parameters()}, {"params": hand.scores.values(), "lr": gate.score_lr}], lr=1e-3
+    )
+    train_by_hand(hand, batches(), other, twin.advance)
+    optimizer = torch.optim.Adam(
+        [{"params": ours.parameters()}, {"params": gate.scores.values(), "lr": gate.score_lr}], lr=1e-3
+    )
+    for step, batch in enumerate(batches()):
+        optimizer.zero_grad()
+        with gate.passes():
+            ours(**batch).loss.backward()
+        optimizer.step()
+        gate.advance(step + 1)
+    assert_same([*ours.parameters()], [*theirs.parameters()], 1e-9)
+    assert_same([*gate.scores.values()], [*hand.scores.values()], 1e-9)
+    assert 0 < gate.masks().sparsity < 1
+
+
+@pytest.mark.parametrize("perturb", ["weights", "scores", "both", "none"])
+@pytest.mark.parametrize("name", SCORED)
+def test_sam_displaces_what_it_is_told_to(name: str, perturb: str) -> None:
+    """The second gradient is autograd's at the displaced weights and scores, thresholds and draws held."""
+    rho, [batch] = 0.5, batches(1)
+    ours = model()
+    theirs = copy.deepcopy(ours)
+    options = SCORED[name] | ({"refresh": 16} if name == "hard-movement" else {})
+    gate = begun(ours, name, options)
+    shaken(gate, 32)
+    hand = ByHand(theirs, gate)
+    moved = {
+        "weights": [*theirs.parameters()],
+        "scores": [*hand.scores.values()],
+        "both": hand.parameters(),
+        "none": [],
+    }
+    hand.loss(batch).backward()
+    grads = [p.grad.clone() for p in moved[perturb]]
+    norm = torch.stack([g.norm() for g in grads]).norm() if grads else torch.ones(())
+    origin = copy.deepcopy([p.detach() for p in hand.parameters()])
+    if name == "hard-movement":  # Top_v by the threshold that stood before
+        kept = gate.kept()
+        cuts = {n: s.detach()[~kept[n]].max() for n, s in hand.scores.items()}
+    with torch.no_grad():
+        for p, g in zip(moved[perturb], grads, strict=True):
+            p.add_(rho * g / norm)
+    for p in hand.parameters():
+        p.grad = None
+    if name == "hard-movement":
+        factors = {n: (s > cuts[n]) + s - s.detach() for n, s in hand.scores.items()}
+        gated = {n: w * factors[n] for n, w in hand.weights.items()}
+        torch.func.functional_call(theirs, gated, kwargs=batch).loss.backward()
+    else:
+        hand.loss(batch).backward()
+
+    still = {"rho": 0.0}
+    groups = [
+        {"params": ours.parameters(), **(still if perturb in ("scores", "none") else {})},
+        {"params": gate.scores.values(), **(still if perturb in ("weights", "none") else {})},
+    ]
+    sam = SAM(groups, torch.optim.SGD, rho=rho, lr=0.1)
+    with gate.passes():
+        ours(**batch).loss.backward()
+    with sam.perturbed():
+        sam.zero_grad()
+        with gate.passes():
+            ours(**batch).loss.backward()
+    assert_same([p.grad for p in ours.parameters()], [p.grad for p in theirs.parameters()], 1e-13)
+    assert_same([s.grad for s in gate.scores.values()], [s.grad for s in hand.scores.values()], 1e-13)
+    for p, before in zip([*ours.parameters(), *gate.scores.values()], origin, strict=True):
+        assert torch.equal(p, before)
+
+
+def test_an_exception_inside_leaves_the_weights_as_they_were() -> None:
+    ours = model()
+    gate = begun(ours, "hard-movement", SCORED["hard-movement"])
+    shaken(gate, 40)
+    before = [p.detach().clone() for p in ours.parameters()]
+    with pytest.raises(KeyboardInterrupt), gate.passes():
+        raise KeyboardInterrupt
+    assert all(torch.equal(p, q) for p, q in zip(ours.parameters(), before, strict=True))
+    with pytest.raises(KeyboardInterrupt), gate.applied():
+        raise KeyboardInterrupt
+    assert all(torch.equal(p, q) for p, q in zip(ours.parameters(), before, strict=True))
+    [batch] = batches(1)
+    with gate.passes():
+        ours(**batch).loss.backward()
+
+
+def test_what_is_applied_twice_is_taken_away_once() -> None:
+    gate = begun(model(), "hard-movement", SCORED["hard-movement"])
+    gate.advance(gate.total_steps)
+    before = {name: w.clone() for name, w in gate.weights.items()}
+    with gate.applied():
+        with gate.applied():
+            inside = {name: w.clone() for name, w in gate.weights.items()}
+        assert all(torch.equal(w, inside[name]) for name, w in gate.weights.items())
+    assert all(torch.equal(w, before[name]) and not torch.equal(w, inside[name]) for name, w in gate.weights.items())
+    with pytest.raises(InputError, match=r"applied\(\) was called inside passes\(\)"), gate.passes(), gate.applied():
+        pass
+    assert all(torch.equal(w, before[name]) for name, w in gate.weights.items())
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_gradients_of_micro_batches_add_up(name: str) -> None:
+    """Closed once for each micro-batch, which ends in what one pass over both makes."""
+    grads = []
+    for parts in (1, 2):
+        ours = model()
+        gate = begun(ours, name, SCORED[name])
+        shaken(gate, 30)
+        split = random_split(8)
+        for part in range(parts):
+            rows = [split[i] for i in range(part * 8 // parts, (part + 1) * 8 // parts)]
+            with gate.passes(1 / parts):
+                (ours(**collate(rows)).loss / parts).backward()
+        grads.append([p.grad for p in [*ours.parameters(), *gate.scores.values()]])
+    assert_same(*grads, 1e-14)
+
+
+@pytest.mark.parametrize("name", ["soft-movement", "l0"])
+def test_a_target_measures_each_micro_batch_alone(name: str) -> None:
+    """What tunes lambda is the mean size of the data's gradient, without that of earlier micro-batches."""
+    sizes, [batch] = [], batches(1)
+    for parts in (1, 4):
+        ours = model()
+        gate = begun(ours, name, {"target_sparsity": 0.5, "schedule": RAMP})
+        shaken(gate, 30)
+        for _ in range(parts):
+            with gate.passes(1 / parts):
+                (ours(**batch).loss / parts).backward()
+        sizes.append(gate.state_dict()["penalty"][-1])
+    torch.testing.assert_close(*sizes, rtol=1e-12, atol=0)

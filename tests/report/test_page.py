@@ -1,0 +1,142 @@
+"""The page in a real browser: it renders, asks for nothing, fits a phone, and follows the light and the dark."""
+
+import re
+
+import pytest
+
+from tests.report.test_files import HOSTILE
+from tests.support.records import make_record, make_records
+from trainflat.report import write_report
+
+WIDTHS = {"desk": (1280, 900), "phone": (390, 844)}
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    other = make_record(optimizer={"name": "sam", "base": "adamw", "lr": 2e-5, "rho": 0.01})
+    return write_report([*make_records(), other], tmp_path_factory.mktemp("report"), ["html"])
+
+
+class Visit:
+    """A page that writes down what it asks for and what goes wrong."""
+
+    def __init__(self, browser, path, size=WIDTHS["desk"], scheme="light"):
+        self.requests, self.complaints = [], []
+        self.page = browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.complaints.append(dialog.message), dialog.dismiss()))
+        self.page.goto(path.as_uri())
+        for figure in self.page.query_selector_all("figure"):  # each is drawn when it comes near
+            figure.scroll_into_view_if_needed()
+            figure.wait_for_selector(".main-svg")
+
+    def color(self, selector: str, style: str) -> tuple[int, ...]:
+        value = self.page.eval_on_selector(selector, f"e => getComputedStyle(e)[{style!r}]")
+        return tuple(map(int, re.findall(r"\d+", value)[:3]))
+
+    def contrast(self, front: tuple[int, ...], back: tuple[int, ...]) -> float:
+        """Ratio of relative luminances by WCAG 2: 4.5 is the least for text, 3 for lines."""
+        light, dark = sorted(map(luminance, (front, back)), reverse=True)
+        return (light + 0.05) / (dark + 0.05)
+
+
+def luminance(color: tuple[int, ...]) -> float:
+    parts = [c / 255 / 12.92 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in color]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+
+@pytest.fixture(params=["light", "dark"])
+def scheme(request):
+    return request.param
+
+
+@pytest.fixture(params=WIDTHS)
+def visit(request, browser, report, scheme):
+    visit = Visit(browser, report, WIDTHS[request.param], scheme)
+    yield visit
+    visit.page.close()
+
+
+def test_the_page_is_quiet_whole_and_fits(visit, scheme):
+    page = visit.page
+    assert visit.complaints == []
+    assert len(visit.requests) == 1
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    plots = page.query_selector_all(".plot")
+    assert len(plots) == 2 + 5 + 6  # scores; a map of zeros per line; three kinds of training curves per panel
+    for plot in plots:
+        box = plot.query_selector(".main-svg").bounding_box()
+        assert box["width"] > 150
+        assert box["height"] > 150
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= page.viewport_size["width"]
+    ground, line = visit.color("body", "backgroundColor"), visit.color("#score-0-0 .js-line", "stroke")
+    assert (luminance(ground) > 0.5) == (scheme == "light")
+    assert visit.contrast(visit.color("body", "color"), ground) > 7
+    assert visit.contrast(visit.color("figcaption", "color"), ground) > 4.5
+    assert visit.contrast(visit.color(".plain", "color"), visit.color(".plain", "backgroundColor")) > 7
+    assert visit.contrast(visit.color("nav a", "color"), ground) > 4.5
+    assert visit.contrast(visit.color("#score-0-0 .xtick text", "fill"), ground) > 4.5
+    assert visit.contrast(line, ground) > 3
+    for k in range(6):
+        token = page.evaluate(f"getComputedStyle(document.documentElement).getPropertyValue('--series-{k}')").strip()
+        assert visit.contrast(tuple(int(token[i : i + 2], 16) for i in (1, 3, 5)), ground) > 3, token
+
+
+@pytest.fixture(scope="module")
+def desk(browser, report):
+    """One visit for the tests below, each of which leaves it as it was."""
+    visit = Visit(browser, report)
+    yield visit
+    visit.page.close()
+
+
+def test_figures_follow_when_the_system_turns_dark(desk):
+    before = desk.color("#score-0-0 .js-line", "stroke"), desk.color("#score-0-0 .xtick text", "fill")
+    desk.page.emulate_media(color_scheme="dark")
+    desk.page.wait_for_timeout(300)
+    after = desk.color("#score-0-0 .js-line", "stroke"), desk.color("#score-0-0 .xtick text", "fill")
+    assert before != after
+    assert desk.contrast(after[1], desk.color("body", "backgroundColor")) > 7
+    assert desk.complaints == []
+    desk.page.emulate_media(color_scheme="light")
+
+
+def test_a_chosen_sparsity_is_shown(desk):
+    cells = "#zeros-1-0 .heatmap-label"
+    first = desk.page.text_content(cells)
+    assert desk.page.input_value("select[data-group=zeros-1]") == "3"  # the reference sparsity of STS-B, 50 %
+    desk.page.select_option("select[data-group=zeros-1]", label="90 %")
+    desk.page.wait_for_function(f"document.querySelector({cells!r}).textContent != {first!r}")
+    assert desk.complaints == []
+    desk.page.select_option("select[data-group=zeros-1]", label="50 %")
+
+
+def test_the_page_says_what_a_reader_needs(desk):
+    text = desk.page.text_content("main")
+    assert "Unstructured zeros alone do not speed up dense kernels" in text
+    assert "Na et al. 2022, SAM" in desk.page.text_content("#score-1 .legend")
+    assert "reference sparsity 50 %" in desk.page.text_content("#score-1")
+    assert "sam (rho 0.01)" in desk.page.text_content("#score-1 .legend")
+    # Its radius is told here too, because it is another one in the other panel.
+    assert desk.page.query_selector("#score-0 .legend").text_content() == "adamwsam (rho 0.05)"
+    details = desk.page.query_selector("#runs details")
+    assert "2e" * 32 in details.text_content()  # the data's fingerprint
+    assert '"optimizer"' in details.text_content()  # the recipe
+
+
+def test_hostile_names_run_nothing_and_break_nothing(browser, tmp_path):
+    record = make_record(HOSTILE, HOSTILE + "long" * 60, optimizer={"name": HOSTILE}, name=HOSTILE, partial=True)
+    path = write_report([record], tmp_path, ["html"])
+    visit = Visit(browser, path, WIDTHS["phone"])
+    assert visit.complaints == []
+    assert len(visit.requests) == 1
+    assert visit.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert '<script>alert("x")</script>' in visit.page.text_content("#score-0 .head")
+    assert "<b>&amp;" in visit.page.text_content(
+        "#score-0 .legend"
+    )  # plotly would make it bold, and show no letter of it
+    assert "Partial data: not comparable with published figures." in visit.page.text_content("#score-0 figcaption")
+    visit.page.close()
