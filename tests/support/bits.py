@@ -1,7 +1,7 @@
 """Fixed tiny runs over every optimizer, gate, averaging and the rest, and what their weights were when last looked at.
 
 ``python -m tests.support.bits`` writes ``bits.json`` beside this file anew: the hash of the weights, the masks and the
-training losses of each stage of each run. A change that is not meant to change what is learned leaves all of them as they are.
+training losses of each stage of each run. A change that is not meant to change what is learned leaves all as they are.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """Kills runs with SIGKILL at random moments, again and again, and prints what came of each as a JSON line.
 
 Called by ``test_kill_options.py`` as ``python -m tests.support.kill_options_driver SPEC.json``; spec: out folder, seed,
-kills per recipe, processes, recipes by name, and the name of the run that is left beside the out folder for others to read.
-One process imports everything once and forks the others.
+kills per recipe, processes, recipes by name, and the name of the run that is left beside the out folder for others to
+read. One process imports everything once and forks the others.
 """
 
 import json
