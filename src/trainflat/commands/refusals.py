@@ -11,7 +11,7 @@ from trainflat.core.formatting import plural
 from trainflat.models import Encoder
 from trainflat.optim import OPTIMIZERS, FlatOptimizer, make_optimizer
 from trainflat.protocols import PROTOCOLS
-from trainflat.pruning.gates import GATES, MeasuredGate, SwappedGate
+from trainflat.pruning.gates import GATES
 from trainflat.quantization import layers_to_round
 from trainflat.recipe import Recipe, build
 from trainflat.reparametrization import check_alone
@@ -91,8 +91,7 @@ def check_gate(recipe: Recipe) -> None:
         InputError: it does not.
     """
     gate, name = recipe.protocol.get("gate", {}), recipe.training.optimizer["name"]
-    computing = gate and issubclass(GATES[gate["name"]], (SwappedGate, MeasuredGate))
-    if computing and recipe.training.reparametrization is not None:
+    if gate and GATES[gate["name"]].needs_weights and recipe.training.reparametrization is not None:
         check_alone(gate=gate["name"])
     member = OPTIMIZERS[name]
     displaces = issubclass(member, FlatOptimizer) and member.rho_only_displaces

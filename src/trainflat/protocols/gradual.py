@@ -61,7 +61,8 @@ class Gradual(Protocol):
     def curve(self, steps: int) -> tuple[str, list[tuple[int, float]]]:
         """The gate's schedule."""
         gate = make_gate(self.gate["name"], nn.Module(), **self._options())
-        return gate.rises[0], gate.schedule.curve(steps, 0.0, gate.rises[1])
+        quantity, last = gate.scheduled_quantity
+        return quantity, gate.schedule.curve(steps, 0.0, last)
 
     def run(self, bench: Bench) -> Iterator[Produced]:
         """Trains and prunes."""

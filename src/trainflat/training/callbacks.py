@@ -11,7 +11,7 @@ from trainflat.core.errors import InputError
 from trainflat.core.files import load_tensors, save_tensors
 from trainflat.objective import Objective
 from trainflat.pruning import Attached, Masks
-from trainflat.pruning.gates import Gate, ObservedGate
+from trainflat.pruning.gates import Gate
 from trainflat.training import checkpoints
 from trainflat.training.gated import GATE
 
@@ -93,7 +93,7 @@ class GateCallback(TrainerCallback):  # type: ignore[misc]
                 "load_best_model_at_end may load a model from before it was pruned. Turn it off, or use FlatTrainer, "
                 "for which only a model as sparse as asked for can be the best."
             )
-        if isinstance(self.gate, ObservedGate) and args.max_grad_norm > 0:
+        if self.gate.observes and args.max_grad_norm > 0:
             raise InputError(
                 f"{type(self.gate).__name__} ranks by gradients that are not clipped, and a callback sees them clipped "
                 f"to max_grad_norm {args.max_grad_norm:g}. Set it to 0, or use FlatTrainer(gate=...)."

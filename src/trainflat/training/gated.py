@@ -16,9 +16,6 @@ from trainflat.pruning import Masks
 from trainflat.pruning.gates import (
     GATES,
     Gate,
-    MeasuredGate,
-    ScoredGate,
-    SwappedGate,
     complete_options,
     make_gate,
 )
@@ -62,8 +59,7 @@ class Gated:
     @property
     def swaps(self) -> str | None:
         """The gate's name, if it takes what the model holds between passes for its weights."""
-        swapping = self.name is not None and issubclass(GATES[self.name], (SwappedGate, MeasuredGate))
-        return self.name if swapping else None
+        return self.name if self.name is not None and GATES[self.name].needs_weights else None
 
     # A training
 
@@ -94,7 +90,7 @@ class Gated:
             InputError: ``perturb`` is set, and the optimizer is not one that displaces what it is told to.
         """
         known = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        if not isinstance(self.gate, ScoredGate) or all(id(score) in known for score in self.parameters()):
+        if self.gate is None or not self.gate.learns or all(id(score) in known for score in self.parameters()):
             return
         named = [(f"scores.{name}", score) for name, score in self.gate.scores.items()]
         with_names = "param_names" in optimizer.param_groups[0]

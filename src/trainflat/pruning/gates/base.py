@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from trainflat.pruning.enforcer import MaskEnforcer
 from trainflat.pruning.masks import Masks
 
 _KIND = "gate"  # the class that wrote a state
+
+Perturb = Literal["weights", "scores", "both", "none"]
 
 
 class Gate(ABC):
@@ -53,6 +55,15 @@ class Gate(ABC):
 
     learns: ClassVar[bool] = False
     """Whether it has scores for the optimizer; such a gate needs FlatTrainer or a loop of one's own."""
+
+    observes: ClassVar[bool] = False
+    """Whether it ranks by the gradients that ``observe`` shows; these must not have been clipped."""
+
+    needs_weights: ClassVar[bool] = False
+    """Whether it computes with the trained parameters as weights; no reparametrization may stand between the two."""
+
+    perturb: Perturb | None = None
+    """What an optimizer like SAM displaces, of a gate that learns scores; None is its default."""
 
     held: MaskEnforcer | None = None
     """Masks for the optimizer to hold, of a gate that sets weights to zero; made by ``begin``."""
@@ -161,7 +172,7 @@ class Gate(ABC):
 
     @property
     @abstractmethod
-    def rises(self) -> tuple[str, float]:
+    def scheduled_quantity(self) -> tuple[str, float]:
         """What the schedule raises from 0, and to what: ``("sparsity", 0.9)``."""
 
     @property

@@ -65,7 +65,7 @@ class HardMovement(ScoredGate):
         self.refresh = whole("refresh", refresh)
 
     @property
-    def rises(self) -> tuple[str, float]:
+    def scheduled_quantity(self) -> tuple[str, float]:
         return "sparsity", self.sparsity
 
     def prepare(self) -> None:

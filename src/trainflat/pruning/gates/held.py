@@ -55,7 +55,7 @@ class HeldGate(Gate):
         return True
 
     @property
-    def rises(self) -> tuple[str, float]:
+    def scheduled_quantity(self) -> tuple[str, float]:
         return "sparsity", self.sparsity
 
     def prepare(self) -> None:

@@ -34,6 +34,8 @@ class MeasuredGate(HeldGate):
         InputError: when training begins, where nobody gives an objective.
     """
 
+    needs_weights: ClassVar[bool] = True
+
     pruner: ClassVar[type[GradientFlowPruner]]
 
     def __init__(

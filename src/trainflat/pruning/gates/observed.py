@@ -26,6 +26,8 @@ class ObservedGate(HeldGate):
         given: As for :class:`HeldGate`.
     """
 
+    observes: ClassVar[bool] = True
+
     remembers: ClassVar[tuple[str, ...]]
     """Names of what is remembered of each weight; all of it is 0 in the beginning."""
 

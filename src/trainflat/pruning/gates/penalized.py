@@ -94,7 +94,7 @@ class PenalizedGate(ScoredGate):
         return values.mul_(self._threshold.write(name, score, torch.empty_like(score)))
 
     @property
-    def rises(self) -> tuple[str, float]:
+    def scheduled_quantity(self) -> tuple[str, float]:
         return ("lambda", self.penalty or 0.0) if self.target_sparsity is None else ("sparsity", self.target_sparsity)
 
     @property

@@ -3,19 +3,18 @@
 import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
 
 from trainflat.core.errors import InputError, UnknownName
 from trainflat.core.schedules import Schedule
+from trainflat.pruning.gates.base import Perturb
 from trainflat.pruning.gates.checks import number
 from trainflat.pruning.gates.swapped import SwappedGate
 from trainflat.pruning.gates.units import Unit, expanded, known_unit, unit_shapes
 from trainflat.pruning.masks import Masks
-
-Perturb = Literal["weights", "scores", "both", "none"]
 
 
 class ScoredGate(SwappedGate):
@@ -88,7 +87,7 @@ class ScoredGate(SwappedGate):
 
     def check_schedule(self, total_steps: int) -> None:
         super().check_schedule(total_steps)
-        quantity, value = self.rises
+        quantity, value = self.scheduled_quantity
         if quantity == "sparsity" and value and self.schedule.share(0, total_steps) > 0:
             raise InputError(
                 f"the schedule wants sparsity {value:g} before the first step, and all scores begin alike. Choose "

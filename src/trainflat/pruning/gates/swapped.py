@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,8 @@ class SwappedGate(Gate):
     Memory: one copy of the gated weights, which lives on between steps because first-touched memory costs a CPU more
     than the copy itself. While the gate is not in place the copy serves as :meth:`scratch`.
     """
+
+    needs_weights: ClassVar[bool] = True
 
     _kept: dict[str, Tensor]
     _earlier: dict[nn.Parameter, Tensor]
