@@ -9,7 +9,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from tests.models.test_families import SIZES, write
+from tests.support.families import SIZES, write
 from trainflat.anatomy.heads import check_row_losses, kind_of, row_losses
 from trainflat.core.errors import InputError
 from trainflat.evaluation import compare_answers

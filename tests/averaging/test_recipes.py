@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.recipe.test_packaged import FEW_ROWS, GLUE, header
+from tests.support.recipes import FEW_ROWS, GLUE, header
 from trainflat.averaging import models_taken
 from trainflat.recipe import load_recipe, packaged_recipes
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from tests.averaging.test_training import MEMBERS, SWA, Watched, same, state_of
-from tests.training.test_features import StoppedError, _reproducible
+from tests.support.averaging import MEMBERS, SWA, Watched, same, state_of
+from tests.support.training import StoppedError, reproducible
 from trainflat.core.errors import InputError
 from trainflat.training import checkpoints
 
@@ -40,7 +40,7 @@ def test_resuming_continues_the_same_average(tmp_path: Path, averaging: dict[str
         again.trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         assert same(state_of(again.trainer.model), state_of(whole.trainer.model))
         assert all(same(state, whole.scored[step]) for step, state in again.scored.items())
-        assert _reproducible(again.trainer) == _reproducible(whole.trainer)
+        assert reproducible(again.trainer) == reproducible(whole.trainer)
         assert again.trainer.averaged.models == whole.trainer.averaged.models
 
 

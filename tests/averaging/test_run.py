@@ -8,8 +8,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification
 
 import trainflat
-from tests.commands.test_whole_run_families import assert_sound, own_files, recipe
-from tests.models.test_families import config, write
+from tests.support.families import config, write
+from tests.support.runs import assert_sound, own_files, recipe
 from trainflat.core.errors import InputError
 from trainflat.core.files import load_tensors
 from trainflat.evaluation import score

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.models.test_families import config, write
+from tests.support.families import config, write
 from trainflat.cli.main import main
 from trainflat.commands import check as checking
 from trainflat.commands import diagnose as diagnosing

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from tests.recipe.test_errors import REFUSED, SOUND
+from tests.support.recipes import REFUSED, SOUND
 from trainflat.averaging import AVERAGING
 from trainflat.core.errors import InputError, UnknownName, one_line
 from trainflat.core.formatting import wanted

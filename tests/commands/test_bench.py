@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer, BertForSequenceClassification
 
-from tests.commands.test_whole_run_families import own_files
-from tests.models.test_families import config, write
+from tests.support.families import config, write
+from tests.support.runs import own_files
 from trainflat.cli.main import main
 from trainflat.commands.bench import compare as comparing
 from trainflat.commands.bench import variants

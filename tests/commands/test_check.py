@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModel, BertForQuestionAnswering, BertForSequenceClassification
 
 import trainflat
-from tests.commands.test_whole_run_families import own_files, recipe
-from tests.models.test_families import FAMILIES, HEADS, config, write
+from tests.support.families import FAMILIES, HEADS, config, write
+from tests.support.runs import own_files, recipe
 from trainflat.cli.plans import print_plan
 from trainflat.commands import run_folder as folder_module
 from trainflat.core.errors import InputError

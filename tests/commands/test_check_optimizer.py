@@ -9,8 +9,8 @@ import torch
 from transformers import BertForSequenceClassification
 
 import trainflat
-from tests.commands.test_whole_run_families import own_files, recipe
-from tests.models.test_families import config, write
+from tests.support.families import config, write
+from tests.support.runs import own_files, recipe
 from trainflat.commands.refusals import check_method
 from trainflat.core.errors import InputError
 from trainflat.recipe import load_recipe

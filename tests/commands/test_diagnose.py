@@ -13,8 +13,8 @@ import torch
 from transformers import BertForSequenceClassification, BertModel
 
 import trainflat
-from tests.commands.test_whole_run_families import own_files, recipe
-from tests.models.test_families import config, write
+from tests.support.families import config, write
+from tests.support.runs import own_files, recipe
 from trainflat.cli import main as cli
 from trainflat.commands import diagnose as diagnosing
 from trainflat.commands.diagnose import diagnose

@@ -12,10 +12,10 @@ import pytest
 import torch
 from transformers import BertForSequenceClassification
 
-from tests.commands.test_whole_run_families import own_files, recipe
-from tests.models.test_families import config, write
 from tests.support.commands import Command, command, folder_of
+from tests.support.families import config, write
 from tests.support.marks import quick
+from tests.support.runs import own_files, recipe
 from trainflat.core.errors import DamagedFile, InputError
 from trainflat.core.files import load_tensors, read_json, save_tensors, write_json
 from trainflat.pruning import Masks

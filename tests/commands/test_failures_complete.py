@@ -13,9 +13,9 @@ from transformers import BertForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
 import trainflat
-from tests.models.test_families import config, write
 from tests.support.commands import Command, command
 from tests.support.damage import assert_refused, copied, digest, flip_a_byte, folder_of_whole, rewinding
+from tests.support.families import config, write
 from trainflat.core.errors import DamagedFile
 from trainflat.core.files import seal
 from trainflat.records.run import Record

@@ -11,9 +11,9 @@ import torch
 from transformers import BertForSequenceClassification
 
 import trainflat
-from tests.models.test_families import config, write
 from tests.support.commands import Command, command
 from tests.support.damage import assert_refused, copied, digest, flip_a_byte, rewinding, truncate
+from tests.support.families import config, write
 from tests.support.marks import quick
 from trainflat.protocols import bench
 

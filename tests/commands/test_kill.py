@@ -1,26 +1,14 @@
 """A run killed with SIGKILL at any moment and started again ends as if nothing had happened, to the bit."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import BertForSequenceClassification
 
-from tests.commands.test_whole_run_families import sentences
-from tests.models.test_families import config, write
-from trainflat.core.files import verify
-from trainflat.pruning import Masks
+from tests.support.kill import BENCH, TRAINER, assert_unharmed, kill
+from tests.support.kill_options import ADAMW, SAM
 from trainflat.records.run import Record
 
-ROOT = Path(__file__).resolve().parents[2]
-TRAINER, BENCH = "trainflat.training.trainer:FlatTrainer", "trainflat.protocols.bench"
-SAM = {"name": "sam", "rho": 0.05, "lr": 2e-3}
-ADAMW = {"name": "adamw", "lr": 2e-3}
 SWA = {"name": "swa", "start": 0.2, "every": 0.4}
 
 IN_TRAINING = [(f"{TRAINER}.training_step", n) for n in (1, 7, 40)]
@@ -52,38 +40,6 @@ QUICK = [
     BETWEEN_ROUNDS[2],
     BETWEEN_ROUNDS[4],
 ]
-
-
-def kill(tmp_path: Path, optimizer: dict[str, Any], points: list[Any], **options: Any) -> list[dict[str, Any]]:
-    """What the driver says: first of an undisturbed run, then of each point."""
-    torch.manual_seed(0)
-    model = write(tmp_path / "model", BertForSequenceClassification(config("Bert")))
-    spec = {"model": str(model), "train_file": str(sentences(tmp_path, "classification")), "optimizer": optimizer}
-    spec |= {"out": str(tmp_path / "runs"), "points": [("never", 0), *points], **options}
-    (tmp_path / "spec.json").write_text(json.dumps(spec))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": f"{ROOT}/src:{ROOT}"}
-    command = [sys.executable, "-m", "tests.support.kill_driver", str(tmp_path / "spec.json")]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    faults = [line["fault"] for line in lines if "fault" in line]
-    assert not faults, faults
-    return lines
-
-
-def assert_unharmed(tmp_path: Path, lines: list[dict[str, Any]]) -> None:
-    whole, *killed = lines
-    assert whole["status"] == 0
-    for line in killed:
-        assert line["struck"] or line["point"][0] == "after", line  # a point that is never reached tests nothing
-        assert line["digest"] == whole["digest"], line
-    for run in (tmp_path / "runs").glob("*/*"):
-        for stage in (run / "stages").iterdir():
-            verify(stage)
-            if (stage / "masks.safetensors").exists():
-                Masks.load(stage / "masks.safetensors")
-        assert not list(run.rglob("*.tmp"))
-        assert not (run / "work").exists()
 
 
 @pytest.mark.parametrize(

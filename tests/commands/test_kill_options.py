@@ -11,10 +11,10 @@ import pytest
 import torch
 from transformers import BertForSequenceClassification
 
-from tests.commands.test_whole_run_families import sentences
-from tests.distillation.test_run import LABELS
-from tests.models.test_families import config, write
+from tests.support.families import config, write
 from tests.support.kill_options import FAMILIES, QUICK, SOURCE, TWO_PROCESSES, recipes
+from tests.support.runs import sentences
+from tests.support.teachers import LABELS
 from trainflat.protocols import PROTOCOLS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,9 +11,9 @@ import torch
 from transformers import BertForSequenceClassification
 
 import trainflat
-from tests.models.test_families import config, write
 from tests.support.commands import folder_of
 from tests.support.damage import rewinding
+from tests.support.families import config, write
 from trainflat.commands import claims
 from trainflat.commands import run as job
 from trainflat.core.errors import InputError

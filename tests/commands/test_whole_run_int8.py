@@ -9,13 +9,12 @@ from torch import nn
 from transformers import BertForSequenceClassification
 
 import trainflat
-from tests.commands.test_whole_run_families import own_files, recipe
-from tests.models.test_families import config, write
-from tests.report.test_page import WIDTHS, Visit
+from tests.support.families import config, write
+from tests.support.pages import WIDTHS, Visit
+from tests.support.runs import Saying, own_files, recipe
 from trainflat.cli.plans import print_plan
 from trainflat.commands.diagnose import diagnose
 from trainflat.core.errors import InputError
-from trainflat.core.progress import Progress
 from trainflat.evaluation import measure_int8, predict, score
 from trainflat.models import load_encoder
 from trainflat.protocols.bench import derive_seed
@@ -26,14 +25,6 @@ from trainflat.report import write_report
 from trainflat.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-class Saying(Progress):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 @pytest.fixture(scope="module")

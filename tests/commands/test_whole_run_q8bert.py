@@ -9,13 +9,11 @@ import torch
 from transformers import BertForSequenceClassification
 
 import trainflat
-from tests.commands.test_whole_run_families import own_files, recipe
-from tests.commands.test_whole_run_int8 import Saying
 from tests.conftest import tiny_bert
-from tests.models.test_families import config, write
+from tests.support.families import config, write
 from tests.support.plain_loop import collate
-from tests.training.test_features import StoppedError
-from tests.training.test_trajectory import arguments
+from tests.support.runs import Saying, own_files, recipe
+from tests.support.training import StoppedError, arguments
 from trainflat.cli.plans import print_plan
 from trainflat.core.errors import InputError
 from trainflat.core.files import load_tensors

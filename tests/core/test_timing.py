@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from tests.support.records import comparison
 from trainflat.commands.bench.compare import speedup, timing
 from trainflat.commands.bench.variants import labels
 from trainflat.core.margins import GROUPS
 from trainflat.core.timing import Clock, Sample, median_interval
-from trainflat.records.comparison import Cell, Comparison, Timing, Variant
+from trainflat.records.comparison import Cell, Timing
 from trainflat.records.run import Fingerprint
 from trainflat.report.comparison import NOT_TOLD, cell_rows, notes, variant_rows
 
@@ -60,18 +61,6 @@ def test_timing_is_median_and_quartiles_and_counts_noisy_rounds() -> None:
     found = timing([Sample(s, f) for s, f in [(4.0, 0.0), (1.0, 0.9), (3.0, 0.0), (2.0, 0.0), (5.0, 0.2)]], None)
     assert (found.low, found.median, found.high, found.noisy, found.speedup) == (2, 3, 4, 2, None)
     assert found.samples == [4, 1, 3, 2, 5]
-
-
-def comparison(points: list[tuple[float, float | None, int]], **more: Any) -> Comparison:
-    """Variants of (latency, score, bytes) in one cell, timed in seven equal rounds."""
-    first = [points[0][0]] * 7
-    timings = [
-        timing([Sample(seconds, 0.0)] * 7, [Sample(s, 0.0) for s in first] if n else None)
-        for n, (seconds, _, _) in enumerate(points)
-    ]
-    variants = [Variant(model=f"m{n}", backend="torch", bytes=b, score=s) for n, (_, s, b) in enumerate(points)]
-    cell = Cell(batch=4, length=8, threads=1, timings=timings)
-    return Comparison(variants=variants, cells=[cell], rounds=7, environment={}, **more)
 
 
 ROWS = {"split": "validation", "data": {"validation": Fingerprint(rows=300, sha256="", source="file:dev.csv")}}

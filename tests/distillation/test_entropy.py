@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.distillation.test_losses import drawn
+from tests.support.teachers import drawn
 from trainflat.core.errors import InputError
 from trainflat.distillation import (
     Distillation,

@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
+from tests.support.teachers import drawn
 from trainflat.core.errors import InputError, UnknownName
 from trainflat.distillation import (
     Distillation,
@@ -17,10 +17,6 @@ from trainflat.distillation import (
     number_losses,
     span_losses,
 )
-
-
-def drawn(*shape: int, seed: int = 0, scale: float = 2.0) -> Tensor:
-    return scale * torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def slow_kl(student: list[float], teacher: list[float], temperature: float) -> float:

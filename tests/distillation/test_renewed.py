@@ -15,14 +15,12 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from tests.conftest import tiny_bert
-from tests.distillation.test_training import spans
-from tests.pruning.gates.test_training import recipe
+from tests.support.gated_training import recipe
 from tests.support.marks import quick
 from tests.support.plain_loop import collate, random_split, train
-from tests.support.teachers import Counting, teacher_model
+from tests.support.teachers import Counting, spans, teacher_model
+from tests.support.training import ADAMW, NO_DROPOUT, SAM, arguments, assert_same_weights, reproducible
 from tests.support.two_processes import on_two_processes
-from tests.training.test_features import _reproducible
-from tests.training.test_trajectory import ADAMW, NO_DROPOUT, SAM, arguments, assert_same_weights
 from trainflat.anatomy.heads import row_losses as example_losses
 from trainflat.core.errors import InputError
 from trainflat.distillation import Distillation
@@ -204,7 +202,7 @@ def test_resuming_continues_the_same_path(tmp_path: Path, step: int, gate: str |
     again = begun("part")
     again.train(resume_from_checkpoint=str(tmp_path / f"part/checkpoint-{step}"))
     assert_same_weights(whole.model, again.model, atol=0)
-    logs = [json.dumps(_reproducible(trainer), sort_keys=True) for trainer in (again, whole)]
+    logs = [json.dumps(reproducible(trainer), sort_keys=True) for trainer in (again, whole)]
     assert logs[0] == logs[1]
     assert again.distilled.renewed.steps == whole.distilled.renewed.steps == RENEWED
     assert_same_weights(whole.distilled.renewed.model, again.distilled.renewed.model, atol=0)

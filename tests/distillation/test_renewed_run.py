@@ -10,10 +10,10 @@ import yaml
 from transformers import BertForSequenceClassification
 
 import trainflat
-from tests.commands.test_kill import TRAINER, assert_unharmed, kill
-from tests.commands.test_whole_run_families import own_files, recipe
-from tests.distillation.test_run import LABELS
-from tests.models.test_families import config, write
+from tests.support.families import config, write
+from tests.support.kill import TRAINER, assert_unharmed, kill
+from tests.support.runs import own_files, recipe
+from tests.support.teachers import LABELS
 from trainflat.cli.plans import print_plan
 from trainflat.core.errors import InputError
 from trainflat.recipe import load_recipe

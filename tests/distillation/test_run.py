@@ -10,8 +10,9 @@ import yaml
 from transformers import BertForQuestionAnswering, BertForSequenceClassification, PreTrainedTokenizerFast
 
 import trainflat
-from tests.commands.test_whole_run_families import own_files, recipe
-from tests.models.test_families import WORDS, config, tokenizer, write
+from tests.support.families import WORDS, config, tokenizer, write
+from tests.support.runs import own_files, recipe
+from tests.support.teachers import LABELS
 from trainflat.cli.plans import print_plan
 from trainflat.commands.diagnose import diagnose
 from trainflat.core.errors import InputError
@@ -19,8 +20,6 @@ from trainflat.core.progress import Progress
 from trainflat.recipe import load_recipe
 from trainflat.records.run import Record
 from trainflat.report import write_report
-
-LABELS = {"id2label": {0: "no", 1: "yes"}, "label2id": {"no": 0, "yes": 1}}
 
 
 class Heard(Progress):

@@ -6,14 +6,21 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import BertConfig, BertForQuestionAnswering
 
 from tests.conftest import tiny_bert
 from tests.support.plain_loop import collate, random_split, train
-from tests.support.teachers import Counting, teach_by_hand, teacher_model
+from tests.support.teachers import Counting, spans, teach_by_hand, teacher_model
+from tests.support.training import (
+    ADAMW,
+    NO_DROPOUT,
+    SAM,
+    StoppedError,
+    accuracy,
+    arguments,
+    assert_same_weights,
+    reproducible,
+)
 from tests.support.two_processes import on_two_processes
-from tests.training.test_features import StoppedError, _reproducible, accuracy
-from tests.training.test_trajectory import ADAMW, NO_DROPOUT, SAM, arguments, assert_same_weights
 from trainflat.anatomy.heads import row_losses as example_losses
 from trainflat.core.errors import InputError
 from trainflat.distillation import Distillation
@@ -147,7 +154,7 @@ def test_resuming_continues_the_same_path(tmp_path: Path) -> None:
     again = student(tmp_path / "part", logging_steps=4)
     again.train(resume_from_checkpoint=str(checkpoints.newest(tmp_path / "part")))
     assert_same_weights(whole.model, again.model, atol=0)
-    assert _reproducible(again) == _reproducible(whole)
+    assert reproducible(again) == reproducible(whole)
 
 
 def test_autocast_covers_the_teacher(tmp_path: Path) -> None:
@@ -165,16 +172,6 @@ def test_evaluations_know_no_teacher(tmp_path: Path) -> None:
     alone.model.load_state_dict(trainer.model.state_dict())
     loss = "eval_validation_loss"
     assert trainer.evaluate()[loss] == alone.evaluate()[loss]
-
-
-def spans() -> tuple[BertForQuestionAnswering, dict[str, Tensor]]:
-    sizes = {"vocab_size": 50, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
-    model = BertForQuestionAnswering(BertConfig(**sizes, intermediate_size=8, max_position_embeddings=16)).double()
-    ids = torch.randint(5, 50, (4, 7), generator=torch.Generator().manual_seed(0))
-    mask = torch.ones_like(ids)
-    mask[1:3, 5:] = 0
-    at = {"start_positions": torch.tensor([1, 2, 0, 3]), "end_positions": torch.tensor([2, 4, 1, 6])}
-    return model.eval(), {"input_ids": ids, "attention_mask": mask, **at}
 
 
 def numbers() -> tuple[Any, dict[str, Tensor]]:

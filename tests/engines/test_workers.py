@@ -17,7 +17,7 @@ import transformers
 from transformers import AutoTokenizer, BertForQuestionAnswering, BertForSequenceClassification
 
 import trainflat
-from tests.models.test_families import config, write
+from tests.support.families import config, write
 from trainflat.commands.bench import worker
 from trainflat.commands.bench.model import TorchModel
 from trainflat.commands.bench.remote import Answers, Remote

@@ -6,8 +6,8 @@ import pytest
 import transformers
 from transformers import BertForQuestionAnswering
 
-from tests.export.test_runs import small
-from tests.models.test_families import FAMILIES, write
+from tests.support.exports import small
+from tests.support.families import FAMILIES, write
 from trainflat.commands.export import export
 from trainflat.export import EXPORTERS
 

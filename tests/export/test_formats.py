@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import BertForQuestionAnswering, BertForSequenceClassification
 
 import trainflat
-from tests.models.test_families import config, write
+from tests.support.families import config, write
 from trainflat.cli.main import main
 from trainflat.commands.export import CHECKED, export
 from trainflat.core.errors import InputError, UnknownName

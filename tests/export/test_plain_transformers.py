@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification
 
 import trainflat
 from tests.conftest import tiny_bert
-from tests.models.test_families import write
+from tests.support.families import write
 from trainflat.commands.export import export
 from trainflat.core.errors import InputError
 from trainflat.export import EXPORTERS

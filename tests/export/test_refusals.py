@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification
 
 import trainflat
 from tests.conftest import tiny_bert
-from tests.export.test_sparse import pruned, same_model
+from tests.support.exports import pruned, same_model
 from trainflat.core.errors import DamagedFile, InputError
 from trainflat.core.files import load_tensors, save_tensors, seal
 from trainflat.export import save_sparse

@@ -14,10 +14,11 @@ import pytest
 import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
-from transformers import AutoTokenizer, BertForSequenceClassification, PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel
 
 import trainflat
-from tests.models.test_families import config, write
+from tests.support.exports import small
+from tests.support.families import write
 from trainflat.anatomy.params import prunable
 from trainflat.commands.export import Checked, _source, export
 from trainflat.core.errors import DamagedFile, InputError
@@ -32,16 +33,6 @@ from trainflat.pruning import MagnitudePruner
 from trainflat.tasks.stdlib_docs import PARTS, StdlibDocs
 
 ROUNDED = {"int8": None, "onnx-int8": "onnx", "openvino-int8": "openvino"}  # and the format of the same file unrounded
-
-
-def small(kind: Any = BertForSequenceClassification, family: str = "Bert", **options: Any) -> PreTrainedModel:
-    torch.manual_seed(0)
-    sizes = {"num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 64} if family == "Bert" else {}
-    model = kind(config(family, **sizes, initializer_range=0.5, **options)).eval()
-    last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
-    with torch.no_grad():
-        last.bias[0] += 9  # no class is so near to another that rounding decides
-    return model
 
 
 def batch(rows: int, tokens: int) -> dict[str, Tensor]:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.export.test_runs import small
-from tests.models.test_families import write
+from tests.support.exports import small
+from tests.support.families import write
 from trainflat.commands.export import _source, export
 from trainflat.export import openvino_int8
 from trainflat.export.openvino import converted

@@ -15,13 +15,14 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification
 from transformers.quantizers import auto
 
 import trainflat
 from tests.conftest import tiny_bert
-from tests.models.test_families import FAMILIES, config, write
+from tests.support.exports import pruned, same_bits, same_model
+from tests.support.families import FAMILIES, config, write
 from trainflat.anatomy.params import prunable
 from trainflat.core.errors import InputError
 from trainflat.core.files import is_sealed, load_tensors, save_tensors, seal, verify
@@ -31,26 +32,10 @@ from trainflat.export import save_sparse
 from trainflat.export.native import SparseQuantizer
 from trainflat.export.packed import INDEX, SCALES, pack, packed_bytes, unpack
 from trainflat.export.unpacking import QUANT_METHOD
-from trainflat.pruning import MagnitudePruner
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 masks = arrays(bool, st.integers(0, 1200), elements=st.booleans(), fill=st.booleans())
 bits = arrays(np.uint32, st.tuples(st.integers(1, 12), st.integers(1, 40)), elements=st.integers(0, 2**32 - 1))
-
-
-def same_bits(one: Tensor, other: Tensor) -> bool:
-    bits = [tensor.detach().contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other)]
-    return one.dtype == other.dtype and one.shape == other.shape and torch.equal(*bits)
-
-
-def same_model(one: nn.Module, other: nn.Module) -> bool:
-    first, second = one.state_dict(), other.state_dict()
-    return first.keys() == second.keys() and all(same_bits(first[name], second[name]) for name in first)
-
-
-def pruned(model: PreTrainedModel, sparsity: float = 0.9) -> PreTrainedModel:
-    MagnitudePruner(model, sparsity=sparsity).prune()
-    return model.eval()
 
 
 def entropy(share: float) -> float:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
-from tests.models.test_families import FAMILIES, config, write
+from tests.support.families import FAMILIES, config, write
 from trainflat.commands.diagnose import diagnose
 from trainflat.commands.export import export
 from trainflat.core.errors import InputError

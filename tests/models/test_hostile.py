@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import trainflat
 from tests.conftest import tiny_bert
-from tests.models.test_families import FAMILIES, config, write
+from tests.support.families import FAMILIES, config, write
 from trainflat.commands.export import _source
 from trainflat.core.errors import InputError, is_fault
 from trainflat.core.files import seal

@@ -8,16 +8,23 @@ from pathlib import Path
 import pytest
 import yaml
 from huggingface_hub import constants
-from transformers import BertModel
+from transformers import BertForSequenceClassification, BertModel
 
-from tests.commands.test_check import given, place  # noqa: F401
-from tests.models.test_families import config, write
+from tests.support.families import config, write
+from tests.support.runs import own_files, recipe
 from trainflat.cli import main as cli
 from trainflat.models import load_encoder
 from trainflat.models.hub import NotHere
 from trainflat.tasks.base import Head
 
 TWO = Head("classification", ("no", "yes"))
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    folder = tmp_path_factory.mktemp("hub")
+    write(folder / "model", BertForSequenceClassification(config("Bert")))
+    return recipe(folder / "model", own_files(folder))
 
 
 @pytest.mark.parametrize(("model", "move"), [("minilmm", "Did you mean 'minilm'?"), ("some/encoder", "or `minilm`")])
@@ -29,14 +36,14 @@ def test_neither_passes_as_ready(  # noqa: PLR0917
     key: str,
     model: str,
     move: str,
-    given: dict[str, object],  # noqa: F811
+    given: dict[str, object],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(given))
-    monkeypatch.setattr(sys, "argv", ["trainflat", word, str(recipe), "--set", f"{key}={model}", "--out", "runs"])
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(given))
+    monkeypatch.setattr(sys, "argv", ["trainflat", word, str(path), "--set", f"{key}={model}", "--out", "runs"])
     monkeypatch.chdir(tmp_path)
     started = time.monotonic()
     with pytest.raises(SystemExit) as ended:

@@ -18,8 +18,8 @@ from transformers.models.auto.modeling_auto import (
 )
 
 import trainflat
-from tests.commands.test_whole_run_families import own_files, recipe
-from tests.models.test_families import SIZES, config, write
+from tests.support.families import SIZES, config, write
+from tests.support.runs import own_files, recipe
 from trainflat.commands.diagnose import diagnose
 from trainflat.commands.export import export
 from trainflat.core.errors import InputError, TrainflatError

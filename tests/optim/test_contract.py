@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.optim.test_family import setting, train, weights
-from tests.support.optimizer_family import FLAT, options
+from tests.support.optimizer_family import FLAT, options, setting, train, weights
 from trainflat.core.errors import UnknownName
 from trainflat.optim import OPTIMIZERS, average_passes, check_options, make_optimizer
 from trainflat.pruning import Masks

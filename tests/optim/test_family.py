@@ -8,33 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from tests.support.optimizer_family import options
+from tests.support.optimizer_family import options, setting, train, weights
 from trainflat.core.errors import InputError, UnknownName
 from trainflat.optim import OPTIMIZERS, SAM, Adam, AdamW, FlatOptimizer, check_options, make_optimizer
-
-
-def setting(seed: int = 0):
-    torch.manual_seed(seed)
-    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1))
-    batches = torch.randn(6, 8, 4)
-    return model, batches
-
-
-def train(model, optimizer, batches) -> None:
-    for batch in batches:
-
-        def closure(batch=batch):
-            optimizer.zero_grad()
-            loss = model(batch).square().mean()
-            loss.backward()
-            return loss
-
-        optimizer.step(closure)
-
-
-def weights(model) -> list[bytes]:
-    return [p.detach().numpy().tobytes() for p in model.parameters()]
-
 
 members = pytest.mark.parametrize("method", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
 names = pytest.mark.parametrize("name", OPTIMIZERS)

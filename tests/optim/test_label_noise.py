@@ -11,7 +11,7 @@ from torch.optim import SGD
 from tests.conftest import tiny_bert
 from tests.support.optimizers import bits, problem
 from tests.support.plain_loop import collate, random_split
-from tests.training.test_trajectory import ADAMW, NO_DROPOUT, arguments, assert_same_weights, trained
+from tests.support.training import ADAMW, NO_DROPOUT, arguments, assert_same_weights, trained
 from trainflat.core.errors import InputError
 from trainflat.optim import LabelNoise, check_options
 from trainflat.training import FlatTrainer

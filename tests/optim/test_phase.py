@@ -11,8 +11,8 @@ from torch.optim import SGD, AdamW
 from tests.conftest import tiny_bert
 from tests.support.optimizers import bits, problem, two_passes
 from tests.support.plain_loop import random_split, train
-from tests.training.test_trajectory import ADAMW, NO_DROPOUT, assert_same_weights, trained
-from tests.training.test_trajectory import SAM as RECIPE
+from tests.support.training import ADAMW, NO_DROPOUT, assert_same_weights, trained
+from tests.support.training import SAM as RECIPE
 from trainflat.core.errors import InputError
 from trainflat.optim import SAM, average_passes, check_options
 from trainflat.optim.phase import Phase

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from transformers import BertForSequenceClassification
 
 import trainflat
-from tests.commands.test_whole_run_families import own_files, recipe
-from tests.models.test_families import config, write
+from tests.support.families import config, write
+from tests.support.runs import own_files, recipe
 from trainflat.anatomy.params import prunable
 from trainflat.core.errors import InputError
 from trainflat.core.files import load_tensors

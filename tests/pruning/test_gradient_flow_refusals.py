@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.conftest import tiny_bert
-from tests.pruning.test_gradient_flow import Bowl, transformer
+from tests.support.gradient_flow import Bowl, transformer
 from tests.support.objectives import cut
 from trainflat.core.errors import InputError, UnknownName
 from trainflat.objective import Objective, at_temperature, model_loss

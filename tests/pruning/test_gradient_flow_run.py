@@ -8,8 +8,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification, DataCollatorWithPadding
 
 import trainflat
-from tests.commands.test_whole_run_families import own_files, recipe
-from tests.models.test_families import config, write
+from tests.support.families import config, write
+from tests.support.runs import own_files, recipe
 from trainflat.cli.plans import print_plan
 from trainflat.core.errors import InputError
 from trainflat.models import load_encoder

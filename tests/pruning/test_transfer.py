@@ -9,8 +9,8 @@ import torch
 from transformers import BertForSequenceClassification
 
 import trainflat
-from tests.commands.test_whole_run_families import own_files, recipe
-from tests.models.test_families import WORDS, config, write
+from tests.support.families import WORDS, config, write
+from tests.support.runs import own_files, recipe
 from trainflat.core.errors import InputError
 from trainflat.core.progress import Progress
 from trainflat.pruning import Masks

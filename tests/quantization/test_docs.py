@@ -11,7 +11,7 @@ import torch
 import transformers
 
 import trainflat.quantization
-from tests.recipe.test_packaged import header
+from tests.support.recipes import header
 from trainflat.quantization import QUANTIZERS, Int8Linear, quantize_dynamic
 from trainflat.recipe import load_recipe
 

@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 
 import trainflat
 from tests.conftest import tiny_bert
-from tests.models.test_families import FAMILIES, SIZES, TWO, config, tokenizer
+from tests.support.families import FAMILIES, SIZES, TWO, config, tokenizer
 from trainflat.core.errors import DamagedFile, InputError
 from trainflat.models import load_encoder, max_positions, no_bars
 from trainflat.models.int8 import Int8Config

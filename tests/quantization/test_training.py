@@ -10,9 +10,17 @@ from torch import Tensor, nn
 
 from tests.conftest import tiny_bert
 from tests.support.plain_loop import collate, random_split, train
+from tests.support.training import (
+    ADAMW,
+    NO_DROPOUT,
+    SAM,
+    StoppedError,
+    accuracy,
+    arguments,
+    assert_same_weights,
+    reproducible,
+)
 from tests.support.two_processes import on_two_processes
-from tests.training.test_features import StoppedError, _reproducible, accuracy
-from tests.training.test_trajectory import ADAMW, NO_DROPOUT, SAM, arguments, assert_same_weights
 from trainflat.core.errors import InputError
 from trainflat.core.files import load_tensors
 from trainflat.pruning import MagnitudePruner
@@ -137,7 +145,7 @@ def test_resuming_continues_the_same_ranges(tmp_path: Path, options: dict[str, A
     again.train(resume_from_checkpoint=str(checkpoints.newest(tmp_path / "part")))
     assert_same_weights(again.model, whole.model, atol=0)
     assert ranges(again) == ranges(whole)
-    assert _reproducible(again) == _reproducible(whole)
+    assert reproducible(again) == reproducible(whole)
 
 
 def test_the_best_checkpoints_ranges_are_kept(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from experiments.prune import chosen
-from tests.recipe.test_packaged import header
+from tests.support.recipes import header
 from trainflat.optim import average_passes
 from trainflat.recipe import Recipe, load_recipe, packaged_recipes
 from trainflat.records.run import Record

@@ -12,14 +12,12 @@ import pytest
 
 import trainflat
 from experiments import flatness, movement
-from trainflat.recipe import load_recipe, packaged_recipes
+from tests.support.recipes import FEW_ROWS, GLUE, RECIPES, header
+from trainflat.recipe import load_recipe
 
-RECIPES = packaged_recipes()
-GLUE = ("cola", "mrpc", "rte", "stsb", "sst2", "qnli", "qqp", "mnli")
 ADAM = {"betas": [0.9, 0.999], "eps": 1e-8, "amsgrad": False}
 # See test_averaging_recipes, test_quantization_docs and test_gates_recipes for the others.
 PAPERS = [name for name in RECIPES if name.startswith("paper/") and name.split("-", 1)[1] in ("imp", "standard")]
-FEW_ROWS = ("cola", "mrpc", "rte", "stsb")  # the paper's small tasks: 10 epochs
 TEXTS = {
     **dict.fromkeys(("cola", "sst2"), ("sentence",)),
     **dict.fromkeys(("mrpc", "rte", "stsb"), ("sentence1", "sentence2")),
@@ -29,11 +27,6 @@ TEXTS = {
 }
 DOCS = sorted((Path(__file__).resolve().parents[2] / "docs").glob("*.md"))
 PARTS = ("Shows", "Run", "Data", "Expected", "Time", "Memory")
-
-
-def header(name: str) -> list[str]:
-    lines = RECIPES[name].read_text(encoding="utf8").split("\n")
-    return [line.removeprefix("#").removeprefix(" ") for line in lines[: lines.index("")]]
 
 
 @pytest.fixture(scope="session")

@@ -14,13 +14,21 @@ from torch.func import functional_call
 from transformers import BertForSequenceClassification
 
 import trainflat
-from tests.commands.test_whole_run_families import assert_sound, own_files, recipe
 from tests.conftest import tiny_bert
-from tests.models.test_families import config, write
+from tests.support.families import config, write
 from tests.support.plain_loop import collate, random_split, train
+from tests.support.runs import assert_sound, own_files, recipe
+from tests.support.training import (
+    ADAMW,
+    NO_DROPOUT,
+    SAM,
+    StoppedError,
+    accuracy,
+    arguments,
+    assert_same_weights,
+    reproducible,
+)
 from tests.support.two_processes import on_two_processes
-from tests.training.test_features import StoppedError, _reproducible, accuracy
-from tests.training.test_trajectory import ADAMW, NO_DROPOUT, SAM, arguments, assert_same_weights
 from trainflat.anatomy.params import prunable
 from trainflat.cli.plans import print_plan
 from trainflat.core.errors import InputError, UnknownName
@@ -220,7 +228,7 @@ def test_resuming_continues_the_same_path_and_checkpoints_hold_weights(tmp_path:
         assert torch.equal(stored[name], (one.double() ** 3).float())
     again.train(resume_from_checkpoint=str(newest))
     assert_same_weights(whole.model, again.model, atol=0)
-    assert _reproducible(again) == _reproducible(whole)
+    assert reproducible(again) == reproducible(whole)
     whole.masks.check(whole.model)
     # Whatever ended it, a model holds weights: those that an evaluation sees.
     for model in (stopped.model, whole.model):

@@ -8,52 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.records import ROWS, diagnosis
 from trainflat.core.margins import GROUPS, Answers, Difference
-from trainflat.records.diagnosis import Cut, Diagnosis, Measured, Sensitivity
-from trainflat.records.run import Fingerprint, Int8
+from trainflat.records.diagnosis import Cut, Diagnosis, Measured
 from trainflat.report.advice import advice
 from trainflat.report.words import change
 
-ROWS = 512
 SUPERIOR = r"bears more than any other|is flatter than|loses less than|leave nothing of"
-
-
-def diagnosis(
-    score: float = 75.0,
-    one_shot: tuple[float, ...] = (75.0, 74.0),
-    layers: tuple[float, ...] = (),
-    int8: float = 75.0,
-    **changes: Any,
-) -> Diagnosis:
-    """A model whose only varying numbers are its scores."""
-    values: dict[str, Any] = {
-        "model": "runs/a/stages/dense",
-        "architecture": "BertForSequenceClassification",
-        "parameters": 1000,
-        "weights_sha256": "ab",
-        "sparsity": 0.0,
-        "task": "files",
-        "split": "validation",
-        "metric": "accuracy",
-        "score": score,
-        "sampled_score": score,
-        "sampled_rows": ROWS,
-        "flatness_rows": 128,
-        "seconds": 1.0,
-        "data": {"validation": Fingerprint(rows=ROWS, sha256="", source="file:dev.csv")},
-        "flatness": [Measured(name="hessian", options={}, values={"trace": 2.0, "eigenvalue_1": 1.0}, seconds=1.0)],
-        "int8": Int8(
-            activations="token", embeddings=False, head=False, bytes=1200, scores={"validation": {"accuracy": int8}}
-        ),
-        "one_shot": [Cut(sparsity=k / 10, score=each, emptied=["pooler"]) for k, each in enumerate(one_shot, 1)],
-        "sensitivity": [
-            Sensitivity(axis="layer", part=f"layer {k}", cut=Cut(sparsity=0.8, score=each))
-            for k, each in enumerate(layers)
-        ],
-        "environment": {},
-        "seed": 0,
-    }
-    return Diagnosis(**(values | changes))
 
 
 def made(scores: list[float], figures: list[float]) -> Diagnosis:

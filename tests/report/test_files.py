@@ -9,10 +9,9 @@ from xml.etree import ElementTree as ET
 import pytest
 from PIL import Image
 
-from tests.core.test_timing import comparison
-from tests.report.test_advice import diagnosis
 from tests.support.landscapes import make_landscapes, make_line
-from tests.support.records import SPARSITIES, make_record, make_records
+from tests.support.pages import HOSTILE
+from tests.support.records import SPARSITIES, comparison, diagnosis, make_record, make_records
 from trainflat.cli import main as cli
 from trainflat.core.errors import DamagedFile, InputError, UnknownName
 from trainflat.report import FORMATS, find_records, find_results, read_records, write_diagnosis, write_report
@@ -20,7 +19,6 @@ from trainflat.report.comparison import write_comparison
 from trainflat.report.panels import make_panels
 from trainflat.report.series import at, curves, focus, shares_seen, zero_grid
 
-HOSTILE = '</script><script>alert("x")</script> $\\frac{ %{x} {{911*911}} <b>&amp;'
 ODD = {
     "one stage": [make_record(sparsities=(0.0,))],
     "dense protocol": [make_record(protocol={"name": "dense"}, sparsities=(0.0,))],

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.report.test_page import WIDTHS, Visit
+from tests.support.pages import WIDTHS, Visit
 from tests.support.records import make_record
 from trainflat.records.run import Record
 from trainflat.report import write_report

@@ -2,9 +2,8 @@
 
 import pytest
 
-from tests.report.test_files import HOSTILE
-from tests.report.test_page import WIDTHS, Visit
 from tests.support.landscapes import make_line, make_plane, make_spectrum
+from tests.support.pages import HOSTILE, WIDTHS, Visit
 from tests.support.records import make_record
 from trainflat.report import write_report
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from tests.report.test_files import HOSTILE
 from tests.support.landscapes import make_landscapes, make_line, make_plane, make_spectrum
+from tests.support.pages import HOSTILE
 from tests.support.records import make_record
 from trainflat.cli import main as cli
 from trainflat.core.errors import DamagedFile, InputError

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.sharpness.test_objective import Watcher, snapshot
-from tests.support.objectives import bert_objective, cut, sentences, survivors
+from tests.support.objectives import Watcher, bert_objective, cut, sentences, snapshot, survivors
 from trainflat.core.errors import InputError
 from trainflat.evaluation import measure_flatness
 from trainflat.sharpness import MEASURES, Objective, distinct, model_loss

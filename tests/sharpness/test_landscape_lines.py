@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tests.conftest import tiny_bert
-from tests.sharpness.test_landscape_plane import BERT, assert_untouched, bowl, corners, sentences, snapshot, state
+from tests.support.loss_planes import BERT, assert_untouched, bowl, corners, sentences, snapshot, state
 from trainflat.core.errors import InputError
 from trainflat.pruning import MagnitudePruner
 from trainflat.records.landscape import LineRecord

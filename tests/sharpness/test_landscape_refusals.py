@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tests.conftest import tiny_bert
-from tests.sharpness.test_landscape_plane import BERT, assert_untouched, bowl, corners, sentences, snapshot
+from tests.support.loss_planes import BERT, assert_untouched, bowl, corners, sentences, snapshot
 from trainflat.core.errors import InputError
 from trainflat.sharpness import Objective, filter_normalised, loss_plane
 

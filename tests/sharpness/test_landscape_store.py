@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tests.conftest import tiny_bert
-from tests.sharpness.test_landscape_plane import BERT, sentences
 from tests.support.landscape_kill_driver import POINTS
+from tests.support.loss_planes import BERT, sentences
 from trainflat.core.errors import DamagedFile, InputError
 from trainflat.core.progress import Progress
 from trainflat.sharpness import Objective, loss_plane

@@ -11,9 +11,8 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from tests.conftest import tiny_bert
-from tests.support.objectives import bert_objective, cut, flat, matrix, sentences, surface, survivors
+from tests.support.objectives import Watcher, bert_objective, cut, flat, matrix, sentences, snapshot, surface, survivors
 from trainflat.core.errors import InputError, UnknownName
-from trainflat.core.progress import Progress
 from trainflat.sharpness import Objective
 
 START = torch.linspace(-1, 1, 10)
@@ -126,14 +125,6 @@ def measurement(objective, fail):
         yield
 
 
-def snapshot(model):
-    tensors = {name: t.clone() for name, t in [*model.named_parameters(), *model.named_buffers()]}
-    modes = [(module.training, name) for name, module in model.named_modules()]
-    required = [p.requires_grad for p in model.parameters()]
-    chance = torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()
-    return tensors, (modes, required, chance, model.config._attn_implementation)
-
-
 @pytest.mark.parametrize("fail", [False, True])
 @pytest.mark.parametrize("caller", [contextlib.nullcontext, torch.no_grad, torch.inference_mode])
 def test_nothing_is_left_behind(fail, caller):
@@ -225,20 +216,6 @@ def test_gradients_of_half_precision_are_summed_in_float32():
     model = tiny_bert().bfloat16()
     gradient = Objective(model, cut(sentences(6), 3, 3)).gradient()
     assert {g.dtype for g in gradient} == {torch.float32}
-
-
-class Watcher(Progress):
-    def __init__(self):
-        self.seen = []
-
-    def begin(self, what, total, done=0):
-        self.seen.append((what, total))
-
-    def advance(self, done, note=""):
-        self.seen.append(done)
-
-    def end(self):
-        self.seen.append("end")
 
 
 def test_a_watcher_sees_every_batch():

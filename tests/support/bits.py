@@ -17,7 +17,7 @@ import transformers
 from safetensors.torch import load_file
 
 import trainflat
-from tests.models.test_families import WORDS, config, write
+from tests.support.families import WORDS, config, write
 from trainflat.averaging import AVERAGING
 from trainflat.optim import OPTIMIZERS
 from trainflat.pruning import PRUNERS

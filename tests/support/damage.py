@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tests.commands.test_whole_run_families import own_files, recipe
 from tests.support.commands import folder_of
+from tests.support.runs import own_files, recipe
 
 
 def rewinding(place: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from tests.conftest import tiny_bert
 from tests.support.optimizer_family import FLAT, OWN_GRADIENT, recipe
 from tests.support.plain_loop import collate, random_split
-from tests.training.test_trajectory import NO_DROPOUT, arguments
+from tests.support.training import NO_DROPOUT, arguments
 from trainflat.pruning import MagnitudePruner
 from trainflat.training import FlatTrainer
 

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from tests.conftest import tiny_bert
 from tests.support.plain_loop import collate, random_split
-from tests.training.test_trajectory import NO_DROPOUT, arguments
+from tests.support.training import NO_DROPOUT, arguments
 from trainflat.core.errors import InputError
 from trainflat.training import FlatTrainer
 

@@ -4,8 +4,8 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from tests.pruning.gates.test_runs import section as gate_section
 from tests.support import optimizer_family
+from tests.support.gated_runs import section as gate_section
 from trainflat.averaging import AVERAGING
 from trainflat.optim import OPTIMIZERS
 from trainflat.pruning import PRUNERS

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import torch
 
-from tests.sharpness.test_landscape_plane import BERT, sentences, tiny_bert
+from tests.conftest import tiny_bert
 from tests.support.kill_driver import in_child, kill_at
+from tests.support.loss_planes import BERT, sentences
 from trainflat.sharpness import Objective, loss_plane
 
 POINTS = [

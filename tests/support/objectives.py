@@ -1,12 +1,15 @@
 """Losses whose value, gradient and Hessian are known, and a tiny transformer on a few rows."""
 
+import random
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tests.conftest import tiny_bert
+from trainflat.core.progress import Progress
 from trainflat.sharpness import Objective
 
 BERT = {"vocab_size": 30, "hidden_size": 8, "num_hidden_layers": 1, "intermediate_size": 8} | {
@@ -93,3 +96,25 @@ def survivors(objective: Objective, share: float = 0.5) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(3)
     named = zip(objective.names, objective.weights, strict=True)
     return {name: torch.rand(w.shape, generator=generator) < share for name, w in named if w.ndim > 1}
+
+
+def snapshot(model):
+    tensors = {name: t.clone() for name, t in [*model.named_parameters(), *model.named_buffers()]}
+    modes = [(module.training, name) for name, module in model.named_modules()]
+    required = [p.requires_grad for p in model.parameters()]
+    chance = torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()
+    return tensors, (modes, required, chance, model.config._attn_implementation)
+
+
+class Watcher(Progress):
+    def __init__(self):
+        self.seen = []
+
+    def begin(self, what, total, done=0):
+        self.seen.append((what, total))
+
+    def advance(self, done, note=""):
+        self.seen.append(done)
+
+    def end(self):
+        self.seen.append("end")

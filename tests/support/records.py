@@ -4,8 +4,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from trainflat.commands.bench.compare import timing
+from trainflat.core.timing import Sample
+from trainflat.records.comparison import Cell, Comparison, Variant
+from trainflat.records.diagnosis import Cut, Diagnosis, Measured, Sensitivity
 from trainflat.records.run import (
     Fingerprint,
+    Int8,
     Latency,
     MatrixZeros,
     ModelInfo,
@@ -179,3 +184,56 @@ def make_training(optimizer: str, seed: int, sparsity: float) -> Training:
     return Training(
         optimizer=optimizer, steps=540, epochs=3.0, passes=passes, best_step=540, curve=curve, evaluations=evaluations
     )
+
+
+def comparison(points: list[tuple[float, float | None, int]], **more: Any) -> Comparison:
+    """Variants of (latency, score, bytes) in one cell, timed in seven equal rounds."""
+    first = [points[0][0]] * 7
+    timings = [
+        timing([Sample(seconds, 0.0)] * 7, [Sample(s, 0.0) for s in first] if n else None)
+        for n, (seconds, _, _) in enumerate(points)
+    ]
+    variants = [Variant(model=f"m{n}", backend="torch", bytes=b, score=s) for n, (_, s, b) in enumerate(points)]
+    cell = Cell(batch=4, length=8, threads=1, timings=timings)
+    return Comparison(variants=variants, cells=[cell], rounds=7, environment={}, **more)
+
+
+ROWS = 512
+
+
+def diagnosis(
+    score: float = 75.0,
+    one_shot: tuple[float, ...] = (75.0, 74.0),
+    layers: tuple[float, ...] = (),
+    int8: float = 75.0,
+    **changes: Any,
+) -> Diagnosis:
+    """A model whose only varying numbers are its scores."""
+    values: dict[str, Any] = {
+        "model": "runs/a/stages/dense",
+        "architecture": "BertForSequenceClassification",
+        "parameters": 1000,
+        "weights_sha256": "ab",
+        "sparsity": 0.0,
+        "task": "files",
+        "split": "validation",
+        "metric": "accuracy",
+        "score": score,
+        "sampled_score": score,
+        "sampled_rows": ROWS,
+        "flatness_rows": 128,
+        "seconds": 1.0,
+        "data": {"validation": Fingerprint(rows=ROWS, sha256="", source="file:dev.csv")},
+        "flatness": [Measured(name="hessian", options={}, values={"trace": 2.0, "eigenvalue_1": 1.0}, seconds=1.0)],
+        "int8": Int8(
+            activations="token", embeddings=False, head=False, bytes=1200, scores={"validation": {"accuracy": int8}}
+        ),
+        "one_shot": [Cut(sparsity=k / 10, score=each, emptied=["pooler"]) for k, each in enumerate(one_shot, 1)],
+        "sensitivity": [
+            Sensitivity(axis="layer", part=f"layer {k}", cut=Cut(sparsity=0.8, score=each))
+            for k, each in enumerate(layers)
+        ],
+        "environment": {},
+        "seed": 0,
+    }
+    return Diagnosis(**(values | changes))

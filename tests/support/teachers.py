@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
+from transformers import BertConfig, BertForQuestionAnswering
 
 from tests.conftest import tiny_bert
 
@@ -51,3 +52,20 @@ class Counting(nn.Module):
         self.rows += len(batch["input_ids"])
         outputs: Mapping[str, Tensor] = self.teacher(**batch)
         return outputs
+
+
+def drawn(*shape: int, seed: int = 0, scale: float = 2.0) -> Tensor:
+    return scale * torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+LABELS = {"id2label": {0: "no", 1: "yes"}, "label2id": {"no": 0, "yes": 1}}
+
+
+def spans() -> tuple[BertForQuestionAnswering, dict[str, Tensor]]:
+    sizes = {"vocab_size": 50, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = BertForQuestionAnswering(BertConfig(**sizes, intermediate_size=8, max_position_embeddings=16)).double()
+    ids = torch.randint(5, 50, (4, 7), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[1:3, 5:] = 0
+    at = {"start_positions": torch.tensor([1, 2, 0, 3]), "end_positions": torch.tensor([2, 4, 1, 6])}
+    return model.eval(), {"input_ids": ids, "attention_mask": mask, **at}

@@ -9,7 +9,7 @@ from accelerate.utils import convert_outputs_to_fp32
 from tests.conftest import tiny_bert
 from tests.support.optimizer_family import recipe
 from tests.support.plain_loop import collate, random_split, train
-from tests.training.test_trajectory import NO_DROPOUT, arguments, assert_same_weights
+from tests.support.training import NO_DROPOUT, arguments, assert_same_weights
 from trainflat.optim import OPTIMIZERS
 from trainflat.pruning import MagnitudePruner
 from trainflat.training import FlatTrainer

@@ -10,8 +10,7 @@ from transformers import EarlyStoppingCallback
 
 from tests.conftest import tiny_bert
 from tests.support.plain_loop import collate, random_split
-from tests.training.test_features import accuracy
-from tests.training.test_trajectory import SAM, arguments, assert_same_weights
+from tests.support.training import SAM, accuracy, arguments, assert_same_weights
 from trainflat.core.errors import InputError, TrainflatError
 from trainflat.pruning import MagnitudePruner
 from trainflat.training import FlatTrainer

@@ -10,7 +10,7 @@ from transformers import BertConfig, BertForQuestionAnswering
 
 from tests.conftest import tiny_bert
 from tests.support.plain_loop import collate, random_split
-from tests.training.test_trajectory import NO_DROPOUT, arguments, assert_same_weights, trained
+from tests.support.training import NO_DROPOUT, arguments, assert_same_weights, trained
 from trainflat.anatomy.heads import row_losses as example_losses
 from trainflat.core.errors import InputError
 from trainflat.training import FlatTrainer

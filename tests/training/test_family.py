@@ -12,8 +12,8 @@ from transformers import TrainerCallback
 from tests.conftest import tiny_bert
 from tests.support.optimizer_family import FLAT, OWN_GRADIENT, recipe
 from tests.support.plain_loop import collate, random_split, train
+from tests.support.training import NO_DROPOUT, arguments, assert_same_weights, trained
 from tests.support.two_processes import pair
-from tests.training.test_trajectory import NO_DROPOUT, arguments, assert_same_weights, trained
 from trainflat.optim import OPTIMIZERS, average_passes
 from trainflat.pruning import MagnitudePruner
 from trainflat.training import FlatTrainer, checkpoints

@@ -13,21 +13,11 @@ from transformers import EarlyStoppingCallback
 
 from tests.conftest import tiny_bert
 from tests.support.plain_loop import collate, random_split
-from tests.training.test_trajectory import ADAMW, SAM, arguments, assert_same_weights
+from tests.support.training import ADAMW, SAM, StoppedError, accuracy, arguments, assert_same_weights, reproducible
 from trainflat.core.errors import DamagedFile, InputError, TrainingDiverged, ZerosRevived
 from trainflat.pruning import MagnitudePruner
-from trainflat.tasks.base import EncodedSplit
 from trainflat.training import FlatTrainer, LengthGroupedSampler, TrainingOptions, checkpoints
 from trainflat.training.sampler import ShuffledSampler
-
-
-class StoppedError(Exception):
-    """Stands for whatever ends a process."""
-
-
-def accuracy(split: EncodedSplit, predictions: Any) -> dict[str, float]:
-    right = [int(row["labels"] == guess) for row, guess in zip(split.rows, predictions.argmax(-1), strict=True)]
-    return {"accuracy": 100 * sum(right) / len(right)}
 
 
 def evaluating(
@@ -175,17 +165,8 @@ def test_resuming_continues_the_same_path(tmp_path: Path, recipe: Any, every: An
         checkpoint = checkpoints.newest(tmp_path / str(micro_batches))
         again.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         assert_same_weights(whole.model, again.model, atol=0)
-        assert _reproducible(again) == _reproducible(whole)
+        assert reproducible(again) == reproducible(whole)
         assert again.passes.count == whole.passes.count
-
-
-def _reproducible(trainer: FlatTrainer) -> list[dict[str, float]]:
-    clocks = ("runtime", "per_second", "preparation", "flos", "train_loss")
-    return [
-        {k: v for k, v in entry.items() if not any(c in k for c in clocks)}
-        for entry in trainer.state.log_history
-        if "train_runtime" not in entry
-    ]
 
 
 def test_a_damaged_checkpoint_is_never_loaded(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import torch
 
 from tests.conftest import tiny_bert
 from tests.support.plain_loop import collate, random_split
+from tests.support.training import ADAMW, NO_DROPOUT, SAM, trained
 from tests.support.two_processes import on_two_processes
-from tests.training.test_trajectory import ADAMW, NO_DROPOUT, SAM, trained
 from trainflat.training import LengthGroupedSampler
 
 CASES = {

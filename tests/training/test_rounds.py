@@ -9,8 +9,8 @@ import torch
 from transformers import BertForSequenceClassification, set_seed
 
 import trainflat
-from tests.commands.test_whole_run_families import own_files, recipe
-from tests.models.test_families import config, write
+from tests.support.families import config, write
+from tests.support.runs import own_files, recipe
 from trainflat.averaging import AVERAGING
 from trainflat.optim import OPTIMIZERS
 from trainflat.protocols import Bench

@@ -9,7 +9,7 @@ import transformers
 from torch.nn.functional import cross_entropy
 from transformers import BertConfig
 
-from tests.training.test_trajectory import arguments, assert_same_weights
+from tests.support.training import arguments, assert_same_weights
 from trainflat.core.errors import InputError
 from trainflat.training import FlatTrainer
 

@@ -9,54 +9,11 @@ from transformers import Trainer, TrainingArguments
 
 from tests.conftest import tiny_bert
 from tests.support.plain_loop import collate, random_split, train
+from tests.support.training import ADAMW, NO_DROPOUT, SAM, arguments, assert_same_weights, trained
 from trainflat import optim
 from trainflat.core.errors import ZerosRevived
 from trainflat.pruning import MagnitudePruner, Masks
 from trainflat.training import FlatArguments, FlatTrainer
-
-ADAMW = {"name": "adamw", "lr": 1e-3, "weight_decay": 0.1}
-SAM = {"name": "sam", "rho": 0.05, "lr": 1e-3, "weight_decay": 0.1}
-NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-
-
-def arguments(folder: Path, **options: Any) -> FlatArguments:
-    settings = {
-        "output_dir": str(folder),
-        "num_train_epochs": 2,
-        "per_device_train_batch_size": 8,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "use_cpu": True,
-        "save_strategy": "no",
-        "logging_steps": 1,
-        "seed": 3,
-        "remove_unused_columns": False,
-        "dataloader_pin_memory": False,
-    }
-    return FlatArguments(**(settings | options))
-
-
-def trained(
-    folder: Path, recipe: Any, *, rows: int = 48, masks: float | None = None, loss: Any = None, **options: Any
-) -> FlatTrainer:
-    model = tiny_bert(**NO_DROPOUT).double()
-    found = None if masks is None else MagnitudePruner(model, sparsity=masks).prune()
-    trainer = FlatTrainer(
-        model,
-        arguments(folder, **options),
-        train_dataset=random_split(rows),
-        data_collator=collate,
-        optimizer=recipe,
-        masks=found,
-        compute_loss_func=loss,
-    )
-    trainer.train()
-    return trainer
-
-
-def assert_same_weights(one: torch.nn.Module, two: torch.nn.Module, atol: float = 1e-10) -> None:
-    for (name, p), q in zip(one.named_parameters(), two.parameters(), strict=True):
-        torch.testing.assert_close(p, q, rtol=0, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.mark.parametrize("accumulate", [1, 2, 4])

@@ -5,59 +5,21 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
-from tests.conftest import tiny_bert
 from tests.support.gated_reference import ByHand, train_by_hand
+from tests.support.gated_steps import RAMP, SCORED, assert_same, batches, begun, model, shaken
 from tests.support.plain_loop import collate, random_split
-from tests.training.test_trajectory import NO_DROPOUT
 from trainflat.core.errors import InputError
 from trainflat.optim import SAM
-from trainflat.pruning.gates import GATES, ScoredGate, make_gate
+from trainflat.pruning.gates import GATES, ScoredGate
 
-RAMP = {"name": "cubic", "start": 5, "hold": 10}
-SCORED: dict[str, dict[str, Any]] = {
-    "hard-movement": {"sparsity": 0.7, "refresh": 1, "schedule": RAMP},
-    "soft-movement": {"penalty": 4.0, "score_lr": 0.1, "schedule": RAMP},
-    "l0": {"penalty": 2.0, "schedule": RAMP},
-}
 CASES = [(name, options, "weight") for name, options in SCORED.items()]
 CASES += [(name, options, unit) for name, options in SCORED.items() for unit in ("row", "column")]
 CASES += [("hard-movement", SCORED["hard-movement"] | {"scope": "global"}, "weight")]
-STEPS = 50
 
 
 def test_every_gate_with_scores_is_compared() -> None:
     assert {name for name in GATES if issubclass(GATES[name], ScoredGate)} == set(SCORED)
-
-
-def model(**options: Any) -> nn.Module:
-    return tiny_bert(**(NO_DROPOUT | options)).double()
-
-
-def batches(steps: int = STEPS) -> list[dict[str, torch.Tensor]]:
-    split = random_split(96)
-    return [collate([split[(8 * step + i) % 96] for i in range(8)]) for step in range(steps)]
-
-
-def begun(one: nn.Module, name: str, options: dict[str, Any], steps: int = STEPS) -> ScoredGate:
-    gate = make_gate(name, one, **options)
-    assert isinstance(gate, ScoredGate)
-    gate.begin(steps)
-    return gate
-
-
-def shaken(gate: ScoredGate, step: int) -> None:
-    """Scores on both sides of every threshold, in the middle of the run."""
-    generator = torch.Generator().manual_seed(7)
-    for score in gate.scores.values():
-        score.data.add_(3 * torch.randn(score.shape, generator=generator, dtype=score.dtype))
-    gate.advance(step)
-
-
-def assert_same(ours: list[Any], theirs: list[Any], atol: float) -> None:
-    for one, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=atol)
 
 
 @pytest.mark.parametrize(("name", "options", "unit"), CASES)

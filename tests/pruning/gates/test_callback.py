@@ -8,9 +8,9 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from tests.conftest import tiny_bert
-from tests.pruning.gates.test_training import RAMP
+from tests.support.gated_training import RAMP
 from tests.support.plain_loop import collate, random_split
-from tests.training.test_trajectory import NO_DROPOUT, arguments, assert_same_weights
+from tests.support.training import NO_DROPOUT, arguments, assert_same_weights
 from trainflat.core.errors import InputError
 from trainflat.pruning.gates import PINS, GradualMagnitude, HardMovement
 from trainflat.training import FlatTrainer, GateCallback

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from tests.conftest import tiny_bert
 from tests.support.gated_reference import top
+from tests.support.gated_steps import on_noise, small
 from trainflat.core.errors import InputError, UnknownName
-from trainflat.objective import Objective
 from trainflat.pruning.gates import GATES, HardMovement, HeldGate, MeasuredGate, complete_options, make_gate
 from trainflat.pruning.gates.threshold import Threshold
 from trainflat.pruning.keys import Keys, Magnitudes
@@ -56,12 +56,6 @@ def test_between_refreshes_the_threshold_stays() -> None:
     assert threshold.write("a", scores["a"], torch.empty(4)).tolist() == [1, 0, 1, 1]
 
 
-def on_noise(model: nn.Module) -> Objective:
-    """For gates that measure the loss."""
-    noise = torch.randn(16, 12, generator=torch.Generator().manual_seed(5))
-    return Objective(model, [{"x": noise}], loss=lambda model, batch: model(batch["x"]).square().mean())
-
-
 def trained(gate: Any, model: nn.Module, steps: int, lr: float = 0.05) -> list[dict[str, Tensor]]:
     """The masks after every step of a training on noise."""
     gate.begin(steps, seed=1, objective=on_noise(model))
@@ -81,11 +75,6 @@ def trained(gate: Any, model: nn.Module, steps: int, lr: float = 0.05) -> list[d
     if attached is not None:
         attached.remove()
     return masks
-
-
-def small() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(12, 10), nn.Tanh(), nn.Linear(10, 4))
 
 
 @pytest.mark.parametrize("name", HELD)

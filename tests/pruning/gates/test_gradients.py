@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from tests.conftest import tiny_bert
-from tests.pruning.gates.test_choice import on_noise, small
-from tests.pruning.gates.test_training import RAMP, trained
-from tests.training.test_trajectory import ADAMW, NO_DROPOUT, arguments
+from tests.support.gated_steps import on_noise, small
+from tests.support.gated_training import RAMP, trained
+from tests.support.training import ADAMW, NO_DROPOUT, arguments
 from trainflat.core.errors import InputError
 from trainflat.objective import Objective
 from trainflat.protocols.gradual import Gradual

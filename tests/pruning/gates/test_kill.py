@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.test_kill import SAM, TRAINER, assert_unharmed, kill
+from tests.support.kill import TRAINER, assert_unharmed, kill
+from tests.support.kill_options import SAM
 
 GATE = {
     "name": "hard-movement",

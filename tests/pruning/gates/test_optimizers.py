@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from tests.conftest import tiny_bert
-from tests.pruning.gates.test_autograd import SCORED, batches, begun, model
-from tests.pruning.gates.test_runs import place, recipe  # noqa: F401
-from tests.pruning.gates.test_training import HARD, RECIPES, trained
-from tests.training.test_trajectory import NO_DROPOUT, arguments
+from tests.support.gated_runs import recipe
+from tests.support.gated_steps import SCORED, batches, begun, model
+from tests.support.gated_training import HARD, RECIPES, trained
+from tests.support.training import NO_DROPOUT, arguments
 from trainflat.commands.check import plan
 from trainflat.core.errors import InputError
 from trainflat.optim import OPTIMIZERS, FlatOptimizer, L1Penalty
@@ -67,7 +67,7 @@ def test_the_group_of_the_scores_says_what_is_displaced(perturb: Any) -> None:
 
 
 @pytest.mark.parametrize("optimizer", OTHERS)
-def test_only_what_displaces_can_be_told_what(tmp_path: Path, place: Path, optimizer: str) -> None:  # noqa: F811
+def test_only_what_displaces_can_be_told_what(tmp_path: Path, place: Path, optimizer: str) -> None:
     gate = HARD | {"perturb": "both"}
     with pytest.raises(InputError, match=r"what an optimizer like SAM displaces, and \w+ is not one. Leave it out"):
         trained(tmp_path, {"name": optimizer, "lr": 1e-3}, gate)

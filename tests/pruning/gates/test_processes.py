@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from tests.pruning.gates.test_training import RAMP, trained
+from tests.support.gated_training import RAMP, trained
+from tests.support.training import ADAMW, SAM
 from tests.support.two_processes import pair
-from tests.training.test_trajectory import ADAMW, SAM
 
 HARD: dict[str, Any] = {"name": "hard-movement", "sparsity": 0.6, "refresh": 3, "schedule": RAMP}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

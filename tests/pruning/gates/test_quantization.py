@@ -8,14 +8,13 @@ import pytest
 import torch
 
 from tests.conftest import tiny_bert
-from tests.pruning.gates.test_autograd import SCORED, assert_same, batches, begun, model, shaken
-from tests.pruning.gates.test_training import HARD, by_hand, recipe
 from tests.support.gated_reference import ByHand
+from tests.support.gated_steps import SCORED, assert_same, batches, begun, model, shaken
+from tests.support.gated_training import HARD, by_hand, recipe
 from tests.support.marks import quick
 from tests.support.plain_loop import collate, random_split
 from tests.support.teachers import teach_by_hand, teacher_model
-from tests.training.test_features import StoppedError
-from tests.training.test_trajectory import ADAMW, NO_DROPOUT, SAM, arguments, assert_same_weights
+from tests.support.training import ADAMW, NO_DROPOUT, SAM, StoppedError, arguments, assert_same_weights
 from trainflat.pruning.gates import GATES
 from trainflat.quantization import Int8Linear, make_quantizer
 from trainflat.quantization.fake import FakeInt8Linear

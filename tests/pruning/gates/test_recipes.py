@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from experiments import movement
-from tests.recipe.test_packaged import header
+from tests.support.recipes import header
 from trainflat.recipe import load_recipe
 
 GATES = {"magnitude": "magnitude", "l0": "l0", "movement": "hard-movement", "soft-movement": "soft-movement"}

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from transformers import TrainerCallback
 
-from tests.pruning.gates.test_choice import on_noise, small
-from tests.pruning.gates.test_training import HARD, trained
-from tests.training.test_trajectory import SAM, assert_same_weights
+from tests.support.gated_steps import on_noise, small
+from tests.support.gated_training import HARD, trained
+from tests.support.training import SAM, assert_same_weights
 from trainflat.core.errors import InputError
 from trainflat.pruning.gates import GATES, make_gate
 

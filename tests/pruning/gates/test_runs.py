@@ -9,8 +9,7 @@ from transformers import AutoModelForSequenceClassification, BertForSequenceClas
 from typer.testing import CliRunner
 
 import trainflat
-from tests.commands.test_whole_run_families import own_files
-from tests.models.test_families import config, write
+from tests.support.gated_runs import OPTIONS, recipe, section
 from trainflat.anatomy.params import prunable
 from trainflat.cli.main import app
 from trainflat.commands.check import plan
@@ -21,42 +20,6 @@ from trainflat.recipe import load_recipe
 from trainflat.records.run import Record
 from trainflat.report.panels import make_panels
 from trainflat.report.series import curves
-
-HOLD = {"name": "cubic", "start": 0.1, "hold": 0.4}
-OPTIONS: dict[str, dict[str, Any]] = {
-    "magnitude": {"sparsity": 0.6, "every": 2},
-    "random": {"sparsity": 0.6, "every": 2},
-    "loss-preservation": {"sparsity": 0.6, "every": 2},
-    "grasp": {"sparsity": 0.6, "every": 4, "rows": 8},
-    "gradient-norm": {"sparsity": 0.6, "every": 4, "rows": 8},
-    "pins": {"sparsity": 0.6, "every": 2, "window": 3},
-    "hard-movement": {"sparsity": 0.6, "scope": "global"},
-    "soft-movement": {"penalty": 4.0, "score_lr": 0.5},
-    "l0": {"target_sparsity": 0.6, "score_lr": 0.5},
-}
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("gates")
-    torch.manual_seed(0)
-    write(folder / "model", BertForSequenceClassification(config("Bert")))
-    return folder
-
-
-def recipe(place: Path, gate: Any, optimizer: str = "adamw", **protocol: Any) -> dict[str, Any]:
-    training = {"epochs": 4, "batch_size": 8, "max_length": 16, "log_every": 1, "evaluate_every": 3}
-    return {
-        "task": own_files(place),
-        "model": str(place / "model"),
-        "training": training | {"optimizer": {"name": optimizer, "lr": 1e-3}},
-        "protocol": {"name": "gradual", "gate": gate, **protocol},
-        "evaluation": {"latency": {"batches": []}},
-    }
-
-
-def section(name: str) -> dict[str, Any]:
-    return {"name": name, "schedule": HOLD, **OPTIONS.get(name, {})}
 
 
 @pytest.mark.parametrize("name", GATES)

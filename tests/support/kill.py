@@ -1,0 +1,53 @@
+"""Runs a recipe, kills it at chosen points, starts it again, and compares the end with an undisturbed run's."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import BertForSequenceClassification
+
+from tests.support.families import config, write
+from tests.support.runs import sentences
+from trainflat.core.files import verify
+from trainflat.pruning import Masks
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+TRAINER, BENCH = "trainflat.training.trainer:FlatTrainer", "trainflat.protocols.bench"
+
+
+def kill(tmp_path: Path, optimizer: dict[str, Any], points: list[Any], **options: Any) -> list[dict[str, Any]]:
+    """What the driver says: first of an undisturbed run, then of each point."""
+    torch.manual_seed(0)
+    model = write(tmp_path / "model", BertForSequenceClassification(config("Bert")))
+    spec = {"model": str(model), "train_file": str(sentences(tmp_path, "classification")), "optimizer": optimizer}
+    spec |= {"out": str(tmp_path / "runs"), "points": [("never", 0), *points], **options}
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": f"{ROOT}/src:{ROOT}"}
+    command = [sys.executable, "-m", "tests.support.kill_driver", str(tmp_path / "spec.json")]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    faults = [line["fault"] for line in lines if "fault" in line]
+    assert not faults, faults
+    return lines
+
+
+def assert_unharmed(tmp_path: Path, lines: list[dict[str, Any]]) -> None:
+    whole, *killed = lines
+    assert whole["status"] == 0
+    for line in killed:
+        assert line["struck"] or line["point"][0] == "after", line  # a point that is never reached tests nothing
+        assert line["digest"] == whole["digest"], line
+    for run in (tmp_path / "runs").glob("*/*"):
+        for stage in (run / "stages").iterdir():
+            verify(stage)
+            if (stage / "masks.safetensors").exists():
+                Masks.load(stage / "masks.safetensors")
+        assert not list(run.rglob("*.tmp"))
+        assert not (run / "work").exists()

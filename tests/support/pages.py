@@ -1,0 +1,38 @@
+"""Text that must not become markup, and a page opened in a browser."""
+
+import re
+
+HOSTILE = '</script><script>alert("x")</script> $\\frac{ %{x} {{911*911}} <b>&amp;'
+
+
+WIDTHS = {"desk": (1280, 900), "phone": (390, 844)}
+
+
+class Visit:
+    """A page that writes down what it asks for and what goes wrong."""
+
+    def __init__(self, browser, path, size=WIDTHS["desk"], scheme="light"):
+        self.requests, self.complaints = [], []
+        self.page = browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.complaints.append(dialog.message), dialog.dismiss()))
+        self.page.goto(path.as_uri())
+        for figure in self.page.query_selector_all("figure"):  # each is drawn when it comes near
+            figure.scroll_into_view_if_needed()
+            figure.wait_for_selector(".main-svg")
+
+    def color(self, selector: str, style: str) -> tuple[int, ...]:
+        value = self.page.eval_on_selector(selector, f"e => getComputedStyle(e)[{style!r}]")
+        return tuple(map(int, re.findall(r"\d+", value)[:3]))
+
+    def contrast(self, front: tuple[int, ...], back: tuple[int, ...]) -> float:
+        """Ratio of relative luminances by WCAG 2: 4.5 is the least for text, 3 for lines."""
+        light, dark = sorted(map(luminance, (front, back)), reverse=True)
+        return (light + 0.05) / (dark + 0.05)
+
+
+def luminance(color: tuple[int, ...]) -> float:
+    parts = [c / 255 / 12.92 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in color]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
