@@ -47,13 +47,15 @@ class TerminalProgress(Watcher):
         self.what, self.total, self.last_line = "", 0, 0.0
 
     def __enter__(self) -> "TerminalProgress":
-        self.bar.start()
+        if self.live:  # elsewhere rich ends its disabled bar with an empty line, before version 14.3
+            self.bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.bar.stop()
+        if self.live:
+            self.bar.stop()
 
     def say(self, text: str) -> None:
         """A line that stays."""
