@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 import trainflat
@@ -172,6 +173,52 @@ def test_damage_is_one_line(folder: Path, damage: str, reader: Callable[[Path], 
     assert "\n" not in str(refusal.value) and len(str(refusal.value)) < 700
 
 
+@pytest.fixture
+def cached(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of model org/name in a cache as the hub's client lays it out: links to blobs."""
+    place = tmp_path / "models--org--name"
+    folder, blobs = place / "snapshots" / "1f", place / "blobs"
+    folder.mkdir(parents=True)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("1f")
+    (folder.parent / "secret").write_bytes((source / WEIGHTS).read_bytes())
+    for number, path in enumerate(sorted(shutil.copytree(source, blobs).iterdir())):
+        (folder / path.name).symlink_to(path.rename(blobs / f"{number:040}"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    return folder
+
+
+NAMED = {kind: read for kind, read in READERS.items() if kind.startswith(("run", "teacher", "check"))}
+QUICK = {"a link out of the folder", "a million layers", "an index that leads out", "a flipped bit", "a pickle"}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("reader", NAMED.values(), ids=NAMED)
+@pytest.mark.parametrize(
+    "damage", [pytest.param(one, marks=() if one in QUICK else pytest.mark.slow) for one in DAMAGES]
+)
+def test_damage_of_what_a_hub_name_stands_for_is_one_line(
+    cached: Path, damage: str, reader: Callable[[Any], Any]
+) -> None:
+    DAMAGES[damage](cached)
+    if reader is READERS["check"] and damage in MISFITS:
+        return
+    with pytest.raises(InputError) as refusal:
+        reader("org/name")
+    assert "\n" not in str(refusal.value) and len(str(refusal.value)) < 700
+
+
+@pytest.mark.parametrize("reader", NAMED.values(), ids=NAMED)
+@pytest.mark.parametrize("kind", ["as it was saved", "sealed", "in shards"])
+def test_a_hub_name_stands_for_what_the_cache_holds(cached: Path, kind: str, reader: Callable[[Any], Any]) -> None:
+    expected = tiny_bert().state_dict()
+    ORDINARY[kind](cached)
+    encoder = reader("org/name")
+    state = encoder.model.state_dict()
+    assert encoder.name == "org/name"
+    assert reader is READERS["check"] or all(torch.equal(tensor, state[name]) for name, tensor in expected.items())
+
+
 SIZES = [key for key, value in tiny_bert().config.to_dict().items() if type(value) in (int, float)]
 
 
@@ -229,14 +276,9 @@ def test_folders_that_people_have_are_read(folder: Path, kind: str, reader: Call
     assert reader is READERS["check"] or all(torch.equal(tensor, state[name]) for name, tensor in expected.items())
 
 
-def test_the_hubs_cache_is_read_through_its_links(source: Path, tmp_path: Path) -> None:
-    place, blobs = tmp_path / "models--a--b" / "snapshots" / "1f", tmp_path / "models--a--b" / "blobs"
-    place.mkdir(parents=True)
-    shutil.copytree(source, blobs)
-    for path in blobs.iterdir():
-        (place / path.name).symlink_to(path)
+def test_the_hubs_cache_is_read_through_its_links(cached: Path) -> None:
     for reader in READERS.values():
-        assert reader(place)
+        assert reader(cached)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

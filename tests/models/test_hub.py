@@ -1,9 +1,13 @@
 """A name that only the hub could know is decided within seconds, and what cannot run here does not pass as ready."""
 
+import json
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -11,9 +15,12 @@ from huggingface_hub import constants
 from transformers import BertForSequenceClassification, BertModel
 
 from tests.support.families import config, write
+from tests.support.hub_server import hub_of
 from tests.support.runs import own_files, recipe
 from trainflat.cli import main as cli
-from trainflat.models import load_encoder
+from trainflat.core import hub
+from trainflat.core.errors import DamagedFile, InputError
+from trainflat.models import load_encoder, outline, weights_sha256
 from trainflat.models.hub import NotHere
 from trainflat.tasks.base import Head
 
@@ -67,3 +74,55 @@ def test_what_the_cache_holds_is_used_at_once(
     shutil.rmtree(cached / "refs")
     with pytest.raises(NotHere):
         load_encoder("some/encoder", TWO)
+
+
+@contextmanager
+def answering(monkeypatch: pytest.MonkeyPatch, cache: Path, folders: Any, pulls: Any = None) -> Iterator[list[str]]:
+    """A hub that has the folders; what is downloaded lies in ``cache``."""
+    files_url = "/{repo_id}/resolve/{revision}/{filename}"
+    with hub_of(folders, pulls) as (address, asked):
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + files_url)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+        hub.hub_answers.cache_clear()
+        try:
+            yield asked
+        finally:
+            hub.hub_answers.cache_clear()
+
+
+def test_a_model_of_the_hub_is_downloaded_and_read_as_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write(tmp_path / "model", BertModel(config("Bert")))
+    (folder / "pytorch_model.bin").write_bytes(b"no pickle is asked for")
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "model.safetensors").write_bytes(b"nor what lies in a folder")
+    with answering(monkeypatch, tmp_path / "cache", {"some/encoder": folder}) as asked:
+        found = load_encoder("some/encoder", TWO)
+        assert outline("some/encoder", TWO)
+    assert weights_sha256(found.model) == weights_sha256(load_encoder(str(folder), TWO).model)
+    assert not [one for one in asked if ".bin" in one or "onnx" in one]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert weights_sha256(load_encoder("some/encoder", TWO).model) == weights_sha256(found.model)
+    json_of = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(json_of | {"num_hidden_layers": 1_000_000}))
+    with (
+        answering(monkeypatch, tmp_path / "other", {"some/encoder": folder}),
+        pytest.raises(DamagedFile, match="1000000 num_hidden_layers"),
+    ):
+        load_encoder("some/encoder", TWO)
+
+
+def test_what_the_hub_has_not_or_as_a_pickle_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = write(tmp_path / "whole", BertModel(config("Bert")))
+    pickle = shutil.copytree(whole, tmp_path / "pickle")
+    (pickle / "model.safetensors").rename(pickle / "pytorch_model.bin")
+    with answering(monkeypatch, tmp_path / "cache", {"a/pickle": pickle}):
+        for name, text in (("a/pickle", "no safetensors on the hub"), ("a/typo", "nor on the hub. Give a folder")):
+            with pytest.raises(InputError, match=text) as refusal:
+                load_encoder(name, TWO)
+            assert "\n" not in str(refusal.value)
+        with pytest.raises(InputError, match="Did you mean 'minilm'"):
+            outline("minilmm", TWO)
+    with answering(monkeypatch, tmp_path / "cache2", {"a/pickle": pickle}, {"a/pickle": whole}):
+        assert load_encoder("a/pickle", TWO).name == "a/pickle"

@@ -1,15 +1,22 @@
-"""Where a model of the Hugging Face hub is: there, or in its cache if the hub does not answer within seconds."""
+"""Resolves a model's name on the Hugging Face hub to a folder, which is then read like any other."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
-from trainflat.core.errors import InputError
+from trainflat.core.errors import InputError, one_line
 from trainflat.core.hub import hub_answers, why_silent
 from trainflat.models.checks import FILES
+from trainflat.models.quiet import no_bars
+
+# Config, tokenizer and weights of any model, and the manifest of a sealed stage; no pickles, no models of other
+# frameworks, and nothing in sub-folders (ONNX files, checkpoints).
+_WANTED = ("*.json", "*.txt", "*.model", "*.safetensors")
+_UNWANTED = ("*/*", "*.fp16.safetensors", "adapter_model.safetensors")
 
 
 class NotHere(InputError):
@@ -22,24 +29,84 @@ class NotHere(InputError):
     near = ""
 
 
-def locate(name: str, packaged: Iterable[str]) -> str:
-    """The name itself where the hub answers, else the folder of the hub's cache that holds the model.
+def download_model(name: str, packaged: Iterable[str]) -> Path:
+    """Downloads what is needed of a model on the hub; where the hub does not answer, its cache must hold it.
+
+    Args:
+        name: Of a repository, such as ``google-bert/bert-base-uncased``.
+        packaged: Names of the models that need no download, one of which may have been meant.
+
+    Returns:
+        The snapshot's folder in the hub's cache. Nothing in it has been looked at.
 
     Raises:
-        NotHere: there is none.
+        NotHere: the hub does not answer, and its cache has no such model.
+        InputError: the hub has no such model, does not give it, or has it without safetensors.
     """
-    if hub_answers():
-        return name
+    online = hub_answers()
     try:
-        config = try_to_load_from_cache(name, "config.json")
-    except HFValidationError:  # the hub could not have such a name either
-        config = None
-    if isinstance(config, str):
-        return str(Path(config).parent)
-    near = next(iter(get_close_matches(name.lower(), packaged, n=1, cutoff=0.7)), "")
-    move = f"Did you mean {near!r}?" if near else f"Give a folder with {FILES}, or `minilm`."
+        folder = _download(name, local_files_only=not online)
+        if online and not _has_weights(folder):
+            folder = _download_conversion(name) or folder
+    except GatedRepoError as error:
+        raise InputError(
+            f"the hub gives model {name!r} to those who accepted its terms. Accept them on its page, then log in: hf "
+            "auth login."
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise InputError(
+            f"model {name!r} is neither packaged nor a folder nor on the hub. {_move(name, packaged)}"
+        ) from error
+    except Exception as error:  # each version of the client has its own
+        if not online:
+            raise _not_here(name, packaged) from error
+        raise InputError(f"model {name!r} cannot be downloaded: {one_line(error, 200)}. Try again.") from error
+    if not _has_weights(folder):
+        raise InputError(_without_weights(name, online))
+    return folder
+
+
+def _download(name: str, **options: Any) -> Path:
+    with no_bars():
+        return Path(snapshot_download(name, allow_patterns=list(_WANTED), ignore_patterns=list(_UNWANTED), **options))
+
+
+def _download_conversion(name: str) -> Path | None:
+    """Downloads from the pull request in which the hub's own bot has put a pickle's weights as safetensors, if any.
+
+    ``from_pretrained`` of transformers takes it too.
+    """
+    pulls = HfApi().get_repo_discussions(name, author="SFconvertbot", discussion_type="pull_request")
+    found = next((pull.git_reference for pull in pulls if "safetensors" in pull.title), None)
+    return _download(name, revision=found) if found else None
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors"))
+
+
+def _not_here(name: str, packaged: Iterable[str]) -> NotHere:
     error = NotHere(
-        f"model {name!r} is neither packaged nor a folder nor in the hub's cache, and {why_silent()}. {move}"
+        f"model {name!r} is neither packaged nor a folder nor in the hub's cache, and {why_silent()}. "
+        f"{_move(name, packaged)}"
     )
-    error.near = near
-    raise error
+    error.near = _near(name, packaged)
+    return error
+
+
+def _near(name: str, packaged: Iterable[str]) -> str:
+    return next(iter(get_close_matches(name.lower(), packaged, n=1, cutoff=0.7)), "")
+
+
+def _move(name: str, packaged: Iterable[str]) -> str:
+    near = _near(name, packaged)
+    return f"Did you mean {near!r}?" if near else f"Give a folder with {FILES}, or `minilm`."
+
+
+def _without_weights(name: str, online: bool) -> str:
+    if not online:
+        return f"the hub's cache holds model {name!r} without its weights (*.safetensors), and {why_silent()}."
+    return (
+        f"model {name!r} has no safetensors on the hub, and pickles are not read: they could run any code. Save it "
+        "again as safetensors, model.save_pretrained(folder), and give that folder."
+    )

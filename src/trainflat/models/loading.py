@@ -29,7 +29,7 @@ from trainflat.models.checks import (
     check_weights,
 )
 from trainflat.models.classes import ClassOrder, find_order, reorder_head
-from trainflat.models.hub import NotHere, locate
+from trainflat.models.hub import NotHere, download_model
 from trainflat.models.meeting import fit_inputs
 from trainflat.models.own import OWN_FORMS
 from trainflat.models.quiet import quiet_loading
@@ -66,7 +66,7 @@ def load_encoder(
         model = _load_model(source, config, head, seed, name, whole=whole, fine_tuned=fine_tuned)
         if order is not None and order.moved:
             reorder_head(model, order, name)
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
     return _encoder(model, tokenizer, name, order)
 
 
@@ -88,7 +88,7 @@ def outline(name: str, head: Head, *, layers: int | None = None, fine_tuned: boo
     with failures_in_one_line(name), quiet_loading():
         config, order = _config(source, head, layers, name, fine_tuned=fine_tuned)
         model = _empty(source, config, head)
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
     return _encoder(model, tokenizer, name, order)
 
 
@@ -102,7 +102,7 @@ def _encoder(
 
 
 def _config(
-    source: str, head: Head, layers: int | None, name: str, *, fine_tuned: bool = False
+    source: Path, head: Head, layers: int | None, name: str, *, fine_tuned: bool = False
 ) -> tuple[PreTrainedConfig, ClassOrder | None]:
     config = _whole_config(source)
     check_is_encoder(config, name)
@@ -115,16 +115,14 @@ def _config(
     return config, order
 
 
-def _whole_config(source: str) -> PreTrainedConfig:
-    """The config of a model, which has been looked at where it lies in a folder."""
-    if Path(source).is_dir():
-        folder = Path(source)
-        check_sealed(folder)
-        check_config(folder, len(stored_tensors(folder)))
-        form = quant_method(folder)
-        if form not in (None, *OWN_FORMS):
-            raise InputError(f"{folder} holds weights as {form:.60}. Give the model that it was made from.")
-    return AutoConfig.from_pretrained(source, trust_remote_code=False)
+def _whole_config(folder: Path) -> PreTrainedConfig:
+    """Reads the config of a folder whose files fit it and, where it is sealed, are what was written."""
+    check_sealed(folder)
+    check_config(folder, len(stored_tensors(folder)))
+    form = quant_method(folder)
+    if form not in (None, *OWN_FORMS):
+        raise InputError(f"{folder} holds weights as {form:.60}. Give the model that it was made from.")
+    return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
 
 
 def set_head(config: PreTrainedConfig, head: Head) -> None:
@@ -138,20 +136,21 @@ def set_head(config: PreTrainedConfig, head: Head) -> None:
         config.num_labels = 1 if head.kind == "regression" else 2  # spans: start and end
 
 
-def _source(name: str) -> str:
+def _source(name: str) -> Path:
+    """Finds the folder of a model; one that has only a name on the hub is downloaded."""
     if name in MODELS:
-        return str(MODELS[name]())
+        return MODELS[name]()
     folder = Path(name).expanduser()
     if folder.is_dir():
         check_folder(folder)
-        return str(folder)
+        return folder
     if name.startswith(("/", ".", "~")) or name.count("/") > 1 or folder.exists():  # the hub's have one slash at most
         raise InputError(f"there is no model folder {name}. Give a folder with {FILES}, or `minilm`.")
-    return locate(name, MODELS)
+    return download_model(name, MODELS)
 
 
 def _load_model(
-    source: str, config: PreTrainedConfig, head: Head, seed: int, name: str, *, whole: set[str], fine_tuned: bool
+    source: Path, config: PreTrainedConfig, head: Head, seed: int, name: str, *, whole: set[str], fine_tuned: bool
 ) -> PreTrainedModel:
     """The model with its weights; names in ``whole`` may be left out, for they are of layers that are not kept."""
     options: dict[str, Any] = {
@@ -163,27 +162,22 @@ def _load_model(
     tensors: dict[str, Tensor] = {}
     with torch.random.fork_rng(devices=[]):  # loads on the CPU, also where there is a GPU
         torch.random.default_generator.manual_seed(seed)
-        if _is_dense(source):
+        if quant_method(source) is None:
             kind = type(_empty(source, config, head))
-            tensors = read_tensors(stored_tensors(Path(source)))
+            tensors = read_tensors(stored_tensors(source))
             model, info = kind.from_pretrained(None, state_dict=dict(tensors), **options)
-        else:  # a model of the hub, or a folder whose weights the quantizers of this package check
+        else:  # the quantizers of this package check its weights
             model, info = _auto(head).from_pretrained(source, use_safetensors=True, trust_remote_code=False, **options)
     check_weights(model, info, name, complete=fine_tuned)
     refuse_dropped(model, set(info["unexpected_keys"]) - whole, tensors, f"model {name!r}")
     return model
 
 
-def _is_dense(source: str) -> bool:
-    return Path(source).is_dir() and quant_method(Path(source)) is None
-
-
-def _empty(source: str, config: PreTrainedConfig, head: Head) -> PreTrainedModel:
+def _empty(source: Path, config: PreTrainedConfig, head: Head) -> PreTrainedModel:
     """The model without weights, on torch's meta device, if it is not far larger than the files."""
     with torch.device("meta"):
         model: PreTrainedModel = _auto(head).from_config(config, trust_remote_code=False)
-    if Path(source).is_dir():
-        check_memory(Path(source), 4 * sum(p.numel() for p in model.state_dict().values()))
+    check_memory(source, 4 * sum(p.numel() for p in model.state_dict().values()))
     return model
 
 
