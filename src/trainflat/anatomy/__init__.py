@@ -32,7 +32,7 @@ FAMILIES: dict[str, Layout] = {
 
 
 def anatomy_of(model: nn.Module) -> Anatomy:
-    """Return what a transformers model is made of, with the sizes that its tensors have now.
+    """Returns what a transformers model is made of, with the sizes that its tensors have now.
 
     Raises:
         InputError: the architecture is not known.
@@ -54,14 +54,14 @@ def anatomy_of(model: nn.Module) -> Anatomy:
 
 
 def matrix_kinds(model: nn.Module, names: Iterable[str]) -> dict[str, tuple[int | None, str]]:
-    """Return the layer number and the kind of each named matrix; what no anatomy knows is read off its name."""
+    """Returns the layer number and the kind of each named matrix; what no anatomy knows is read off its name."""
     known = getattr(getattr(model, "config", None), "model_type", None) in FAMILIES
     places = anatomy_of(model).matrices() if known else {}
     return {name: places.get(name) or kind_by_name(name) for name in names}
 
 
 def kind_by_name(name: str) -> tuple[int | None, str]:
-    """Return a layer number and a kind for a matrix of an unknown architecture, from its name alone.
+    """Returns a layer number and a kind for a matrix of an unknown architecture, from its name alone.
 
     The first number in the path counts as the layer, and what follows it is the kind.
 

@@ -77,7 +77,7 @@ class Linear:
         return self.stop - self.start
 
     def rows(self, first: int, last: int) -> tuple[Slice, ...]:
-        """Return the slices of its outputs ``first`` to ``last`` (exclusive), counted from its own start."""
+        """Returns the slices of its outputs ``first`` to ``last`` (exclusive), counted from its own start."""
         span = (self.start + first, self.start + last)
         named = [self.weight] if self.bias is None else [self.weight, self.bias]
         return tuple(Slice(name, 0, *span) for name in named)
@@ -114,7 +114,7 @@ class Attention:
         return self.query[0].outputs // self.head_size
 
     def matrices(self) -> Iterator[tuple[str, str]]:
-        """Yield the name and the kind of each matrix; a fused one once."""
+        """Yields the name and the kind of each matrix; a fused one once."""
         fused = len({self.query[0].weight, self.key[0].weight, self.value.weight}) == 1
         if fused:
             yield self.value.weight, "query_key_value"
@@ -180,7 +180,7 @@ class Anatomy:
     missing: Mapping[str, str] = field(default_factory=dict)
 
     def matrices(self) -> dict[str, tuple[int | None, str]]:
-        """Return the layer number and the kind of each matrix that is pruned, by its name in the model.
+        """Returns the layer number and the kind of each matrix that is pruned, by its name in the model.
 
         The kinds are ``query``, ``key``, ``value``, ``query_key_value``, ``attention_output``, ``ffn_in``, ``ffn_out``
         and ``pooler``.
@@ -193,7 +193,7 @@ class Anatomy:
         return inside | {name: (None, kind) for name, kind in self.other.items()}
 
     def units(self, kind: str) -> list[Unit]:
-        """Return the units of one kind, in the order of their layers.
+        """Returns the units of one kind, in the order of their layers.
 
         Raises:
             UnknownName: there is no such kind.
@@ -211,7 +211,7 @@ class Anatomy:
         return [unit for layer in self.layers for unit in _UNITS[kind](layer)]
 
     def _hidden(self, i: int) -> Unit:
-        """Return the hidden dimension ``i``: entry ``i`` of every slice that has the hidden width."""
+        """Returns the hidden dimension ``i``: entry ``i`` of every slice that has the hidden width."""
         one = [
             tuple(Slice(s.tensor, s.axis, s.start + i, s.start + i + 1) for s in slices)
             for slices in (self.hidden_producers, self.hidden_consumers)

@@ -1,4 +1,4 @@
-"""What kind of answers a model gives, and what follows for its loss: the one place that knows of heads.
+"""Finds the kind of a model's task head, and computes losses and predictions by it.
 
 Shape suffixes: B rows, C classes, labels, choices or numbers, T tokens.
 """
@@ -25,7 +25,7 @@ _PROBLEMS: dict[str, Kind] = {
 
 
 def kind_of(model: Any, outputs: Mapping[str, Any], labels: Tensor | None = None) -> Kind:
-    """What the answers of a model are, by its outputs and what its configuration calls its problem.
+    """Finds the kind of a model's answers from its outputs and its configuration's problem type.
 
     Args:
         model: A transformers model; of another, only outputs and labels are known.
@@ -60,7 +60,7 @@ def kind_of(model: Any, outputs: Mapping[str, Any], labels: Tensor | None = None
 
 
 def row_losses(outputs: Any, inputs: Mapping[str, Any], model: Any = None) -> Tensor:
-    """Losses [B] whose mean is the model's own loss, in float32 at least.
+    """Computes losses [B] whose mean is the model's own loss, in float32 at least.
 
     Classes by cross-entropy, labels by the mean of their binary cross-entropies, numbers by the mean squared error,
     spans by the mean of the cross-entropies of both ends; tokens by the sum of theirs, as shares of the batch's mean.
@@ -79,7 +79,7 @@ def row_losses(outputs: Any, inputs: Mapping[str, Any], model: Any = None) -> Te
 
 
 def mean_loss(outputs: Any, inputs: Mapping[str, Any], model: Any, temperature: float) -> Tensor:
-    """The model's own loss with all logits divided by a temperature; numbers have none."""
+    """Computes the model's own loss with all logits divided by a temperature; regression has none."""
     names = [name for name in ("logits", "start_logits", "end_logits") if name in outputs]
     cooled = {name: outputs[name] / temperature for name in names}
     if "start_positions" in inputs:
@@ -96,7 +96,7 @@ def mean_loss(outputs: Any, inputs: Mapping[str, Any], model: Any, temperature: 
 
 
 def counted(inputs: Mapping[str, Any]) -> int:
-    """What the mean loss of a batch runs over: labels of rows or tokens that are not ignored, else rows."""
+    """Counts what the mean loss of a batch runs over: labels that are not ignored, else rows."""
     labels = inputs.get("labels")
     if isinstance(labels, Tensor) and not labels.is_floating_point() and labels.dim():
         return max(int((labels != _IGNORED).sum()), 1)
@@ -120,7 +120,7 @@ def check_row_losses(model: Any, losses: Tensor, outputs: Any) -> None:
 
 
 def same_answers(kind: Kind, first: Mapping[str, Tensor], second: Mapping[str, Tensor], mask: Tensor) -> Tensor:
-    """Per row, whether two models chose alike [B]: the highest logits, or the labels with logits above 0."""
+    """Compares the choices of two models per row [B]: highest logits, or labels with logits above 0."""
     found = torch.ones(len(mask), dtype=torch.bool)
     for name in first:
         one, other = first[name], second[name]
@@ -138,7 +138,7 @@ def same_answers(kind: Kind, first: Mapping[str, Tensor], second: Mapping[str, T
 
 
 def counting(kind: Kind, logits: Tensor, mask: Tensor) -> Tensor:
-    """Where logits say something, in their shape: not at padding."""
+    """Masks padding out of logits, in their shape."""
     if kind == "spans":
         return mask.bool()
     if kind == "tokens":
@@ -147,7 +147,7 @@ def counting(kind: Kind, logits: Tensor, mask: Tensor) -> Tensor:
 
 
 def classes_of(model: Any, inputs: Mapping[str, Any]) -> int:
-    """Among how many classes each label of a batch chooses; 1 for numbers.
+    """Returns the number of classes of each label of a batch; 1 for regression.
 
     Raises:
         InputError: a row has several labels.

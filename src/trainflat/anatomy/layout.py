@@ -1,4 +1,4 @@
-"""Where an architecture family keeps its parts, by name; the sizes are read off the model at hand."""
+"""Maps the parts of an architecture family to names; sizes are read from the model at hand."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -78,7 +78,7 @@ class Layout:
     missing: Mapping[str, str] = field(default_factory=dict)
 
     def read(self, model: nn.Module) -> Anatomy:
-        """Return the anatomy of a model of this family, with the sizes that its tensors have now."""
+        """Returns the anatomy of a model of this family, with the sizes that its tensors have now."""
         return _Reading(self, model).anatomy()
 
 
@@ -150,11 +150,11 @@ class _Reading:
         )
 
     def _norm(self, path: str) -> tuple[str, ...]:
-        """Return the names of a LayerNorm's tensors; none where the model has an identity in its place."""
+        """Returns the names of a LayerNorm's tensors; none where the model has an identity in its place."""
         return tuple(name for name in (f"{path}.weight", f"{path}.bias") if name in self.tensors)
 
     def _words(self) -> str | None:
-        """Return the name of the table whose rows are the vocabulary; images have none."""
+        """Returns the name of the table whose rows are the vocabulary; images have none."""
         if not hasattr(self.model.config, "vocab_size"):
             return None
         table = self.model.get_input_embeddings().weight  # type: ignore[operator]
@@ -188,6 +188,6 @@ class _Reading:
         yield from (Slice(name, 1, 0, hidden) for name in self._readers())
 
     def _readers(self) -> list[str]:
-        """Return the matrices of the head that read the hidden states: what stands first on the way out."""
+        """Returns the matrices of the head that read the hidden states: what stands first on the way out."""
         names = (f"{path.replace('{}.', self.root)}.weight" for path in self.layout.readers)
         return [name for name in names if name in self.tensors][:1]

@@ -1,4 +1,4 @@
-"""The plain model inside its wrappers, and which of its parameters are pruned."""
+"""Unwraps models, and selects the parameters that are pruned."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ _NO_MATRICES = ("bias", "emb", "token")
 
 
 def unwrapped(model: Any) -> Any:
-    """The plain model inside DataParallel, DistributedDataParallel and torch.compile; a plain model is itself.
+    """Returns the plain model inside DataParallel, DistributedDataParallel and torch.compile.
 
     Raises:
         InputError: the wrapper shards the weights (FSDP), or adds weights of its own (PEFT).
@@ -35,13 +35,13 @@ def unwrapped(model: Any) -> Any:
 
 
 def named_weights(model: nn.Module, *, every_name: bool = False) -> dict[str, nn.Parameter]:
-    """Parameters by name in the plain model, also where parts of it are compiled; a shared one once if not told."""
+    """Yields parameters by name in the plain model, also where parts are compiled; shared ones once by default."""
     named = unwrapped(model).named_parameters(remove_duplicate=not every_name)
     return {".".join(part for part in name.split(".") if part not in _INNER): p for name, p in named}
 
 
 def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The weight matrices that the papers prune, by name in the plain model.
+    """Returns the weight matrices that the papers prune, by name in the plain model.
 
     Every matrix of the encoder (query, key, value, attention output, both feed-forward layers) and the pooler; not
     embeddings, biases, LayerNorm or the task head (Chen et al. 2020; Na, Mehta and Strubell 2022). That is: linear

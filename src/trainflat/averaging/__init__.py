@@ -1,4 +1,4 @@
-"""Averages of the weights that a training passes through: another road to flat minima."""
+"""Lists the averages of the weights along a training: another road to flat minima."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ AVERAGING: Registry[Averaging] = Registry("averaging", given={"model"}, swa=SWA,
 
 
 def make_averaging(name: str, model: nn.Module, /, **options: Any) -> Averaging:
-    """An average of a model's weights from a recipe's words.
+    """Builds the average that a recipe names.
 
     Raises:
         UnknownName: for a name or option that does not exist.
@@ -30,7 +30,7 @@ def make_averaging(name: str, model: nn.Module, /, **options: Any) -> Averaging:
 
 
 def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """All options of a member, those not given with their defaults; raises what :func:`make_averaging` raises.
+    """Returns all options of a member, those not given with their defaults; raises what :func:`make_averaging` raises.
 
     Example:
         >>> complete_options("swa", {"every": 1})
@@ -40,7 +40,7 @@ def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def models_taken(name: str, options: Mapping[str, Any], total_steps: int, steps_per_epoch: int) -> int:
-    """How many models a training of so many steps would put into the average.
+    """Counts the models that a training of so many steps puts into the average.
 
     Raises:
         InputError: none at all.

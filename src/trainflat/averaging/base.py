@@ -1,4 +1,4 @@
-"""What an average of weights does: it takes in a model now and then, and stands in for the weights when asked."""
+"""Defines the base class of weight averages: takes in models, and stands in for the weights when asked."""
 
 import sys
 from abc import ABC, abstractmethod
@@ -53,14 +53,14 @@ class Averaging(ABC):
 
     @abstractmethod
     def takes(self, step: int, total_steps: int, steps_per_epoch: int) -> bool:
-        """Whether the weights after ``step`` optimizer steps, counted from 1, belong to the average."""
+        """Returns whether the weights after ``step`` optimizer steps, counted from 1, belong to the average."""
 
     @abstractmethod
     def share(self) -> float:
-        """How much the next model counts in the average, in (0, 1]; the first one counts 1 anyway."""
+        """Returns how much the next model counts in the average, in (0, 1]; the first one counts 1 anyway."""
 
     def update(self, step: int, total_steps: int, steps_per_epoch: int) -> bool:
-        """To be called after every optimizer step; says whether the weights were taken in."""
+        """Takes in the weights after this optimizer step if they belong to the average; returns whether it did."""
         taken = self.takes(step, total_steps, steps_per_epoch)
         if taken:
             self.collect()
@@ -87,7 +87,7 @@ class Averaging(ABC):
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
-        """Inside the block the model's weights are the average; after it they are what they were, bit for bit.
+        """Puts the average in place of the weights for the block, and restores them afterwards, bit for bit.
 
         So they are after an exception. As long as nothing was taken in the weights stay as they are.
         """
@@ -107,12 +107,12 @@ class Averaging(ABC):
             self._write(self._average)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The average and how many models are in it, as plain tensors that safetensors can hold."""
+        """Returns the average and how many models are in it, as plain tensors that safetensors can hold."""
         count = {_COUNT: torch.tensor(self.models)}
         return count | {_PREFIX + name: tensor for name, tensor in self._average.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Goes on where another one was.
+        """Restores the average and the number of its models.
 
         Raises:
             InputError: the state is not one of a model like this.
@@ -129,7 +129,7 @@ class Averaging(ABC):
         self._average = {name: average[name].to(w.device, _wide(w), copy=True) for name, w in now.items()}
 
     def _tensors(self) -> dict[str, Tensor]:
-        """Parameters and saved buffers of the model, each once however many names it has."""
+        """Yields parameters and saved buffers of the model, each once however many names it has."""
         first: dict[int, str] = {}
         named = self.model.state_dict(keep_vars=True).items()
         return {name: t for name, t in named if isinstance(t, Tensor) and first.setdefault(id(t), name) == name}
@@ -153,7 +153,7 @@ def _shape(tensors: Mapping[str, Tensor], name: str) -> torch.Size | None:
 
 
 def checked(name: str, value: Any, words: str, fits: Callable[[float], bool]) -> float:
-    """The value of an option, if it is a number that fits.
+    """Validates a numeric option against a range; rejects booleans.
 
     Raises:
         InputError: says that ``name`` is ``words``.

@@ -45,10 +45,10 @@ class EMA(Averaging):
         self.warmup = warmup
 
     def takes(self, step: int, total_steps: int, steps_per_epoch: int) -> bool:
-        """At each ``every``-th step."""
+        """Returns whether the step is a multiple of ``every``."""
         return step % self.every == 0
 
     def share(self) -> float:
-        """What the average does not keep of itself."""
+        """Returns 1 minus the decay."""
         n = self.models
         return 1 - (min(self.decay, (1 + n) / (10 + n)) if self.warmup else self.decay)

@@ -42,7 +42,7 @@ class SWA(Averaging):
         self._start, self._every = Fraction(str(self.start)), Fraction(str(self.every))
 
     def takes(self, step: int, total_steps: int, steps_per_epoch: int) -> bool:
-        """At the first step behind each multiple of ``every`` epochs that lies behind the start."""
+        """Returns whether the step is the first behind a multiple of ``every`` epochs after the start."""
         # Exact decimals: three times 0.1 epochs must not come a step late. And the multiple decides, not the step
         # behind it: where epochs have an odd number of steps, 1.5 epochs are still not behind the half of 3.
         period, parts = self._every.numerator * steps_per_epoch, self._every.denominator
@@ -52,5 +52,5 @@ class SWA(Averaging):
         return multiple * self._every * steps_per_epoch > self._start * total_steps
 
     def share(self) -> float:
-        """All count the same."""
+        """Returns the weight of the next model in an equal average."""
         return 1 / (self.models + 1)

@@ -1,1 +1,1 @@
-"""What every room stands on: errors, files, tables of names, numbers. It knows no model."""
+"""Holds what every room stands on: errors, files, registries, schedules, timing; nothing here knows a model."""

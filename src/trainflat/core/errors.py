@@ -1,4 +1,4 @@
-"""What can go wrong, and whose move it is.
+"""Defines the exceptions, by who has to act.
 
 ::
 
@@ -64,12 +64,12 @@ class ZerosRevived(TrainflatError):
 
 
 def is_fault(error: BaseException) -> bool:
-    """Whether it tells of something wrong, not of an end that somebody wants; tokenizers panic beside ``Exception``."""
+    """Returns whether an exception is an error, not a wanted exit; tokenizers panic outside ``Exception``."""
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 def one_line(error: BaseException, width: int = 150) -> str:
-    """What an error of any library says, to stand in a message of ours: its first sentences, as many as fit."""
+    """Shortens the message of any library's error to its first sentences, to quote it in one of ours."""
     text = " ".join(str(error).split())
     ends = [end.start() for end in re.finditer(r"[.!?](?= |$)", text) if end.start() <= width]
     told = text if len(text) <= width else text[: ends[-1]] if ends else shorten(text, width, placeholder=" ...")

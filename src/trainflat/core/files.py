@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, and that show when they were damaged."""
+"""Writes files atomically, seals folders with hashes, and verifies them."""
 
 import errno
 import fcntl
@@ -32,7 +32,7 @@ _FULL_DISK = ("inline_container", "iostream error", "(os error ")
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns what a full disk or a closed folder raises inside the block into one line.
+    """Turns OSErrors of the block, such as a full disk, into an InputError of one line.
 
     Raises:
         InputError: the disk is full or the folder cannot be written; names the path.
@@ -70,7 +70,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def together(folder: Path) -> Iterator[Path]:
-    """Yields a place for files that belong together: they take theirs in ``folder`` when the block ends, none before.
+    """Yields a folder for files that belong together, which move to ``folder`` when the block ends.
 
     Files of other names in ``folder`` stay. Nothing changes where the block raises or is killed; putting all in their
     places afterwards is a row of renames.
@@ -128,7 +128,7 @@ def workplace(parent: Path) -> Iterator[Path]:
 
 @contextmanager
 def _held(folder: Path, how: int) -> Iterator[bool]:
-    """Whether the folder is locked inside the block; where the file system has no locks it is not."""
+    """Locks a folder for the block; yields False where the file system has no locks."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:  # gone, somebody else's, or no folder
@@ -177,7 +177,7 @@ def read_json(path: Path, *, finite: bool = True) -> Any:
 
 
 def read_as(path: Path, kind: type[T], what: str, *, finite: bool = True) -> T:
-    """Reads JSON that this package wrote, as the kind of data that it holds.
+    """Reads JSON that this package wrote, validated as a type.
 
     Args:
         path: Of the file.
@@ -193,13 +193,13 @@ def read_as(path: Path, kind: type[T], what: str, *, finite: bool = True) -> T:
 
 
 def hash_json(value: Any) -> str:
-    """SHA-256 of the canonical JSON of a value, as 64 hexadecimal digits."""
+    """Hashes the canonical JSON of a value by SHA-256; 64 hexadecimal digits."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file's content, as 64 hexadecimal digits."""
+    """Hashes a file's content by SHA-256; 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -218,7 +218,7 @@ def save_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[
 
 
 def load_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
-    """Tensors and metadata of a safetensors file; nothing is unpickled.
+    """Reads tensors and metadata of a safetensors file; nothing is unpickled.
 
     Raises:
         DamagedFile: the file is missing, truncated or not safetensors.
@@ -244,7 +244,7 @@ def seal(folder: Path) -> None:
 
 
 def is_sealed(folder: Path) -> bool:
-    """Whether the folder was finished."""
+    """Returns whether a folder has a manifest, hence was finished."""
     return (folder / MANIFEST).is_file()
 
 
@@ -284,7 +284,7 @@ def _agrees(manifest: Mapping[str, str], known: Mapping[str, str | None]) -> boo
 
 
 def _is_inside(name: str) -> bool:
-    """Whether a manifest may name it: a path of usual length that stays below its folder."""
+    """Returns whether a manifest may name a path: of usual length, and below its folder."""
     path = Path(name)
     return len(name) < 256 and not path.is_absolute() and ".." not in path.parts
 

@@ -1,4 +1,4 @@
-"""One operation on a list of tensors at a time: fused by torch where it can, else tensor by tensor."""
+"""Applies one operation to a list of tensors: fused by torch where it can, else tensor by tensor."""
 
 from collections.abc import Sequence
 from itertools import repeat

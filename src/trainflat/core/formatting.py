@@ -1,4 +1,4 @@
-"""Words that every message needs: counts with their nouns, and what a value should have been."""
+"""Formats values for messages: counts with nouns, durations, expected types."""
 
 from collections.abc import Mapping, Sequence
 from textwrap import shorten
@@ -40,7 +40,7 @@ _CLASSES = {"Sequence": "a list", "Mapping": "a mapping"}
 
 
 def plural(count: float, noun: str, nouns: str | None = None, form: str = "") -> str:
-    """A count with its noun; ``form`` is as in a format string.
+    """Formats a count with its noun; ``form`` is as in a format string.
 
     Example:
         >>> plural(1, "run"), plural(2, "run"), plural(0.5, "epoch"), plural(2, "matrix", "matrices")
@@ -51,7 +51,7 @@ def plural(count: float, noun: str, nouns: str | None = None, form: str = "") ->
 
 
 def duration(seconds: float) -> str:
-    """A time of which nobody knows the digits.
+    """Formats an estimated duration, rounded.
 
     Example:
         >>> duration(0.2), duration(40), duration(95), duration(600), duration(9000)
@@ -63,7 +63,7 @@ def duration(seconds: float) -> str:
 
 
 def wanted(errors: Sequence[Mapping[str, Any]]) -> str:
-    """What one value should have been, by pydantic's errors, of which a union gives one per branch.
+    """Describes the expected type of one value from pydantic's errors, which a union gives once per branch.
 
     Example:
         >>> wanted([{"type": "literal_error", "ctx": {"expected": "'epoch'"}}, {"type": "int_parsing"}])
@@ -86,7 +86,7 @@ def _expected(error: Mapping[str, Any]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value of YAML as messages show it, cut where it is long.
+    """Formats a value as YAML, shortened, for a message.
 
     Example:
         >>> shown(None), shown(True), shown("a"), shown([1, None])

@@ -1,4 +1,4 @@
-"""Whether the Hugging Face hub answers, decided within seconds: its own client tries again for half a minute."""
+"""Checks within seconds whether the Hugging Face hub answers; its own client retries for half a minute."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ _SECONDS = 4.0  # that the hub has to answer
 
 @cache
 def hub_answers() -> bool:
-    """Whether the hub says anything at all, asked once per process; a thread, for names are looked up without limit."""
+    """Returns whether the hub answers, asked once per process, in a thread since DNS look-ups have no timeout."""
     if constants.HF_HUB_OFFLINE:
         return False
     answers: list[object] = []
@@ -30,13 +30,13 @@ def _ask(answers: list[object]) -> None:
 
 
 def why_silent() -> str:
-    """Why nothing comes from the hub where :func:`hub_answers` is False, as a clause."""
+    """Explains in a clause why :func:`hub_answers` is False."""
     return "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"the hub ({constants.ENDPOINT}) does not answer"
 
 
 @contextmanager
 def cache_alone() -> Iterator[None]:
-    """Inside, clients of the hub read its cache and ask nobody."""
+    """Makes clients of the hub read the cache only, inside the block."""
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = True
     try:

@@ -1,4 +1,4 @@
-"""Names of everything that a recipe or a command can name, read from the sources: importing them takes seconds."""
+"""Lists what a recipe or a command can name, read from the sources, since importing them takes seconds."""
 
 import ast
 from collections.abc import Iterator
@@ -32,13 +32,13 @@ _ANY_MODEL = "any encoder that transformers' Auto classes load, by hub name or f
 
 
 def packaged_recipes() -> dict[str, Path]:
-    """Recipes that come with the package, by the name that ``trainflat run`` takes."""
+    """Lists the packaged recipes, by the name that ``trainflat run`` takes."""
     root = _ROOT / "recipes"
     return {str(p.relative_to(root).with_suffix("")): p for p in sorted(root.rglob("*.yaml"))}
 
 
 def listed(kind: str) -> tuple[str, dict[str, str]]:
-    """Title of a kind, and its members: each name with one sentence.
+    """Returns the title of a kind, and its members with one sentence each.
 
     Raises:
         UnknownName: there is no such kind.
@@ -57,7 +57,7 @@ def listed(kind: str) -> tuple[str, dict[str, str]]:
 
 
 def _members(path: Path, table: str) -> Iterator[tuple[str, str]]:
-    """Each name in a table, which is a call of ``Registry`` or a dictionary, with its member's first sentence."""
+    """Yields each name in a table, a call of ``Registry`` or a dictionary, with its member's first sentence."""
     tree = _parse(path)
     homes = {
         alias.asname or alias.name: str(node.module)
@@ -79,7 +79,7 @@ def _members(path: Path, table: str) -> Iterator[tuple[str, str]]:
 
 
 def _summary(path: Path, name: str) -> str:
-    """First line of the docstring of a class or function."""
+    """Returns the first line of the docstring of a class or function."""
     for node in _parse(path).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return (ast.get_docstring(node) or "").split("\n", maxsplit=1)[0]

@@ -1,4 +1,4 @@
-"""What the rows at hand can tell: 95 % margins of differences of scores, and whether answers depend on the text."""
+"""Computes 95 % margins of differences of scores, and whether answers depend on the text at all."""
 
 from collections.abc import Sequence
 from math import sqrt
@@ -16,7 +16,7 @@ class _Data(BaseModel):
 
 
 class Score(_Data):
-    """A score in percent with what its margin is made of.
+    """Holds a score in percent and the rows behind its margin.
 
     ``without`` holds the score without each of the ``GROUPS`` groups of rows. Two such lists on the same rows tell how
     sure the difference of their scores is; where one is missing, the number of rows bounds it.
@@ -37,7 +37,7 @@ class Score(_Data):
 
 
 class Difference(NamedTuple):
-    """Points by which one score is above another, and the interval that holds it in 95 of 100 draws of the rows."""
+    """Holds a difference of two scores in points and its 95 % interval over draws of the rows."""
 
     value: float
     low: float
@@ -45,12 +45,12 @@ class Difference(NamedTuple):
 
     @property
     def told(self) -> bool:
-        """Whether the rows tell the two apart."""
+        """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
 
 def difference(one: Score, other: Score) -> Difference:
-    """One score less another.
+    """Subtracts one score from another, with the interval.
 
     Pairs on the same rows: the jackknife over groups of rows (Quenouille, 1956; Tukey, 1958), and one row more for
     what few rows that differ can do by chance, as Agresti and Min (2005) add to McNemar's table: five rows that all
@@ -69,7 +69,7 @@ def difference(one: Score, other: Score) -> Difference:
 
 
 class Answers(_Data):
-    """What the answers on the main split are worth beside one that is the same for every row."""
+    """Compares the answers on the main split with the best constant answer."""
 
     rows: int
     constant: bool  # every answer is the same
@@ -81,11 +81,11 @@ class Answers(_Data):
 
     @property
     def nothing(self) -> bool:
-        """Whether nothing was learned: one answer for all rows, or a score that a blind answer has too."""
+        """Whether nothing was learned: one answer for all rows, or a score no better than a constant answer's."""
         return self.constant or self.low + self.high <= 0
 
     def remark(self) -> str:
-        """What to know of a score that may stand for nothing learned; empty where it is above that."""
+        """Warns of a score that a constant answer reaches too; empty otherwise."""
         always = f"always answering {self.blind}, which scores {self.baseline:z.1f}"
         if self.constant:
             return f"every answer is {self.common}: no better than {always}"
@@ -95,5 +95,5 @@ class Answers(_Data):
 
 
 def groups(count: int) -> Sequence[range]:
-    """Indices of each group of rows, dealt in turn; none where there are too few rows for all groups."""
+    """Deals row indices into groups; none where there are too few rows."""
     return [range(k, count, GROUPS) for k in range(GROUPS)] if count >= GROUPS else []

@@ -1,4 +1,4 @@
-"""Where the values of a sparse matrix stand, in as few bytes as a plain code can.
+"""Encodes the positions of a sparse matrix's values in few bytes.
 
 An index is one byte that names its form, then the code. A random mask that keeps a share p of n entries needs at least
 n · H(p) bits, H being the binary entropy; for p of a hundredth and more one of the forms is at most 2 % longer, because
@@ -19,7 +19,7 @@ _SPARE = 64  # bytes that a code may have beyond what was expected, before it is
 
 
 def encode(kept: NDArray[np.bool_]) -> bytes:
-    """The shortest index of a flat mask.
+    """Encodes a flat mask in the shortest of the codes.
 
     Example:
         >>> kept = np.array([False, True, True] + [False] * 300 + [True])
@@ -35,7 +35,7 @@ def encode(kept: NDArray[np.bool_]) -> bytes:
 
 
 def decode(index: bytes, *, entries: int, count: int) -> NDArray[np.int64]:
-    """The kept positions in ascending order; takes memory in proportion to ``entries`` at most, whatever it is given.
+    """Decodes the kept positions in ascending order, in memory proportional to ``entries`` whatever is given.
 
     Args:
         index: As ``encode`` gives it.
@@ -56,7 +56,7 @@ def decode(index: bytes, *, entries: int, count: int) -> NDArray[np.int64]:
 
 
 def gap_bytes(kept: NDArray[np.bool_]) -> bytes:
-    """Distances between kept entries, a byte each: entries skipped before it, 255 for "skip 255 and read on".
+    """Encodes the entries skipped before each kept one, a byte each; 255 means "skip 255 and read on".
 
     Example:
         >>> list(gap_bytes(np.array([False, True, True] + [False] * 300 + [True])))
@@ -92,7 +92,7 @@ def _read_gaps(code: bytes, entries: int, count: int) -> NDArray[np.int64]:
 
 
 def _deflate(code: bytes) -> bytes:
-    """The shorter of a Huffman code alone, which suits random gaps, and one that finds what recurs."""
+    """Compresses by Huffman coding alone, which suits random gaps, or with matches, whichever is shorter."""
     found = []
     for strategy in (zlib.Z_HUFFMAN_ONLY, zlib.Z_DEFAULT_STRATEGY):
         compressor = zlib.compressobj(6, zlib.DEFLATED, zlib.MAX_WBITS, 9, strategy)
@@ -101,7 +101,7 @@ def _deflate(code: bytes) -> bytes:
 
 
 def _inflate(code: bytes, most: int) -> bytes:
-    """Never makes more than ``most`` bytes and a few, however far the code would swell."""
+    """Decompresses at most ``most`` bytes and a few, however far the code would swell."""
     expand = zlib.decompressobj()
     try:
         plain = expand.decompress(code, most + _SPARE)

@@ -1,4 +1,4 @@
-"""Names that other libraries keep for themselves and this package uses all the same, and what it does without them.
+"""Lists the private names of other libraries that this package uses, and what it does without them.
 
 ``tests/core/test_private_names.py`` looks for each in the installed version and compares its parameters, finds uses
 that are not in the table, and takes names away.
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PrivateName:
-    """One name of another library.
+    """Describes one private name of another library.
 
     Attributes:
         name: Dotted, from the module or class that has it.

@@ -1,4 +1,4 @@
-"""Tells transformers who reads our folders as soon as both are imported, in whatever order, and imports neither."""
+"""Registers our quantizers with transformers, lazily, whichever of the two is imported first."""
 
 import sys
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _READERS = {  # quant_method in config.json: where its config and its quantizer 
 
 
 class _Lazy:
-    """Stands for a class in transformers' tables until it is asked for one of its objects."""
+    """Stands for a quantizer class in transformers' tables; imports it at the first use."""
 
     def __init__(self, home: str, name: str) -> None:
         self.home, self.name = home, name
@@ -36,7 +36,7 @@ class _Lazy:
 
 
 def register() -> None:
-    """Enters our readers now, or when transformers' tables are imported."""
+    """Registers our quantizers now, or when transformers' tables are imported."""
     host = sys.modules.get(_HOST)
     if hasattr(host, "AUTO_QUANTIZER_MAPPING"):
         _enter(host)
@@ -51,7 +51,7 @@ def _enter(host: Any) -> None:
 
 
 class _Finder:  # importlib.abc, whose classes these would be, takes as long to import as all the rest
-    """Finds one module, where it is found anyway, and then is gone."""
+    """Hooks the import of one module of transformers, then removes itself."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Any:
         if fullname != _HOST:
@@ -64,7 +64,7 @@ class _Finder:  # importlib.abc, whose classes these would be, takes as long to 
 
 
 class _Entering:
-    """Another loader's work, then our entry."""
+    """Loads a module by its own loader, then registers our quantizers in it."""
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner

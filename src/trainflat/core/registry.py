@@ -1,4 +1,4 @@
-"""Tables of named members: what recipes, ``trainflat list`` and the contract tests read."""
+"""Holds the tables of named members that recipes, ``trainflat list`` and the contract tests read."""
 
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, type[T]], Generic[T]):
-    """The members of one family by name.
+    """Maps names to the members of one family.
 
     Args:
         kind: What a member is called in messages, such as ``"pruner"``.
@@ -51,7 +51,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         return len(self._members)
 
     def options(self, name: str) -> dict[str, inspect.Parameter]:
-        """The constructor arguments of a member that a recipe may set, with their defaults and annotations."""
+        """Returns the constructor arguments of a member that a recipe may set, with their defaults and annotations."""
         parameters = inspect.signature(self[name], eval_str=True).parameters
         return {
             key: parameter
@@ -60,11 +60,11 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         }
 
     def summary(self, name: str) -> str:
-        """First line of the member's docstring."""
+        """Returns the first line of the member's docstring."""
         return (inspect.getdoc(self[name]) or "").split("\n", maxsplit=1)[0]
 
     def named(self, section: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        """The member that a section of a recipe names, and the options that it gives.
+        """Reads the name and the options of a recipe's section.
 
         Args:
             section: A name, or a mapping with one, such as ``{"name": "shout", "times": 2}``.
@@ -104,7 +104,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         return member(subject, **options)
 
     def complete(self, name: str, subject: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-        """All options of a member, each of which it keeps as an attribute; raises what :meth:`make` raises."""
+        """Returns all options of a member, each of which it keeps as an attribute; raises what :meth:`make` raises."""
         member = self.make(name, subject, **options)
         return {key: getattr(member, key) for key in self.options(name)}
 

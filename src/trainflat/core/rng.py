@@ -1,4 +1,4 @@
-"""Random numbers that are the same on every process and after a resume."""
+"""Makes random generators that agree on every process and after a resume."""
 
 import hashlib
 
@@ -6,7 +6,7 @@ import torch
 
 
 def generator(device: torch.device | str, *keys: int) -> torch.Generator:
-    """A generator whose stream is known from the keys alone, such as a seed and the number of a step.
+    """Makes a generator whose stream depends on the keys alone, such as a seed and the number of a step.
 
     Example:
         >>> first, again = (torch.randn(1, generator=generator("cpu", 0, 7)) for _ in range(2))

@@ -1,4 +1,4 @@
-"""How a quantity goes from its first to its last value over a run: held, changed, held again."""
+"""Schedules a quantity over a run: held at its first value, changed, held at its last."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ Length = int | float
 
 
 class Schedule(ABC):
-    """A path from 0 to 1: 0 for ``start``, then its shape, and 1 for ``hold`` at the end.
+    """Rises from 0 to 1: 0 for ``start``, then its shape, and 1 for ``hold`` at the end.
 
     A step here is the number of optimizer steps already taken; the passes of a run of T steps stand at 0 … T - 1, and
     what it ends with at T, where every schedule is at 1.
@@ -35,10 +35,10 @@ class Schedule(ABC):
 
     @abstractmethod
     def shape(self, progress: float) -> float:
-        """The share of the way that is done at a progress in [0, 1)."""
+        """Returns the value of the shape at a progress in [0, 1)."""
 
     def lengths(self, total_steps: int) -> tuple[int, int]:
-        """Steps that it stays at 0, and steps that it stays at 1 at the end.
+        """Returns the numbers of steps at 0 at the beginning and at 1 at the end.
 
         Raises:
             InputError: together they leave nothing of the run.
@@ -53,7 +53,7 @@ class Schedule(ABC):
         return start, hold
 
     def share(self, step: int, total_steps: int) -> float:
-        """Where it stands after ``step`` steps, in [0, 1].
+        """Returns the value after ``step`` steps, in [0, 1].
 
         Raises:
             InputError: it does not fit the run.
@@ -66,12 +66,12 @@ class Schedule(ABC):
         return self.shape((step - start) / (total_steps - start - hold))
 
     def value(self, step: int, total_steps: int, first: float, last: float) -> float:
-        """The quantity that goes from ``first`` to ``last``, exactly so at both ends."""
+        """Interpolates from ``first`` to ``last``, exact at both ends."""
         share = self.share(step, total_steps)
         return last if share == 1 else first + (last - first) * share
 
     def curve(self, total_steps: int, first: float, last: float, points: int = 9) -> list[tuple[int, float]]:
-        """(step, value) where it begins to change, where it ends and evenly between; and at both ends of the run."""
+        """Samples (step, value) at the ends of the run and of the change, and evenly between."""
         start, hold = self.lengths(total_steps)
         way = total_steps - hold - start
         steps = {0, total_steps, *(start + round(way * k / (points - 1)) for k in range(points))}
@@ -86,21 +86,21 @@ class Cubic(Schedule):
 
 
 class Linear(Schedule):
-    """Evenly."""
+    """Rises linearly."""
 
     def shape(self, progress: float) -> float:
         return progress
 
 
 class Constant(Schedule):
-    """At once, after ``start``."""
+    """Jumps to 1 after ``start``."""
 
     def shape(self, progress: float) -> float:
         return 1.0
 
 
 class Steps(Schedule):
-    """In ``count`` equal rises at equal distances, the first of them after ``start``.
+    """Rises in ``count`` equal steps at equal distances, the first of them after ``start``.
 
     Example:
         >>> [Steps(count=4).share(step, 100) for step in (0, 25, 50, 75)]
@@ -121,7 +121,7 @@ SCHEDULES: dict[str, type[Schedule]] = {"cubic": Cubic, "linear": Linear, "const
 
 
 def make_schedule(given: str | Mapping[str, Any]) -> Schedule:
-    """A schedule from a recipe's words: a name, or ``{"name": "cubic", "start": 0.1, "hold": 0.3}``.
+    """Builds a schedule from a name or a mapping such as ``{"name": "cubic", "start": 0.1, "hold": 0.3}``.
 
     Raises:
         UnknownName: for a name or option that does not exist.
@@ -147,7 +147,7 @@ def make_schedule(given: str | Mapping[str, Any]) -> Schedule:
 
 
 def section(schedule: Schedule) -> dict[str, Any]:
-    """The schedule in a recipe's words, every option with its value."""
+    """Returns a schedule as a recipe's section, every option with its value."""
     name = next(name for name, kind in SCHEDULES.items() if type(schedule) is kind)
     return {"name": name, **vars(schedule)}
 

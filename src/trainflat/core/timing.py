@@ -1,4 +1,4 @@
-"""Times candidates side by side, and knows when the machine was not its own.
+"""Times candidates side by side, and detects when other processes used the machine.
 
 A ratio of two times taken minutes apart measures the machine's mood. So candidates alternate in one process, round by
 round, each round starting with another one; a sample during which other processes used more than 0.15 of a core is
@@ -24,7 +24,7 @@ SHORTEST_SAMPLE = 0.5
 
 
 class Clock:
-    """The time, and the CPU that others used; tests put their own in its place.
+    """Reads the time, and the CPU time of other processes; tests replace it.
 
     Args:
         helpers: Running processes whose work is part of what is timed, by number.
@@ -34,11 +34,11 @@ class Clock:
         self.helpers = helpers
 
     def now(self) -> float:
-        """Seconds, from any start."""
+        """Returns seconds since an arbitrary start."""
         return time.perf_counter()
 
     def foreign(self) -> float:
-        """CPU seconds since boot that were not our own, those stolen by other virtual machines among them."""
+        """Returns the CPU seconds since boot of other processes, also those stolen by other virtual machines."""
         try:
             text = Path("/proc/stat").read_text(encoding="ascii")
         except FileNotFoundError:
@@ -49,7 +49,7 @@ class Clock:
 
 
 def _ticks_of(process: int) -> int:
-    """CPU that a process has used, in user and in system mode."""
+    """Reads the CPU ticks of a process, in user and in system mode."""
     fields = Path(f"/proc/{process}/stat").read_text(encoding="utf8").rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])  # the 14th and 15th; the name before them may hold spaces
 
@@ -64,7 +64,7 @@ def _unheard(text: str) -> None:
 
 @dataclass
 class Candidate:
-    """What is timed.
+    """Describes a call to time.
 
     Args:
         run: One call of it.
@@ -75,7 +75,7 @@ class Candidate:
     prepare: Callable[[], object] = _nothing
 
     def take(self, calls: int, now: Callable[[], float]) -> float:
-        """Seconds that so many calls took. Whoever works in another process lets that one look at its clock."""
+        """Times so many calls, in seconds; a candidate in another process reads the clock there."""
         start = now()
         for _ in range(calls):
             self.run()
@@ -84,7 +84,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Sample:
-    """One timing."""
+    """Holds one timing."""
 
     seconds: float  # per call
     foreign: float  # cores that other processes used meanwhile, on average
@@ -92,13 +92,13 @@ class Sample:
 
     @property
     def noisy(self) -> bool:
-        """Whether the machine was busy with something else even at the last try."""
+        """Whether other processes used the machine even at the last try."""
         return self.foreign > QUIET
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A middle with quartiles."""
+    """Holds a median with quartiles."""
 
     value: float
     low: float
@@ -106,7 +106,7 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median and quartiles; of a single value that value."""
+    """Computes median and quartiles; all the value where it is single."""
     if len(values) == 1:
         return Spread(values[0], values[0], values[0])
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -114,7 +114,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def ratio(over: Sequence[float], under: Sequence[float]) -> Spread:
-    """The ratios round by round: their median and quartiles.
+    """Computes median and quartiles of the ratios round by round.
 
     What slows the machine for a while slows both sides of a round and cancels, as it would not in a ratio of medians.
     """
@@ -122,7 +122,7 @@ def ratio(over: Sequence[float], under: Sequence[float]) -> Spread:
 
 
 def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Two of the values between which the median of what they were drawn from lies, with at least this probability.
+    """Finds two of the values that enclose the median of their distribution with at least this probability.
 
     The k-th smallest and k-th largest of n, for the largest k that will do: the median is beyond either with
     probability ``sum over i < k of C(n, i) / 2^n``, whatever the distribution (Thompson, 1936). Fewer than 6 values
@@ -143,13 +143,13 @@ def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float
 
 @dataclass
 class Stopwatch:
-    """Takes samples, retaking noisy ones as long as its patience lasts."""
+    """Takes samples, and retakes noisy ones while its patience lasts."""
 
     clock: Clock = field(default_factory=Clock)
     patience: float = PATIENCE
 
     def take(self, candidate: Candidate, calls: int) -> Sample:
-        """The quietest of at most ``1 + RETAKES`` tries; the first one that is quiet enough ends them."""
+        """Takes the quietest of at most ``1 + RETAKES`` samples; stops at the first that is quiet enough."""
         best = self._once(candidate, calls)
         for tries in range(2, RETAKES + 2):
             if not best.noisy or self.patience <= 0:
@@ -169,7 +169,7 @@ class Stopwatch:
         return Sample(seconds / calls, max(0.0, self.clock.foreign() - foreign) / passed)
 
     def calls_per_sample(self, candidate: Candidate) -> int:
-        """How many calls make a sample long enough to tell who used the machine. Warms the candidate up."""
+        """Counts the calls for a sample long enough to detect other processes; warms the candidate up."""
         first = self._once(candidate, 1)
         if candidate.prepare is not _nothing or first.seconds >= SHORTEST_SAMPLE:
             return 1
@@ -214,12 +214,12 @@ def _line(taken: Mapping[str, Sequence[Sample]]) -> str:
 
 
 def seconds(samples: Iterable[Sample]) -> list[float]:
-    """The times alone."""
+    """Returns the seconds of samples."""
     return [sample.seconds for sample in samples]
 
 
 def readable(value: float) -> str:
-    """A duration with a unit that suits it: ``1.53 s``, ``184 ms``, ``12.1 min``."""
+    """Formats a duration with a fitting unit: ``1.53 s``, ``184 ms``, ``12.1 min``."""
     for unit, size, limit in (("µs", 1e-6, 1e-3), ("ms", 1e-3, 1.0), ("s", 1.0, 120.0)):
         if value < limit:
             return f"{value / size:.3g} {unit}"

@@ -1,4 +1,4 @@
-"""Parts of a long piece of work on disk until all are done, so that a call that was killed goes on from there."""
+"""Keeps finished parts of long work on disk, so that a killed call continues from there."""
 
 import time
 from collections.abc import Callable
@@ -31,7 +31,7 @@ class _Kept(BaseModel):
 
 
 class Unfinished:
-    """The finished parts of one piece of work. Each is written as soon as it is there.
+    """Stores the finished parts of one piece of work, each as soon as it is done.
 
     What cannot be read, or is of another key, is measured again; nothing is said of it.
 
@@ -49,7 +49,7 @@ class Unfinished:
         return name in self.parts
 
     def take(self, name: str, kind: type[T], compute: Callable[[], T]) -> T:
-        """The part of that name, from disk where it is there; ``kind`` is what pydantic reads it as."""
+        """Reads a part from disk, or makes and stores it; pydantic validates it as ``kind``."""
         if name in self.parts:
             with suppress(DamagedFile):  # another version's
                 kept: T = validated(self.parts[name].value, kind, name, "")
@@ -64,7 +64,7 @@ class Unfinished:
         return found
 
     def seconds(self) -> float:
-        """What all parts took together, in this call and before."""
+        """Returns the seconds of all parts together, in this call and before."""
         return sum(part.seconds for part in self.parts.values())
 
 

@@ -1,4 +1,4 @@
-"""Text that anybody may have written: it is read quickly, within bounded memory, or refused."""
+"""Reads untrusted text within bounded time and memory, or refuses it."""
 
 import json
 import os
@@ -16,7 +16,7 @@ DEEPEST = 100  # of values in values
 
 
 def read_text(path: Path) -> str:
-    """Reads a text file whoever wrote it.
+    """Reads an untrusted text file.
 
     Raises:
         OSError: there is none, or it cannot be read.
@@ -37,7 +37,7 @@ def _without_waiting(name: str, flags: int) -> int:
 
 
 def parse_json(text: str, *, finite: bool = True, **options: Any) -> Any:
-    """Reads JSON whoever wrote it; ``options`` are those of ``json.loads``.
+    """Parses untrusted JSON; ``options`` are those of ``json.loads``.
 
     Raises:
         ValueError: it is none, or holds what :func:`refuse_odd` refuses.
@@ -51,7 +51,7 @@ def parse_json(text: str, *, finite: bool = True, **options: Any) -> Any:
 
 
 def refuse_odd(value: Any, *, finite: bool = True) -> None:
-    """Refuses what JSON and YAML can hold and nothing here can use.
+    """Refuses values of JSON and YAML that nothing here can use.
 
     Args:
         value: As it was read.
@@ -76,7 +76,7 @@ def refuse_odd(value: Any, *, finite: bool = True) -> None:
 
 
 def validated(value: Any, kind: Any, fault: str, move: str) -> Any:
-    """The value as ``kind``.
+    """Validates a value as ``kind`` by pydantic.
 
     Raises:
         DamagedFile: it is none: ``fault``, then the first key that does not fit, then ``move``.

@@ -1,4 +1,4 @@
-"""YAML as people expect it: 2e-5 is a number, and a key that occurs twice is a mistake."""
+"""Parses YAML as people expect it: 2e-5 is a number, and a repeated key is an error."""
 
 import re
 from collections.abc import Hashable
@@ -14,7 +14,7 @@ _LONGEST_NUMBER = 1000  # digits; 1:00:00:... is a number too, and takes quadrat
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers (1.1 reads 2e-5 as text); of two equal keys the first would be lost without a word."""
+    """Loads YAML 1.2's numbers (1.1 reads 2e-5 as text), and refuses repeated keys."""
 
     def fetch_flow_collection_start(self, TokenClass: Any) -> None:
         if self.flow_level > DEEPEST:  # the scanner takes quadratic time for them
@@ -47,7 +47,7 @@ _Loader.add_implicit_resolver(
 
 
 def _refuse_swelling(node: yaml.Node) -> None:
-    """Refuses aliases that make a few lines a mountain of values, or that contain themselves."""
+    """Refuses aliases that expand to too many values or contain themselves."""
     sizes: dict[yaml.Node, int | None] = {}
 
     def size(node: yaml.Node) -> int:
@@ -68,7 +68,7 @@ def _refuse_swelling(node: yaml.Node) -> None:
 
 
 def parse_yaml(text: str) -> Any:
-    """A value as YAML reads it.
+    """Parses one value as YAML.
 
     Raises:
         ValueError: it is none. The text is one line and says where.

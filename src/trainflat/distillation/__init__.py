@@ -1,4 +1,4 @@
-"""Distillation: a student learns from what a teacher says of the same rows."""
+"""Computes distillation losses between a student's and a teacher's outputs on the same rows."""
 
 from trainflat.distillation.losses import (
     certainties,

@@ -1,4 +1,4 @@
-"""How far a student's answers are from a teacher's (Hinton, Vinyals and Dean, 2015, arXiv:1503.02531).
+"""Computes losses between a student's and a teacher's logits (Hinton, Vinyals and Dean, 2015, arXiv:1503.02531).
 
 Shape suffixes: B batch, C classes, T tokens. Computed in float32 at least, whatever comes in.
 """
@@ -15,7 +15,7 @@ _TINY = math.log(2) / 2  # below the entropy that two answers can have, above th
 
 
 def logit_losses(student_BC: Tensor, teacher_BC: Tensor, temperature: float = 2.0) -> Tensor:
-    r"""KL(teacher ‖ student) of every row [B] at a temperature, times its square.
+    r"""Computes KL(teacher ‖ student) of every row [B] at a temperature, times its square.
 
     With :math:`p = \mathrm{softmax}(z / T)` on both sides: :math:`T^2 \sum_c p^t_c (\log p^t_c - \log p^s_c)`. The
     square keeps the scale of gradients, which fall as 1 / T² (section 2 of the paper). The paper writes a
@@ -26,7 +26,7 @@ def logit_losses(student_BC: Tensor, teacher_BC: Tensor, temperature: float = 2.
 
 
 def logit_loss(student_BC: Tensor, teacher_BC: Tensor, temperature: float = 2.0) -> Tensor:
-    """The mean of :func:`logit_losses` over the rows.
+    """Returns the mean of :func:`logit_losses` over the rows.
 
     Example:
         >>> teacher = torch.tensor([[2.0, -1.0], [0.0, 3.0]])
@@ -42,7 +42,7 @@ def span_losses(
     temperature: float = 2.0,
     tokens_BT: Tensor | None = None,
 ) -> Tensor:
-    """The mean of :func:`logit_losses` over both ends of a span, start and end, of every row [B].
+    """Returns the mean of :func:`logit_losses` over both ends of a span, start and end, of every row [B].
 
     Args:
         students_BT: Start and end logits.
@@ -60,12 +60,12 @@ def span_losses(
 
 
 def number_losses(student_B1: Tensor, teacher_B1: Tensor) -> Tensor:
-    """The squared difference of two numbers for every row [B]; numbers have no temperature."""
+    """Returns the squared difference of two numbers for every row [B]; numbers have no temperature."""
     return torch.square(_wide(student_B1) - _wide(teacher_B1)).sum(-1)
 
 
 def certainties(logits_BC: Tensor) -> Tensor:
-    r"""How sure every row [B] is of its answer, in [0, 1], as a constant without a graph: 1 - H(p) / log C.
+    r"""Returns how sure every row [B] is of its answer, in [0, 1], as a constant without a graph: 1 - H(p) / log C.
 
     With :math:`p = \mathrm{softmax}(z)`, at no temperature, and :math:`H(p) = -\sum_c p_c \log p_c`: 0 where all
     classes are alike, 1 where one has it all. The share of the teacher in PINS (Ren and Zhu, Findings of ACL 2023,

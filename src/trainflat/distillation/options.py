@@ -1,4 +1,4 @@
-"""What distillation is told, and what it makes of a batch's answers."""
+"""Holds the options of distillation, and blends task and teacher losses."""
 
 import math
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ _OPTIONS = ("teacher", "weight", "temperature", "renew")
 
 @dataclass(frozen=True)
 class Distillation:
-    r"""How much is learned from a teacher, and how softly.
+    r"""Weighs the teacher's loss against the task's, at a temperature.
 
     The loss is :math:`w \cdot T^2 \mathrm{KL}(\text{teacher} \| \text{student}) + (1 - w) \cdot \text{task loss}`: one
     weight, as Hinton et al. average their two objectives. ``weight=1`` is the teacher alone, ``weight=0`` the task
@@ -57,7 +57,7 @@ class Distillation:
             raise InputError(f"temperature of the logits is a number above 0, got {self.temperature!r}; usual is 2.")
 
     def losses(self, student: Logits, teacher: Logits, tokens: Tensor | None = None) -> Tensor:
-        """How far the student is from the teacher, for every row [B]; ``tokens`` [B, T] as for :func:`span_losses`."""
+        """Computes the loss to the teacher of every row [B]; ``tokens`` [B, T] as for :func:`span_losses`."""
         if len(student) == 2:
             return span_losses((student[0], student[1]), (teacher[0], teacher[1]), self.temperature, tokens)
         if student[0].shape[-1] == 1:
@@ -65,7 +65,7 @@ class Distillation:
         return logit_losses(student[0], teacher[0], self.temperature)
 
     def blend(self, task: Tensor, taught: Tensor, student: Logits = (), tokens: Tensor | None = None) -> Tensor:
-        """The loss of the task and that of the teacher as one; both of one shape.
+        """Blends the loss of the task with the loss to the teacher; both of one shape.
 
         Args:
             task: A mean or losses [B]; these, where the weight is by row.
@@ -116,7 +116,7 @@ def complete_options(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_renewal(total_steps: int, every: int) -> None:
-    """Whether a training of so many steps, evaluated after ``every`` of them (0: never), can renew its teacher.
+    """Refuses a training that is never evaluated before its end, and so never renews its teacher.
 
     Raises:
         InputError: nothing is evaluated before its last step.

@@ -1,4 +1,4 @@
-"""What runs exported files, each without the libraries of the others."""
+"""Runs exported files; each engine imports its own library only."""
 
 from trainflat.core.registry import Registry
 from trainflat.engines.base import Engine, Tokens

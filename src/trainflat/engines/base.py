@@ -1,4 +1,4 @@
-"""What every engine offers: token arrays in, logits out. Neither torch nor transformers is imported for it."""
+"""Defines the base class of engines: token arrays in, logits out, without torch or transformers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ Tokens = Mapping[str, NDArray[np.int64]]
 
 
 class Engine(ABC):
-    """A model that is open on the CPU, on a fixed number of threads.
+    """Runs one exported model on the CPU with a fixed number of threads.
 
     Attributes:
         suffixes: Of the files that it opens.
@@ -40,14 +40,14 @@ class Engine(ABC):
     @classmethod
     @abstractmethod
     def open(cls, path: Path, threads: int) -> "Engine":
-        """Reads a file, ready to run on so many threads."""
+        """Opens a file to run on so many threads."""
 
     @abstractmethod
     def run(self, tokens: Tokens) -> list[NDArray[np.float32]]:
-        """One forward pass over the arrays named by ``inputs``; an array for each of ``outputs``."""
+        """Runs one forward pass over the arrays named by ``inputs``; returns an array for each of ``outputs``."""
 
     def taken(self, tokens: Tokens) -> dict[str, NDArray[Any]]:
-        """The arrays that the file takes, in the types that it takes.
+        """Selects the arrays that the file takes, and casts them to its types.
 
         Raises:
             InputError: it takes one that is not there.
@@ -62,7 +62,7 @@ class Engine(ABC):
 
     @classmethod
     def check_installed(cls) -> None:
-        """Everything that the engine needs is there.
+        """Checks that the libraries of the engine are installed.
 
         Raises:
             InputError: names what is not, and how to install it.

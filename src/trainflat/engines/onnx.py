@@ -1,4 +1,4 @@
-"""ONNX graphs by onnxruntime."""
+"""Runs ONNX graphs by onnxruntime."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ _TYPES = {"tensor(int32)": np.int32, "tensor(bool)": np.bool_, "tensor(float)": 
 
 
 class OnnxRuntime(Engine):
-    """onnxruntime on the CPU."""
+    """Runs an ONNX file by onnxruntime on the CPU."""
 
     suffixes = (".onnx",)
     packages, extra = ("onnxruntime",), "onnx"
@@ -24,7 +24,7 @@ class OnnxRuntime(Engine):
 
     @classmethod
     def open(cls, path: Path, threads: int) -> "OnnxRuntime":
-        """The threads are those within one operator; operators run one after the other."""
+        """Opens a session whose threads work within one operator; operators run one after the other."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -32,6 +32,6 @@ class OnnxRuntime(Engine):
         return cls(onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]))
 
     def run(self, tokens: Tokens) -> list[NDArray[np.float32]]:
-        """See `Engine.run`."""
+        """Runs one forward pass; see `Engine.run`."""
         found: list[NDArray[np.float32]] = self.session.run(None, self.taken(tokens))
         return found

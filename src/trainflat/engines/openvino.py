@@ -1,4 +1,4 @@
-"""Graphs of OpenVINO's own form, and of ONNX's, by OpenVINO."""
+"""Runs graphs in OpenVINO's or ONNX's form by OpenVINO."""
 
 import sys
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ _TELEMETRY = "openvino_telemetry"
 
 
 class OpenVinoRuntime(Engine):
-    """OpenVINO on the CPU, in float32 where a value is no integer."""
+    """Runs a model by OpenVINO on the CPU, in float32 where a value is no integer."""
 
     suffixes = (".xml", ".onnx")
     packages, extra = ("openvino",), "openvino"
@@ -28,7 +28,7 @@ class OpenVinoRuntime(Engine):
 
     @classmethod
     def open(cls, path: Path, threads: int) -> "OpenVinoRuntime":
-        """Tuned for a single request at a time; also takes a model that OpenVINO has in memory."""
+        """Opens a file, or a model in memory, tuned for a single request at a time."""
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",  # the default is bfloat16 where the processor has it
             "INFERENCE_NUM_THREADS": threads,
@@ -41,14 +41,14 @@ class OpenVinoRuntime(Engine):
             return cls(openvino.Core().compile_model(path, "CPU", settings))
 
     def run(self, tokens: Tokens) -> list[NDArray[np.float32]]:
-        """See `Engine.run`."""
+        """Runs one forward pass; see `Engine.run`."""
         found = self.request.infer(self.taken(tokens), share_inputs=True)
         return [np.array(found[port]) for port in self.ports]  # the request's own memory is overwritten by the next
 
 
 @contextmanager
 def unobserved() -> Iterator[None]:
-    """Inside, OpenVINO and nncf are imported without the package that reports each use of them to its makers.
+    """Blocks the telemetry package of OpenVINO and nncf while they are imported in the block.
 
     That package takes silence for consent, waits seconds for a network that may not be there, and leaves files in the
     home folder. Whoever imported it before has chosen it and keeps it.

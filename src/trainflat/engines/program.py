@@ -1,4 +1,4 @@
-"""Programs of ``torch.export`` by torch."""
+"""Runs programs of ``torch.export`` by torch."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from trainflat.engines.base import Engine, Tokens
 
 
 class TorchProgram(Engine):
-    """torch, running an exported program; transformers is not needed.
+    """Runs an exported program by torch; transformers is not needed.
 
     Reading one unpickles parts of it, so that its maker can have any code run: it has to be trusted as a program is.
     """
@@ -25,14 +25,14 @@ class TorchProgram(Engine):
 
     @classmethod
     def open(cls, path: Path, threads: int) -> "TorchProgram":
-        """torch has one number of threads per process, which is set."""
+        """Opens a program; sets the number of threads of torch, which is one per process."""
         import torch
 
         torch.set_num_threads(threads)
         return cls(torch.export.load(path))
 
     def run(self, tokens: Tokens) -> list[NDArray[np.float32]]:
-        """See `Engine.run`."""
+        """Runs one forward pass; see `Engine.run`."""
         import torch
 
         with torch.inference_mode():

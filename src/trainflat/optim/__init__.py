@@ -1,4 +1,4 @@
-"""Flat training: where the gradient of a step is taken."""
+"""Lists the optimizers: flat ones, which choose where the gradient of a step is taken, and plain bases."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -49,7 +49,7 @@ OPTIMIZERS: Registry[Optimizer] = Registry(
 
 
 def make_optimizer(name: str, params: Iterable[Any], **options: Any) -> Optimizer:
-    """An optimizer from a recipe's words.
+    """Builds the optimizer that a recipe names.
 
     Args:
         name: A name in ``OPTIMIZERS``.
@@ -71,7 +71,7 @@ def make_optimizer(name: str, params: Iterable[Any], **options: Any) -> Optimize
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
-    """Raises what :func:`make_optimizer` would raise for these options, before there is a model.
+    """Checks options without a model; raises what :func:`make_optimizer` would raise.
 
     Example:
         >>> check_options("sam", {"rho": 0.05, "lr": 2e-5, "momentun": 0.9, "base": "sgd"})
@@ -87,7 +87,7 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
 
 
 def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """All options of an optimizer as a recipe resolves them; raises what :func:`check_options` raises.
+    """Returns all options of an optimizer as a recipe resolves them; raises what :func:`check_options` raises.
 
     Example:
         >>> complete_options("adam", {"lr": "3e-5"})
@@ -98,7 +98,7 @@ def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def average_passes(name: str, options: Mapping[str, Any]) -> float:
-    """Forward and backward passes over a batch per step of the optimizer with these options of a recipe.
+    """Counts the forward and backward passes over a batch that a step of the optimizer takes with these options.
 
     Example:
         >>> average_passes("adamw", {"lr": 2e-5}), average_passes("sam", {"rho": 0.05, "every": 5})

@@ -17,7 +17,7 @@ def _fuse(group: dict[str, Any]) -> None:
 
 
 class _Signed(torch.optim.Adam):
-    """Its state says whose it is, and it takes no other optimizer's."""
+    """Writes its name into its state dict, and refuses the state dict of another optimizer."""
 
     def state_dict(self) -> dict[str, Any]:
         return signed(super().state_dict(), type(self).__name__)

@@ -73,7 +73,7 @@ class ASAM(FlatOptimizer):
         return to_ball(groups, directions, lengths=lengths)
 
     def _adapted(self, p: Tensor, g: Tensor, is_weight: bool) -> tuple[Tensor, Tensor]:
-        """T^2 g, and the norm of T g; one parameter at a time, so that only one T g is held."""
+        """Computes T^2 g and the norm of T g, one parameter at a time, so that only one T g is held."""
         if not is_weight:
             return g, joint_norm([g], 2)
         t = p.detach().to(g.dtype).abs().add_(self.eta)

@@ -1,4 +1,4 @@
-"""What every flat optimizer shares: which passes a step takes, the way to the displaced weights, and the way back."""
+"""Defines the base class of flat optimizers: the passes of a step, displacing the weights, and restoring them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -100,7 +100,7 @@ class FlatOptimizer(Wrapper):
 
     @classmethod
     def average_passes(cls, options: Mapping[str, Any]) -> float:
-        """Forward and backward passes over a batch per step with these constructor options, on average."""
+        """Counts the forward and backward passes over a batch per step with these constructor options, on average."""
         return 2.0
 
     def check_length(self, total: int) -> None:
@@ -118,18 +118,18 @@ class FlatOptimizer(Wrapper):
 
     @torch.no_grad()
     def displacement(self) -> Displacement:
-        """Where the weights go for the second pass, from the gradients at hand and what the method remembers."""
+        """Computes the displacement for the second pass, from the gradients at hand and the memory."""
         return NOWHERE
 
     def prepare_labels(self, labels: Tensor, classes: int) -> Tensor:
-        """The labels [B] that a training batch is learned with; ``classes`` is 1 for numbers."""
+        """Returns the labels [B] to train on in place of the batch's own; ``classes`` is 1 for regression."""
         return labels
 
     def combine(self) -> None:
         """Makes the gradient for the base optimizer, in place, from those of all passes of the step."""
 
     def remember(self) -> None:
-        """Called after each step, with the gradient that it took still there."""
+        """Updates the memory after each step, while the gradient of the step is still there."""
 
     @without_dynamo
     def state_dict(self) -> dict[str, Any]:
@@ -137,7 +137,7 @@ class FlatOptimizer(Wrapper):
 
     @without_dynamo
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads what ``state_dict`` returned, or the base optimizer's; another's raises InputError."""
+        """Loads its own state dict or the base optimizer's; refuses one of another method with an InputError."""
         radii = [g["rho"] for g in self.param_groups]
         remembered = split(unsigned(state_dict, self.method, type(self.base).__name__), self.param_groups)
         self.base.load_state_dict(remembered.base)
@@ -151,14 +151,14 @@ class FlatOptimizer(Wrapper):
         self._prepare(self.param_groups[-1])
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clears the gradients; outside :meth:`perturbed` a step begins anew, also after one that was not taken."""
+        """Clears the gradients; outside :meth:`perturbed` this begins a new step, also after one that was not taken."""
         if self._origin is None:  # a gradient scaler leaves a step out without a word
             self._second_gradient = self._finished = False
         super().zero_grad(set_to_none)
 
     @contextmanager
     def perturbed(self) -> Iterator[None]:
-        """Inside the block the weights stand displaced; after it they are what they were, bit for bit.
+        """Displaces the weights for the block, and restores them afterwards, bit for bit.
 
         Raises:
             RuntimeError: inside another such block, whose end would no longer know the way back; without a gradient.
@@ -176,7 +176,7 @@ class FlatOptimizer(Wrapper):
         self._second_gradient = True
 
     def finish_gradients(self) -> None:
-        """Turns the gradients of this step's passes into the one that is stepped with.
+        """Combines the gradients of this step's passes into the one that the step takes.
 
         ``step()`` does it if nobody did. Call it before gradients are clipped, so that clipping sees the result.
         """
@@ -221,7 +221,7 @@ class FlatOptimizer(Wrapper):
         return loss
 
     def base_step(self) -> None:
-        """The base optimizer's step, for a method to leave out or to surround."""
+        """Takes the base optimizer's step; methods override it to skip or surround it."""
         self.base.step()
 
     def _run(self, closure: Callable[[], Any]) -> Any:
@@ -232,7 +232,7 @@ class FlatOptimizer(Wrapper):
         return losses[0]
 
     def displaced(self) -> list[tuple[float, list[Tensor]]]:
-        """Radius and parameters of each group with a radius, gradient or not: those that are not excluded or frozen."""
+        """Yields radius and trainable parameters of each displaced group, with or without a gradient."""
         return [
             (g["rho"], [p for p in g["params"] if p.requires_grad and p.numel() and p not in self._excluded])
             for g in self.param_groups
@@ -240,7 +240,7 @@ class FlatOptimizer(Wrapper):
         ]
 
     def remembered(self, name: str, params: Sequence[Tensor]) -> list[Tensor]:
-        """What is remembered of these parameters under that name, zeros at first, in float32 at least."""
+        """Returns the memory of these parameters under that name, zeros at first, in float32 at least."""
         for p in params:
             entries = self.memory.setdefault(p, {})
             if name not in entries:
@@ -248,7 +248,7 @@ class FlatOptimizer(Wrapper):
         return [self.memory[p][name] for p in params]
 
     def perturbable(self) -> list[tuple[float, list[Tensor]]]:
-        """Radius and parameters of each group that is displaced: those with a gradient that are not excluded.
+        """Yields radius and parameters of each displaced group: those with a gradient that are not excluded.
 
         Raises:
             InputError: for a sparse gradient.

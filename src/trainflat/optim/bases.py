@@ -1,4 +1,4 @@
-"""The optimizer inside a flat one: what can be one, and how it is made."""
+"""Makes and checks the base optimizer inside a flat one."""
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +17,7 @@ UNFIT = {
 
 
 def make_base(base: Any, params: Iterable[Any], options: Mapping[str, Any]) -> Optimizer:
-    """``base(params, **options)``.
+    """Makes ``base(params, **options)``; turns torch's objections into InputError.
 
     Raises:
         InputError: it is no class of optimizers, or of one that no flat optimizer can be around, or a parameter is
@@ -39,7 +39,7 @@ def make_base(base: Any, params: Iterable[Any], options: Mapping[str, Any]) -> O
 
 
 def refuse_unfit(name: str) -> None:
-    """Raises InputError for the name of a class, in any case, that no flat optimizer can be around."""
+    """Refuses a torch optimizer that no flat one can wrap, by name, whatever its case."""
     if name.lower() in UNFIT:
         why = UNFIT[name.lower()]
         raise InputError(f"{name} cannot be the base of a flat optimizer: it {why}. Choose adamw, adam or sgd.")
@@ -47,7 +47,7 @@ def refuse_unfit(name: str) -> None:
 
 @contextmanager
 def each_once() -> Iterator[None]:
-    """Inside, a parameter that an optimizer is given twice is an InputError; torch lets some of them pass."""
+    """Refuses parameters that an optimizer is given twice inside the block; torch lets some of them pass."""
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "optimizer contains a parameter group with duplicate")
         try:

@@ -1,4 +1,4 @@
-"""Values of options, checked where they are used."""
+"""Validates the values of numeric options."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from trainflat.core.errors import InputError
 
 
 def number(name: str, value: Any, words: str, fits: Callable[[float], bool]) -> float:
-    """The value, if it is a number that fits.
+    """Validates a number against a range; rejects booleans.
 
     Raises:
         InputError: says that ``name`` is ``words``.
@@ -19,7 +19,7 @@ def number(name: str, value: Any, words: str, fits: Callable[[float], bool]) -> 
 
 
 def radius(rho: Any) -> float:
-    """The radius, if it is one; True is none.
+    """Validates rho; rejects booleans.
 
     Raises:
         InputError: says what ``rho`` is.
@@ -28,7 +28,7 @@ def radius(rho: Any) -> float:
 
 
 def whole(name: str, value: Any, least: int = 1) -> int:
-    """The value, if it is a whole number of at least that size; 5.0, as words become, is one.
+    """Validates a whole number with a lower bound; accepts 5.0, which words of a recipe may become.
 
     Raises:
         InputError: names the option and the value.

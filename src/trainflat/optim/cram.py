@@ -85,7 +85,7 @@ class CrAM(FlatOptimizer):
         super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
 
     def sparsity(self) -> float:
-        """The share that C drops in the coming step."""
+        """Returns the share of weights that the compression C drops in the coming step."""
         draws = generator("cpu", self.seed, self.steps_taken)
         return self.sparsities[int(torch.randint(len(self.sparsities), (), generator=draws))]
 
@@ -109,7 +109,7 @@ class CrAM(FlatOptimizer):
         self._kept, self._first = {}, {}
 
     def _compress(self, points: list[tuple[Tensor, Tensor]]) -> None:
-        """Drops the smallest entries of all matrices together, in place, and keeps the masks."""
+        """Zeros the smallest entries of all matrices together, in place, and keeps the masks."""
         matrices = [(p, point) for p, point in points if p.dim() >= 2]
         if not matrices:
             return

@@ -1,4 +1,4 @@
-"""Directions that cost no pass: the base optimizer's momentum, the previous gradient; and how far to go along them."""
+"""Makes displacements that cost no pass: along the base optimizer's momentum or the previous gradient."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ _MOMENTA = ("exp_avg", "momentum_buffer")
 
 
 class Course(NamedTuple):
-    """``params[i]`` is to go along ``directions[i]``, all of them together as far as ``rho``."""
+    """Pairs parameters with directions; together they are displaced by the distance ``rho``."""
 
     rho: float
     params: list[Tensor]
@@ -25,7 +25,7 @@ class Course(NamedTuple):
 
 
 def onto_sphere(courses: Iterable[Course], sign: float = 1.0) -> Displacement:
-    """The displacement of length ``rho`` (L2 norm over all groups) along the directions; nowhere if they are 0."""
+    """Scales directions to length ``rho`` (L2 norm over all groups); zero directions stay zero."""
     courses = [course for course in courses if course.params]
     if not courses:
         return NOWHERE
@@ -35,13 +35,13 @@ def onto_sphere(courses: Iterable[Course], sign: float = 1.0) -> Displacement:
 
 
 def norm_of(moves: Iterable[Move]) -> Tensor:
-    """L2 norm of all moves together, 0-dim."""
+    """Computes the L2 norm of all moves together, 0-dim."""
     norms = [joint_norm(move.directions, 2.0) * move.scale for move in moves]
     return torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms])) if norms else torch.zeros(())
 
 
 def momentum_course(optimizer: FlatOptimizer) -> list[Course]:
-    """The base optimizer's momentum of each group's parameters; those that have none yet stay out."""
+    """Reads the base optimizer's momentum of each group's parameters; those without one yet are left out."""
     courses = []
     for rho, params in optimizer.displaced():
         pairs = [(p, m) for p in params if (m := _momentum(optimizer.state.get(p, {}))) is not None]
@@ -50,12 +50,12 @@ def momentum_course(optimizer: FlatOptimizer) -> list[Course]:
 
 
 def previous_course(optimizer: FlatOptimizer) -> list[Course]:
-    """The gradient that the previous step took, as :func:`keep_gradients` left it; 0 before the first."""
+    """Reads the gradient of the previous step, as :func:`keep_gradients` stored it; 0 before the first step."""
     return [Course(rho, params, optimizer.remembered("gradient", params)) for rho, params in optimizer.displaced()]
 
 
 def keep_gradients(optimizer: FlatOptimizer) -> None:
-    """Remembers the gradients at hand, 0 where there is none."""
+    """Stores the gradients at hand in the memory, 0 where there is none."""
     given = [p for _, params in optimizer.perturbable() for p in params]  # which refuses sparse ones
     absent = [p for _, params in optimizer.displaced() for p in params if p.grad is None]
     if given:
@@ -65,7 +65,7 @@ def keep_gradients(optimizer: FlatOptimizer) -> None:
 
 
 def gradients(params: Iterable[Tensor]) -> list[Tensor]:
-    """Those that are there."""
+    """Returns the gradients that are not None."""
     return [p.grad for p in params if p.grad is not None]
 
 

@@ -1,4 +1,4 @@
-"""Which parameters a flat optimizer leaves in place, by name."""
+"""Matches the names of parameters that a flat optimizer leaves in place."""
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
@@ -8,12 +8,12 @@ from trainflat.core.errors import InputError
 
 
 def matches(pattern: str, name: str) -> bool:
-    """A pattern is a part of the name, or has stars."""
+    """Matches a name with a pattern: a part of the name, or a glob where it has stars."""
     return pattern in name or fnmatchcase(name, pattern)
 
 
 def refuse_idle_patterns(patterns: Iterable[str], groups: list[dict[str, Any]]) -> None:
-    """Catches a misspelt pattern.
+    """Refuses patterns that match no parameter.
 
     Raises:
         InputError: names the pattern that no parameter's name matches.

@@ -1,4 +1,4 @@
-"""What a flat optimizer asks of masks. Pruning stands on the same floor, so it is known by its shape only."""
+"""Declares what a flat optimizer asks of masks; pruning is on the same floor, hence a protocol and no import."""
 
 from typing import Protocol
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Holder(Protocol):
-    """What keeps pruned weights at zero, such as :class:`trainflat.pruning.MaskEnforcer`."""
+    """Keeps pruned weights at zero, as :class:`trainflat.pruning.MaskEnforcer` does."""
 
     def mask_gradients(self) -> None:
         """Sets the gradients of pruned weights to zero."""
@@ -15,4 +15,4 @@ class Holder(Protocol):
         """Sets the pruned weights to zero."""
 
     def factor(self, weight: Tensor) -> Tensor | None:
-        """1 where a weight is kept and 0 where it is pruned; None for one that no mask is for."""
+        """Returns 1 where a weight is kept and 0 where it is pruned; None without a mask."""

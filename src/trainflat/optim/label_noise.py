@@ -66,7 +66,7 @@ class LabelNoise(FlatOptimizer):
         return False
 
     def prepare_labels(self, labels: Tensor, classes: int) -> Tensor:
-        """The labels with noise: int [B], or any shape, for classes; float for numbers (``classes`` is 1).
+        """Adds noise to labels: int [B], or any shape, for classes; float for numbers (``classes`` is 1).
 
         Raises:
             InputError: for float labels of several classes (multi-label tasks).

@@ -1,4 +1,4 @@
-"""What a flat optimizer remembers between steps, beside its base optimizer's state, in one state dict with it."""
+"""Stores the memory of a flat optimizer and its base optimizer's state in one state dict."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ Memory = dict[Tensor, dict[str, Tensor]]
 
 
 class Remembered(NamedTuple):
-    """A state dict as the base optimizer knows it, and what was beside it."""
+    """Holds a state dict split into the base optimizer's part, memory and step count."""
 
     base: dict[str, Any]
     memory: Memory
@@ -23,7 +23,7 @@ class Remembered(NamedTuple):
 
 
 def join(base: Mapping[str, Any], groups: list[dict[str, Any]], memory: Memory, steps: int) -> dict[str, Any]:
-    """The base optimizer's state dict with the memory of ``groups``' parameters in it; nothing given is changed."""
+    """Adds the memory of ``groups``' parameters to a copy of the base optimizer's state dict."""
     state = {key: dict(entries) for key, entries in base["state"].items()}
     for number, p in _numbered(base, groups):
         if memory.get(p):
@@ -33,7 +33,7 @@ def join(base: Mapping[str, Any], groups: list[dict[str, Any]], memory: Memory, 
 
 
 def split(joined: Mapping[str, Any], groups: list[dict[str, Any]]) -> Remembered:
-    """The inverse; a state dict of the base optimizer alone has no memory and no steps."""
+    """Returns splits what :func:`join` made; a state dict of the base optimizer alone has no memory and no steps."""
     memory: Memory = {}
     for number, p in _numbered(joined, groups):
         for name, value in joined["state"].get(number, {}).items():
@@ -47,13 +47,13 @@ def split(joined: Mapping[str, Any], groups: list[dict[str, Any]]) -> Remembered
 
 
 def signed(state_dict: Mapping[str, Any], method: str) -> dict[str, Any]:
-    """The state dict with the name of the optimizer it belongs to; nothing given is changed."""
+    """Adds the name of its optimizer to a copy of a state dict."""
     first, *others = state_dict["param_groups"]
     return {**state_dict, "param_groups": [first | {_METHOD: method}, *others]}
 
 
 def unsigned(state_dict: Mapping[str, Any], *methods: str) -> dict[str, Any]:
-    """The state dict without the name, which must be one of these; one of torch's own optimizers has none.
+    """Removes the name, after checking that it is one of these; torch's own state dicts have none.
 
     Raises:
         InputError: it is another optimizer's.
@@ -72,6 +72,6 @@ def _own(entries: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _numbered(state_dict: Mapping[str, Any], groups: list[dict[str, Any]]) -> list[tuple[Any, Tensor]]:
-    """A parameter's number in a state dict, and the parameter."""
+    """Yields each parameter with its number in a state dict."""
     pairs = zip(state_dict["param_groups"], groups, strict=False)  # a wrong number of groups is the base's to refuse
     return [pair for saved, group in pairs for pair in zip(saved["params"], group["params"], strict=False)]

@@ -1,4 +1,4 @@
-"""How weights are displaced."""
+"""Describes and applies displacements of the weights."""
 
 from typing import NamedTuple
 

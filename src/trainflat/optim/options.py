@@ -1,4 +1,4 @@
-"""From a recipe's words to an optimizer: which class, which options, what is wrong with them."""
+"""Reads an optimizer's options from a recipe: resolves the base class, types and defaults."""
 
 import inspect
 import math
@@ -26,7 +26,7 @@ _BASES: dict[str, type[Optimizer]] = {
 
 
 def base_class(name: Any) -> type[Optimizer]:
-    """The class of ``torch.optim`` with that name in any case; Adam and AdamW are the fused ones of this package.
+    """Looks up a ``torch.optim`` class by name in any case; Adam and AdamW are this package's fused ones.
 
     Raises:
         UnknownName: for a name that torch does not have.
@@ -40,7 +40,7 @@ def base_class(name: Any) -> type[Optimizer]:
 
 
 def settle(name: str, member: type[Optimizer], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Constructor arguments for ``member`` from a recipe's options: base by class, numbers as numbers.
+    """Returns constructor arguments for ``member`` from a recipe's options: base by class, numbers as numbers.
 
     Raises:
         UnknownName: for an option that neither the member nor its base has.
@@ -60,7 +60,7 @@ def settle(name: str, member: type[Optimizer], options: Mapping[str, Any]) -> di
 
 
 def complete(name: str, member: type[Optimizer], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Every option with its value, as JSON: those of the member, its base, those of the base.
+    """Returns every option with its value, as JSON: those of the member, its base, those of the base.
 
     Two ways to write one optimizer are the same afterwards. Without a learning rate it is that of fine-tuning, 2e-5,
     not torch's for training from scratch. Of classes that are torch's alone only what was given is there, because
@@ -82,7 +82,7 @@ def complete(name: str, member: type[Optimizer], options: Mapping[str, Any]) -> 
 
 
 def build(name: str, member: type[Optimizer], params: Iterable[Any], settled: Mapping[str, Any]) -> Optimizer:
-    """``member(params, **settled)``; what torch objects to becomes an InputError."""
+    """Makes ``member(params, **settled)``; turns torch's objections into InputError."""
     try:
         return member(params, **settled)
     except InputError:
@@ -92,7 +92,7 @@ def build(name: str, member: type[Optimizer], params: Iterable[Any], settled: Ma
 
 
 def _known(member: type[Optimizer], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that a recipe may set, with their defaults."""
+    """Returns the options that a recipe may set, with their defaults."""
     if not issubclass(member, FlatOptimizer):
         return _defaults(member)
     own = {key: value for key, value in _defaults(member).items() if key != "base_optimizer"}
@@ -119,7 +119,7 @@ def _own_options(member: type[Optimizer]) -> set[str]:
 
 
 def _typed(key: str, value: Any, default: Any) -> Any:
-    """The value as what the default is, so that 1, 1.0 and, as YAML reads it, the text 1e0 are one value."""
+    """Converts a value to the type of its default, so that 1, 1.0 and YAML's text 1e0 are one value."""
     if key == "exclude":
         value = default if value is None else value
         return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
@@ -147,7 +147,7 @@ def _fitting(key: str, value: Any, words: str, fits: bool) -> Any:
 
 
 def _read(key: str, value: Any) -> Any:
-    """Names are no numbers, though they may look like some: exclude: '11'."""
+    """Reads a number from text, except where the option takes names, which may look like one (exclude: '11')."""
     if key == "exclude":
         return tuple(value) if isinstance(value, list) else value
     return _number(value)

@@ -1,4 +1,4 @@
-"""Which steps of a training are flat ones."""
+"""Restricts a flat optimizer to some steps of the training."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from trainflat.optim.checks import number, whole
 
 @dataclass(frozen=True)
 class Phase:
-    """Each ``every``-th step between two shares of the training.
+    """Selects each ``every``-th step between two shares of the training.
 
     Raises:
         InputError: ``every`` is no whole number above 0, or the shares do not lie in order between 0 and 1.
@@ -32,11 +32,11 @@ class Phase:
 
     @property
     def share(self) -> float:
-        """Share of all steps, but for rounding."""
+        """The share of all steps that are flat, up to rounding."""
         return (self.stop - self.start) / self.every
 
     def includes(self, step: int, total: int | None) -> bool:
-        """Whether the step, counted from 0, is one of them.
+        """Returns whether the step, counted from 0, is a flat one.
 
         Raises:
             InputError: the shares need the number of all steps, and nobody gave it.
@@ -52,7 +52,7 @@ class Phase:
         return self.start * total <= step < self.stop * total
 
     def check(self, total: int) -> None:
-        """Refuses a training that would never be flat.
+        """Refuses a training of so many steps none of which would be flat.
 
         Raises:
             InputError: none of its ``total`` steps is one of them.

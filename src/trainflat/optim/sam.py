@@ -93,7 +93,7 @@ class SAM(FlatOptimizer):
 
 
 def steepest_ascent(groups: Sequence[tuple[float, list[Tensor]]], p: float = 2.0) -> Displacement:
-    """SAM's displacement of groups of parameters with gradients, each to its radius."""
+    """Computes SAM's displacement of groups of parameters with gradients, each to its radius."""
     directions = steepest([[w.grad for w in params if w.grad is not None] for _, params in groups], p)
     return to_ball(groups, directions, p=p) if directions else NOWHERE
 
@@ -105,7 +105,7 @@ def to_ball(
     lengths: list[Tensor] | None = None,
     p: float = 2.0,
 ) -> Displacement:
-    """Moves along directions, scaled by each group's radius over the joint length.
+    """Scales directions by each group's radius over their joint length.
 
     Args:
         groups: Radius and parameters.
@@ -126,7 +126,7 @@ def to_ball(
 
 
 def joint_norm(tensors: Sequence[Tensor], order: float) -> Tensor:
-    """The ``order``-norm of all entries together, 0-dim, in float32 at least."""
+    """Returns the ``order``-norm of all entries together, 0-dim, in float32 at least."""
     kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = defaultdict(list)
     for t in itertools.chain.from_iterable(_pieces(t, order) for t in tensors):
         kinds[t.device, t.dtype].append(t)
@@ -139,7 +139,7 @@ def joint_norm(tensors: Sequence[Tensor], order: float) -> Tensor:
 
 
 def _pieces(t: Tensor, order: float) -> list[Tensor]:
-    """Tensors whose joint norm is that of ``t``.
+    """Returns splits ``t`` into pieces with the same joint norm.
 
     On a CPU torch adds up a float32 norm in a few running sums per thread: over an embedding of 12 million entries
     that is off by 5e-4, and by another amount with another number of threads. Norms of rows take the same time.
@@ -154,7 +154,7 @@ def _pieces(t: Tensor, order: float) -> list[Tensor]:
 
 
 def steepest(grads: list[list[Tensor]], p: float) -> list[list[Tensor]]:
-    """Per group the directions of steepest ascent in the p-norm, of any length; empty if there are none.
+    """Returns the directions of steepest ascent in the p-norm per group, of any length; empty if there are none.
 
     Gradients are divided by their largest entry before the power q - 1, which is large for p near 1: nothing over-
     or underflows. Halves come back as float32, for in them a scale of rho / norm overflows.
@@ -180,7 +180,7 @@ def _dual(g: Tensor, largest: float, p: float) -> Tensor:
 def scales_to_ball(
     norms: list[Tensor], rhos: list[float], p: float, *, read: bool | None = None
 ) -> tuple[Sequence[float | Tensor], Tensor]:
-    """Factors that bring each group's directions to its radius under the joint norm, and the norm that results.
+    """Returns factors that bring each group's directions to its radius under the joint norm, and the norm that results.
 
     Args:
         norms: p-norm of each group's directions, 0-dim.

@@ -1,4 +1,4 @@
-"""The weights of all parameters as one long vector: products, parts, and gradients kept from one pass to the next."""
+"""Treats all parameters as one long vector: inner products, projections, largest entries."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ Gradients = dict[Tensor, Tensor]
 
 
 def take_gradients(groups: Iterable[dict[str, Any]]) -> Gradients:
-    """Gradients by parameter, without a copy: the parameters give theirs up, so that no later pass writes into them."""
+    """Moves the gradients out of their parameters without a copy, so that no later pass writes into them."""
     taken = {p: p.grad for group in groups for p in group["params"] if p.grad is not None}
     for p in taken:
         p.grad = None
@@ -22,7 +22,7 @@ def take_gradients(groups: Iterable[dict[str, Any]]) -> Gradients:
 
 
 def joint_dot(one: Sequence[Tensor], other: Sequence[Tensor]) -> Tensor:
-    """Inner product of all entries together, 0-dim, in float32 at least."""
+    """Computes the inner product of all entries together, 0-dim, in float32 at least."""
     products = [_dot(a, b) for a, b in zip(one, other, strict=True)]
     return torch.stack([d.to(products[0].device) for d in products]).sum()
 
@@ -38,7 +38,7 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def coefficient(vector: Sequence[Tensor], onto: Sequence[Tensor]) -> float | Tensor:
-    """``c`` such that ``vector - c * onto`` is orthogonal to ``onto``, over all entries together; 0 if that is 0."""
+    """Computes ``c`` for which ``vector - c * onto`` is orthogonal to ``onto``, over all entries; 0 if that is 0."""
     if not onto:
         return 0.0
     square = joint_norm(onto, 2).square()
@@ -47,12 +47,12 @@ def coefficient(vector: Sequence[Tensor], onto: Sequence[Tensor]) -> float | Ten
 
 
 def cheaply_read(scalar: Tensor) -> float | Tensor:
-    """The number where reading it is free; a GPU would have to be waited for."""
+    """Reads a 0-dim tensor where that is free: not on a GPU, which would have to be waited for."""
     return scalar.item() if scalar.is_cpu else scalar
 
 
 def largest(tensors: Sequence[Tensor], count: int) -> list[Tensor]:
-    """Boolean masks of the ``count`` largest entries of all tensors together, ties in index order."""
+    """Returns boolean masks of the ``count`` largest entries of all tensors together, ties in index order."""
     entries = torch.cat([t.reshape(-1) for t in tensors])
     if count >= len(entries):
         return [torch.ones_like(t, dtype=torch.bool) for t in tensors]

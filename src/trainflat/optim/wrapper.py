@@ -1,4 +1,4 @@
-"""An optimizer around another one: parameter groups, state, defaults and hooks are those of the inner one."""
+"""Wraps a torch optimizer: parameter groups, state, defaults and hooks are shared with the inner one."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -41,12 +41,12 @@ class Wrapper(Optimizer):
     _zeroed: dict[Tensor, int | None]  # gradients that were set to 0, and their versions then
 
     def wrap(self, base: Optimizer) -> None:
-        """Takes the place of ``Optimizer.__init__``, which would make groups and a state of its own."""
+        """Replaces ``Optimizer.__init__``, which would make groups and a state of its own."""
         self.__setstate__({"base": base})  # which makes the rest, hooks and profiling
 
     @property
     def method(self) -> str:
-        """Whose state it is, in words."""
+        """The method and its base in words, as state dicts and messages name them."""
         return f"{type(self).__name__} over {type(self.base).__name__}"
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -55,7 +55,7 @@ class Wrapper(Optimizer):
         self._zeroed = {grad: getattr(grad, "_version", None) for grad in grads}
 
     def _untouched(self, grad: Tensor) -> bool:
-        """Whether nothing was added to a gradient since it was set to 0."""
+        """Returns whether nothing was added to a gradient since it was set to 0."""
         version = self._zeroed.get(grad)
         return version is not None and version == getattr(grad, "_version", None)
 

@@ -1,4 +1,4 @@
-"""Reparametrisations: what training moves in place of the weights."""
+"""Lists the reparametrizations: training moves θ in place of the weights w = f(θ)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ REPARAMETRIZATIONS: Registry[Reparametrization] = Registry("reparametrization", 
 
 
 def make_reparametrization(name: str, model: nn.Module, /, **options: Any) -> Reparametrization:
-    """A reparametrisation of a model's matrices from a recipe's words.
+    """Builds the reparametrization that a recipe names.
 
     Raises:
         UnknownName: for a name or option that does not exist.
@@ -34,7 +34,7 @@ def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_alone(**others: object) -> None:
-    """Refuses what would take θ for the weights.
+    """Refuses methods that would take θ for the weights.
 
     Args:
         **others: What is asked for beside a reparametrisation, by name; None where it is not.

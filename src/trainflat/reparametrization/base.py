@@ -1,4 +1,4 @@
-"""Training something else in place of the weights: w = f(θ), element by element."""
+"""Defines the base class of reparametrizations w = f(θ), element by element."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from trainflat.core.errors import InputError
 
 
 class Reparametrization(ABC):
-    """While it holds, the model's matrices are θ; for the passes of a step they are w, and gradients are those of θ.
+    """Holds θ in the model's matrices between passes, w = f(θ) during passes, and gradients of θ after them.
 
     No module is patched and no name changes. Optimizers, weight decay, clipping, momentum and displacements see θ, so
     SAM perturbs θ: a ball around θ, which in w is wide where weights are large and has no width where they are 0. A
@@ -47,19 +47,19 @@ class Reparametrization(ABC):
 
     @abstractmethod
     def weight_of(self, theta: Tensor) -> Tensor:
-        """f(θ), a new tensor."""
+        """Computes f(θ) into a new tensor."""
 
     @abstractmethod
     def theta_of(self, weight: Tensor) -> Tensor:
-        """The θ of a weight, a new tensor."""
+        """Computes the θ of a weight into a new tensor."""
 
     @abstractmethod
     def slope(self, theta: Tensor) -> Tensor:
-        """f'(θ), by which a gradient of w becomes one of θ."""
+        """Computes f'(θ), which turns a gradient of w into one of θ."""
 
     @contextmanager
     def training(self) -> Iterator[Self]:
-        """Inside the block the matrices are θ; after it weights again, also after an exception."""
+        """Replaces the matrices by θ for the block, and puts weights back afterwards, also after an exception."""
         self.begin()
         try:
             yield self
@@ -68,31 +68,31 @@ class Reparametrization(ABC):
 
     @torch.no_grad()
     def begin(self, theta: Mapping[str, Tensor] | None = None) -> None:
-        """From now on the matrices are θ: that of their weights, or one that an earlier training had reached."""
+        """Replaces the matrices by θ: computed from the weights, or given by an earlier training."""
         for name, p in self.weights.items():
             p.copy_(self.theta_of(p) if theta is None else theta[name])
         self._held = True
 
     @torch.no_grad()
     def end(self) -> None:
-        """The matrices are weights again; nothing happens if they are."""
+        """Replaces θ by weights for good; does nothing if they are weights already."""
         if self._held:
             for p in self.weights.values():
                 p.copy_(self.weight_of(p))
         self.forget()
 
     def forget(self) -> None:
-        """The matrices are weights that somebody else put there."""
+        """Drops θ after somebody else has put weights into the matrices."""
         self._held = False
         self._kept.clear()
 
     def theta(self) -> dict[str, Tensor]:
-        """What training moves, by name; for a checkpoint."""
+        """Returns θ by name, for a checkpoint."""
         return {name: (self._kept or self.weights)[name].detach().clone() for name in self.weights}
 
     @contextmanager
     def weights_in_place(self) -> Iterator[None]:
-        """Inside the block the matrices are f(θ), for passes or evaluations; after it θ is back, bit for bit.
+        """Puts f(θ) into the matrices for passes or evaluations in the block, then θ back, bit for bit.
 
         Gradients that arrive inside are those of θ. Outside a training, and inside itself, it does nothing.
         """

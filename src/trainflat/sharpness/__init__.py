@@ -1,4 +1,4 @@
-"""How flat a minimum is: measures on the loss around the weights of a trained model."""
+"""Lists the measures of sharpness: functions of the loss around the weights of a trained model."""
 
 from trainflat.core.registry import Registry
 from trainflat.objective.base import Objective, model_loss

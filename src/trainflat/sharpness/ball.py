@@ -1,4 +1,4 @@
-"""The highest loss in a ball around the weights: what SAM makes small (Foret et al. 2021; Kwon et al. 2021)."""
+"""Measures the highest loss in a ball around the weights, which SAM minimises (Foret et al. 2021; Kwon et al. 2021)."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ from trainflat.sharpness.measure import (
 
 @dataclass(frozen=True)
 class BallSharpness:
-    """How far the loss rises in a ball."""
+    """Holds the rise of the loss in a ball."""
 
     sharpness: float  # max f(w + e) - f(w), in units of the loss; at least 0
     loss: float  # f(w)
@@ -33,7 +33,7 @@ class BallSharpness:
     effort: Effort
 
     def figures(self) -> dict[str, float]:
-        """The rise, under the name of its ball."""
+        """Returns the rise by the name of its ball."""
         return {_name(self.rho, self.adaptive, self.m): self.sharpness}
 
 
@@ -70,7 +70,7 @@ class Ball(Measure):
             return BallSharpness(rise, loss, self.rho, self.adaptive, self.m, self.iterations, seed, effort())
 
     def _climb(self, objective: Objective, seed: int) -> tuple[float, float]:
-        """f(w) and the largest f met by projected gradient ascent in units of the scales T."""
+        """Returns f(w) and the largest f met by projected gradient ascent in units of the scales T."""
         loss, gradient = objective.value_and_gradient()
         best = finite(loss, AT_THE_WEIGHTS)
         scales = [w.detach().abs() for w in objective.weights] if self.adaptive else None
@@ -105,7 +105,7 @@ def ball_sharpness(
     iterations: int = 10,
     seed: int = 0,
 ) -> BallSharpness:
-    r"""How far the loss rises within the distance rho of the weights.
+    r"""Measures the highest rise of the loss within the distance rho of the weights.
 
     Equation (1) of Foret et al.; with ``adaptive`` definition 1 of Kwon et al. (arXiv:2102.11600)::
 

@@ -1,4 +1,4 @@
-"""The loss expected under Gaussian noise on the weights (Neyshabur et al. 2017, arXiv:1706.08947)."""
+"""Measures the expected loss under Gaussian noise on the weights (Neyshabur et al. 2017, arXiv:1706.08947)."""
 
 import math
 import statistics
@@ -14,7 +14,7 @@ from trainflat.sharpness.measure import AT_THE_WEIGHTS, Measure, above_zero, at_
 
 @dataclass(frozen=True)
 class GaussianSharpness:
-    """How far noise raises the loss on average."""
+    """Holds the average rise of the loss under noise."""
 
     sharpness: float  # mean of f(w + s) - f(w), in units of the loss
     standard_error: float  # of that mean
@@ -26,7 +26,7 @@ class GaussianSharpness:
     effort: Effort
 
     def figures(self) -> dict[str, float]:
-        """Mean and standard error, under the name of the noise."""
+        """Returns mean and standard error by the name of the noise."""
         mean, error = _names(self.sigma, self.relative)
         return {mean: self.sharpness, error: self.standard_error}
 
@@ -75,7 +75,7 @@ def _names(sigma: float, relative: bool) -> tuple[str, str]:
 def gaussian_sharpness(
     objective: Objective, sigma: float = 0.01, *, relative: bool = False, samples: int = 10, seed: int = 0
 ) -> GaussianSharpness:
-    r"""How far Gaussian noise raises the loss on average, with the standard error of that average::
+    r"""Measures the average rise of the loss under Gaussian noise, with its standard error::
 
         E f(w + s) - f(w)      s_i ~ N(0, sigma^2),  or  N(0, sigma^2 w_i^2) if relative
 

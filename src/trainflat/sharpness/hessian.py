@@ -1,4 +1,4 @@
-"""The largest eigenvalues of the Hessian, by Lanczos, and its trace, by Hutchinson's estimator."""
+"""Estimates the largest eigenvalues of the Hessian by Lanczos, and its trace by Hutchinson's estimator."""
 
 import math
 import statistics
@@ -30,7 +30,7 @@ _TRACE_NAMES = ("trace", "trace_error")
 
 @dataclass(frozen=True)
 class HessianEigenvalues:
-    """The eigenvalues at the upper end of the spectrum."""
+    """Holds the eigenvalues at the upper end of the spectrum."""
 
     values: tuple[float, ...]  # falling; in units of loss per squared weight
     errors: tuple[float, ...]  # an eigenvalue lies within this distance of each value
@@ -42,13 +42,13 @@ class HessianEigenvalues:
     effort: Effort
 
     def figures(self) -> dict[str, float]:
-        """The values, counted from 1, and the lowest."""
+        """Returns the values, numbered from 1, and the lowest."""
         return dict(zip(_eigenvalue_names(len(self.values)), (*self.values, self.lowest), strict=True))
 
 
 @dataclass(frozen=True)
 class HessianTrace:
-    """The sum of all eigenvalues, estimated."""
+    """Holds the estimated sum of all eigenvalues."""
 
     trace: float  # in units of loss per squared weight
     standard_error: float
@@ -57,24 +57,24 @@ class HessianTrace:
     effort: Effort
 
     def figures(self) -> dict[str, float]:
-        """Estimate and standard error."""
+        """Returns estimate and standard error."""
         return dict(zip(_TRACE_NAMES, (self.trace, self.standard_error), strict=True))
 
 
 @dataclass(frozen=True)
 class HessianSummary:
-    """Both ends of what is asked of a Hessian: its largest eigenvalues and the sum of all."""
+    """Holds the largest eigenvalues of a Hessian and the sum of all."""
 
     eigenvalues: HessianEigenvalues
     trace: HessianTrace
 
     @property
     def effort(self) -> Effort:
-        """That of both together."""
+        """The effort of both together."""
         return self.eigenvalues.effort + self.trace.effort
 
     def figures(self) -> dict[str, float]:
-        """Those of both."""
+        """Returns the figures of both."""
         return self.eigenvalues.figures() | self.trace.figures()
 
 
@@ -110,7 +110,7 @@ class Hessian(Measure):
         return HessianSummary(self.eigenvalues(objective, seed), self.trace(objective, seed))
 
     def eigenvalues(self, objective: Objective, seed: int = 0) -> HessianEigenvalues:
-        """The first half of :meth:`take`."""
+        """Estimates the largest eigenvalues: the first half of :meth:`take`."""
         self.check(objective, seed)
         generator = torch.Generator().manual_seed(seed)
 
@@ -131,7 +131,7 @@ class Hessian(Measure):
             return HessianEigenvalues(values, errors, lowest, converged, used, self.tolerance, seed, effort())
 
     def trace(self, objective: Objective, seed: int = 0) -> HessianTrace:
-        """The second half of :meth:`take`."""
+        """Estimates the trace: the second half of :meth:`take`."""
         self.check(objective, seed)
         generator = torch.Generator().manual_seed(seed)
         with objective.taking("Hessian trace", self.samples) as effort:
@@ -149,7 +149,7 @@ def _eigenvalue_names(k: int) -> list[str]:
 
 
 def _upper(space: Tridiagonal, k: int) -> tuple[tuple[float, ...], tuple[float, ...], float]:
-    """The ``k`` largest Ritz values, falling, how far off each may be, and the smallest Ritz value."""
+    """Returns the ``k`` largest Ritz values in descending order, their error bounds, and the smallest Ritz value."""
     values, vectors = space.ritz()
     errors = space.rest * np.abs(vectors[-1])
     top = slice(None, -k - 1, -1)
@@ -165,7 +165,7 @@ def hessian_eigenvalues(
     seed: int = 0,
     products: ProductMethod = "exact",
 ) -> HessianEigenvalues:
-    r"""The ``k`` largest eigenvalues of the Hessian of the mean loss over all rows.
+    r"""Estimates the ``k`` largest eigenvalues of the Hessian of the mean loss over all rows.
 
     Lanczos with full reorthogonalisation. It ends when each Ritz value's residual :math:`\|H x - \theta x\|` is
     at most ``tolerance`` of the largest one. An eigenvalue that is exactly multiple may be found once only.
@@ -196,7 +196,7 @@ def hessian_eigenvalues(
 def hessian_trace(
     objective: Objective, samples: int = 20, *, seed: int = 0, products: ProductMethod = "exact"
 ) -> HessianTrace:
-    r"""The trace of the Hessian of the mean loss over all rows, with the standard error of the estimate.
+    r"""Estimates the trace of the Hessian of the mean loss over all rows, with its standard error.
 
     The mean of :math:`v^T H v` over random signs v (Hutchinson 1989). Unbiased; the variance of one sample is
     :math:`2(\|H\|_F^2 - \sum_i H_{ii}^2)`.

@@ -1,4 +1,4 @@
-"""Sharpness after Keskar et al. (ICLR 2017, arXiv:1609.04836), as Na, Mehta and Strubell (2022) report it."""
+"""Measures sharpness after Keskar et al. (ICLR 2017, arXiv:1609.04836), as Na, Mehta and Strubell (2022) report it."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class KeskarSharpness:
-    """The highest loss found in a box around the weights."""
+    """Holds the highest loss found in a box around the weights."""
 
     sharpness: float  # phi, in percent of 1 + loss; at least 0
     loss: float  # f(w)
@@ -37,7 +37,7 @@ class KeskarSharpness:
     effort: Effort
 
     def figures(self) -> dict[str, float]:
-        """Phi, under the name of its box."""
+        """Returns phi by the name of its box."""
         return {_name(self.epsilon, self.space): self.sharpness}
 
 
@@ -119,7 +119,7 @@ def keskar_sharpness(
     iterations: int = 10,
     seed: int = 0,
 ) -> KeskarSharpness:
-    r"""How far the loss rises in a small box around the weights, in percent of 1 + loss.
+    r"""Measures the highest rise of the loss in a small box around the weights, in percent of 1 + loss.
 
     Metric 2.1 of the paper, A in R^{n x p} random with standard normal entries (their law is not stated there)::
 
@@ -153,11 +153,11 @@ def keskar_sharpness(
 
 
 class _BudgetSpent(Exception):
-    """L-BFGS-B asks for the loss once more than allowed."""
+    """Ends L-BFGS-B when it asks for the loss once more than allowed."""
 
 
 class _Box:
-    """The box of the subspace as [-1, 1]^p, with -f over it and its gradient for a minimiser."""
+    """Maps the box of the subspace to [-1, 1]^p, and gives a minimiser -f and its gradient."""
 
     def __init__(self, objective: Objective, options: Keskar, seed: int) -> None:
         self.objective = objective
@@ -194,7 +194,7 @@ class _Box:
 
 
 def _climb_subspace(objective: Objective, options: Keskar, seed: int) -> tuple[float, float]:
-    """f(w) and the largest f met by L-BFGS-B."""
+    """Returns f(w) and the largest f that L-BFGS-B met."""
     box = _Box(objective, options, seed)
     start = np.zeros(options.dimension)
     if box.flat:  # no search would leave; a corner is as good a start as any
@@ -206,7 +206,7 @@ def _climb_subspace(objective: Objective, options: Keskar, seed: int) -> tuple[f
 
 
 def _ascend_signs(objective: Objective, options: Keskar, seed: int) -> tuple[float, float]:
-    """f(w) and the largest f met by projected sign ascent."""
+    """Returns f(w) and the largest f that projected sign ascent met."""
     loss, gradient = objective.value_and_gradient()
     best = finite(loss, AT_THE_WEIGHTS)
     box = [options.epsilon * (w.detach().abs() + 1) for w in objective.weights]

@@ -1,4 +1,4 @@
-"""The Lanczos process with full reorthogonalisation (Golub and Van Loan, Matrix Computations, section 10.3)."""
+"""Runs the Lanczos process with full reorthogonalisation (Golub and Van Loan, Matrix Computations, section 10.3)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ _CHUNK = 1 << 16  # entries at a time: small enough for the cache, and float32 s
 
 @dataclass(frozen=True)
 class Tridiagonal:
-    """T = Qᵀ H Q of a Krylov space of m dimensions."""
+    """Holds T = Qᵀ H Q of a Krylov space of m dimensions."""
 
     diagonal: Array  # [m]
     beside: Array  # [m - 1]
     rest: float  # the next entry beside: what the space misses of H Q; 0 once it is invariant
 
     def ritz(self) -> tuple[Array, Array]:
-        """Eigenvalues [m] of T in rising order, and its eigenvectors [m, m] as columns."""
+        """Computes the eigenvalues [m] of T in ascending order, and its eigenvectors [m, m] as columns."""
         values, vectors = eigh_tridiagonal(self.diagonal, self.beside)
         return values.astype(np.float64), vectors.astype(np.float64)
 
@@ -66,7 +66,7 @@ def lanczos(
 
 
 def orthogonalize(vector: Tensor, basis: Sequence[Tensor]) -> Array:
-    """Takes the orthonormal ``basis`` out of ``vector``, in place and twice over; gives the coefficients."""
+    """Projects the orthonormal ``basis`` out of ``vector``, in place and twice; returns the coefficients."""
     total = np.zeros(len(basis))
     for _ in range(2):  # "twice is enough" (Parlett)
         coefficients = torch.zeros(len(basis), dtype=torch.float64)
@@ -82,7 +82,7 @@ def orthogonalize(vector: Tensor, basis: Sequence[Tensor]) -> Array:
 
 
 def _fresh(restart: Callable[[], Tensor], basis: Sequence[Tensor]) -> Tensor | None:
-    """A random vector without its part in ``basis``; None if nothing is left, which is when the basis is complete."""
+    """Draws a random vector orthogonal to ``basis``; None if the basis is complete."""
     vector = restart()
     before = norm([vector])
     orthogonalize(vector, basis)

@@ -1,4 +1,4 @@
-"""The loss over planes through the space of weights."""
+"""Measures the loss over planes through the space of weights."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -49,7 +49,7 @@ def loss_plane(
     span: float = 1.0,
     store: Path | None = None,
 ) -> PlaneRecord:
-    r"""The loss on a grid over the plane through three models, or along two directions from the model as it stands.
+    r"""Measures the loss on a grid over the plane through three models, or along two directions from one model.
 
     The plane of Na, Mehta and Strubell (2022, figure 6) goes through w_init, w_adam and w_sam. Here its basis is
     orthonormal, by Gram and Schmidt in float64 from the first point, and coordinates are L2 distances. Theirs is
@@ -101,7 +101,7 @@ def loss_plane(
 
 
 def spectrum_record(found: SpectralDensity, top: Sequence[float] = ()) -> SpectrumRecord:
-    """A spectral density in the form that reports draw; ``top`` are the largest eigenvalues where they are known."""
+    """Converts a spectral density to the record that reports draw; ``top`` are the largest eigenvalues, if known."""
     return SpectrumRecord(
         name="spectrum",
         measured_on=rows_of(found.effort.rows),
@@ -116,7 +116,7 @@ def spectrum_record(found: SpectralDensity, top: Sequence[float] = ()) -> Spectr
 
 @dataclass(frozen=True)
 class _Grid:
-    """What is to be measured."""
+    """Describes the grid to measure."""
 
     plane: AffineSubspace
     x: list[float]
@@ -194,7 +194,7 @@ def _survey(objective: Objective, grid: _Grid, path: Path | None) -> PlaneRecord
 
 
 def _work(objective: Objective, grid: _Grid) -> str:
-    """Hash of all that the losses depend on, but the loss function, of which only the name can be told."""
+    """Hashes all that the losses depend on; of the loss function only its name."""
     model, loss = objective.model, objective.loss
     texts = [type(model).__qualname__, str(getattr(loss, "__qualname__", loss)), *objective.names, *grid.places]
     texts += [str((grid.x, grid.y, grid.places, grid.head_of)), *(key for batch in objective.batches for key in batch)]

@@ -1,4 +1,4 @@
-"""The loss along lines through the space of weights, and the barrier between two models."""
+"""Measures the loss along lines through the space of weights, and the barrier between two models."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -39,7 +39,7 @@ def barrier(
     score: Score | None = None,
     score_name: str = "score",
 ) -> LineRecord:
-    r"""The loss along the straight line between two models, and how high it rises: linear mode connectivity.
+    r"""Measures the loss along the line between two models, and its barrier (linear mode connectivity).
 
     Of the record, ``barrier`` is :math:`\max_a L(a) - ((1 - a) L(0) + a L(1))` over the points a in [0, 1] (Entezari et
     al., ICLR 2022), which is 0 where the loss falls straight from one model to the other; ``barrier_over_mean`` is
@@ -84,7 +84,7 @@ def loss_line(
     score: Score | None = None,
     score_name: str = "score",
 ) -> LineRecord:
-    """The loss along the line through two models (Goodfellow et al., 2015), or along a direction from where it stands.
+    """Measures the loss along the line through two models (Goodfellow et al., 2015), or along a direction from one.
 
     Parameters that the objective does not name stay as the model has them. Under its masks every model counts as pruned
     by them, so that no pruned weight moves.
@@ -118,7 +118,7 @@ def loss_line(
 
 @dataclass(frozen=True)
 class _Way:
-    """What is to be measured."""
+    """Describes the line to measure."""
 
     line: AffineSubspace
     positions: list[float]

@@ -1,4 +1,4 @@
-"""What a measure of sharpness is."""
+"""Defines the base class of measures of sharpness, and checks of their options."""
 
 import math
 import numbers
@@ -12,18 +12,18 @@ from trainflat.objective.passes import Effort, Kind
 
 
 class Result(Protocol):
-    """What a measure found: numbers, and beside them everything they depend on."""
+    """Holds the numbers of a measure and everything they depend on."""
 
     @property
     def effort(self) -> Effort:
-        """Rows, weights and passes."""
+        """Rows, weights and passes that were used."""
 
     def figures(self) -> dict[str, float]:
-        """The numbers by a name that tells the setting that matters, such as ``keskar_0.001``."""
+        """Returns the numbers, each by a name with its main setting, such as ``keskar_0.001``."""
 
 
 class Measure(ABC):
-    """One way to say how flat a minimum is. The constructor takes the options and refuses those that make no sense.
+    """Measures how flat a minimum is; the constructor takes and checks the options.
 
     A member leaves the model as it was, gives the same numbers for the same seed, and moves only weights that the
     objective's masks keep.
@@ -31,24 +31,24 @@ class Measure(ABC):
 
     @abstractmethod
     def take(self, objective: Objective, seed: int = 0) -> Result:
-        """Measures; ``seed`` of whatever is drawn."""
+        """Takes the measure; ``seed`` is for random draws."""
 
     @abstractmethod
     def names(self) -> list[str]:
-        """Of the numbers that it gives, known before anything is measured."""
+        """Lists the names of its numbers, known before anything is measured."""
 
     @abstractmethod
     def passes(self) -> dict[Kind, float]:
-        """Passes over all rows that it takes, about, by what is asked of them."""
+        """Estimates the passes over all rows that it takes, by kind."""
 
     def seconds(self, objective: Objective, each: Mapping[Kind, float]) -> tuple[float, float]:
-        """How long it takes, about and at most, where one pass over all rows takes ``each``."""
+        """Estimates its duration, expected and at most, where one pass over all rows takes ``each`` seconds."""
         del objective
         about = sum(count * each[kind] for kind, count in self.passes().items())
         return about, about
 
     def fits(self, weights: int) -> None:
-        """Refuses what cannot be taken where so many weights may move.
+        """Refuses a model with too few weights to measure.
 
         Raises:
             InputError: there are too few of them.
@@ -57,51 +57,51 @@ class Measure(ABC):
             raise InputError("no weight may move, so that nothing can be measured. Leave some outside of the masks.")
 
     def check(self, objective: Objective, seed: int) -> None:
-        """What :meth:`take` refuses before it begins."""
+        """Refuses what :meth:`take` cannot measure, before it begins."""
         check_seed(seed)
         self.fits(objective.size)
 
     def measure(self, objective: Objective, seed: int = 0) -> dict[str, float]:
-        """The numbers of :meth:`take` alone."""
+        """Takes the measure and returns its numbers alone."""
         return self.take(objective, seed).figures()
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a real number, also NumPy's; a truth value is none."""
+    """Returns whether a value is a real number, also NumPy's, and no boolean."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def is_whole(value: object) -> bool:
-    """Whether it is a whole number, also NumPy's; a truth value is none."""
+    """Returns whether a value is a whole number, also NumPy's, and no boolean."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def above_zero(name: str, value: float, meaning: str) -> None:
-    """Refuses what is not a finite number above 0."""
+    """Validates a finite number above 0."""
     if not (is_number(value) and 0 < value < math.inf):
         raise InputError(f"{name} is {meaning}, a number above 0, got {value!r}.")
 
 
 def at_least(least: int, name: str, value: int, meaning: str) -> None:
-    """Refuses what is not a whole number from ``least`` on."""
+    """Validates a whole number of at least ``least``."""
     if not (is_whole(value) and value >= least):
         raise InputError(f"{name} is {meaning}, a whole number of at least {least}, got {value!r}.")
 
 
 def yes_or_no(name: str, value: bool) -> None:
-    """Refuses what is not a truth value."""
+    """Validates a boolean."""
     if not isinstance(value, bool):
         raise InputError(f"{name} is True or False, got {value!r}.")
 
 
 def check_seed(seed: int) -> None:
-    """Refuses what no generator takes."""
+    """Validates a seed."""
     if not (isinstance(seed, int) and is_whole(seed) and 0 <= seed < 2**63):  # torch takes none of NumPy's
         raise InputError(f"seed is what random draws begin from, a whole number from 0 to 2^63 - 1, got {seed!r}.")
 
 
 def distinct(measures: Iterable[Measure]) -> None:
-    """Refuses measures that would give numbers of the same name, since only the last of them would be kept."""
+    """Refuses measures whose numbers would share a name, since only the last would be kept."""
     taken: set[str] = set()
     for measure in measures:
         for name in measure.names():
@@ -111,18 +111,18 @@ def distinct(measures: Iterable[Measure]) -> None:
 
 
 def known_product(name: str) -> None:
-    """Refuses what is not a way to multiply with the Hessian."""
+    """Validates the name of a way to multiply with the Hessian."""
     if name not in get_args(ProductMethod):
         raise UnknownName("way to multiply with the Hessian", name, get_args(ProductMethod))
 
 
 def product_passes(method: ProductMethod, count: float) -> dict[Kind, float]:
-    """Passes that so many products with the Hessian take."""
+    """Counts the passes that so many products with the Hessian take."""
     return {"products": count} if method == "exact" else {"gradients": 2 * count}
 
 
 def shrinking_steps(iterations: int) -> list[float]:
-    """Steps of an ascent inside a body of radius 1: from its diameter down, linearly.
+    """Returns the step sizes of an ascent inside a body of radius 1: from its diameter down, linearly.
 
     The first reaches the rim from anywhere, so that a linear loss needs no second one; the sum grows with the budget,
     so that an ascent along the rim is not cut short, as it is by the 2.5 / iterations common for adversarial examples.
@@ -131,7 +131,7 @@ def shrinking_steps(iterations: int) -> list[float]:
 
 
 def finite(value: float, where: str, what: str = "loss") -> float:
-    """The value, if it is a finite number."""
+    """Validates a finite number."""
     if not math.isfinite(value):
         raise InputError(f"the {what} is {value} {where}.")
     return value

@@ -1,4 +1,4 @@
-"""Lines and planes through the space of weights, and the models that span them."""
+"""Moves weights along lines and planes through the models that span them."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ _PIECE = 2**16
 
 
 class AffineSubspace:
-    """The points ``origin + sum_k c_k * directions[k]``, written into an objective's weights in place.
+    """Writes points ``origin + sum_k c_k * directions[k]`` into an objective's weights in place.
 
     Every point is computed from the origin, since steps from one to the next would add up their rounding. Weights that
     no direction moves are written once, on entering.
@@ -37,7 +37,7 @@ class AffineSubspace:
         self._moving = [piece for *same, moves in zip(*sides, moved, strict=True) if moves for piece in _views(*same)]
 
     def enter(self) -> None:
-        """Puts all weights to the origin."""
+        """Sets all weights to the origin."""
         put(self.weights, self.origin)
 
     @torch.no_grad()
@@ -50,7 +50,7 @@ class AffineSubspace:
 
 
 def _views(*same: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Tensors of one shape, so few entries at a time that these stay in the processor's cache between operations."""
+    """Returns splits tensors of one shape into pieces that stay in the processor's cache between operations."""
     whole = [tensor.detach() for tensor in same]
     if all(tensor.is_contiguous() for tensor in whole):
         return zip(*(torch.split(tensor.view(-1), _PIECE) for tensor in whole), strict=True)
@@ -65,18 +65,18 @@ def put(weights: Sequence[Tensor], values: Sequence[Tensor]) -> None:
 
 
 def steps(low: float, high: float, count: int) -> list[float]:
-    """Evenly from ``low`` to ``high``, both of them exactly."""
+    """Returns evenly spaced values from ``low`` to ``high``, both of them exact."""
     return [low * (1 - k / (count - 1)) + high * (k / (count - 1)) for k in range(count)]
 
 
 def loss_here(objective: Objective) -> float | None:
-    """The loss where the weights stand; None if it is no finite number, which far from a minimum happens."""
+    """Measures the loss at the current weights; None if it is not finite, as may happen far from a minimum."""
     value = objective.value()
     return value if math.isfinite(value) else None
 
 
 def rows_of(count: int) -> str:
-    """What was measured on, in words."""
+    """Describes in words the rows that were measured on."""
     return plural(count, "row", form=",")
 
 
@@ -87,7 +87,7 @@ def check(holds: bool, otherwise: str) -> None:
 
 
 def filter_normalised(objective: Objective, seed: int = 0) -> Vector:
-    r"""A random direction whose rows are as long as the weights' rows (Li et al., NeurIPS 2018, arXiv:1712.09913).
+    r"""Draws a random direction with the row norms of the weights (Li et al., NeurIPS 2018, arXiv:1712.09913).
 
     :math:`d_{ij} \leftarrow d_{ij} / \|d_{ij}\| \cdot \|w_{ij}\|` with d Gaussian, over layers i and *filters* j:
     here the output rows of weight matrices and the rows of embeddings. As an option of the authors' code has it, biases
@@ -117,7 +117,7 @@ def _like_rows(direction: Tensor, weight: Tensor) -> Tensor:
 
 
 def through(points: Sequence[Vector], names: Sequence[str]) -> tuple[Vector, Vector, list[tuple[float, float]]]:
-    r"""An orthonormal basis of the plane through three points, by Gram and Schmidt from the first of them.
+    r"""Computes an orthonormal basis of the plane through three points, by Gram-Schmidt from the first.
 
     With :math:`d_1 = w_1 - w_0` and :math:`d_2 = w_2 - w_0`: :math:`u = d_1 / \|d_1\|`, and v is the part of d_2 at
     right angles to u, divided by its length. Computed in float64.
@@ -146,7 +146,7 @@ def through(points: Sequence[Vector], names: Sequence[str]) -> tuple[Vector, Vec
 
 
 def on_one_line(first: Vector, second: Vector) -> bool:
-    """Whether two directions span no plane. Computed in float64."""
+    """Returns whether two directions span no plane, computed in float64."""
     gram, rest = torch.zeros(3, dtype=torch.float64), 0.0
     for piece in _pieces(first, second):
         gram += _gram(*(side.to(torch.float64) for side in piece))
@@ -158,24 +158,24 @@ def on_one_line(first: Vector, second: Vector) -> bool:
 
 
 def _is_flat(d11: float, d22: float, rest: float) -> bool:
-    """By the squared lengths of two sides, and of what of the second is at right angles to the first."""
+    """Decides from the squared lengths of two sides and of the second one's part orthogonal to the first."""
     return min(d11, rest) < _VANISHING or math.sqrt(rest) <= _FLAT * math.sqrt(d22)
 
 
 def _pieces(*vectors: Vector) -> Iterator[tuple[Tensor, ...]]:
-    """The same entries of several vectors, flat, so few at a time that float64 copies stay in the processor's cache."""
+    """Yields the same entries of several flat vectors, few enough that float64 copies stay in the cache."""
     for same in zip(*vectors, strict=True):
         yield from zip(*(tensor.reshape(-1).split(_PIECE) for tensor in same), strict=True)
 
 
 def _sides(origin: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """From the first point to the others, in float64."""
+    """Computes the directions from the first point to the others, in float64."""
     start = origin.to(torch.float64)
     return first.to(torch.float64) - start, second.to(torch.float64) - start
 
 
 def _gram(d1: Tensor, d2: Tensor) -> Tensor:
-    """Inner products d1·d1, d1·d2 and d2·d2, as a tensor [3] on the CPU."""
+    """Computes the inner products d1·d1, d1·d2 and d2·d2, as a tensor [3] on the CPU."""
     return torch.stack([d1.dot(d1), d1.dot(d2), d2.dot(d2)]).cpu()
 
 
@@ -184,7 +184,7 @@ def _in_kind(direction: Sequence[Tensor], like: Sequence[Tensor]) -> Vector:
 
 
 def given(objective: Objective, direction: Direction) -> Vector:
-    """A direction that somebody gave, with 0 where the objective's masks prune.
+    """Checks a given direction, and sets it to 0 where the objective's masks prune.
 
     Raises:
         InputError: it does not fit the objective's weights, or is not finite.
@@ -202,7 +202,7 @@ def given(objective: Objective, direction: Direction) -> Vector:
 
 
 def check_states(points: Mapping[str, State]) -> None:
-    """Refuses what are no state dicts by name."""
+    """Checks that models are given as state dicts by name."""
     check(isinstance(points, Mapping), f"points are state dicts by name, got a {type(points).__name__}.")
     for name, state in points.items():
         check(isinstance(name, str), f"points are state dicts by name, got {name!r} for a name.")
@@ -211,7 +211,7 @@ def check_states(points: Mapping[str, State]) -> None:
 
 
 def own_weights(objective: Objective) -> Vector:
-    """Copies of the weights as the model has them.
+    """Returns copies the weights of the model.
 
     Raises:
         InputError: they are not finite.
@@ -221,7 +221,7 @@ def own_weights(objective: Objective) -> Vector:
 
 
 def weights_of(objective: Objective, state: State, name: str, head: State | None = None) -> Vector:
-    """A model's values for the objective's weights, in the kind of those; 0 where the objective's masks prune.
+    """Selects a model's values for the objective's weights, in their dtype; 0 where masks prune.
 
     Args:
         head: Values that stand in for those of the model's own task head, whatever that is.
@@ -239,7 +239,7 @@ def weights_of(objective: Objective, state: State, name: str, head: State | None
 
 
 def _check_surplus(objective: Objective, state: State, name: str, within: str) -> None:
-    """Refuses weights that the model lacks: they would count in no distance, and the losses were of another model.
+    """Refuses weights that the model lacks: they would count in no distance.
 
     What is not floating-point is no weight: older versions of transformers saved ``position_ids``, for one.
     """
@@ -255,7 +255,7 @@ def _check_surplus(objective: Objective, state: State, name: str, within: str) -
 
 
 def value_in(state: State, key: str, weight: Tensor, name: str) -> Tensor:
-    """A model's value for one weight, in the kind of that weight.
+    """Selects a model's value for one weight, in the dtype of that weight.
 
     Raises:
         InputError: the state lacks the weight, or has it in another shape or not finite.
@@ -276,7 +276,7 @@ def _finite(value: Tensor, key: str, name: str) -> Tensor:
 
 
 def head_names(model: nn.Module) -> list[str]:
-    """The parameters of the task head: those outside of what transformers calls ``base_model``.
+    """Returns the names of the task head's parameters: those outside transformers' ``base_model``.
 
     Raises:
         InputError: the model has no encoder and head that could be told apart.
@@ -291,7 +291,7 @@ def head_names(model: nn.Module) -> list[str]:
 
 @contextmanager
 def standing(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
-    """Inside, some of the model's parameters have the given values; afterwards their own, bit for bit."""
+    """Gives some parameters other values for the block, and restores them afterwards, bit for bit."""
     parameters = [model.get_parameter(name) for name in values]
     before = [p.detach().clone() for p in parameters]
     try:

@@ -1,4 +1,4 @@
-"""The length of the gradient: 0 at a minimum, and the slope that a small ball meets."""
+"""Measures the length of the gradient: 0 at a minimum, and the slope that a small ball meets."""
 
 from dataclasses import dataclass
 
@@ -10,14 +10,14 @@ from trainflat.sharpness.measure import AT_THE_WEIGHTS, Measure, finite
 
 @dataclass(frozen=True)
 class Slope:
-    """The length of the gradient, and the loss there."""
+    """Holds the length of the gradient and the loss."""
 
     norm: float  # 2-norm over all weights together, in units of loss per weight
     loss: float
     effort: Effort
 
     def figures(self) -> dict[str, float]:
-        """The norm."""
+        """Returns the norm."""
         return {"gradient_norm": self.norm}
 
 
@@ -39,7 +39,7 @@ class GradientNorm(Measure):
 
 
 def gradient_norm(objective: Objective) -> Slope:
-    """The 2-norm of the gradient of the mean loss over all rows, taken over all weights together.
+    """Computes the 2-norm of the gradient of the mean loss over all rows, over all weights together.
 
     Raises:
         InputError: the loss is not finite.

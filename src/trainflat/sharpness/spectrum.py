@@ -1,4 +1,4 @@
-"""The density of the Hessian's eigenvalues: stochastic Lanczos quadrature (Ghorbani et al. 2019, arXiv:1901.10159)."""
+"""Estimates the density of the Hessian's eigenvalues by stochastic Lanczos quadrature (Ghorbani et al. 2019)."""
 
 from dataclasses import dataclass
 from itertools import islice
@@ -19,7 +19,7 @@ _NAMES = ("spectrum_lowest", "spectrum_highest", "spectrum_negative_share")
 
 @dataclass(frozen=True)
 class SpectralDensity:
-    """Where the eigenvalues lie, as points with weights and as a smooth curve."""
+    """Holds the density of eigenvalues, as weighted points and as a smooth curve."""
 
     nodes: tuple[Array, ...]  # of each probe: up to ``steps`` points, rising, in units of loss per squared weight
     weights: tuple[Array, ...]  # of each probe: the share of all eigenvalues that each point stands for; sums to 1
@@ -34,13 +34,13 @@ class SpectralDensity:
 
     @property
     def negative_share(self) -> float:
-        """The part of the sum of absolute eigenvalues that negative ones make up, from 0 to 1."""
+        """The share of negative eigenvalues in the sum of absolute ones, from 0 to 1."""
         nodes, weights = np.concatenate(self.nodes), np.concatenate(self.weights)
         mass = np.abs(nodes) * weights
         return float(mass[nodes < 0].sum() / max(mass.sum(), np.finfo(float).tiny))
 
     def figures(self) -> dict[str, float]:
-        """Both ends, and how much of it is negative."""
+        """Returns both ends of the spectrum and its negative share."""
         lowest, highest = min(n[0] for n in self.nodes), max(n[-1] for n in self.nodes)
         return dict(zip(_NAMES, map(float, (lowest, highest, self.negative_share)), strict=True))
 
@@ -82,7 +82,7 @@ class Spectrum(Measure):
             return SpectralDensity(nodes, weights, grid, curves.mean(axis=0), error, width, *shape, effort())
 
     def _rule(self, product: Product, probe: Vector) -> tuple[Array, Array]:
-        """Gauss quadrature of the density as the probe sees it: nodes and weights."""
+        """Computes the Gauss quadrature of the density from one probe: nodes and weights."""
         spaces = lanczos(lambda v: flatten(product(unflatten(v, probe))), flatten(probe))
         *_, space = islice(spaces, self.steps)
         values, vectors = space.ritz()
@@ -111,7 +111,7 @@ def spectral_density(
     seed: int = 0,
     products: ProductMethod = "exact",
 ) -> SpectralDensity:
-    r"""The density of the eigenvalues of the Hessian of the mean loss over all rows.
+    r"""Estimates the density of the eigenvalues of the Hessian of the mean loss over all rows.
 
     For each of ``probes`` random Gaussian vectors, ``steps`` of Lanczos give a Gauss quadrature rule: its nodes are
     the Ritz values, its weights the squared first entries of their vectors. The curve is the mean of the rules, each

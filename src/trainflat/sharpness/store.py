@@ -1,4 +1,4 @@
-"""Losses that take long to measure, kept on disk as they come."""
+"""Keeps losses on disk as they are measured."""
 
 import hashlib
 import math
@@ -15,7 +15,7 @@ from trainflat.records.landscape import Loss
 
 
 class Store:
-    """Losses by key; each is on disk before the next one is measured.
+    """Stores losses by key; each is on disk before the next one is measured.
 
     Args:
         path: JSON, written anew and atomically with every loss; None keeps them in memory only.
@@ -45,7 +45,7 @@ class Store:
         return losses
 
     def get(self, key: str, measure: Callable[[], Loss]) -> Loss:
-        """The loss of that key; measured and kept if it is not there."""
+        """Returns the loss of that key; measured and kept if it is not there."""
         if key not in self.found:
             self.found[key] = measure()
             if self.path is not None:
@@ -61,7 +61,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def fingerprint(texts: Iterable[str], tensors: Iterable[Tensor]) -> str:
-    """SHA-256 over texts and over the shapes, types and bits of tensors, in order; as 64 hexadecimal digits."""
+    """Hashes texts and the shapes, types and bits of tensors, in order, by SHA-256; 64 hexadecimal digits."""
     digest = hashlib.sha256("\0".join(texts).encode())
     for tensor in tensors:
         flat = tensor.detach().cpu().contiguous()

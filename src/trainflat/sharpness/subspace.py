@@ -1,4 +1,4 @@
-"""A random subspace of the weights that need not fit into memory."""
+"""Multiplies with a random subspace of the weights that need not fit into memory."""
 
 import time
 
@@ -15,7 +15,7 @@ _LEVELS = 32  # per unit
 
 
 class Subspace:
-    """A random matrix A [n, p] with independent standard normal entries, known through its products.
+    """Represents a random matrix A [n, p] with independent standard normal entries by its products.
 
     Entries are rounded to 1/32 and cut at ±4, so that they take a byte; mean and variance stay 0 and 1 to within 1e-3.
     Blocks of 65536 weights are drawn, each from a seed of its own. The first 3 GiB of blocks are held; those beyond are
@@ -39,7 +39,7 @@ class Subspace:
 
     @classmethod
     def seconds(cls, size: int, dimension: int, like: Tensor) -> tuple[float, float]:
-        """How long it takes to make one with the coordinates of a vector, and to multiply with it, by one block."""
+        """Estimates the seconds to find the coordinates of a vector and to multiply once, from one block."""
         part = cls(min(size, _ROWS), dimension, 0, like)
         started = time.perf_counter()
         part._block(0)
@@ -52,19 +52,19 @@ class Subspace:
         return (made - started) * size / part.size, (product + again) * size / part.size
 
     def combine(self, z: Array) -> Tensor:
-        """A z, [n]."""
+        """Computes A z, [n]."""
         along = torch.as_tensor(z / _LEVELS, dtype=self.like.dtype, device=self.like.device)
         return torch.cat([along @ self._block(start) for start in range(0, self.size, _ROWS)])
 
     def project(self, x: Tensor) -> Array:
-        """Aᵀ x, [p], for x [n]; blocks are summed in float64."""
+        """Computes Aᵀ x, [p], for x [n]; sums blocks in float64."""
         total = torch.zeros(self.dimension, dtype=torch.float64)
         for start in range(0, self.size, _ROWS):
             total += (self._block(start) @ x[start : start + _ROWS]).double().cpu()
         return total.numpy() / _LEVELS
 
     def coordinates(self, x: Tensor) -> Array:
-        """A⁺ x = (Aᵀ A)⁻¹ Aᵀ x, [p], for x [n]."""
+        """Computes A⁺ x = (Aᵀ A)⁻¹ Aᵀ x, [p], for x [n]."""
         gram = torch.zeros(self.dimension, self.dimension, dtype=torch.float64)
         for start in range(0, self.size, _ROWS):
             block = self._block(start)
@@ -72,7 +72,7 @@ class Subspace:
         return np.linalg.solve(gram.numpy() / _LEVELS**2, self.project(x)).astype(np.float64)
 
     def _block(self, start: int) -> Tensor:
-        """Aᵀ for the weights from ``start`` on, in units of 1 / _LEVELS: [p, rows]; good until the next one."""
+        """Makes Aᵀ from weight ``start`` on, in units of 1 / _LEVELS, [p, rows]; valid until the next call."""
         block = self._blocks.get(start)
         if block is None:
             block = self._draw(start)

@@ -1,4 +1,4 @@
-"""What is learned: rows, their encoding, and the score of predictions."""
+"""Lists the tasks: each reads rows, encodes them, and scores predictions."""
 
 from trainflat.core.registry import Registry
 from trainflat.tasks.base import EncodedSplit, Head, Predictions, Task, Tokenizer

@@ -1,4 +1,4 @@
-"""What a task must offer: rows that are checked, encoded splits, and the score of predictions."""
+"""Defines the base class of tasks: checked rows, encoded splits, and scores of predictions."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -18,14 +18,14 @@ Predictions = np.ndarray | tuple[np.ndarray, ...]
 
 @dataclass(frozen=True)
 class Head:
-    """What the model must put on top of the encoder."""
+    """Describes the task head that the model needs."""
 
     kind: Literal["classification", "regression", "spans"]
     labels: tuple[str, ...] = ()  # names of the classes, in index order
 
 
 class Tokenizer(Protocol):
-    """What tasks use of a transformers tokenizer."""
+    """Declares the parts of a transformers tokenizer that tasks use."""
 
     model_max_length: int
     model_input_names: list[str]
@@ -38,7 +38,7 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class EncodedSplit(Dataset[dict[str, Any]]):
-    """Token ids of one split, ready for a collator that pads.
+    """Holds the token ids of one split, ready for a collator that pads.
 
     Evaluation splits are stored in order of length, so that batches in sequence hold rows of one length.
     """
@@ -60,7 +60,7 @@ class EncodedSplit(Dataset[dict[str, Any]]):
 
 @dataclass(frozen=True)
 class Answered:
-    """Answers on a split in the order of the data, whatever order a tokenizer put its rows in.
+    """Holds the answers on a split in the order of the data.
 
     Attributes:
         gold: What is right.
@@ -76,7 +76,7 @@ class Answered:
 
 
 class Task(ABC):
-    """One thing to learn, with its data.
+    """Offers the data and the scores of one task.
 
     Attributes:
         name: As in recipes.
@@ -99,18 +99,18 @@ class Task(ABC):
     later: ClassVar[frozenset[str]] = frozenset()
 
     def in_order(self, labels: Sequence[str]) -> Self:
-        """The task with its classes in the order and with the names of ``labels``, where those are the same classes."""
+        """Returns the task with its classes in order and spelling of ``labels``, where these are the same."""
         del labels
         return self
 
     @property
     def score_name(self) -> str:
-        """The main score as people read it, with the class that F1 is of."""
+        """The main score in words, with the positive class of F1."""
         return f"{self.metric} of {self.positive:.60}" if self.metric == "f1" and self.positive else self.metric
 
     @abstractmethod
     def encode(self, tokenizer: Tokenizer, max_length: int) -> tuple[EncodedSplit, dict[str, EncodedSplit]]:
-        """The training split and every evaluation split by name.
+        """Encodes the training split and every evaluation split, by name.
 
         Raises:
             InputError: ``max_length`` is more than the tokenizer's model takes or leaves no room for text.
@@ -118,9 +118,9 @@ class Task(ABC):
 
     @abstractmethod
     def score(self, split: EncodedSplit, predictions: Predictions) -> dict[str, float]:
-        """All metrics of one evaluation split in percent, the main one (``self.metric``) among them."""
+        """Computes all metrics of one evaluation split in percent, the main one (``self.metric``) among them."""
 
     def answered(self, split: EncodedSplit, predictions: Predictions) -> Answered | None:
-        """What the main score is made of; None where a task cannot tell, whose scores then stand without a margin."""
+        """Returns the answers behind the main score; None if a task has none, whose scores then get no margin."""
         del split, predictions
         return None

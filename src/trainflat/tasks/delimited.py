@@ -1,4 +1,4 @@
-"""Rows of delimited text (CSV, TSV and their kin), read as they were meant where several readings are possible."""
+"""Reads rows of delimited text (CSV, TSV), choosing the reading that fits where several are possible."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ Lines = list[tuple[int, list[str]]]  # line number and fields
 
 @dataclass(frozen=True)
 class _Reading:
-    """One way to read a file, with what is wrong with it and what there is to say about it."""
+    """Holds one way to read a file, its fault and its notes."""
 
     lines: Lines
     spans: tuple[tuple[int, int], ...] = ()  # first and last line of the records that span lines
@@ -33,7 +33,7 @@ class _Reading:
 
 
 def read_delimited(path: Path, text: str, usual: str, shape: Shape) -> tuple[dict[str, list[Any]], tuple[str, ...]]:
-    """Columns by name, and notes on what was decided.
+    """Reads columns by name, with notes on what was decided.
 
     The separator is the one given, else the one that a first line like ``sep=;`` names, else the usual one of the
     file's suffix, unless only another gives every line as many fields as the header.
@@ -64,7 +64,7 @@ def read_delimited(path: Path, text: str, usual: str, shape: Shape) -> tuple[dic
 
 
 def _cut_separator_line(text: str) -> tuple[str, str]:
-    """The text without a first line like ``sep=;``, as spreadsheets write it, and what that names."""
+    """Cuts a first line like ``sep=;``, as spreadsheets write it; returns the text and the separator."""
     first = text[:12].split("\n", maxsplit=1)[0].strip('\r"')
     if first.lower().startswith("sep=") and len(first) == 5:
         return text.split("\n", maxsplit=1)[-1], first[4]
@@ -79,7 +79,7 @@ def _separator(given: str | None) -> str:
 
 
 def _read(text: str, separator: str, columns: Sequence[str] | None) -> _Reading:
-    """The reading that fits: with quoting as in RFC 4180, with backslashes, or with marks as part of the text.
+    """Chooses the reading that fits: RFC 4180 quoting, backslashes, or quotation marks as part of the text.
 
     A quoted field that spans lines is believed only where the lines do not fit as they stand: a single mark at the
     start of a text would otherwise swallow all rows up to the next one.
@@ -109,7 +109,7 @@ def _read(text: str, separator: str, columns: Sequence[str] | None) -> _Reading:
 
 
 def _with_spaced_quotes(reading: _Reading, text: str, separator: str) -> _Reading:
-    """The reading in which marks behind spaces quote too, where a field is written so: ``1, "good"``.
+    """Reads quotation marks behind spaces as quoting too, where a field is written so: ``1, "good"``.
 
     A field that only begins with a space and a mark, and was quoted as a whole, is alike in both readings.
     """
@@ -144,7 +144,7 @@ def _parse(text: str, separator: str, *, quoting: Literal[0, 3] = csv.QUOTE_MINI
 
 
 def _line_by_line(text: str, separator: str) -> _Reading:
-    """Every line a row: marks that close on their line quote, others are part of the text."""
+    """Reads every line as a row: marks that close on their line quote, others are part of the text."""
     lines: Lines = []
     for number, line in enumerate(io.StringIO(text, newline=""), 1):
         bare = line.rstrip("\r\n")
@@ -156,13 +156,13 @@ def _line_by_line(text: str, separator: str) -> _Reading:
 
 
 def _is_quoted(text: str, separator: str) -> bool:
-    """Whether the header is written with quoting."""
+    """Returns whether the header is written with quoting."""
     first = next(iter(io.StringIO(text.lstrip("\r\n"), newline=""))).rstrip("\r\n").split(separator)
     return all(len(field) > 1 and field[0] == field[-1] == '"' for field in first)
 
 
 def _alike(single: _Reading, quoted: _Reading) -> bool:
-    """Whether the lines that a quoted reading joins hold, one by one, nothing new in columns of few values."""
+    """Returns whether the lines that a quoted reading joins hold, one by one, nothing new in columns of few values."""
     inside = [f for n, f in single.lines if any(first <= n <= last for first, last in quoted.spans)]
     rows = [fields for _, fields in quoted.lines[1:]]
     for column in range(single.width):
@@ -189,7 +189,7 @@ def _say_spans(reading: _Reading) -> _Reading:
 
 
 def _fit(reading: _Reading, columns: Sequence[str] | None) -> _Reading:
-    """The reading without comments and without what is empty and nameless at the end of lines, or with its fault."""
+    """Drops comments and nameless empty cells at the end of lines, or names the fault of the reading."""
     if reading.fault or not reading.lines:
         return reading
     lines, notes = _skip_comments(reading.lines)
@@ -215,7 +215,7 @@ def _fit(reading: _Reading, columns: Sequence[str] | None) -> _Reading:
 
 
 def _skip_comments(lines: Lines) -> tuple[Lines, list[str]]:
-    """The lines without those before the header that begin with ``#`` and do not have the fields of a row."""
+    """Skips lines before the header that begin with ``#`` and do not have the fields of a row."""
     first = next((i for i, (_, fields) in enumerate(lines) if not fields[0].startswith("#")), 0)
     width, skipped = len(lines[first][1]), first
     while skipped and len(lines[skipped - 1][1]) == width:
@@ -234,7 +234,7 @@ def _columns(path: Path, lines: Lines) -> tuple[dict[str, list[Any]], list[str]]
 
 
 def check_names(path: Path, names: Iterable[str]) -> None:
-    """Raises InputError if two columns have one name."""
+    """Refuses two columns of one name."""
     seen: set[str] = set()
     for name in names:
         if name in seen:

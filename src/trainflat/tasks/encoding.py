@@ -1,4 +1,4 @@
-"""From text to token ids."""
+"""Encodes text as token ids."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ NO_LIMIT = 1_000_000  # tokenizers that know no limit say 10^30
 
 
 def check_length(tokenizer: Tokenizer, max_length: int, *, pair: bool) -> int:
-    """Tokens that are left for text.
+    """Returns the number of tokens that are left for text.
 
     Raises:
         InputError: ``max_length`` is more than the model takes, or the special tokens fill it.
@@ -31,7 +31,7 @@ def check_length(tokenizer: Tokenizer, max_length: int, *, pair: bool) -> int:
 
 
 def encode_texts(tokenizer: Tokenizer, texts: Sequence[Sequence[str]], max_length: int) -> Iterator[dict[str, Any]]:
-    """What the model reads of each row: one text or two, cut to ``max_length`` (the longer one first), not padded."""
+    """Encodes one text or two per row, cut to ``max_length`` (the longer one first), not padded."""
     check_length(tokenizer, max_length, pair=len(texts) == 2)
     for start in range(0, len(texts[0]), BATCH):
         columns = [list(column[start : start + BATCH]) for column in texts]
@@ -41,7 +41,7 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[Sequence[str]], max_lengt
 
 
 def unzip(columns: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Rows of a table that is given by columns."""
+    """Converts columns to rows."""
     for values in zip(*columns.values(), strict=True):
         yield dict(zip(columns, values, strict=True))
 
@@ -49,7 +49,7 @@ def unzip(columns: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def make_split(
     name: str, rows: Sequence[dict[str, Any]], extras: dict[str, list[Any]] | None = None, *, by_length: bool
 ) -> EncodedSplit:
-    """A split in the order given or in order of length (ties in the order given); ``extras`` go along, row by row."""
+    """Makes a split, in the order given or stably sorted by length; ``extras`` go along, row by row."""
     lengths = [len(row["input_ids"]) for row in rows]
     order = sorted(range(len(rows)), key=lengths.__getitem__) if by_length else range(len(rows))
     moved = {key: [values[i] for i in order] for key, values in (extras or {}).items()}

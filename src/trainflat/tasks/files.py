@@ -1,4 +1,4 @@
-"""A user's own rows: one or two texts and a label."""
+"""Reads a user's own rows: one or two texts and a label."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -133,7 +133,7 @@ class Files(TextTask):
 
 
 def _text_notes(rows: Rows) -> list[str]:
-    """Columns that hold no words, as those of ids do."""
+    """Notes text columns that hold no words, as ids do."""
     wordless = [key for key in TEXTS if key in rows.columns and not any(map(_has_letter, rows.columns[key]))]
     return [
         f"the column of the {key.replace('_', ' ')} has no word in any row: is it that of the texts?"
@@ -142,7 +142,7 @@ def _text_notes(rows: Rows) -> list[str]:
 
 
 def _one_label_notes(evaluation: dict[str, Rows], head: Head) -> list[str]:
-    """Splits whose score tells nothing, since all of their rows have one label."""
+    """Notes splits whose rows all have one label, so that their score says nothing."""
     alike = {name: part.columns[LABEL] for name, part in evaluation.items() if len(set(part.columns[LABEL])) == 1}
     return [
         f"all {len(labels)} {name} rows have the label {head.labels[labels[0]] if head.labels else labels[0]!s:.60}, "

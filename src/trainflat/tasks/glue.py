@@ -1,4 +1,4 @@
-"""The tasks of GLUE (Wang et al., ICLR 2019, arXiv:1804.07461) that the papers report."""
+"""Reads the tasks of GLUE (Wang et al., ICLR 2019, arXiv:1804.07461) that the papers report."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ ENTAILMENT = ("entailment", "not_entailment")
 
 @dataclass(frozen=True)
 class Spec:
-    """One task as the hub's ``nyu-mll/glue`` has it.
+    """Describes one task as the hub's ``nyu-mll/glue`` has it.
 
     Attributes:
         texts: Columns, as on the hub.
@@ -43,7 +43,7 @@ class Spec:
 
 
 class Glue(TextTask):
-    """A GLUE task.
+    """Reads a GLUE task by its ``Spec``.
 
     Args:
         data: Folder of ``--data``; without it TRAINFLAT_DATA, then the hub.

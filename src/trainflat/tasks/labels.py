@@ -1,4 +1,4 @@
-"""Labels, as numbers or as indices of classes."""
+"""Reads labels as numbers or as indices of classes."""
 
 import math
 import re
@@ -20,7 +20,7 @@ _LONGEST = 1000  # letters of a label
 
 
 def read_labels(table: Table, column: str) -> list[Value]:
-    """The labels of a table: all strings, all booleans, all integers or all floats.
+    """Reads the labels of a table: all strings, all booleans, all integers or all floats.
 
     Strings that are all numbers become numbers, since CSV knows no others; but not codes, of which a number would lose
     a part. Where a column has one of these, all of it stays strings: a leading zero (``007``, ``01.11``); and, unless
@@ -70,19 +70,19 @@ def _problem(value: Any) -> str | None:
 
 
 def _is_huge(value: Any) -> bool:
-    """Whether float would overflow, or int refuse to read it."""
+    """Returns whether a value is too large for float or int."""
     if isinstance(value, int):
         return abs(value) >= 10**300
     return isinstance(value, str) and len(value) > 300 and _HUGE.fullmatch(value.strip()) is not None
 
 
 def _kind(value: Value) -> type:
-    """bool, str, or float for every number."""
+    """Returns bool, str, or float for every number."""
     return type(value) if isinstance(value, bool | str) else float
 
 
 def leave_out(table: Table, column: str, missing: Sequence[Value]) -> Table:
-    """The rows whose label is none of those that stand for a missing one; ``""`` also stands for null and NaN."""
+    """Drops rows whose label stands for a missing one; ``""`` also stands for null and NaN."""
     if not missing:
         return table
     gone = {_key(value) for value in missing}
@@ -91,7 +91,7 @@ def leave_out(table: Table, column: str, missing: Sequence[Value]) -> Table:
 
 
 def _key(value: Any) -> Any:
-    """What values are compared by that are written differently: -1, "-1" and -1.0; null, NaN and "" ."""
+    """Returns a key that is equal for -1, "-1" and -1.0, and for null, NaN and ""."""
     text = value.strip() if isinstance(value, str) else value
     if text is None or str(text).lower() in ("", "nan"):
         return ""
@@ -101,7 +101,7 @@ def _key(value: Any) -> Any:
 
 
 def class_indices(table: Table, column: str, values: Sequence[Value], classes: Sequence[Value]) -> list[int]:
-    """Index of every label among the classes, capitals and spaces aside where that leaves one.
+    """Finds the index of every label among the classes, ignoring case and spaces where that leaves one.
 
     Raises:
         InputError: a label is not among them.
@@ -139,7 +139,7 @@ def _truths(classes: Sequence[Value]) -> bool:
 
 
 def canonical(name: str) -> str:
-    """A class's name as it is compared: without case, kind of space and the LABEL_ that transformers puts before
+    """Normalizes a class's name: without case, kind of space and the LABEL_ that transformers puts before
     numbers.
 
     Example:
@@ -151,7 +151,7 @@ def canonical(name: str) -> str:
 
 
 def match_names(wanted: Sequence[str], known: Sequence[str]) -> list[int] | None:
-    """Where each of some classes stands among others, by name as written or else as compared; None: others are meant.
+    """Maps classes to their places among others, by exact or else normalized name; None if they differ.
 
     Numbers stand for the other side's classes in order.
 
@@ -170,31 +170,31 @@ def match_names(wanted: Sequence[str], known: Sequence[str]) -> list[int] | None
 
 
 def is_nameless(names: Sequence[str]) -> bool:
-    """Whether classes are called by their numbers alone: 0, 1, ... or LABEL_0, LABEL_1, ..."""
+    """Returns whether classes are called by their numbers alone: 0, 1, ... or LABEL_0, LABEL_1, ..."""
     return [canonical(name) for name in names] == [str(i) for i in range(len(names))]
 
 
 def class_name(value: Value) -> str:
-    """What a class is called; 1.0 is called 1."""
+    """Returns what a class is called; 1.0 is called 1."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def is_number(value: Value) -> bool:
-    """Whether it is a finite number or a string that reads as one; truth values are none."""
+    """Returns whether a value is a finite number or a string of one, and no boolean."""
     if isinstance(value, str):
         return _NUMBER.fullmatch(value) is not None and math.isfinite(float(value))
     return not isinstance(value, bool)
 
 
 def may_be_numbers(values: Sequence[Value]) -> bool:
-    """Whether labels that look like classes may be meant as numbers: all read as such, and none has leading zeros."""
+    """Returns whether class labels may be meant as numbers: all read as such, and none has leading zeros."""
     if isinstance(values[0], str):
         return all(map(is_number, values)) and not any(map(_PADDED.fullmatch, map(str, values)))
     return isinstance(values[0], int) and not isinstance(values[0], bool)
 
 
 def to_numbers(table: Table, column: str, values: Sequence[Value]) -> list[float]:
-    """Labels for regression.
+    """Converts labels to numbers for regression.
 
     Raises:
         InputError: a label is not a number.

@@ -1,4 +1,4 @@
-"""What a user's labels mean: classes or numbers, which classes, in which order. What could be either is asked for."""
+"""Infers the meaning of a user's labels: classes or numbers, and their order; asks where it could be either."""
 
 import re
 from collections import Counter
@@ -20,7 +20,7 @@ _SETTLE = "Set kind to classification or regression."
 
 
 def infer_kind(table: Table, label: str, values: Sequence[Value]) -> Kind:
-    """Whether the labels are classes or numbers, where the user does not say it.
+    """Infers whether the labels are classes or numbers, where the user does not say.
 
     Raises:
         InputError: they may be either, or one of them may stand for a missing label; names the options that settle it.
@@ -45,7 +45,7 @@ def infer_kind(table: Table, label: str, values: Sequence[Value]) -> Kind:
 
 
 def _ask_for_odd(table: Table, label: str, values: Sequence[Value]) -> None:
-    """Refuses a few words among numbers, and numbers with a decimal comma, which would be words."""
+    """Refuses a few words among numbers, and decimal commas, which would turn numbers into words."""
     if not isinstance(values[0], str):
         return
     odd = [row for row, value in enumerate(values) if not is_number(value)]
@@ -82,14 +82,14 @@ def _ask_for_missing(table: Table, label: str, values: Sequence[Value]) -> None:
 
 
 def _some(values: Sequence[Value]) -> str:
-    """Some of the different values, the smallest first."""
+    """Returns some of the different values, the smallest first."""
     different = sorted(set(values))
     more = ", ..." if len(different) > _SHOWN else ""
     return ", ".join(f"{value!s:.40}" for value in different[:_SHOWN]) + more
 
 
 def find_classes(table: Table, label: str, values: Sequence[Value]) -> list[Value]:
-    """The different labels in order, numbers by size and strings by code point.
+    """Returns the different labels in order, numbers by size and strings by code point.
 
     Raises:
         InputError: there is one per row, or two differ only in capitals or spaces.
@@ -113,7 +113,7 @@ def find_classes(table: Table, label: str, values: Sequence[Value]) -> list[Valu
 
 
 def check_classes(classes: Sequence[Value]) -> list[Value]:
-    """The classes that a user lists: at least two, each once.
+    """Checks the classes that a user lists: at least two, each once.
 
     Raises:
         InputError: fewer, or one is there twice.
@@ -125,7 +125,7 @@ def check_classes(classes: Sequence[Value]) -> list[Value]:
 
 
 def by_number(values: Sequence[Value], classes: Sequence[Value]) -> list[Value]:
-    """The labels, or the classes that they number: 0 is the first one listed, unless a class is called by a number."""
+    """Replaces numbers by the classes they index (0 is the first listed), unless a class is called by a number."""
     numbered = all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v < len(classes) for v in values)
     if numbered and not any(is_number(class_name(one)) for one in classes):
         return [classes[int(value)] for value in values]
@@ -133,7 +133,7 @@ def by_number(values: Sequence[Value], classes: Sequence[Value]) -> list[Value]:
 
 
 def find_positive(positive: Value | None, classes: Sequence[Value]) -> int:
-    """The index of the class that "f1" is of: the one named, else the second.
+    """Returns the index of the positive class of "f1": the one named, else the second.
 
     Raises:
         InputError: there is no such class, or there are not two.
@@ -154,7 +154,7 @@ def find_positive(positive: Value | None, classes: Sequence[Value]) -> int:
 
 
 def meaning_notes(values: Sequence[Value], classes: Sequence[Value], *, kind: Kind | None, order: bool) -> list[str]:
-    """Sentences on what was taken for granted: ``kind`` is the user's word, ``order`` whether classes were listed."""
+    """Notes assumptions about the labels: ``kind`` is the user's word, ``order`` whether classes were listed."""
     different = {class_name(value) for value in values}
     notes = []
     if kind is None and not classes and len(different) <= FEW:

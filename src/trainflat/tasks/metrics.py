@@ -1,4 +1,4 @@
-"""Scores as the papers report them: in percent, defined for every prediction that is a number."""
+"""Computes scores as the papers report them: in percent, defined for every finite prediction."""
 
 import warnings
 from collections.abc import Callable, Iterable
@@ -11,26 +11,26 @@ Metric = Callable[[np.ndarray, np.ndarray], float]  # gold [N], predicted [N] ->
 
 
 def accuracy(gold: np.ndarray, predicted: np.ndarray) -> float:
-    """Share of the rows whose class is right."""
+    """Computes the share of rows whose class is right."""
     return 100 * float(np.mean(gold == predicted))
 
 
 def f1(gold: np.ndarray, predicted: np.ndarray) -> float:
-    """F1 of class 1."""
+    """Computes the F1 of class 1."""
     from sklearn.metrics import f1_score
 
     return 100 * float(f1_score(gold, predicted, zero_division=0))
 
 
 def macro_f1(gold: np.ndarray, predicted: np.ndarray) -> float:
-    """Mean of the F1 of every class that occurs."""
+    """Computes the mean F1 of the classes that occur."""
     from sklearn.metrics import f1_score
 
     return 100 * float(f1_score(gold, predicted, average="macro", zero_division=0))
 
 
 def matthews(gold: np.ndarray, predicted: np.ndarray) -> float:
-    """Matthews correlation; 0 if all predictions are one class."""
+    """Computes the Matthews correlation; 0 if all predictions are one class."""
     from sklearn.metrics import matthews_corrcoef
 
     # scikit-learn warns where gold and predictions are one and the same class; the papers' scores have that at 0.
@@ -38,14 +38,14 @@ def matthews(gold: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def pearson(gold: np.ndarray, predicted: np.ndarray) -> float:
-    """Pearson correlation; 0 if one side is constant."""
+    """Computes the Pearson correlation; 0 if one side is constant."""
     from scipy.stats import pearsonr
 
     return _correlation(pearsonr, gold, predicted)
 
 
 def spearman(gold: np.ndarray, predicted: np.ndarray) -> float:
-    """Spearman rank correlation; 0 if one side is constant."""
+    """Computes the Spearman rank correlation; 0 if one side is constant."""
     from scipy.stats import spearmanr
 
     return _correlation(spearmanr, gold, predicted)
@@ -70,7 +70,7 @@ METRICS: dict[str, Metric] = {**CLASSIFICATION, **REGRESSION}
 def evaluate(
     names: Iterable[str], gold: np.ndarray, predicted: np.ndarray, *, classes: int, positive: int = 1
 ) -> dict[str, float]:
-    """The named metrics; "f1" is that of the class ``positive``, or the macro average of more than two classes."""
+    """Computes the named metrics; "f1" is of class ``positive``, or macro-averaged over more than two classes."""
 
     def score(name: str) -> float:
         if name != "f1":
@@ -81,6 +81,6 @@ def evaluate(
 
 
 def check_finite(split: str, *predictions: np.ndarray) -> None:
-    """Raises TrainingDiverged if a prediction is not a number."""
+    """Raises TrainingDiverged if a prediction is not finite."""
     if not all(np.isfinite(part).all() for part in predictions):
         raise TrainingDiverged(f"predictions on {split} are not numbers (NaN or infinite). Lower the learning rate.")

@@ -1,4 +1,4 @@
-"""What a data file holds, as bytes and as text: unpacked, decoded, and no larger than expected."""
+"""Reads a data file as bytes and as text: unpacked, decoded, and bounded in size."""
 
 import bz2
 import codecs
@@ -23,7 +23,7 @@ _FAULTS = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeErro
 
 @dataclass(frozen=True)
 class Shape:
-    """What a user says of a file's form; None leaves it to the file.
+    """Holds what a user says of a file's form; None leaves it to the file.
 
     Attributes:
         columns: Names of the columns of a delimited file without a header; nameless ones ("") are not read.
@@ -42,7 +42,7 @@ AS_FOUND = Shape()
 
 
 def check_file(path: Path) -> None:
-    """There is such a file, and it is no folder, pipe or device, which might never end.
+    """Checks that a path is a file, and no folder, pipe or device, which might never end.
 
     Raises:
         InputError: there is none, or something else.
@@ -62,7 +62,7 @@ def check_file(path: Path) -> None:
 
 
 def read_bytes(path: Path, *, large: bool = False) -> tuple[str, bytes]:
-    """The name of what is inside (without ``.gz``), and its bytes; what is packed is told by its first bytes.
+    """Reads and unpacks a file, detected by its first bytes; returns the name without ``.gz`` and the bytes.
 
     Raises:
         InputError: it is damaged, larger than expected, or an archive of several files.
@@ -119,7 +119,7 @@ _MARKS |= {codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 def decode(path: Path, data: bytes, encoding: str | None = None) -> str:
-    """The text of a file: in the encoding given, or that of its byte order mark, or UTF-8.
+    """Decodes a file: by the encoding given, its byte order mark, or UTF-8.
 
     Raises:
         InputError: it is not, or holds a NUL byte.

@@ -1,4 +1,4 @@
-"""Texts that are there more than once: trained on and scored, or with two labels."""
+"""Finds repeated texts: trained on and scored, or with two labels."""
 
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ QUESTIONS = (*TEXTS, "question", "context")
 
 
 def text_keys(rows: Rows, *, ordered: bool = False) -> list[tuple[bytes, ...]]:
-    """One key per row, alike where the texts are: capitals and spaces aside and, unless ``ordered``, a pair's order."""
+    """Computes a key per row, equal for equal texts up to case, spaces and, unless ``ordered``, a pair's order."""
     columns = [rows.columns[name] for name in QUESTIONS if name in rows.columns]
     keys = [[_digest(text) for text in texts] for texts in zip(*columns, strict=True)]
     return [tuple(key if ordered else sorted(key)) for key in keys]
@@ -24,7 +24,7 @@ def _digest(text: str) -> bytes:
 
 
 def repeat_notes(training: Rows, evaluation: Mapping[str, Rows], labels: Sequence[str]) -> list[str]:
-    """Sentences on evaluation rows that are trained on, and on training rows whose text has two classes."""
+    """Notes evaluation rows that are trained on, and training texts with two classes."""
     seen = set(text_keys(training))
     notes = []
     for name, part in evaluation.items():

@@ -1,4 +1,4 @@
-"""Rows of a split, and which of them are trained on, held out or evaluated."""
+"""Holds the rows of a split as columns, with their source and fingerprint."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ LABEL = "label"
 
 @dataclass(frozen=True)
 class Rows:
-    """Checked rows, as columns of equal length.
+    """Holds checked rows as columns of equal length.
 
     Attributes:
         source: As in :class:`~trainflat.records.run.Fingerprint`.
@@ -28,20 +28,20 @@ class Rows:
         return len(next(iter(self.columns.values())))
 
     def take(self, indices: Sequence[int]) -> "Rows":
-        """Only these rows, marked as partial."""
+        """Selects rows by index, and marks them as partial."""
         return Rows({name: [column[i] for i in indices] for name, column in self.columns.items()}, self.source, True)
 
     def whole(self) -> "Rows":
-        """The same rows, not marked as partial: there is no official split that they are a part of."""
+        """Returns the same rows, not marked as partial: there is no official split that they are a part of."""
         return Rows(self.columns, self.source, False)
 
     def relabelled(self, places: Sequence[int]) -> "Rows":
-        """The same rows with the class ``places[i]`` in place of ``i``."""
+        """Returns the same rows with the class ``places[i]`` in place of ``i``."""
         labels = [places[label] for label in self.columns[LABEL]]
         return Rows({**self.columns, LABEL: labels}, self.source, self.partial)
 
     def fingerprint(self) -> Fingerprint:
-        """Count and SHA-256 of the rows as they are, in order; the file format does not matter."""
+        """Counts and hashes the rows in their order; the file format does not matter."""
         digest = hashlib.sha256(json.dumps(sorted(self.columns)).encode())
         for row in zip(*(self.columns[name] for name in sorted(self.columns)), strict=True):
             digest.update(json.dumps(row).encode() + b"\n")
@@ -49,11 +49,11 @@ class Rows:
 
 
 def join(parts: Sequence[Rows]) -> Rows:
-    """One after the other."""
+    """Concatenates rows; their sources are joined by +."""
     columns = {name: [value for part in parts for value in part.columns[name]] for name in parts[0].columns}
     return Rows(columns, "+".join(part.source for part in parts), any(part.partial for part in parts))
 
 
 def fingerprints(training: Rows, evaluation: dict[str, Rows]) -> dict[str, Fingerprint]:
-    """Of every split that was read."""
+    """Returns the fingerprint of every split that was read."""
     return {"train": training.fingerprint(), **{name: part.fingerprint() for name, part in evaluation.items()}}

@@ -1,4 +1,4 @@
-"""Where the official data sets are found: a folder, the folder that TRAINFLAT_DATA names, or the hub."""
+"""Finds the official data sets: in a folder, in TRAINFLAT_DATA, or on the hub."""
 
 import os
 from contextlib import nullcontext
@@ -14,7 +14,7 @@ VARIABLE = "TRAINFLAT_DATA"
 
 @dataclass(frozen=True)
 class Source:
-    """One official data set.
+    """Locates and reads one official data set.
 
     Attributes:
         task: Its name, which is also the name of its folder.
@@ -29,7 +29,7 @@ class Source:
     sizes: dict[str, int]
 
     def read(self, split: str, data: Path | None = None) -> tuple[Table, bool]:
-        """The rows of a split, and whether they are only some of the official ones.
+        """Reads the rows of a split; returns also whether they are only some of the official ones.
 
         Args:
             split: Such as ``"train"`` or ``"train_partial"``; never replaced by another one.
@@ -83,7 +83,7 @@ class Source:
 
 
 def _splits(folder: Path) -> dict[str, list[Path]]:
-    """The data files of a folder by split; ``train-00000-of-00002.parquet`` is a part of ``train``, as on the hub."""
+    """Lists the data files of a folder by split; ``train-00000-of-00002.parquet`` is a part of ``train``."""
     splits: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in READERS and path.is_file():

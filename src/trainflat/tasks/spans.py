@@ -1,4 +1,4 @@
-"""From the logits of one window to the span of text that they point at."""
+"""Finds the answer span in the logits of one window."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ import numpy as np
 def best_span(
     start_T: np.ndarray, end_T: np.ndarray, offsets_T2: np.ndarray, n_best: int, max_tokens: int
 ) -> tuple[float, int, int] | None:
-    """The span of the highest start plus end logit.
+    """Returns the span of the highest start plus end logit.
 
     Only the ``n_best`` starts and ends are tried, as in the published evaluation; a span lies within the context, does
     not end before it starts and has at most ``max_tokens`` tokens.

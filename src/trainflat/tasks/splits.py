@@ -12,7 +12,7 @@ from trainflat.tasks.rows import LABEL, Rows
 
 
 def hold_out(rows: Rows, share: float, seed: int, *, by_class: bool) -> tuple[Rows, Rows]:
-    """The rows that stay and those that are held out, each in the order of the split.
+    """Divides rows into those that stay and those held out, each in the order of the split.
 
     Rows of one text (:func:`~trainflat.tasks.repeats.text_keys`) are never parted.
 
@@ -48,7 +48,7 @@ def hold_out(rows: Rows, share: float, seed: int, *, by_class: bool) -> tuple[Ro
 
 
 def _apportion(sizes: Mapping[Any, int], count: int) -> dict[Any, int]:
-    """``count`` as parts in proportion to the sizes, by the largest remainders, ties in the order given."""
+    """Divides ``count`` in proportion to the sizes, by the largest remainders, ties in the order given."""
     exact = {key: count * size / sum(sizes.values()) for key, size in sizes.items()}
     parts = {key: int(value) for key, value in exact.items()}
     left = count - sum(parts.values())
@@ -58,7 +58,7 @@ def _apportion(sizes: Mapping[Any, int], count: int) -> dict[Any, int]:
 
 
 def _fill(groups: Sequence[list[int]], count: int, *, least: bool) -> list[int]:
-    """Rows of whole groups in the order given, ``count`` at most; with ``least`` those of one group at least.
+    """Takes rows of whole groups in the order given, at most ``count``; with ``least`` at least one group.
 
     One group always stays, where ``least`` says that both sides must have one.
     """
@@ -72,7 +72,7 @@ def _fill(groups: Sequence[list[int]], count: int, *, least: bool) -> list[int]:
 
 
 def draw(rows: Rows, count: int, seed: int) -> Rows:
-    """``count`` rows drawn without replacement, in the order of the split.
+    """Draws ``count`` rows without replacement, in the order of the split.
 
     Raises:
         InputError: there are not that many, or none are asked for.
@@ -97,7 +97,7 @@ def arrange(
     seed: int,
     by_class: bool,
 ) -> tuple[Rows, dict[str, Rows]]:
-    """The rows to train on and the evaluation splits by name, the main one first.
+    """Reads and divides the rows: those to train on, and the evaluation splits by name, the main one first.
 
     With ``holdout`` the evaluation splits are not even read; ``by_class`` says how rows are held out.
 
@@ -118,7 +118,7 @@ def arrange(
 
 
 def _check_once(train: str, evaluate: Sequence[str]) -> None:
-    """A row that is there twice may be held out and trained on at once."""
+    """Refuses splits named twice, whose rows could be held out and trained on at once."""
     for names, where in ((train.split("+"), f"train {train!r}"), (list(evaluate), f"evaluate {list(evaluate)}")):
         whole = [name.removesuffix("_partial") for name in names]
         twice = next((name for name in whole if whole.count(name) > 1), None)

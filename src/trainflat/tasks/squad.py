@@ -85,7 +85,7 @@ class Squad(Task):
         self.notes = tuple(repeat_notes(self.training, self.evaluation, ()))
 
     def encode(self, tokenizer: Tokenizer, max_length: int) -> tuple[EncodedSplit, dict[str, EncodedSplit]]:
-        """See :meth:`Task.encode`; the rows of a split are windows, of which a question has one or more."""
+        """Encodes the splits as windows, one or more per question; see :meth:`Task.encode`."""
         rows = [window.row for window in self._windows(self.training, tokenizer, max_length)]
         evaluation = {}
         for name, questions in self.evaluation.items():
@@ -98,7 +98,7 @@ class Squad(Task):
         return encode_windows(tokenizer, rows.columns, max_length, self.doc_stride)
 
     def answers(self, split: EncodedSplit, predictions: Predictions) -> list[str]:
-        """The predicted answer to every question of the split, in the order of the data.
+        """Returns the predicted answer to every question of the split, in the order of the data.
 
         Args:
             split: From :meth:`encode`.
@@ -127,13 +127,13 @@ class Squad(Task):
         return [text for _, text in best]
 
     def score(self, split: EncodedSplit, predictions: Predictions) -> dict[str, float]:
-        """F1 and exact match in percent; see :meth:`answers`."""
+        """Computes F1 and exact match in percent; see :meth:`answers`."""
         answers = self.answers(split, predictions)
         golds = self.evaluation[split.name].columns["answers"]
         return {"f1": best_over(token_f1, answers, golds), "exact_match": best_over(exact_match, answers, golds)}
 
     def answered(self, split: EncodedSplit, predictions: Predictions) -> Answered:
-        """See :meth:`Task.answered`; the blind answer is none at all."""
+        """Returns the answers; the blind answer is the empty one. See :meth:`Task.answered`."""
         given = np.array(self.answers(split, predictions), dtype=object)
         gold = np.empty(len(given), dtype=object)
         gold[:] = [tuple(answers) for answers in self.evaluation[split.name].columns["answers"]]

@@ -1,4 +1,4 @@
-"""Exact match and F1 as the official script of SQuAD v1.1 defines them (Rajpurkar et al., 2016, arXiv:1606.05250)."""
+"""Computes exact match and F1 as the official script of SQuAD v1.1 (Rajpurkar et al., 2016, arXiv:1606.05250)."""
 
 import re
 import string
@@ -11,7 +11,7 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
 def normalize(answer: str) -> str:
-    """Lower case without punctuation, articles and superfluous spaces, removed in this order.
+    """Lower-cases a text and removes punctuation, articles and superfluous spaces, in this order.
 
     Example:
         >>> normalize("The  U.S. dollar")
@@ -21,13 +21,13 @@ def normalize(answer: str) -> str:
 
 
 def exact_match(prediction: str, gold: str) -> float:
-    """1 if both are the same after normalizing."""
+    """Returns 1 if both are the same after normalizing, else 0."""
     return float(normalize(prediction) == normalize(gold))
 
 
 @lru_cache(maxsize=2**17)  # margins ask for the same pairs again and again
 def token_f1(prediction: str, gold: str) -> float:
-    """Harmonic mean of precision and recall over the multisets of tokens; 0 if none is left of both (1 in v2)."""
+    """Computes the F1 of the multisets of tokens; 0 if both are empty (1 in v2)."""
     predicted, expected = normalize(prediction).split(), normalize(gold).split()
     same = sum((Counter(predicted) & Counter(expected)).values())
     if same == 0:
@@ -37,6 +37,6 @@ def token_f1(prediction: str, gold: str) -> float:
 
 
 def best_over(metric: Callable[[str, str], float], predictions: Sequence[str], golds: Sequence[Sequence[str]]) -> float:
-    """Mean in percent over the questions, each scored against the gold answer that fits best."""
+    """Averages the best score over the gold answers of every question, in percent."""
     best = [max(metric(p, gold) for gold in answers) for p, answers in zip(predictions, golds, strict=True)]
     return 100 * sum(best) / len(best)

@@ -1,4 +1,4 @@
-"""Real text that every Python brings along: what the docstrings of its standard library say."""
+"""Makes a task of the docstrings of the standard library, real text that every Python brings along."""
 
 import ast
 import hashlib
@@ -135,7 +135,7 @@ class StdlibDocs(TextTask):
 
 @lru_cache(maxsize=4)  # two seconds of parsing, for every member of a grid
 def read_splits(library: Path) -> dict[str, Rows]:
-    """The sentences below a standard library's folder, as the splits "train" and "validation".
+    """Reads the sentences below a standard library's folder, as the splits "train" and "validation".
 
     Raises:
         InputError: its sources are not there, as in a frozen or zipped Python.
@@ -164,13 +164,13 @@ def read_splits(library: Path) -> dict[str, Rows]:
 
 
 def sentences_of(*modules: str) -> list[str]:
-    """The sentences of some modules of the running Python's library, each once, where only real text is wanted."""
+    """Reads the sentences of some modules of the running Python's library, each once."""
     paths = _sources(Path(sysconfig.get_path("stdlib")), modules)
     return list(dict.fromkeys(sentence for path in paths for sentence in _sentences(path)))
 
 
 def _share(sentence: str) -> float:
-    """A number in [0, 1) that depends on the sentence alone."""
+    """Returns a number in [0, 1) that depends on the sentence alone."""
     return int.from_bytes(hashlib.sha256(sentence.encode()).digest()[:6], "big") / 2**48
 
 
@@ -182,7 +182,7 @@ def _sources(library: Path, modules: tuple[str, ...]) -> Iterator[Path]:
 
 
 def _sentences(path: Path) -> Iterator[str]:
-    """First sentence of every docstring of a source file."""
+    """Yields the first sentence of every docstring of a source file."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # escapes that later versions will refuse
@@ -201,7 +201,7 @@ def _sentences(path: Path) -> Iterator[str]:
 
 
 def first_sentence(docstring: str) -> str | None:
-    """The first sentence if it is one of 4 to 40 words that ends with a full stop.
+    """Returns the first sentence if it is one of 4 to 40 words that ends with a full stop.
 
     Example:
         >>> first_sentence("Return the sum of\\n    all numbers. Raises nothing.")

@@ -1,4 +1,4 @@
-"""Files of rows (CSV, TSV, JSON, JSON lines, parquet), checked: whatever is wrong with one is said in one line."""
+"""Reads and checks files of rows (CSV, TSV, JSON, JSON lines, parquet); each fault is one line."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ Reader = Callable[[Path, bytes, Shape], Read]
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of equal length.
+    """Holds columns of equal length.
 
     Attributes:
         where: What messages call it: the path of the file, or its place on the hub.
@@ -39,7 +39,7 @@ class Table:
         return len(next(iter(self.columns.values()), []))
 
     def column(self, name: str) -> list[Any]:
-        """The values of one column.
+        """Returns the values of one column.
 
         Raises:
             InputError: there is no such column; names the nearest.
@@ -55,7 +55,7 @@ class Table:
         raise InputError(f"{self.where}: no column is called {name!r:.60}.{hint} Columns: {shown}.{headless}")
 
     def texts(self, name: str, *, allow_empty: bool = False) -> list[str]:
-        """The values of a column of text.
+        """Returns the values of a column of text.
 
         Raises:
             InputError: one of them is missing, not a string, empty, or holds what is no text.
@@ -75,13 +75,13 @@ class Table:
         return values
 
     def fault(self, row: int, column: str, problem: str) -> InputError:
-        """The error for one cell; rows are counted from 1, without the header."""
+        """Makes the error for one cell; rows are counted from 1, without the header."""
         number = self.numbers[row] if self.numbers else row + 1
         return InputError(f"{self.where}: row {number}, column {column!r:.60}: {problem}")
 
 
 def without_rows(table: Table, kept: Sequence[int], note: str) -> Table:
-    """Only these rows of a table, and a note on it if others were left out.
+    """Selects rows of a table, and notes how many were left out.
 
     Raises:
         InputError: none is left.
@@ -142,7 +142,7 @@ def _read_tsv(path: Path, data: bytes, shape: Shape) -> Read:
 
 @dataclass(frozen=True)
 class _Ambiguous:
-    """An object of which JSON's own reader would silently keep the last of two values."""
+    """Marks a JSON object with a repeated key, of which JSON's own reader would silently keep the last value."""
 
     key: str
 
@@ -209,7 +209,7 @@ def _read_parquet(path: Path, data: bytes, shape: Shape) -> Read:
 
 
 def _batches(path: Path, file: Any, *, large: bool) -> list[Any]:
-    """The rows, as long as they are no more than expected: a repeated value takes next to nothing in the file."""
+    """Reads the rows up to a size limit: a repeated value takes next to nothing in the file."""
     rows, size, parts = file.metadata.num_rows, 0, []
     for batch in file.iter_batches(4096) if large or rows <= MOST_ROWS else ():
         parts.append(batch)

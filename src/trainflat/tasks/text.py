@@ -1,4 +1,4 @@
-"""What all tasks share whose rows are one or two texts and a label."""
+"""Defines the base class of tasks whose rows are one or two texts and a label."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from trainflat.tasks.rows import LABEL, Rows, fingerprints
 
 
 class TextTask(Task):
-    """Classification or regression of texts.
+    """Classifies or rates one or two texts.
 
     Rows have the columns "text", "text_pair" (pairs only) and "label": an index of ``head.labels``, or a number.
 
@@ -66,7 +66,7 @@ class TextTask(Task):
         return make_split(name, labelled, by_length=by_length)
 
     def score(self, split: EncodedSplit, predictions: Predictions) -> dict[str, float]:
-        """Scores in percent.
+        """Computes the scores in percent.
 
         Args:
             split: From :meth:`encode`.
@@ -82,7 +82,7 @@ class TextTask(Task):
         return evaluate(metrics, gold, predicted, classes=len(self.head.labels), positive=self._positive)
 
     def in_order(self, labels: Sequence[str]) -> Self:
-        """See :meth:`Task.in_order`."""
+        """Returns the task with reordered classes; see :meth:`Task.in_order`."""
         places = match_names(self.head.labels, labels)
         if places is None or tuple(labels) == self.head.labels:
             return self
@@ -107,7 +107,7 @@ class TextTask(Task):
         return Answered(gold[places], predicted[places], blind, judge)
 
     def _compared(self, split: EncodedSplit, predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
-        """Right and predicted classes or numbers, in the order of the split."""
+        """Returns right and predicted classes or numbers, in the order of the split."""
         logits = np.asarray(predictions, dtype=np.float64)
         if len(logits) != len(split):
             raise ValueError(f"{split.name} has {plural(len(split), 'row')}, got predictions for {len(logits)}.")

@@ -1,4 +1,4 @@
-"""Questions and paragraphs as windows of tokens that overlap."""
+"""Encodes questions and paragraphs as overlapping windows of tokens."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ MAX_QUESTION = 64  # tokens; BERT's published code cuts longer questions
 
 @dataclass(frozen=True)
 class Window:
-    """A question with a part of its paragraph.
+    """Holds a question with a part of its paragraph.
 
     Attributes:
         question: Index of the question in its split.
@@ -32,7 +32,7 @@ class Window:
 def encode_windows(
     tokenizer: Tokenizer, columns: Mapping[str, Sequence[Any]], max_length: int, stride: int
 ) -> Iterator[Window]:
-    """The windows of every question, in order.
+    """Encodes the windows of every question, in order.
 
     Args:
         columns: "question", "context", "answers" and "starts" (characters; the first answer is trained on).
@@ -54,7 +54,7 @@ def encode_windows(
 
 
 def _fitting_questions(tokenizer: Tokenizer, questions: Sequence[str], max_length: int, stride: int) -> list[str]:
-    """The questions as they are read, once it is sure that each leaves room for windows that move on."""
+    """Encodes the questions, and checks that each leaves room for windows that advance."""
     if not tokenizer.is_fast:
         raise InputError(
             "spans need a tokenizer with character offsets, and this model has none. Use a model with a fast one."
@@ -85,7 +85,7 @@ def _tokenize(
 
 
 def _cut_questions(tokenizer: Tokenizer, questions: Sequence[str]) -> tuple[list[str], int]:
-    """The questions without leading space, at most 64 tokens each, and the tokens of the longest."""
+    """Cuts the questions to 64 tokens, without leading space; returns also the length of the longest."""
     # Some questions begin with many spaces, which truncation of the paragraph alone could not make room for.
     cut, longest = [question.lstrip() for question in questions], 0
     for first in range(0, len(cut), BATCH):
@@ -107,7 +107,7 @@ def _context_offsets(batch: Any, i: int) -> np.ndarray:
 
 
 def _positions(offsets: np.ndarray, start: int, answer: str) -> dict[str, int]:
-    """First and last token of an answer; the first token of the window if the answer is not wholly in it."""
+    """Finds the first and last token of an answer; the window's first token if it is not wholly in it."""
     start += len(answer) - len(answer.lstrip())  # no token begins at a space
     end = start + len(answer.strip())
     inside = offsets[:, 0] >= 0
