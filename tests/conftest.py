@@ -1,5 +1,6 @@
 """What many tests share."""
 
+import gc
 import os
 import shutil
 import socket
@@ -18,6 +19,17 @@ from transformers import BertConfig, BertForSequenceClassification
 from trainflat.core import hub
 
 torch.set_num_threads(1)  # two spinning OpenMP programs slow each other four-fold
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imports_left_out_of_garbage_collection() -> None:
+    """Takes what is alive by now out of the collector's sight.
+
+    Every ``Trainer.train`` collects twice; over all that torch and transformers import, one collection takes a
+    quarter of a second, as long as the few steps of a test.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Run by torchrun: two processes that stay and do one piece of work after the other; launching costs the most."""
 
+import gc
 import json
 import os
 import shutil
@@ -17,7 +18,9 @@ def main() -> None:
         for line in asked:
             module, given = json.loads(line)
             try:
-                import_module(module).main(given)
+                work = import_module(module).main
+                gc.freeze()  # every training collects twice, and what was imported is most of what there is
+                work(given)
                 reply = ""
             except BaseException:  # told to whom it was asked for, where a test fails with it
                 reply = traceback.format_exc()

@@ -6,6 +6,7 @@ points, maybe averaging and protocol. A point is ``[function, n]``: the child ki
 for the n-th time; or ``["after", seconds]``: the parent kills it then.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -16,6 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import sklearn.metrics  # noqa: F401  # a run imports it where it scores
 
 import trainflat
 from trainflat.commands.run import run  # the imports that take time happen here, before any fork
@@ -69,6 +72,7 @@ def in_child(work: Callable[[], Any], *, killed_after: float | None = None) -> i
     """The wait status of a forked child."""
     child = os.fork()
     if child == 0:
+        gc.freeze()  # what was imported is neither copied nor searched when a training collects garbage
         try:
             work()
         except BaseException as error:  # a child must not return into the parent's code

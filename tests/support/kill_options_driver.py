@@ -5,6 +5,7 @@ kills per recipe, processes, recipes by name, and the name of the run that is le
 read. One process imports everything once and forks the others.
 """
 
+import gc
 import json
 import os
 import random
@@ -38,6 +39,7 @@ def train(recipe: dict[str, Any], out: Path, processes: int, killed_after: float
     for rank in range(processes):
         child = os.fork()
         if child == 0:
+            gc.freeze()
             os.environ.update(shared, RANK=str(rank), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(processes))
             code = 3
             try:
