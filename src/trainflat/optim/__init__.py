@@ -20,7 +20,7 @@ from trainflat.optim.gsam import GSAM
 from trainflat.optim.l1 import L1Penalty
 from trainflat.optim.label_noise import LabelNoise
 from trainflat.optim.looksam import LookSAM
-from trainflat.optim.moves import Displacement, Move
+from trainflat.optim.moves import Move, Perturbation
 from trainflat.optim.msam import MSAM
 from trainflat.optim.options import build, complete, settle
 from trainflat.optim.s2sam import S2SAM
@@ -119,7 +119,6 @@ __all__ = [
     "Adam",
     "AdamW",
     "CrAM",
-    "Displacement",
     "EntropySGD",
     "ExtrapolatedGradient",
     "FisherSSAM",
@@ -129,6 +128,7 @@ __all__ = [
     "LabelNoise",
     "LookSAM",
     "Move",
+    "Perturbation",
     "average_passes",
     "check_options",
     "complete_options",

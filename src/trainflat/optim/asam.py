@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.checks import number
-from trainflat.optim.moves import NOWHERE, Displacement
+from trainflat.optim.moves import NOWHERE, Perturbation
 from trainflat.optim.sam import joint_norm, steepest, to_ball
 
 
@@ -59,7 +59,7 @@ class ASAM(FlatOptimizer):
         self.eta = number("eta", eta, "a number >= 0 added to ASAM's absolute weights", lambda x: x >= 0)
         super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
 
-    def displacement(self) -> Displacement:
+    def perturbation(self) -> Perturbation:
         groups, named = self.perturbable(), self._named_weights()
         gradients = steepest([[p.grad for p in params if p.grad is not None] for _, params in groups], 2)
         if not gradients:

@@ -15,7 +15,7 @@ from trainflat.optim.checks import radius
 from trainflat.optim.exclusions import matches, refuse_idle_patterns
 from trainflat.optim.holder import Holder
 from trainflat.optim.memory import Memory, join, signed, split, unsigned
-from trainflat.optim.moves import NOWHERE, Displacement, advance
+from trainflat.optim.moves import NOWHERE, Perturbation, advance
 from trainflat.optim.wrapper import Wrapper, without_dynamo
 
 
@@ -117,7 +117,7 @@ class FlatOptimizer(Wrapper):
         return True
 
     @torch.no_grad()
-    def displacement(self) -> Displacement:
+    def perturbation(self) -> Perturbation:
         """Computes the displacement for the second pass, from the gradients at hand and the memory."""
         return NOWHERE
 
@@ -271,7 +271,7 @@ class FlatOptimizer(Wrapper):
     def _displace(self) -> None:
         if self.held is not None:
             self.held.mask_gradients()
-        moves, self.last_norm = self.displacement()
+        moves, self.last_norm = self.perturbation()
         params = [p for move in moves for p in move.params]
         if not params:
             return

@@ -13,7 +13,7 @@ from trainflat.core.rng import generator
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.checks import number, whole
 from trainflat.optim.directions import gradients, norm_of
-from trainflat.optim.moves import NOWHERE, Displacement, Move
+from trainflat.optim.moves import NOWHERE, Move, Perturbation
 from trainflat.optim.sam import joint_norm
 from trainflat.optim.vectors import Gradients, largest, take_gradients
 
@@ -89,7 +89,7 @@ class CrAM(FlatOptimizer):
         draws = generator("cpu", self.seed, self.steps_taken)
         return self.sparsities[int(torch.randint(len(self.sparsities), (), generator=draws))]
 
-    def displacement(self) -> Displacement:
+    def perturbation(self) -> Perturbation:
         groups = self.perturbable()
         self._kept, overflowed = {}, self._overflowed(groups)
         points = [] if overflowed else [_uphill(params, rho / self.loss_scale) for rho, params in groups]
@@ -98,7 +98,7 @@ class CrAM(FlatOptimizer):
             return NOWHERE
         self._compress([pair for (_, ps), at in zip(groups, points, strict=True) for pair in zip(ps, at, strict=True)])
         moves = [Move(ps, foreach("sub", at, ps), 1.0) for (_, ps), at in zip(groups, points, strict=True)]
-        return Displacement(moves, norm_of(moves))
+        return Perturbation(moves, norm_of(moves))
 
     def combine(self) -> None:
         for p, kept in self._kept.items():

@@ -9,7 +9,7 @@ from torch import Tensor
 from trainflat.core.errors import InputError
 from trainflat.core.foreach import foreach
 from trainflat.optim.base import FlatOptimizer
-from trainflat.optim.moves import NOWHERE, Displacement, Move
+from trainflat.optim.moves import NOWHERE, Move, Perturbation
 from trainflat.optim.sam import joint_norm, steepest, to_ball
 
 # Where torch's optimizers keep a running mean of gradients: the Adam family, then SGD, RMSprop and Muon.
@@ -24,14 +24,14 @@ class Course(NamedTuple):
     directions: list[Tensor]
 
 
-def onto_sphere(courses: Iterable[Course], sign: float = 1.0) -> Displacement:
+def onto_sphere(courses: Iterable[Course], sign: float = 1.0) -> Perturbation:
     """Scales directions to length ``rho`` (L2 norm over all groups); zero directions stay zero."""
     courses = [course for course in courses if course.params]
     if not courses:
         return NOWHERE
     groups = [(course.rho, course.params) for course in courses]
     moves, norm = to_ball(groups, steepest([course.directions for course in courses], 2.0))
-    return Displacement([move._replace(scale=sign * move.scale) for move in moves], norm)
+    return Perturbation([move._replace(scale=sign * move.scale) for move in moves], norm)
 
 
 def norm_of(moves: Iterable[Move]) -> Tensor:

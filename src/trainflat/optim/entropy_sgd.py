@@ -15,7 +15,7 @@ from trainflat.core.rng import generator
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.checks import number, whole
 from trainflat.optim.directions import norm_of
-from trainflat.optim.moves import NOWHERE, Displacement, Move
+from trainflat.optim.moves import NOWHERE, Move, Perturbation
 
 
 class EntropySGD(FlatOptimizer):
@@ -107,10 +107,10 @@ class EntropySGD(FlatOptimizer):
     def first_pass(self) -> bool:
         return False
 
-    def displacement(self) -> Displacement:
+    def perturbation(self) -> Perturbation:
         params = self._walking()
         moves = [Move(params, self.remembered("walk", params), 1.0)]
-        return Displacement(moves, norm_of(moves)) if params else NOWHERE
+        return Perturbation(moves, norm_of(moves)) if params else NOWHERE
 
     @torch.no_grad()
     def base_step(self) -> None:

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from trainflat.core.rng import generator
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.checks import number, whole
-from trainflat.optim.moves import NOWHERE, Displacement
+from trainflat.optim.moves import NOWHERE, Perturbation
 from trainflat.optim.sam import joint_norm, steepest, to_ball
 
 # Finding the rows takes a forward pass; with its backward pass it would be one, and that takes twice the time.
@@ -79,7 +79,7 @@ class ESAM(FlatOptimizer):
         gamma = _gamma(options.get("gamma", 0.5))
         return 2.0 if gamma == 1 else 1 + _FORWARD_ALONE + gamma
 
-    def displacement(self) -> Displacement:
+    def perturbation(self) -> Perturbation:
         groups = self.perturbable()
         gradients = steepest([[p.grad for p in params if p.grad is not None] for _, params in groups], 2)
         if not gradients:

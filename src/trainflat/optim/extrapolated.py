@@ -18,7 +18,7 @@ from trainflat.optim.directions import (
     previous_course,
     require_momentum,
 )
-from trainflat.optim.moves import NOWHERE, Displacement, Move
+from trainflat.optim.moves import NOWHERE, Move, Perturbation
 
 _DIRECTIONS = ("gradient", "previous", "momentum")
 
@@ -87,12 +87,12 @@ class ExtrapolatedGradient(FlatOptimizer):
     def first_pass(self) -> bool:
         return self.direction == "gradient"
 
-    def displacement(self) -> Displacement:
+    def perturbation(self) -> Perturbation:
         rates = {p: float(group["lr"]) for group in self.param_groups for p in group["params"]}
         moves = [Move(c.params, c.directions, -c.rho * rates[c.params[0]]) for c in self._courses() if c.params]
         norm = norm_of(moves)
         # Only a scaled loss may overflow; otherwise the norm need not be waited for.
-        return NOWHERE if self.loss_scale != 1 and not norm.isfinite() else Displacement(moves, norm)
+        return NOWHERE if self.loss_scale != 1 and not norm.isfinite() else Perturbation(moves, norm)
 
     def remember(self) -> None:
         if self.direction == "previous":

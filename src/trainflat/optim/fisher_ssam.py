@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.checks import number, whole
-from trainflat.optim.moves import NOWHERE, Displacement
+from trainflat.optim.moves import NOWHERE, Perturbation
 from trainflat.optim.sam import joint_norm, steepest, to_ball
 from trainflat.optim.vectors import largest
 
@@ -64,7 +64,7 @@ class FisherSSAM(FlatOptimizer):
         self.refresh = whole("refresh", refresh)
         super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
 
-    def displacement(self) -> Displacement:
+    def perturbation(self) -> Perturbation:
         groups = self.perturbable()
         gradients = steepest([[p.grad for p in params if p.grad is not None] for _, params in groups], 2)
         if not gradients:

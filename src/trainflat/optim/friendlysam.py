@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.checks import number
-from trainflat.optim.moves import NOWHERE, Displacement
+from trainflat.optim.moves import NOWHERE, Perturbation
 from trainflat.optim.sam import steepest, to_ball
 from trainflat.optim.vectors import Gradients, take_gradients
 
@@ -64,7 +64,7 @@ class FriendlySAM(FlatOptimizer):
         self._first: Gradients = {}
         super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
 
-    def displacement(self) -> Displacement:
+    def perturbation(self) -> Perturbation:
         groups = self.perturbable()
         gradients = steepest([[p.grad for p in params if p.grad is not None] for _, params in groups], 2)
         self._first = take_gradients({"params": params} for _, params in groups)

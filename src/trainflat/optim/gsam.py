@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from trainflat.core.foreach import foreach
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.checks import number, radius
-from trainflat.optim.moves import Displacement
+from trainflat.optim.moves import Perturbation
 from trainflat.optim.sam import steepest_ascent
 from trainflat.optim.vectors import Gradients, coefficient, take_gradients
 
@@ -73,7 +73,7 @@ class GSAM(FlatOptimizer):
         radii = [self._radius_now(group) for group in self.param_groups if group["rho"] > 0]
         return [(radius, params) for radius, (_, params) in zip(radii, super().displaced(), strict=True)]
 
-    def displacement(self) -> Displacement:
+    def perturbation(self) -> Perturbation:
         ascent = steepest_ascent(self.perturbable())
         self._first = take_gradients(self.param_groups)
         return ascent

@@ -10,7 +10,7 @@ from trainflat.core.foreach import foreach
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.checks import number, whole
 from trainflat.optim.directions import gradients
-from trainflat.optim.moves import Displacement, Move, advance
+from trainflat.optim.moves import Move, Perturbation, advance
 from trainflat.optim.sam import joint_norm, steepest_ascent
 from trainflat.optim.vectors import Gradients, cheaply_read, coefficient, take_gradients
 
@@ -67,7 +67,7 @@ class LookSAM(FlatOptimizer):
     def second_pass(self) -> bool:
         return self.steps_taken % self.k == 0
 
-    def displacement(self) -> Displacement:
+    def perturbation(self) -> Perturbation:
         ascent = steepest_ascent(self.perturbable())
         self._first = take_gradients(self.param_groups)
         return ascent

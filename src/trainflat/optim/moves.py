@@ -16,14 +16,14 @@ class Move(NamedTuple):
     scale: float | Tensor
 
 
-class Displacement(NamedTuple):
+class Perturbation(NamedTuple):
     """Where the weights go for the second pass: one move per parameter group, and the norm of all together (0-dim)."""
 
     moves: list[Move]
     norm: Tensor
 
 
-NOWHERE = Displacement([], torch.zeros(()))
+NOWHERE = Perturbation([], torch.zeros(()))
 
 
 def advance(move: Move) -> None:

@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.directions import momentum_course, onto_sphere, require_momentum
-from trainflat.optim.moves import Displacement
+from trainflat.optim.moves import Perturbation
 
 
 class MSAM(FlatOptimizer):
@@ -73,7 +73,7 @@ class MSAM(FlatOptimizer):
     def first_pass(self) -> bool:
         return False
 
-    def displacement(self) -> Displacement:
+    def perturbation(self) -> Perturbation:
         return onto_sphere(momentum_course(self), sign=-1.0)
 
     def _prepare(self, group: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.directions import keep_gradients, onto_sphere, previous_course
-from trainflat.optim.moves import Displacement
+from trainflat.optim.moves import Perturbation
 
 
 class S2SAM(FlatOptimizer):
@@ -63,7 +63,7 @@ class S2SAM(FlatOptimizer):
     def first_pass(self) -> bool:
         return False
 
-    def displacement(self) -> Displacement:
+    def perturbation(self) -> Perturbation:
         return onto_sphere(previous_course(self))
 
     def remember(self) -> None:

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from trainflat.core.errors import InputError
 from trainflat.core.foreach import foreach
 from trainflat.optim.base import FlatOptimizer
-from trainflat.optim.moves import NOWHERE, Displacement, Move
+from trainflat.optim.moves import NOWHERE, Move, Perturbation
 from trainflat.optim.phase import Phase
 
 # Below it rho / norm would leave the range of float32; such a gradient has no direction worth following.
@@ -88,11 +88,11 @@ class SAM(FlatOptimizer):
     def second_pass(self) -> bool:
         return self.phase.includes(self.steps_taken, self.total_steps)
 
-    def displacement(self) -> Displacement:
+    def perturbation(self) -> Perturbation:
         return steepest_ascent(self.perturbable(), self.p)
 
 
-def steepest_ascent(groups: Sequence[tuple[float, list[Tensor]]], p: float = 2.0) -> Displacement:
+def steepest_ascent(groups: Sequence[tuple[float, list[Tensor]]], p: float = 2.0) -> Perturbation:
     """Computes SAM's displacement of groups of parameters with gradients, each to its radius."""
     directions = steepest([[w.grad for w in params if w.grad is not None] for _, params in groups], p)
     return to_ball(groups, directions, p=p) if directions else NOWHERE
@@ -104,7 +104,7 @@ def to_ball(
     *,
     lengths: list[Tensor] | None = None,
     p: float = 2.0,
-) -> Displacement:
+) -> Perturbation:
     """Scales directions by each group's radius over their joint length.
 
     Args:
@@ -117,10 +117,10 @@ def to_ball(
     norms = [joint_norm(group, p) for group in directions]
     scales, norm = scales_to_ball(norms if lengths is None else lengths, rhos, p)
     if not scales:
-        return Displacement([], norm)
+        return Perturbation([], norm)
     if lengths is not None:
         norm = joint_norm([n * s for n, s in zip(norms, scales, strict=True)], p)
-    return Displacement(
+    return Perturbation(
         [Move(params, group, s) for (_, params), group, s in zip(groups, directions, scales, strict=True)], norm
     )
 
