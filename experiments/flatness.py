@@ -27,7 +27,6 @@ from trainflat.core.progress import Progress
 from trainflat.evaluation import score
 from trainflat.models import load_encoder
 from trainflat.pruning import MagnitudePruner
-from trainflat.recipe import build
 from trainflat.records.run import Record
 from trainflat.tasks import TASKS
 
@@ -71,7 +70,7 @@ def recipe(task: str, method: str, seed: int) -> dict[str, Any]:
 
 def one_shot(record: Record, model: Path, data: Path | None, progress: Progress) -> dict[str, float]:
     """The dense model's score after pruning at once, by sparsity, on the whole validation set."""
-    task = build(TASKS, record.recipe["task"], data=data, seed=record.seed)
+    task = TASKS.read(record.recipe["task"]).build(data=data, seed=record.seed)
     encoder = load_encoder(str(model), task.head, fine_tuned=True)
     _, evaluation = task.encode(encoder.tokenizer, LENGTH)
     found = {}

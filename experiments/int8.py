@@ -29,7 +29,6 @@ from trainflat.core.progress import Progress
 from trainflat.evaluation import measure_int8, score
 from trainflat.models import load_encoder
 from trainflat.protocols.bench import STAGES, derive_seed
-from trainflat.recipe import build
 from trainflat.records import run as record
 from trainflat.records.run import RECORD_FILE, Record
 from trainflat.tasks import TASKS
@@ -46,7 +45,7 @@ SUMMARY = "summary"
 def measured(run: Path, data: Path | None, progress: Progress) -> dict[str, Any]:
     """All stages of one run, scored in float32 and in int8."""
     found = Record.load(run)
-    task = build(TASKS, found.recipe["task"], data=data, seed=derive_seed(found.seed, "rows"))
+    task = TASKS.read(found.recipe["task"]).build(data=data, seed=derive_seed(found.seed, "rows"))
     stages = []
     for stage in found.stages:
         progress.say(f"{found.name}, seed {found.seed}: {stage.name}")

@@ -19,10 +19,8 @@ from trainflat.cli.terminal import TerminalProgress
 from trainflat.evaluation import objective_on
 from trainflat.models import Encoder, load_encoder
 from trainflat.protocols.bench import derive_seed
-from trainflat.recipe import build
 from trainflat.report import find_landscapes, read_records, write_report
 from trainflat.sharpness import Objective, barrier, loss_plane, spectral_density, spectrum_record
-from trainflat.tasks import TASKS
 from trainflat.tasks.base import EncodedSplit, Task
 
 ROWS, SPECTRUM_ROWS, SIZE = 256, 64, 15
@@ -66,7 +64,7 @@ def main() -> None:
         name: trainflat.plan(recipe(given.task, method, given.seed), data=given.data, out=given.runs)
         for method, name in NAMES.items()
     }
-    task = build(TASKS, plans["AdamW"].recipe.task, data=given.data, seed=given.seed)
+    task = plans["AdamW"].recipe.task.build(data=given.data, seed=given.seed)
     encoders = {n: load_encoder(str(p.folder / "stages/dense"), task.head, fine_tuned=True) for n, p in plans.items()}
     start = load_encoder("minilm", task.head, seed=derive_seed(given.seed, "head"))
     train, evaluation = task.encode(start.tokenizer, LENGTH)

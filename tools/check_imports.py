@@ -29,8 +29,8 @@ NUMBERS = frozenset({"torch", "numpy", "scipy"})
 STORY = [  # from the ground up
     Floor(
         ("core",),
-        "errors, files, tables of names, schedules, random numbers, timing; no model",
-        NUMBERS | {"yaml", "pydantic", "safetensors", "huggingface_hub"},
+        "errors, files, tables of names and their settings, schedules, random numbers, timing; no model",
+        NUMBERS | {"yaml", "pydantic", "pydantic_core", "safetensors", "huggingface_hub"},
     ),
     Floor(("records",), "what is left on disk, as data"),
     Floor(("anatomy",), "what a model is made of: units as slices of its tensors, kinds of heads", NUMBERS),

@@ -14,9 +14,8 @@ from trainflat.core.errors import InputError
 from trainflat.core.files import load_tensors
 from trainflat.evaluation import score
 from trainflat.protocols.bench import derive_seed
-from trainflat.recipe import build, load_recipe
+from trainflat.recipe import load_recipe
 from trainflat.records.run import Record
-from trainflat.tasks import TASKS
 
 SWA = {"name": "swa", "start": 0.25, "every": 0.5}  # of 10 steps, 5 per epoch: after 5, 8 and 10
 
@@ -43,7 +42,7 @@ def test_a_stage_is_the_average_that_was_scored(tmp_path: Path, keep: str) -> No
     record, folder = run(tmp_path, keep, keep=keep)
     assert_sound(record, tmp_path / keep)
     made = load_recipe(record.recipe)
-    task = build(TASKS, made.task, data=None, seed=derive_seed(made.seed, "rows"))
+    task = made.task.build(data=None, seed=derive_seed(made.seed, "rows"))
     for stage in record.stages:
         training = stage.training
         by_step = {int(entry["step"]): entry for entry in training.evaluations}

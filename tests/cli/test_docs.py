@@ -21,7 +21,6 @@ from trainflat.commands.bench import compare as comparing
 from trainflat.core.files import read_json
 from trainflat.export import EXPORTERS
 from trainflat.recipe import load_recipe
-from trainflat.recipe.members import member
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {path.name: path.read_text(encoding="utf8") for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}
@@ -80,7 +79,7 @@ def test_commands_are_understood(line: str, tmp_path: Path, monkeypatch: pytest.
         raise Reached
 
     def exported(model: Path, to: str, out: Path, options: Any, **others: Any) -> None:
-        member(EXPORTERS, {"name": to, **options})
+        EXPORTERS.read({"name": to, **options})
         reached(BASE, **others)
 
     def stop(*given: Any, **options: Any) -> None:
@@ -116,4 +115,4 @@ def test_the_readmes_scores_are_those_of_its_record() -> None:
     scores = [stage["scores"][record["task"]["split"]]["accuracy"] for stage in record["stages"]]
     assert told and [float(one) for one in told.groups()] == [round(score, 1) for score in scores]
     recipe = load_recipe(yaml.safe_load(blocks("README.md", "yaml")[0]))
-    assert recipe.task["rows"] == record["recipe"]["task"]["rows"] and recipe.seed == record["seed"]
+    assert recipe.task.rows == record["recipe"]["task"]["rows"] and recipe.seed == record["seed"]

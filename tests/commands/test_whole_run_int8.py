@@ -19,7 +19,7 @@ from trainflat.evaluation import measure_int8, predict, score
 from trainflat.models import load_encoder
 from trainflat.protocols.bench import derive_seed
 from trainflat.quantization import quantize_dynamic
-from trainflat.recipe import build, load_recipe, packaged_recipes
+from trainflat.recipe import load_recipe, packaged_recipes
 from trainflat.records.run import Record, Stage
 from trainflat.report import write_report
 from trainflat.tasks import TASKS
@@ -54,7 +54,7 @@ def record(given: dict[str, Any], out: Path, said: Saying) -> Record:
 def test_every_stage_has_the_scores_of_its_copy(record: Record, given: dict[str, Any], out: Path):
     """As loading the stage's folder and rounding it by hand gives them."""
     folder = trainflat.plan(given, out=out).folder
-    task = build(TASKS, given["task"], data=None, seed=derive_seed(0, "rows"))
+    task = TASKS.read(given["task"]).build(data=None, seed=derive_seed(0, "rows"))
     for stage in record.stages:
         encoder = load_encoder(str(folder / "stages" / stage.name), task.head, fine_tuned=True)
         _, evaluation = task.encode(encoder.tokenizer, 16)
@@ -93,7 +93,7 @@ ANEW: dict[str, Any] = {"int8": None, "timing": Stage.model_fields["timing"].def
 
 
 def test_the_model_and_the_random_state_are_left_alone(given: dict[str, Any]):
-    task = build(TASKS, given["task"], data=None, seed=derive_seed(0, "rows"))
+    task = TASKS.read(given["task"]).build(data=None, seed=derive_seed(0, "rows"))
     encoder = load_encoder(given["model"], task.head)
     _, evaluation = task.encode(encoder.tokenizer, 16)
     encoder.model.train()
@@ -174,7 +174,7 @@ def test_a_model_without_linear_layers_is_refused_in_the_plan(given: dict[str, A
 def test_a_diagnosis_tells_what_int8_costs(record: Record, given: dict[str, Any], out: Path):
     folder = trainflat.plan(given, out=out).folder / "stages" / "dense"
     [found] = diagnose([folder], given["task"], rows=8, measures=[{"name": "gradient-norm"}])
-    task = build(TASKS, given["task"], data=None, seed=derive_seed(0, "rows"))
+    task = TASKS.read(given["task"]).build(data=None, seed=derive_seed(0, "rows"))
     encoder = load_encoder(str(folder), task.head, fine_tuned=True)
     _, evaluation = task.encode(encoder.tokenizer, encoder.max_length)
     small = quantize_dynamic(encoder.model)

@@ -22,7 +22,7 @@ from trainflat.models import load_encoder
 from trainflat.protocols.bench import Bench, derive_seed
 from trainflat.pruning import Masks
 from trainflat.quantization import QUANTIZERS, make_quantizer
-from trainflat.recipe import build, load_recipe
+from trainflat.recipe import load_recipe
 from trainflat.records.run import Record
 from trainflat.report.panels import make_panels
 from trainflat.tasks import TASKS
@@ -51,7 +51,7 @@ def record(given: dict[str, Any], out: Path) -> Record:
 
 def by_hand(folder: Path, given: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """Scores of the int8 copy that a stage's folder gives, and that copy."""
-    task = build(TASKS, given["task"], data=None, seed=derive_seed(0, "rows"))
+    task = TASKS.read(given["task"]).build(data=None, seed=derive_seed(0, "rows"))
     encoder = load_encoder(str(folder), task.head, fine_tuned=True)
     _, evaluation = task.encode(encoder.tokenizer, 16)
     quantizer = make_quantizer("q8bert", encoder.model)

@@ -21,10 +21,10 @@ from trainflat.pruning import (
     Masks,
     Pruner,
     RandomPruner,
-    complete_section,
     keep_highest,
     shuffled_within_layers,
 )
+from trainflat.recipe import load_recipe
 
 
 def with_a_loss(member: type[Pruner]) -> Callable[..., Pruner]:
@@ -114,9 +114,10 @@ def test_refusals(method):
 def test_recipes_may_set_what_is_the_methods_own(name):
     assert not {"model", "sparsity", "scope", "masks", "seed", "objective"} & set(PRUNERS.options(name))
     assert PRUNERS.summary(name).endswith(".")
-    section = complete_section(name)
-    assert complete_section(section) == section
-    assert isinstance(section, str) == (not PRUNERS.options(name))
+    settings = PRUNERS.read(name)
+    assert PRUNERS.read(settings.section()) == settings
+    written = load_recipe({"task": "cola", "model": "minilm", "protocol": {"name": "one-shot", "pruner": name}})
+    assert isinstance(written.resolved()["protocol"]["pruner"], str) == (not PRUNERS.options(name))
 
 
 def test_magnitude_drops_the_smallest():

@@ -10,7 +10,7 @@ from tests.support.gradient_flow import Bowl, transformer
 from tests.support.objectives import cut
 from trainflat.core.errors import InputError, UnknownName
 from trainflat.objective import Objective, at_temperature, model_loss
-from trainflat.pruning import GradientNormPruner, GraspPruner, LossPreservationPruner, complete_section
+from trainflat.pruning import PRUNERS, GradientNormPruner, GraspPruner, LossPreservationPruner
 
 
 def test_refusals() -> None:
@@ -51,4 +51,4 @@ def test_refusals() -> None:
 )
 def test_sections_with_unknown_names(section: dict[str, Any], message: str) -> None:
     with pytest.raises(UnknownName, match=message):
-        complete_section(section)
+        PRUNERS.read(section)

@@ -16,8 +16,7 @@ from trainflat.models import load_encoder
 from trainflat.objective import Objective
 from trainflat.protocols.bench import derive_seed
 from trainflat.pruning import GraspPruner, LossPreservationPruner, Masks
-from trainflat.recipe import build, load_recipe
-from trainflat.tasks import TASKS
+from trainflat.recipe import load_recipe
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +34,7 @@ def given(place: Path, **protocol: Any) -> dict[str, Any]:
 
 def objective(place: Path, run: Path, stage: str, rows: int) -> tuple[Any, Objective]:
     """The trained model of a stage, and its loss on the rows that a run of seed 0 draws; in one batch."""
-    task = build(TASKS, load_recipe(given(place, name="dense")).task, data=None, seed=derive_seed(0, "rows"))
+    task = load_recipe(given(place, name="dense")).task.build(data=None, seed=derive_seed(0, "rows"))
     encoder = load_encoder(str(place / "model"), task.head)
     split, _ = task.encode(encoder.tokenizer, 16)
     drawn = torch.randperm(len(split), generator=torch.Generator().manual_seed(derive_seed(0, "pruning rows")))
@@ -82,7 +81,7 @@ def test_however_it_is_written_a_pruner_is_one_and_those_without_options_keep_th
     assert len({one.hash for one in written}) == 1
     plain = [given(place, name="one-shot"), *(given(place, name="one-shot", pruner=p) for p in ("magnitude",))]
     plain.append(given(place, name="one-shot", pruner={"name": "magnitude"}))
-    assert {load_recipe(one).protocol["pruner"] for one in plain} == {"magnitude"}
+    assert {load_recipe(one).resolved()["protocol"]["pruner"] for one in plain} == {"magnitude"}
     assert load_recipe(written[0]) == written[0]
 
 

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from tests.support.recipes import ITERATIVE, REFUSED, SOUND
 from trainflat.core.errors import InputError, UnknownName
 from trainflat.core.yaml_values import parse_yaml
-from trainflat.protocols import PROTOCOLS
-from trainflat.recipe import Recipe, build, load_recipe
+from trainflat.recipe import Recipe, load_recipe
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -77,9 +76,14 @@ def test_file_beats_a_packaged_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_short_forms_take_options():
     recipe = load_recipe(SOUND, ["task.rows=100", "model.layers=2", "protocol=one-shot", "protocol.sparsities=[0.5]"])
-    assert recipe.task["name"] == "cola" and recipe.task["rows"] == 100
+    assert recipe.task.name == "cola" and recipe.task.rows == 100
     assert recipe.model.name == "minilm" and recipe.model.layers == 2
-    assert recipe.protocol == {"name": "one-shot", "sparsities": [0.5], "pruner": "magnitude", "scope": "global"}
+    assert recipe.protocol.section() == {
+        "name": "one-shot",
+        "sparsities": [0.5],
+        "pruner": "magnitude",
+        "scope": "global",
+    }
     recipe = load_recipe(SOUND | {"training": {"optimizer": "sam"}}, ["training.optimizer.rho=1e-2"])
     assert (recipe.training.optimizer["name"], recipe.training.optimizer["rho"]) == ("sam", 0.01)
 
@@ -122,7 +126,7 @@ def test_hash_counts_what_is_run_and_survives_the_file(tmp_path: Path):
 
 def test_defaults_are_resolved():
     plain = load_recipe(SOUND)
-    assert plain.protocol == {"name": "dense"} and plain.resolved()["training"]["batch_size"] == 32
+    assert plain.protocol.section() == {"name": "dense"} and plain.resolved()["training"]["batch_size"] == 32
     said = load_recipe(SOUND, ["task.holdout=0.0", "training.epochs=3", "seed=0"])
     assert said.hash == plain.hash  # a default that is written down is the same recipe
     assert Recipe.model_validate(plain.resolved()) == plain
@@ -130,8 +134,8 @@ def test_defaults_are_resolved():
 
 def test_paths_of_a_protocol_are_paths():
     recipe = load_recipe(SOUND, ["protocol={name: ticket, sparsity: 0.5, run: runs/found}"])
-    assert recipe.protocol["run"] == "runs/found"
-    assert build(PROTOCOLS, recipe.protocol).source == Path("runs/found")  # type: ignore[attr-defined]
+    assert recipe.protocol.section()["run"] == "runs/found"
+    assert recipe.protocol.build().source == Path("runs/found")
 
 
 @pytest.mark.parametrize("text", ["task: &a {name: cola, x: *a}", "task: {name: cola, x: &a [*a]}"])

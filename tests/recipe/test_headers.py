@@ -31,8 +31,8 @@ def text_of(name: str) -> str:
 def steps_of(recipe: Recipe) -> int:
     """Of one training on the official rows."""
     task, training = recipe.task, recipe.training
-    squad = task["name"] == "squad"
-    rows = task["rows"] or (SOURCE if squad else TASKS[task["name"]].spec).sizes["train"]
+    squad = task.name == "squad"
+    rows = task.rows or (SOURCE if squad else TASKS[task.name].spec).sizes["train"]
     rows *= WINDOWS if squad else 1
     return math.ceil(math.ceil(round(rows) / training.batch_size) * training.epochs)
 
@@ -43,8 +43,8 @@ def test_steps_passes_and_batches(name: str):
     [found] = TRAININGS.findall(text_of(name))
     trainings, about, steps, passes, total, batch = found
     per_step = average_passes(recipe.training.optimizer["name"], options_of(recipe))
-    assert int(trainings) == 1 + len(recipe.protocol.get("sparsities", []))
-    assert int(steps) == pytest.approx(steps_of(recipe), rel=1e-2 if about and recipe.task["rows"] else 0)
+    assert int(trainings) == 1 + len(recipe.protocol.options.get("sparsities", []))
+    assert int(steps) == pytest.approx(steps_of(recipe), rel=1e-2 if about and recipe.task.rows else 0)
     assert {"one": 1, "two": 2}[passes] == per_step
     assert not total or int(total) == int(trainings) * int(steps) * per_step
     assert int(batch) == recipe.training.batch_size
@@ -58,8 +58,8 @@ def options_of(recipe: Recipe) -> dict[str, Any]:
 SAID: dict[str, Any] = {
     r"\bSAM, iterative": lambda r: r.training.optimizer["name"] == "sam" and r.training.averaging is None,
     r"\bSWA, iterative": lambda r: r.training.averaging["name"] == "swa",
-    r"pruning with rewinding \(IMP\)\.": lambda r: r.protocol["rewind"] == 0,
-    r"pruning without rewinding\.": lambda r: r.protocol["rewind"] == "none",
+    r"pruning with rewinding \(IMP\)\.": lambda r: r.protocol.rewind == 0,
+    r"pruning without rewinding\.": lambda r: r.protocol.rewind == "none",
     r"epochs 6 to 10": lambda r: (r.training.epochs, r.training.averaging["every"]) == (10, 1),
     r"after 2, 2\.5 and 3 epochs": lambda r: (r.training.epochs, r.training.averaging["every"]) == (3, 0.5),
     r"SWA's learning rate is 8e-5": lambda r: r.training.optimizer["lr"] == 8e-5,
@@ -68,22 +68,22 @@ SAID: dict[str, Any] = {
         (r.training.keep, r.training.evaluate_every) == ("best", "epoch")
     ),
     r"\(keep: last\)": lambda r: r.training.keep == "last",
-    r"task head is reset": lambda r: r.protocol["head"] is None and r.protocol["rewind"] == 0,
-    r"task head is kept": lambda r: r.protocol["head"] is None and r.protocol["rewind"] == "none",
-    r"frozen, as published": lambda r: r.protocol["freeze_embeddings"],
-    r"chosen anew every 16 steps": lambda r: r.protocol["gate"]["every"] == 16,
-    r"threshold is refreshed every 16 steps": lambda r: r.protocol["gate"]["refresh"] == 16,
-    r"selected exactly for every step": lambda r: r.protocol["gate"]["refresh"] == 1,
-    r"penalty is tuned": lambda r: r.protocol["gate"]["target_sparsity"] == 0.9 and not r.protocol["gate"]["penalty"],
+    r"task head is reset": lambda r: r.protocol.head is None and r.protocol.rewind == 0,
+    r"task head is kept": lambda r: r.protocol.head is None and r.protocol.rewind == "none",
+    r"frozen, as published": lambda r: r.protocol.freeze_embeddings,
+    r"chosen anew every 16 steps": lambda r: r.protocol.gate["every"] == 16,
+    r"threshold is refreshed every 16 steps": lambda r: r.protocol.gate["refresh"] == 16,
+    r"selected exactly for every step": lambda r: r.protocol.gate["refresh"] == 1,
+    r"penalty is tuned": lambda r: r.protocol.gate["target_sparsity"] == 0.9 and not r.protocol.gate["penalty"],
     r"10% (of the weights )?remain\.": lambda r: (
-        0.9 in (r.protocol["gate"].get("sparsity"), r.protocol["gate"].get("target_sparsity"))
+        0.9 in (r.protocol.gate.get("sparsity"), r.protocol.gate.get("target_sparsity"))
     ),
-    r"share 128 tokens": lambda r: r.task["doc_stride"] == 128,
+    r"share 128 tokens": lambda r: r.task.doc_stride == 128,
     r"decay 0\.9999": lambda r: r.training.quantization["decay"] == 0.9999,
     r"\(decay 0\.99\)": lambda r: r.training.quantization["decay"] == 0.99,
 }
 NUMBERS: dict[str, Any] = {
-    r"(\d+) (?:training )?rows": lambda r: r.task["rows"],
+    r"(\d+) (?:training )?rows": lambda r: r.task.rows,
     r"(?:first )?(\d+) layers of MiniLM": lambda r: r.model.layers,
     r"warm-up of (\d+) steps": lambda r: pytest.approx(r.training.warmup * steps_of(r), rel=5e-3),
 }
@@ -111,7 +111,7 @@ RECORDS = [Record.load(path.parent) for path in (ROOT / "results").glob("*/*/rec
 def test_measured_runs_that_are_named_are_there(name: str):
     """Of the same task, kind of protocol and model."""
     recipe, text = load_recipe(name), text_of(name)
-    wanted = recipe.task["name"], recipe.protocol["name"], recipe.model.name
+    wanted = recipe.task.name, recipe.protocol.name, recipe.model.name
     found = [r for r in RECORDS if (r.task.name, r.protocol, r.model.name) == wanted]
     assert bool(found) or "Measured runs lie under results/" not in text
     assert "No run of it is recorded" not in text or not found

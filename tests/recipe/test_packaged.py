@@ -141,8 +141,8 @@ def test_papers_protocol(name: str):
     epochs = 2 if task == "squad" else 10 if task in FEW_ROWS else 3
     lr, batch, length = (3e-5, 16, 384) if task == "squad" else (2e-5, 32, 128)
     assert recipe.model.name == "bert-base-uncased" and recipe.model.layers is None
-    assert recipe.task["name"] == task and recipe.task["train"] == "train"
-    assert recipe.task["rows"] is None and recipe.task["evaluate"] in (None, ["validation"])
+    assert recipe.task.name == task and recipe.task.train == "train"
+    assert recipe.task.rows is None and recipe.task.evaluate in (None, ["validation"])
     assert (training.batch_size, training.max_length, training.epochs) == (batch, length, epochs)
     papers = {"name": "sam", "rho": 0.05, "base": "adam", "lr": lr, "weight_decay": 0.0}
     assert training.optimizer == papers | {"p": 2.0, "exclude": [], "every": 1, "start": 0.0, "stop": 1.0} | ADAM

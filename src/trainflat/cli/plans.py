@@ -62,7 +62,7 @@ def _curve(plan: "Plan") -> Iterator[tuple[str, str]]:
 
 def _task_facts(plan: "Plan") -> Iterator[tuple[str, str]]:
     rows = ", ".join(f"{name} {count}" for name, count in plan.evaluation_rows.items())
-    yield "task", f"{plan.recipe.task['name']}: {plural(plan.train_rows, 'training row')}; {rows}"
+    yield "task", f"{plan.recipe.task.name}: {plural(plan.train_rows, 'training row')}; {rows}"
     if plan.texts:
         yield "text", f"column{'s' if len(plan.texts) > 1 else ''} {' and '.join(plan.texts)}"
     yield "learned", _learned(plan)

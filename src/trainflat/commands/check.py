@@ -11,11 +11,10 @@ from trainflat.core.errors import InputError
 from trainflat.core.files import MANIFEST
 from trainflat.evaluation import SPEED_NOTE
 from trainflat.models import meet, outline
-from trainflat.protocols import PROTOCOLS, Planned, Protocol
+from trainflat.protocols import Planned, Protocol
 from trainflat.protocols.bench import MASKS, STAGE, STAGES, derive_seed
-from trainflat.recipe import Recipe, build, load_recipe
+from trainflat.recipe import Recipe, load_recipe
 from trainflat.records.run import RECORD_FILE
-from trainflat.tasks import TASKS
 from trainflat.training.quantized import RANGES
 
 
@@ -94,8 +93,8 @@ def plan(
             another process that works in the folder now.
     """
     recipe = load_recipe(recipe, overrides)
-    protocol: Protocol = build(PROTOCOLS, recipe.protocol)
-    task = build(TASKS, recipe.task, data=data, seed=derive_seed(recipe.seed, "rows"))
+    protocol: Protocol = recipe.protocol.build()
+    task = recipe.task.build(data=data, seed=derive_seed(recipe.seed, "rows"))
     folder = out / recipe.folder_name
     look(folder, recipe, task)
     check_machine(recipe, task, folder)
@@ -125,13 +124,13 @@ def plan(
         notes=(*task.notes, *([encoder.note] if encoder and encoder.note else [])),
         kind=task.head.kind,
         labels=task.head.labels,
-        texts=_columns(recipe.task),
+        texts=_columns(recipe.task.options),
         split=task.split,
         metric=task.metric,
         positive=task.positive,
         model_seen=encoder is not None,
         teacher_seen=teacher_seen,
-        protocol={key: v for key, v in (recipe.protocol | protocol.settled()).items() if v is not None},
+        protocol={key: v for key, v in (recipe.protocol.section() | protocol.settled()).items() if v is not None},
         curve=protocol.curve(steps),
         protocol_files=protocol.files(),
     )

@@ -19,6 +19,7 @@ from trainflat.core.files import hash_json
 from trainflat.core.formatting import duration, plural
 from trainflat.core.margins import Answers, Score
 from trainflat.core.progress import Progress
+from trainflat.core.settings import Settings
 from trainflat.core.unfinished import Unfinished
 from trainflat.evaluation import (
     checked_measures,
@@ -35,10 +36,9 @@ from trainflat.models import Encoder, load_encoder, meet, model_info
 from trainflat.protocols.bench import derive_seed
 from trainflat.pruning import MagnitudePruner, Masks, keep_highest
 from trainflat.quantization import quantize_dynamic
-from trainflat.recipe import build, load_recipe
+from trainflat.recipe import load_recipe
 from trainflat.records import run as record
 from trainflat.records.diagnosis import Cut, Diagnosis, Measured, Sensitivity
-from trainflat.tasks import TASKS
 from trainflat.tasks.base import EncodedSplit, Task
 
 SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -92,12 +92,12 @@ def diagnose(
         {"task": task, "model": str(models[0]), "evaluation": {"flatness": {"measures": list(measures), "rows": rows}}}
     )
     # The rows that a run with this seed holds out are those that its model has not seen.
-    learned = build(TASKS, recipe.task, data=data, seed=derive_seed(seed, "rows"))
+    learned = recipe.task.build(data=data, seed=derive_seed(seed, "rows"))
     loaded = [load_encoder(str(name), learned.head, fine_tuned=True) for name in models]
     flatness = recipe.evaluation.flatness
     assert flatness is not None  # given above
     cuts = QUICK_SPARSITIES if quick else SPARSITIES
-    plan = _Plan(recipe.task, rows, flatness.measures, cuts, seed, keep)
+    plan = _Plan(recipe.task.section(), rows, flatness.measures, cuts, seed, keep)
     watched, found = progress or Progress(), []
     for note in [*learned.notes, *(one.note for one in loaded if one.note)]:
         watched.say(f"note: {note}")
@@ -113,7 +113,7 @@ class _Plan:
 
     task: Mapping[str, Any]  # as in a recipe
     rows: int
-    measures: Sequence[Mapping[str, Any]]
+    measures: Sequence[Settings]
     sparsities: Sequence[float]
     seed: int
     keep: Path | None
@@ -193,7 +193,12 @@ class _Patient:
                 "rows": [rows.hexdigest(), tokenizer.pad_token_id, tokenizer.padding_side],
                 "task": [task.name, task.split, task.metric, task.positive, self.plan.task],
                 "data": {name: one.model_dump() for name, one in task.fingerprints.items()},
-                "plan": [list(map(dict, self.plan.measures)), self.sparsities, self.plan.rows, self.plan.seed],
+                "plan": [
+                    [measure.section() for measure in self.plan.measures],
+                    self.sparsities,
+                    self.plan.rows,
+                    self.plan.seed,
+                ],
                 "environment": [self.environment, record.processor()],
             }
         )
@@ -226,10 +231,10 @@ class _Patient:
         """What one measure of flatness finds."""
 
         def take() -> Measured:
-            started, options = time.perf_counter(), dict(self.plan.measures[k])
+            started, measure = time.perf_counter(), self.plan.measures[k]
             values = self.members[k].measure(self.objective, self.plan.seed)
-            name = options.pop("name")
-            return Measured(name=name, options=options, values=values, seconds=time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            return Measured(name=measure.name, options=measure.dump(), values=values, seconds=seconds)
 
         return self.kept.take(f"flatness {k}", Measured, take)
 

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer
 
-from trainflat.core.errors import InputError, is_fault
+from trainflat.core.errors import InputError, UnknownName, is_fault
 from trainflat.core.files import write_json
 from trainflat.core.formatting import plural
 from trainflat.core.margins import difference
+from trainflat.core.settings import Settings
 from trainflat.evaluation import Agreement, compare_answers, main_score, predictions_of
 from trainflat.export import EXPORTERS, Exporter, Source, copy_tokenizer, new_folder
 from trainflat.export.loading import load
@@ -22,9 +23,7 @@ from trainflat.models.checks import check_tokenizer
 from trainflat.models.classes import class_names
 from trainflat.protocols.bench import derive_seed
 from trainflat.quantization import Int8Module
-from trainflat.recipe import build, load_recipe, named_sections
-from trainflat.recipe.members import member
-from trainflat.tasks import TASKS
+from trainflat.recipe import load_recipe, named_sections
 from trainflat.tasks.base import EncodedSplit, Task
 from trainflat.tasks.stdlib_docs import sentences_of
 
@@ -114,8 +113,8 @@ def export(
             ten changed.
         DamagedFile: a file of the model is not what was written.
     """
-    section = _section(to, options)
-    exporter = build(EXPORTERS, section)
+    settings = _settings(to, options)
+    exporter: Exporter = settings.build()
     exporter.check_installed()
     learned = None if task is None else _as_named(_task(task, folder, data, seed), Path(folder))
     source = _source(Path(folder), learned)
@@ -127,25 +126,25 @@ def export(
         source.model.config.save_pretrained(place)
         copy_tokenizer(source.folder, place)
         exporter.write(source, place)
-        checked = _compare(exporter, source, place, section, rows)
+        checked = _compare(exporter, source, place, settings, rows)
         write_json(place / CHECKED, asdict(checked))
     return checked
 
 
-def _section(to: str, options: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+def _settings(to: str, options: Sequence[str] | Mapping[str, Any]) -> Settings:
     given = options if isinstance(options, Mapping) else named_sections(options, format=(EXPORTERS, to))["format"]
     try:
-        section: dict[str, Any] = member(EXPORTERS, {**(given or {}), "name": to})
-        return section
-    except InputError:
+        return EXPORTERS.read({**(given or {}), "name": to})
+    except UnknownName:
         raise
-    except ValueError as error:
+    except InputError as error:
         raise InputError(f"--to {to}: {error}.") from error
 
 
 def _task(task: str | Mapping[str, Any], folder: str | Path, data: Path | None, seed: int) -> Task:
-    section = load_recipe({"task": task, "model": str(folder)}).task
-    return build(TASKS, section, data=data, seed=derive_seed(seed, "rows"))
+    settings = load_recipe({"task": task, "model": str(folder)}).task
+    learned: Task = settings.build(data=data, seed=derive_seed(seed, "rows"))
+    return learned
 
 
 def _as_named(task: Task, folder: Path) -> Task:
@@ -201,10 +200,10 @@ def _texts(source: Source, rows: _Rows | None, count: int) -> list[Mapping[str, 
     return [{name: torch.tensor([row[name]]) for name in source.inputs} for row in _draw(rows.training, count)]
 
 
-def _compare(exporter: Exporter, source: Source, place: Path, section: dict[str, Any], rows: _Rows | None) -> Checked:
+def _compare(exporter: Exporter, source: Source, place: Path, settings: Settings, rows: _Rows | None) -> Checked:
     written = exporter.open(place)
     found = compare_answers(source.model, written, _batches(source, rows), foreign=rows is None)
-    _refuse_difference(exporter, found, section["name"])
+    _refuse_difference(exporter, found, settings.name)
     scores: dict[str, Any] = {}
     if rows is not None:
         models = (source.model, written)
@@ -221,8 +220,8 @@ def _compare(exporter: Exporter, source: Source, place: Path, section: dict[str,
             "remark": answers.remark() if answers else "",
         }
     return Checked(
-        to=section["name"],
-        options={key: value for key, value in section.items() if key != "name"},
+        to=settings.name,
+        options=settings.dump(),
         rows=found.rows,
         difference=found.difference,
         agreement=found.share,

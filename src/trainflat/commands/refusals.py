@@ -10,12 +10,10 @@ from trainflat.core.errors import InputError
 from trainflat.core.formatting import plural
 from trainflat.models import Encoder
 from trainflat.optim import OPTIMIZERS, FlatOptimizer, make_optimizer
-from trainflat.protocols import PROTOCOLS
 from trainflat.pruning.gates import GATES
 from trainflat.quantization import layers_to_round
-from trainflat.recipe import Recipe, build
+from trainflat.recipe import Recipe
 from trainflat.reparametrization import check_alone
-from trainflat.sharpness import MEASURES
 from trainflat.tasks.base import Head, Task
 from trainflat.training.fit import training_arguments
 from trainflat.training.passes import refuse_parts
@@ -90,7 +88,7 @@ def check_gate(recipe: Recipe) -> None:
     Raises:
         InputError: it does not.
     """
-    gate, name = recipe.protocol.get("gate", {}), recipe.training.optimizer["name"]
+    gate, name = recipe.protocol.options.get("gate", {}), recipe.training.optimizer["name"]
     if gate and GATES[gate["name"]].needs_weights and recipe.training.reparametrization is not None:
         check_alone(gate=gate["name"])
     member = OPTIMIZERS[name]
@@ -143,10 +141,10 @@ def check_measures(recipe: Recipe, encoder: Encoder) -> None:
         return
     weights = sum(p.numel() for p in encoder.model.parameters() if p.requires_grad)
     if options.surviving:
-        sparsest = max(stage.sparsity for stage in build(PROTOCOLS, recipe.protocol).plan())
+        sparsest = max(stage.sparsity for stage in recipe.protocol.build().plan())
         weights -= int(sparsest * sum(p.numel() for p in prunable(encoder.model).values()))
     for one in options.measures:
-        build(MEASURES, one).fits(weights)
+        one.build().fits(weights)
 
 
 def check_int8(recipe: Recipe, encoder: Encoder) -> None:

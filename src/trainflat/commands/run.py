@@ -15,12 +15,11 @@ from trainflat.core.processes import is_first_process
 from trainflat.core.progress import Progress
 from trainflat.evaluation import SPEED_NOTE
 from trainflat.models import load_encoder, meet, model_info
-from trainflat.protocols import PROTOCOLS, Bench, Produced
+from trainflat.protocols import Bench, Produced, Protocol
 from trainflat.protocols.bench import derive_seed
-from trainflat.recipe import Recipe, build, load_recipe
+from trainflat.recipe import Recipe, load_recipe
 from trainflat.records import run as record
 from trainflat.records.run import Record
-from trainflat.tasks import TASKS
 from trainflat.tasks.base import Task
 
 _NEXT_TO_ALL = 0.99  # pruned
@@ -51,7 +50,7 @@ def run(
     """
     recipe = load_recipe(recipe, overrides)
     progress = progress or Progress()
-    task = build(TASKS, recipe.task, data=data, seed=derive_seed(recipe.seed, "rows"))
+    task = recipe.task.build(data=data, seed=derive_seed(recipe.seed, "rows"))
     folder = out / recipe.folder_name
     for note in task.notes:
         progress.say(f"note: {note}")
@@ -66,7 +65,7 @@ def run(
         teacher = find_teacher(recipe, task.head, bench.encoder)
         if teacher is not None:
             meet(replace(teacher, tokenizer=bench.encoder.tokenizer), bench.train_split.rows)
-        protocol = build(PROTOCOLS, recipe.protocol)
+        protocol: Protocol = recipe.protocol.build()
         if bench.writes:
             claim_models(folder, bench.encoder, info.weights_sha256, teacher, protocol.sources())
         taught_by = enlist(teacher, bench) if teacher else None
@@ -132,7 +131,7 @@ def _emptied(stage: record.Stage, scope: str = "protocol.scope") -> str:
 
 def _scope_of(recipe: Recipe) -> str:
     """The key that says what competes in a ranking; "" where nothing is ranked by matrices."""
-    gate = recipe.protocol.get("gate")
+    gate = recipe.protocol.options.get("gate")
     if gate is None:
         return "protocol.scope"
     return "protocol.gate.scope" if "scope" in gate else ""
@@ -150,7 +149,7 @@ def _record(
         recipe=recipe.resolved(),
         recipe_hash=recipe.hash,
         seed=recipe.seed,
-        protocol=recipe.protocol["name"],
+        protocol=recipe.protocol.name,
         optimizer=recipe.training.optimizer["name"],
         task=record.TaskInfo(
             name=task.name,

@@ -16,9 +16,9 @@ from trainflat.core.files import MANIFEST, WORKPLACES, is_sealed, verify, write_
 from trainflat.core.processes import is_first_process
 from trainflat.core.untrusted import read_text
 from trainflat.core.yaml_values import parse_yaml
-from trainflat.protocols import PROTOCOLS, Protocol
+from trainflat.protocols import Protocol
 from trainflat.protocols.bench import STAGE, STAGES
-from trainflat.recipe import Recipe, build
+from trainflat.recipe import Recipe
 from trainflat.records.run import RECORD_FILE, Record
 from trainflat.tasks.base import Task
 
@@ -183,7 +183,7 @@ def _finished(folder: Path, recipe: Recipe) -> Record | None:
     known = Record.load(folder)
     if known.recipe_hash != recipe.hash:
         raise DamagedFile(f"{path} is the record of another recipe. Move it away and run the recipe again.")
-    for name, files in _sealed(known, build(PROTOCOLS, recipe.protocol)).items():
+    for name, files in _sealed(known, recipe.protocol.build()).items():
         move = f"Delete the folder {folder / name} and {path} to compute it again."
         verify(folder / name, known=files, move=move)
     return known
@@ -192,7 +192,7 @@ def _finished(folder: Path, recipe: Recipe) -> Record | None:
 def require_whole(folder: Path, recipe: Recipe, result: Record) -> None:
     """Raises InputError where a part of a run was taken away before its record, which names it, is written."""
     require_claim(folder)
-    for name in _sealed(result, build(PROTOCOLS, recipe.protocol)):
+    for name in _sealed(result, recipe.protocol.build()):
         if not is_sealed(folder / name):
             raise InputError(f"{folder / name} was deleted while the run worked. Run it again to compute that again.")
 

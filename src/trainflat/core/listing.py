@@ -72,7 +72,7 @@ def _members(path: Path, table: str) -> Iterator[tuple[str, str]]:
         rows = [(str(ast.literal_eval(key)), item) for key, item in zip(value.keys, value.values, strict=True) if key]
     else:
         assert isinstance(value, ast.Call)
-        rows = [(str(k.arg).replace("_", "-"), k.value) for k in value.keywords if k.arg != "given"]
+        rows = [(str(k.arg).replace("_", "-"), k.value) for k in value.keywords if k.arg not in ("given", "short")]
     for name, member in rows:
         called = ast.unparse(member)
         yield name, _summary(_file(homes[called]) if called in homes else path, called)

@@ -4,7 +4,11 @@ import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
+from pydantic import GetCoreSchemaHandler, create_model
+from pydantic_core import CoreSchema, core_schema
+
 from trainflat.core.errors import InputError, UnknownName
+from trainflat.core.settings import Section, Settings
 
 T = TypeVar("T")
 
@@ -15,6 +19,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
     Args:
         kind: What a member is called in messages, such as ``"pruner"``.
         given: Constructor arguments that the pipeline supplies; a recipe may set all others.
+        short: Inside another section, a member without options is written as its name alone.
         members: Name in recipes = class.
 
     Example:
@@ -30,11 +35,12 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         trainflat.core.errors.UnknownName: no voice is called 'shuot'. Did you mean 'shout'? Known: shout.
     """
 
-    def __init__(self, kind: str, *, given: Collection[str] = (), **members: type[T]) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, *, given: Collection[str] = (), short: bool = False, **members: type[T]) -> None:
+        self.kind, self.short = kind, short
         self.given = frozenset(given)
         # Names in recipes are written with dashes; keyword arguments cannot be.
         self._members = {name.replace("_", "-"): member for name, member in members.items()}
+        self._settings: dict[str, type[Settings]] = {}
 
     def __getitem__(self, name: str) -> type[T]:
         if name not in self._members:
@@ -72,11 +78,58 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         Raises:
             InputError: it names none. Whether there is such a member is for others to say.
         """
-        options = {"name": section} if isinstance(section, str) else dict(section)
+        given = {"name": section} if isinstance(section, str) else section
+        options = dict(given) if isinstance(given, Mapping) else {}
         if not isinstance(name := options.pop("name", None), str):
             article = "an" if self.kind[0] in "aeiou" else "a"
             raise InputError(f"name {article} {self.kind}: {', '.join(self)}; such as {{name: {next(iter(self))}}}")
         return name, options
+
+    def settings(self, name: str) -> type[Settings]:
+        """The class of a member's settings, made from its constructor's signature at the first call."""
+        if name not in self._settings:
+            fields: dict[str, Any] = {
+                key: (parameter.annotation, ... if parameter.default is parameter.empty else parameter.default)
+                for key, parameter in self.options(name).items()
+            }
+            made = create_model(f"{self[name].__name__}Settings", __base__=Settings, **fields)
+            made.name, made.member = name, self[name]
+            self._settings[name] = made
+        return self._settings[name]
+
+    def read(self, section: Section) -> Settings:
+        """The settings that a section of a recipe stands for: checked without a model, complete with defaults.
+
+        Args:
+            section: A name, a mapping with one, or settings, which are returned as they are.
+
+        Raises:
+            UnknownName: for a name or an option that does not exist, such as one that the pipeline supplies.
+            InputError: for a value that cannot be used.
+
+        Example:
+            >>> class Shout:
+            ...     def __init__(self, text: str, times: int = 1): self.said = text.upper() * times
+            >>> voices = Registry("voice", given={"text"}, shout=Shout)
+            >>> voices.read("shout").times, voices.read({"name": "shout", "times": 2}).build(text="hi").said
+            (1, 'HIHI')
+        """
+        if isinstance(section, Settings):
+            return section
+        name, options = self.named(section)
+        self._check(name, options)
+        kind = self.settings(name)
+        for key, field in kind.model_fields.items():
+            if field.is_required() and key not in options:
+                raise InputError(f"{self.kind} {name!r} needs {key}")
+        return self._together(kind.of(options))
+
+    def _together(self, made: Settings) -> Settings:
+        """Checks options that depend on each other; a member's ``settle`` also says what open ones come to."""
+        if not self.given:
+            made.build()  # its constructor needs nothing but options, and checks them all
+        settle = getattr(made.member, "settle", None)
+        return made if settle is None else made.model_copy(update=settle(**made.options))
 
     def build(self, name: str, *args: Any, **options: Any) -> T:
         """Makes a member.
@@ -113,3 +166,11 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         for key in options:
             if key not in known and key not in more:
                 raise UnknownName(f"option of {self.kind} {name!r}", str(key), known)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """``Annotated[Settings, PRUNERS]`` is the type of a section that names a member of this family."""
+        written = core_schema.plain_serializer_function_ser_schema(self._write, when_used="json")
+        return core_schema.no_info_plain_validator_function(self.read, serialization=written)
+
+    def _write(self, settings: Settings) -> str | dict[str, Any]:
+        return settings.name if self.short and not settings.options else settings.section()

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +9,7 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTok
 
 from trainflat.core.errors import InputError
 from trainflat.core.progress import Progress
+from trainflat.core.settings import Section
 from trainflat.objective.passes import Kind
 from trainflat.sharpness import MEASURES, Measure, Objective, distinct
 from trainflat.tasks.base import EncodedSplit
@@ -56,13 +56,13 @@ def objective_on(
 
 
 def measure_flatness(
-    objective: Objective, measures: Sequence[Mapping[str, Any]], seed: int = 0
+    objective: Objective, measures: Sequence[Section], seed: int = 0
 ) -> list[tuple[dict[str, float], float]]:
     """What each measure finds, and the seconds it took.
 
     Args:
         objective: See :func:`objective_on`.
-        measures: As in recipes: ``{"name": "keskar", "epsilon": 0.001}``.
+        measures: Settings, or sections as in recipes: ``{"name": "keskar", "epsilon": 0.001}``.
         seed: Of whatever they draw.
 
     Raises:
@@ -78,9 +78,9 @@ def measure_flatness(
     return found
 
 
-def checked_measures(objective: Objective, measures: Sequence[Mapping[str, Any]], seed: int = 0) -> list[Measure]:
+def checked_measures(objective: Objective, measures: Sequence[Section], seed: int = 0) -> list[Measure]:
     """The measures that recipes name so, each of which can be taken; raises as :func:`measure_flatness`."""
-    members = [_member(section) for section in measures]
+    members: list[Measure] = [MEASURES.read(section).build() for section in measures]
     distinct(members)
     for member in members:
         member.check(objective, seed)
@@ -110,7 +110,3 @@ def _timed(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
-
-
-def _member(section: Mapping[str, Any]) -> Measure:
-    return MEASURES.build(section["name"], **{key: value for key, value in section.items() if key != "name"})

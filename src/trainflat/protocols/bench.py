@@ -24,11 +24,12 @@ from trainflat.core.files import (
     writing,
 )
 from trainflat.core.progress import Progress
+from trainflat.core.settings import Settings
 from trainflat.evaluation import objective_on
 from trainflat.models import Encoder, no_bars
 from trainflat.objective import Objective
 from trainflat.protocols.base import Planned, Produced, stage_name
-from trainflat.pruning import PRUNERS, Masks, Pruner, Scope
+from trainflat.pruning import Masks, Pruner, Scope
 from trainflat.quantization import Q8BERT, make_quantizer
 from trainflat.records import run as record
 from trainflat.tasks.base import EncodedSplit, Task
@@ -130,13 +131,12 @@ class Bench:
         self.quantizer = fitted.quantizer
         return Produced(stage, fitted.masks, fitted.training, fitted.seconds)
 
-    def pruner(
-        self, section: str | Mapping[str, Any], sparsity: float, scope: Scope, masks: Masks | None = None
-    ) -> Pruner:
-        """The pruner that a recipe names, for the weights on the bench; what scores by the loss gets it here."""
-        options = {"name": section} if isinstance(section, str) else dict(section)
-        given = {"sparsity": sparsity, "scope": scope, "masks": masks, "seed": self.seed, "objective": self._objective}
-        return PRUNERS.build(options.pop("name"), self.model, **given, **options)
+    def pruner(self, settings: Settings, sparsity: float, scope: Scope, masks: Masks | None = None) -> Pruner:
+        """Builds a pruner for the weights on the bench, with the loss that some of them score by."""
+        made: Pruner = settings.build(
+            self.model, sparsity=sparsity, scope=scope, masks=masks, seed=self.seed, objective=self._objective
+        )
+        return made
 
     def _objective(self, rows: int, batch_size: int) -> Objective:
         """The task's loss on some training rows, the same ones whenever it is asked for."""

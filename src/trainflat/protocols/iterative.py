@@ -10,7 +10,7 @@ from trainflat.core.files import MANIFEST
 from trainflat.core.formatting import plural
 from trainflat.protocols.base import Planned, Produced, Protocol, stage_name
 from trainflat.protocols.bench import REWIND, Bench, check_sparsities
-from trainflat.pruning import Masks, Scope, complete_section
+from trainflat.pruning import PRUNERS, Masks, PrunerSection, Scope
 from trainflat.training.fit_callbacks import SNAPSHOT
 
 _PAPER = tuple(round(0.1 * k, 1) for k in range(1, 10))
@@ -38,13 +38,13 @@ class Iterative(Protocol):
     def __init__(
         self,
         sparsities: Sequence[float] = _PAPER,
-        pruner: str | dict[str, Any] = "magnitude",
+        pruner: PrunerSection = "magnitude",
         scope: Scope = "global",
         rewind: int | Literal["none"] = 0,
         head: Literal["reset", "keep"] | None = None,
     ) -> None:
         self.sparsities = check_sparsities(sparsities)
-        self.pruner, self.scope = complete_section(pruner), scope
+        self.pruner, self.scope = PRUNERS.read(pruner), scope
         if rewind != "none" and rewind < 0:
             raise InputError(f"protocol.rewind is a step of the dense training or none, got {rewind}.")
         self.rewind = rewind

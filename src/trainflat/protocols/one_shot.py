@@ -1,13 +1,12 @@
 """One-shot pruning without retraining (Na, Mehta and Strubell 2022, appendix A.3)."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from torch import nn
 
 from trainflat.protocols.base import Planned, Produced, Protocol, stage_name
 from trainflat.protocols.bench import Bench, check_sparsities
-from trainflat.pruning import Scope, complete_section
+from trainflat.pruning import PRUNERS, PrunerSection, Scope
 
 _PAPER = tuple(round(0.05 * k, 2) for k in range(1, 13))
 
@@ -24,11 +23,11 @@ class OneShot(Protocol):
     def __init__(
         self,
         sparsities: Sequence[float] = _PAPER,
-        pruner: str | dict[str, Any] = "magnitude",
+        pruner: PrunerSection = "magnitude",
         scope: Scope = "global",
     ) -> None:
         self.sparsities = check_sparsities(sparsities)
-        self.pruner, self.scope = complete_section(pruner), scope
+        self.pruner, self.scope = PRUNERS.read(pruner), scope
 
     def plan(self) -> list[Planned]:
         """The trained model and every pruned copy of it."""

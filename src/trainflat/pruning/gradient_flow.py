@@ -8,17 +8,21 @@ the second one says what a removal does to the speed of training.
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from trainflat.core.errors import InputError
+from trainflat.core.settings import Number, checked
 from trainflat.objective import Objective, at_temperature, under
 from trainflat.pruning.base import Pruner
 from trainflat.pruning.masks import Masks
 
 Products = dict[str, Tensor]
+TEMPERATURE = Number("of the logits is a number above 0", lambda x: x > 0)
+Temperature = Annotated[float, TEMPERATURE]
+RowCount = Annotated[int, Number("of a pruner is a number of training rows, at least 1", lambda x: x >= 1, whole=True)]
 
 
 def loss_change(objective: Objective, weights: Mapping[str, Tensor], masks: Masks | None = None) -> Products:
@@ -91,11 +95,9 @@ class GradientFlowPruner(Pruner):
         InputError: what :class:`Pruner` refuses, and numbers of rows below 1.
     """
 
-    def __init__(self, model: nn.Module, *, rows: int = 512, batch_size: int = 16, **given: Any) -> None:
+    @checked
+    def __init__(self, model: nn.Module, *, rows: RowCount = 512, batch_size: RowCount = 16, **given: Any) -> None:
         super().__init__(model, **given)
-        for name, value in {"rows": rows, "batch_size": batch_size}.items():
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} of a pruner is a number of training rows, at least 1, got {value!r}.")
         self.rows, self.batch_size = rows, batch_size
 
     def scores(self) -> Mapping[str, Tensor]:
@@ -113,14 +115,8 @@ class GradientFlowPruner(Pruner):
 
 
 def check_temperature(temperature: float) -> float:
-    """The temperature, if it is one.
-
-    Raises:
-        InputError: it is not a number above 0.
-    """
-    if not isinstance(temperature, int | float) or not 0 < temperature < float("inf"):
-        raise InputError(f"temperature of the logits is a number above 0, got {temperature!r}.")
-    return float(temperature)
+    """Returns the temperature, or raises InputError."""
+    return TEMPERATURE.read("temperature", temperature)
 
 
 @contextmanager

@@ -4,8 +4,9 @@ from typing import Any
 
 from torch import nn
 
+from trainflat.core.settings import checked
 from trainflat.objective import Objective
-from trainflat.pruning.gradient_flow import GradientFlowPruner, Products, check_temperature, gradient_norm_change
+from trainflat.pruning.gradient_flow import GradientFlowPruner, Products, RowCount, Temperature, gradient_norm_change
 
 
 class GradientNormPruner(GradientFlowPruner):
@@ -22,11 +23,18 @@ class GradientNormPruner(GradientFlowPruner):
         InputError: also for a temperature that is not above 0.
     """
 
+    @checked
     def __init__(
-        self, model: nn.Module, *, rows: int = 512, batch_size: int = 16, temperature: float = 1.0, **given: Any
+        self,
+        model: nn.Module,
+        *,
+        rows: RowCount = 512,
+        batch_size: RowCount = 16,
+        temperature: Temperature = 1.0,
+        **given: Any,
     ) -> None:
         super().__init__(model, rows=rows, batch_size=batch_size, **given)
-        self.temperature = check_temperature(temperature)
+        self.temperature = temperature
 
     def importance(self, objective: Objective) -> Products:
         change = gradient_norm_change(objective, self.weights, self.masks, self.temperature)

@@ -4,8 +4,9 @@ from typing import Any
 
 from torch import nn
 
+from trainflat.core.settings import checked
 from trainflat.objective import Objective
-from trainflat.pruning.gradient_flow import GradientFlowPruner, Products, loss_change
+from trainflat.pruning.gradient_flow import GradientFlowPruner, Products, RowCount, loss_change
 
 
 class LossPreservationPruner(GradientFlowPruner):
@@ -29,8 +30,9 @@ class LossPreservationPruner(GradientFlowPruner):
         tensor([[False,  True]])
     """
 
+    @checked
     def __init__(
-        self, model: nn.Module, *, rows: int = 512, batch_size: int = 16, biased: bool = False, **given: Any
+        self, model: nn.Module, *, rows: RowCount = 512, batch_size: RowCount = 16, biased: bool = False, **given: Any
     ) -> None:
         super().__init__(model, rows=rows, batch_size=batch_size, **given)
         self.biased = biased

@@ -1,7 +1,6 @@
 """Recipes: what to train and compress, how, and what to measure. Checked to the last key before anything runs."""
 
 from trainflat.core.listing import packaged_recipes
-from trainflat.recipe.members import build
 from trainflat.recipe.overrides import named_sections
 from trainflat.recipe.reading import load_recipe
 from trainflat.recipe.sections import (
@@ -20,7 +19,6 @@ __all__ = [
     "LatencyOptions",
     "ModelOptions",
     "Recipe",
-    "build",
     "load_recipe",
     "named_sections",
     "packaged_recipes",

@@ -6,10 +6,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from trainflat.core.files import hash_json
+from trainflat.core.settings import Settings
 from trainflat.protocols import PROTOCOLS
-from trainflat.pruning import PRUNERS
 from trainflat.quantization import Activations
-from trainflat.recipe.members import build, member
 from trainflat.sharpness import MEASURES, distinct
 from trainflat.tasks import TASKS
 from trainflat.training.options import TrainingOptions
@@ -42,7 +41,7 @@ class FlatnessOptions(_Section):
     ``surviving``: only weights that are not pruned move, so that dense and pruned models compare.
     """
 
-    measures: Annotated[list[dict[str, Any]], Field(min_length=1)] = [{"name": "keskar"}]
+    measures: Annotated[list[Annotated[Settings, MEASURES]], Field(min_length=1)] = [MEASURES.read("keskar")]
     rows: Annotated[int, Field(ge=1)] = 512
     surviving: bool = True
 
@@ -51,9 +50,15 @@ class FlatnessOptions(_Section):
     def _known_measures(cls, value: Any) -> Any:
         if not isinstance(value, list):
             raise ValueError("a list of measures is expected, such as [keskar, {name: ball, rho: 0.05}]")
-        checked = [member(MEASURES, one) for one in value]
-        distinct(build(MEASURES, one) for one in checked)
-        return checked
+        read = [MEASURES.read(one) for one in value]
+        distinct(one.build() for one in read)
+        return read
+
+    @model_serializer(mode="wrap")
+    def _short_by_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # As it was first written: else recipes that leave the measures out would get another hash, and folder.
+        dumped: dict[str, Any] = handler(self)
+        return dumped if "measures" in self.model_fields_set else dumped | {"measures": [{"name": "keskar"}]}
 
 
 class Int8Options(_Section):
@@ -86,21 +91,15 @@ class EvaluationOptions(_Section):
         return {key: value for key, value in dumped.items() if key not in ("flatness", "int8") or value is not None}
 
 
-def _pruner(value: Any) -> Any:
-    """A pruner's section; one without options is written as its name, as it was before there were others."""
-    checked = member(PRUNERS, value)
-    return checked["name"] if checked.keys() == {"name"} else checked
-
-
 class Recipe(_Section):
     """One run. ``task: cola`` is short for ``task: {name: cola}``; likewise for model and protocol."""
 
     name: str = "run"
-    task: dict[str, Any]
+    task: Annotated[Settings, TASKS]
     model: ModelOptions
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     training: TrainingOptions = TrainingOptions()
-    protocol: dict[str, Any] = {"name": "dense"}
+    protocol: Annotated[Settings, PROTOCOLS] = PROTOCOLS.read("dense")
     evaluation: EvaluationOptions = EvaluationOptions()
 
     @field_validator("name")
@@ -111,23 +110,6 @@ class Recipe(_Section):
         if len(value) > _LONGEST:
             raise ValueError(f"a run's folder is named by it, so {_LONGEST} characters at most; got {len(value)}")
         return value
-
-    @field_validator("task", mode="before")
-    @classmethod
-    def _known_task(cls, value: Any) -> Any:
-        checked = member(TASKS, value)
-        later = TASKS[checked["name"]].later
-        return {key: value for key, value in checked.items() if key not in later or value is not None}
-
-    @field_validator("protocol", mode="before")
-    @classmethod
-    def _known_protocol(cls, value: Any) -> Any:
-        checked = member(PROTOCOLS, value)
-        if isinstance(checked, dict):
-            if "pruner" in checked:
-                checked["pruner"] = _pruner(checked["pruner"])
-            build(PROTOCOLS, checked)  # members check how their options fit together
-        return checked
 
     @field_validator("model", mode="before")
     @classmethod

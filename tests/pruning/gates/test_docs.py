@@ -28,4 +28,4 @@ def test_the_examples_run() -> None:
     exec(code, names)  # noqa: S102
     assert names["masks"].zeros == names["zeros"] == 48
     (recipe,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
-    assert load_recipe(yaml.safe_load(recipe)).protocol["gate"]["perturb"] == "both"
+    assert load_recipe(yaml.safe_load(recipe)).protocol.gate["perturb"] == "both"

@@ -16,8 +16,7 @@ from trainflat.evaluation import main_score, predictions_of
 from trainflat.models.checks import check_labels
 from trainflat.models.classes import class_names
 from trainflat.protocols.bench import derive_seed
-from trainflat.recipe import build, load_recipe
-from trainflat.tasks import TASKS
+from trainflat.recipe import load_recipe
 from trainflat.tasks.base import Task
 
 
@@ -71,8 +70,8 @@ def read_task(section: Mapping[str, Any], model: Path, data: Path | None, seed: 
     Raises:
         InputError: there is no such task, or its data cannot be read.
     """
-    checked = load_recipe({"task": dict(section), "model": str(model)}).task
-    return Scored(build(TASKS, checked, data=data, seed=derive_seed(seed, "rows")))
+    settings = load_recipe({"task": dict(section), "model": str(model)}).task
+    return Scored(settings.build(data=data, seed=derive_seed(seed, "rows")))
 
 
 def _shown(columns: Mapping[str, int]) -> str:

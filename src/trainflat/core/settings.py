@@ -1,0 +1,199 @@
+"""Settings: the options of one member of a family, complete, checked and frozen."""
+
+import inspect
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, wraps
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, core_schema
+
+from trainflat.core.errors import InputError
+from trainflat.core.formatting import shown, wanted
+
+P = ParamSpec("P")
+
+
+class Check:
+    """What an option must be, as metadata of its annotation: ``decay: Annotated[float, Number("is a share", fits)]``.
+
+    Recipes obey it without constructing the member, and constructors that are :func:`checked` obey it too, so a value
+    is refused in the same words wherever it comes from.
+    """
+
+    def read(self, name: str, value: Any) -> Any:
+        """The value as the member keeps it.
+
+        Raises:
+            InputError: it cannot be used; names the option.
+        """
+        raise NotImplementedError
+
+    def dump(self, value: Any) -> Any:
+        """The value as JSON has it."""
+        return value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        # Plain: no type comes before the check, which says in its own words what is wrong with one.
+        return core_schema.with_info_plain_validator_function(
+            lambda value, info: self.read(str(info.field_name), value),
+            serialization=core_schema.plain_serializer_function_ser_schema(self.dump, when_used="json"),
+        )
+
+
+@dataclass(frozen=True)
+class Number(Check):
+    """A finite number that fits, as a float; ``whole``: as an int, which 5.0 is too. Booleans are no numbers.
+
+    Example:
+        >>> Number("is a share, in [0, 1)", lambda x: 0 <= x < 1).read("decay", 2)
+        Traceback (most recent call last):
+            ...
+        trainflat.core.errors.InputError: decay is a share, in [0, 1), got 2.
+    """
+
+    words: str
+    fits: Callable[[float], bool]
+    whole: bool = False
+    advice: str = "."
+
+    def read(self, name: str, value: Any) -> float:
+        number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+        if not number or not self.fits(value) or (self.whole and value != int(value)):  # NaN compares false
+            raise InputError(f"{name} {self.words}, got {value!r}{self.advice}")
+        return int(value) if self.whole else float(value)
+
+
+@dataclass(frozen=True)
+class OneOf(Check):
+    """One of some words."""
+
+    words: tuple[str, ...]
+
+    def read(self, name: str, value: Any) -> str:
+        if value not in self.words:
+            raise InputError(f"{name} is {' or '.join(self.words)}, got {value!r}.")
+        return str(value)
+
+
+class Truth(Check):
+    """True or false; 1 is neither."""
+
+    def read(self, name: str, value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise InputError(f"{name} is true or false, got {value!r}.")
+        return value
+
+
+def checks_of(function: Callable[..., Any]) -> dict[str, Check]:
+    """The checks that the annotations of a function's or class's parameters carry, by parameter."""
+    parameters = inspect.signature(function, eval_str=True).parameters
+    carried = {key: getattr(p.annotation, "__metadata__", ()) for key, p in parameters.items()}
+    return {key: one for key, metadata in carried.items() for one in metadata if isinstance(one, Check)}
+
+
+def checked(init: Callable[P, None]) -> Callable[P, None]:
+    """Makes a constructor read its arguments by the checks of their annotations, before its body runs."""
+    signature, checks = inspect.signature(init), cache(checks_of)
+
+    @wraps(init)
+    def reading(*args: P.args, **kwargs: P.kwargs) -> None:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        for name, check in checks(init).items():
+            bound.arguments[name] = check.read(name, bound.arguments[name])
+        init(*bound.args, **bound.kwargs)
+
+    return reading
+
+
+class Settings(BaseModel):
+    """Base of one class per member, whose fields are the options that a recipe may set.
+
+    ``Registry.read`` makes the class, once, and its instances.
+
+    Attributes:
+        name: Of the member, as in recipes.
+        member: Class that :meth:`build` constructs.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", arbitrary_types_allowed=True, validate_default=True, protected_namespaces=()
+    )
+    name: ClassVar[str]
+    member: ClassVar[type]
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, option: str) -> Any: ...
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Constructor arguments by name."""
+        return dict(self)
+
+    def build(self, *args: Any, **given: Any) -> Any:
+        """The member, from these options and what the pipeline supplies."""
+        return self.member(*args, **given, **self.options)
+
+    def dump(self) -> dict[str, Any]:
+        """The options as JSON. One that came later to the family is left out where it is not used.
+
+        So a recipe that was written before keeps its hash, and with it its folder and its records.
+        """
+        later = getattr(self.member, "later", ())
+        return {key: v for key, v in self.model_dump(mode="json").items() if key not in later or v is not None}
+
+    def section(self) -> dict[str, Any]:
+        """The section of a recipe that these settings are read from."""
+        return {"name": self.name, **self.dump()}
+
+    @classmethod
+    def checks(cls) -> dict[str, Check]:
+        """The checks of the options that have one."""
+        found = {key: [m for m in field.metadata if isinstance(m, Check)] for key, field in cls.model_fields.items()}
+        return {key: check for key, [check] in ((k, v) for k, v in found.items() if v)}
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> "Settings":
+        """Reads the options of a section, of which every key is known.
+
+        Raises:
+            InputError: for the first value, in the order given, that cannot be used.
+        """
+        checks = cls.checks()
+        for key, value in options.items():
+            if key not in checks and not all(map(math.isfinite, _numbers(value))):  # JSON has no such numbers
+                raise InputError(f"{key}: finite numbers are expected, got {value!r}")
+        try:
+            return cls(**options)
+        except ValidationError as error:
+            raise cls._first(error, options) from error
+
+    @classmethod
+    def _first(cls, error: ValidationError, options: Mapping[str, Any]) -> Exception:
+        errors = error.errors()
+        places = {str(one["loc"][0]) for one in errors}
+        key = next(key for key in (*options, *cls.model_fields) if key in places)
+        own = [one for one in errors if one["loc"][0] == key]
+        if key in cls.checks():
+            refusal: Exception = own[0]["ctx"]["error"]
+            return refusal
+        said = all(one["type"] == "value_error" for one in own)  # by a nested member, which says what it got
+        return InputError(f"{key}: {wanted(own)}" + ("" if said else f", got {shown(options.get(key))}"))
+
+
+Section = str | Mapping[str, Any] | Settings
+"""What names a member: its name, a mapping such as ``{"name": "ema", "decay": 0.99}``, or settings read from one."""
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """All numbers in a value of a recipe, however deep."""
+    if isinstance(value, Mapping | list | tuple):
+        for one in value.values() if isinstance(value, Mapping) else value:
+            yield from _numbers(one)
+    elif isinstance(value, float):
+        yield value
