@@ -134,7 +134,7 @@ def test_a_record(given: dict[str, Any], whole: Path, tmp_path: Path, run: Comma
     path.write_text(text[: len(text) // 2])
     assert_refused(run(given), "record.json cannot be read")
     path.write_text("[]")
-    assert_refused(run(given), "record.json is not a record: it holds [], no mapping. If trainflat wrote it")
+    assert_refused(run(given), "record.json is no record that trainflat wrote. If trainflat wrote it")
     path.unlink()
     assert run(given)[0] == 0
     assert digest(path.parent) == digest(whole)

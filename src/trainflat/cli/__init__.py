@@ -1,1 +1,1 @@
-"""The command line: words in, words out. ``trainflat.cli.main`` holds the commands."""
+"""The command line: words in, words out. ``commands`` holds the commands, ``main`` exit codes and errors."""

@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -19,7 +20,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from trainflat.cli.lines import say
 from trainflat.core.formatting import plural
+from trainflat.core.processes import is_first_process
 from trainflat.core.progress import Progress as Watcher
 from trainflat.records.comparison import Comparison
 
@@ -58,11 +61,11 @@ class TerminalProgress(Watcher):
             self.bar.stop()
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Prints a line that stays."""
         self.console.print(text, markup=False)
 
     def begin(self, what: str, total: int, done: int = 0) -> None:
-        """A new bar."""
+        """Starts a new bar."""
         self.end()
         self.what, self.total, self.last_line = what, total, time.monotonic()
         self.task = self.bar.add_task(what, total=total, completed=done, note="")
@@ -80,28 +83,45 @@ class TerminalProgress(Watcher):
             self.say(f"{self.what}: {done}/{self.total} {note}".rstrip())
 
     def end(self) -> None:
-        """Takes the bar away."""
+        """Removes the bar."""
         if self.task is not None:
             self.bar.remove_task(self.task)
             self.task = None
 
 
+@contextmanager
+def progress_bar() -> Iterator[Watcher]:
+    """Yields what shows progress; of the processes of torchrun only the first speaks."""
+    if not is_first_process():
+        yield Watcher()
+        return
+    with TerminalProgress() as progress:
+        yield progress
+
+
 def print_rows(rows: Sequence[Mapping[str, str]], title: str | None = None) -> None:
-    """A table on standard output; the first row's keys head the columns."""
+    """Prints a table; the first row's keys head the columns."""
     table = Table(*rows[0], title=title, title_justify="left")
     for row in rows:
         table.add_row(*map(escape, row.values()))
     Console().print(table)
 
 
+def print_scores(rows: Sequence[Mapping[str, str]]) -> None:
+    """Prints the scores; what all rows share stands above them, so that the table fits on a narrow terminal."""
+    scores_and_names = {key for key in rows[0] if key.endswith("%")} | {"Optimizer"}
+    shared = [k for k in rows[0] if k not in scores_and_names and len({row[k] for row in rows}) == 1]
+    say(", ".join(f"{key.lower()} {rows[0][key]}" for key in shared))
+    print_rows([{key: value for key, value in row.items() if key not in shared} for row in rows])
+
+
 def print_comparison(found: Comparison, out: Path) -> None:
-    """Writes the files of a comparison, then shows its tables and says where the files are."""
+    """Writes the files of a comparison, then prints its tables and where the files are."""
     from trainflat.report.comparison import cell_rows, notes, variant_rows, write_comparison
 
     path = write_comparison(found, out)
     print_rows(variant_rows(found))
     for cell in found.cells:
         print_rows(cell_rows(found, cell), title=cell.name)
-    console = Console(soft_wrap=True, highlight=False)
-    for sentence in [*notes(found), str(path)]:
-        console.print(sentence, markup=False)
+    for sentence in [*notes(found), path]:
+        say(sentence)

@@ -3,24 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
-from trainflat.core.files import write_json
 from trainflat.core.formatting import plural
 from trainflat.core.margins import Difference, Score, difference
 from trainflat.core.timing import median_interval
+from trainflat.records.base import Data, Format
 from trainflat.records.run import Fingerprint
 
 COMPARISON_FILE = "bench.json"
-FORMAT = 1
 _SAME_SIZE = 0.01  # files that differ by less differ in their headers
 
 
-class _Data(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Variant(_Data):
+class Variant(Data):
     """One model as one backend runs it."""
 
     model: str  # as it was given, as far as it takes to tell it from the others
@@ -37,7 +30,7 @@ class Variant(_Data):
         return f"{self.model}, {self.backend}"
 
 
-class Speedup(_Data):
+class Speedup(Data):
     """How many times as fast as the reference, round by round.
 
     ``low`` and ``high`` hold the median with a probability of 95 %; None where there were too few rounds to tell.
@@ -48,7 +41,7 @@ class Speedup(_Data):
     value: float | None  # the median; None where the interval holds 1, for then there is no speed-up to tell of
 
 
-class Timing(_Data):
+class Timing(Data):
     """Seconds of one forward pass of one variant: median and quartiles over rounds."""
 
     median: float
@@ -59,7 +52,7 @@ class Timing(_Data):
     speedup: Speedup | None = None  # None for the reference itself
 
 
-class Cell(_Data):
+class Cell(Data):
     """All variants at one size of input and one number of threads, in the order of ``Comparison.variants``."""
 
     batch: int
@@ -77,7 +70,7 @@ class Cell(_Data):
         return self.batch / timing.median
 
 
-class Comparison(_Data):
+class Comparison(Data):
     """Models side by side; the first variant is what speed-ups refer to."""
 
     variants: list[Variant]
@@ -132,11 +125,13 @@ def _faster(one: Timing, other: Timing) -> int:
     return (low > 1) - (high < 1)
 
 
+COMPARISON = Format("comparison", Comparison)
+
+
 def save_comparison(found: Comparison, folder: Path) -> Path:
     """Writes ``bench.json``, atomically.
 
     Raises:
         InputError: it cannot be written.
     """
-    write_json(folder / COMPARISON_FILE, {"format": FORMAT, **found.model_dump(mode="json")})
-    return folder / COMPARISON_FILE
+    return COMPARISON.write(folder / COMPARISON_FILE, found)

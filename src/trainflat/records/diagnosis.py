@@ -4,21 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from trainflat.core.files import write_json
 from trainflat.core.margins import Answers, Difference, Score, difference
+from trainflat.records.base import Data, Format
 from trainflat.records.run import Fingerprint, Int8
 
 DIAGNOSIS_FILE = "diagnosis.json"
-FORMAT = 1
 
 
-class _Data(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Measured(_Data):
+class Measured(Data):
     """One measure of sharpness, with everything that it depends on."""
 
     name: str  # as `trainflat list` has it
@@ -27,7 +20,7 @@ class Measured(_Data):
     seconds: float
 
 
-class Cut(_Data):
+class Cut(Data):
     """A score after magnitude pruning at once, without any training."""
 
     sparsity: float  # share of the prunable weights, or of those of the one part
@@ -36,7 +29,7 @@ class Cut(_Data):
     without: list[float] = []  # the score without each group of rows, for the margin: see `trainflat.core.margins`
 
 
-class Sensitivity(_Data):
+class Sensitivity(Data):
     """The score when only one part of the model is pruned, each of its matrices on its own."""
 
     axis: Literal["layer", "kind"]
@@ -44,7 +37,7 @@ class Sensitivity(_Data):
     cut: Cut
 
 
-class Diagnosis(_Data):
+class Diagnosis(Data):
     """How flat one model is, how well it can be compressed, and what follows."""
 
     model: str
@@ -111,12 +104,20 @@ class Diagnosis(_Data):
         return highest
 
 
+class Diagnoses(Data):
+    """The diagnoses of one call, in the order in which they are shown, and what follows from them."""
+
+    models: list[Diagnosis]
+    advice: list[str]
+
+
+DIAGNOSES = Format("diagnosis", Diagnoses)
+
+
 def save_diagnoses(diagnoses: Sequence[Diagnosis], advice: Sequence[str], folder: Path) -> Path:
     """Writes ``diagnosis.json``, atomically; ``advice`` is what follows, in words.
 
     Raises:
         InputError: it cannot be written.
     """
-    value = {"format": FORMAT, "models": [one.model_dump(mode="json") for one in diagnoses], "advice": list(advice)}
-    write_json(folder / DIAGNOSIS_FILE, value)
-    return folder / DIAGNOSIS_FILE
+    return DIAGNOSES.write(folder / DIAGNOSIS_FILE, Diagnoses(models=list(diagnoses), advice=list(advice)))

@@ -7,24 +7,19 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from trainflat.core.errors import DamagedFile, InputError
-from trainflat.core.files import MOVE, hash_json, read_json, write_json
 from trainflat.core.formatting import plural
-from trainflat.core.untrusted import validated
+from trainflat.records.base import Data, Format
 
 PATTERN = "landscape-*.json"
-FORMAT = 1
 Loss = float | None  # None where the loss is no finite number
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Losses = list[Annotated[Loss, Field(allow_inf_nan=False)]]
 
 
-class _Landscape(BaseModel):
+class _Landscape(Data):
     """What all kinds share."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str  # of the file, and of nothing else in its folder
     title: str = ""  # what people read; the name if empty
@@ -37,10 +32,8 @@ class _Landscape(BaseModel):
         Raises:
             InputError: it cannot be written.
         """
-        value = self.model_dump(mode="json")
-        path = folder / f"landscape-{re.sub(r'[^A-Za-z0-9._-]+', '-', self.name)[:100]}.json"  # safe on every system
-        write_json(path, value | {"format": FORMAT, "digest": hash_json(value)})
-        return path
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", self.name)[:100]  # safe on every system
+        return LANDSCAPE.write(folder / f"landscape-{name}.json", self)
 
 
 class PlaneRecord(_Landscape):
@@ -145,22 +138,20 @@ class SpectrumRecord(_Landscape):
 
 
 Landscape = PlaneRecord | LineRecord | SpectrumRecord
-_KINDS = Annotated[Landscape, Field(discriminator="kind")]
+LANDSCAPE = Format(
+    "landscape",
+    Annotated[Landscape, Field(discriminator="kind")],
+    lambda landscape: landscape.model_dump(mode="json"),
+    "Measure it again.",
+)
 
 
 def load_landscape(path: Path) -> Landscape:
     """Reads what ``save`` wrote.
 
     Raises:
-        InputError: a newer trainflat wrote it, or it is something else.
-        DamagedFile: it is not what was written.
+        InputError: another version of trainflat wrote it.
+        DamagedFile: it is something else, or not what was written.
     """
-    value = read_json(path)
-    if not isinstance(value, dict) or not {"kind", "format", "digest"} <= set(value):
-        raise InputError(f"{path} is no landscape that trainflat wrote. Rename it, or take it out of the folder.")
-    if value.pop("format") != FORMAT:
-        raise InputError(f"{path} has another format than this trainflat reads ({FORMAT}). Use the one that wrote it.")
-    if value.pop("digest") != hash_json(value):
-        raise DamagedFile(f"{path} was changed after it was written (its digest does not fit). Measure it again.")
-    found: Landscape = validated(value, _KINDS, f"{path} is not a landscape", MOVE)
+    found: Landscape = LANDSCAPE.read(path)
     return found

@@ -7,28 +7,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-)
+from pydantic import AfterValidator
 
-from trainflat.core.errors import DamagedFile, InputError
-from trainflat.core.files import MOVE, hash_json, read_json, write_json
+from trainflat.core.errors import InputError
+from trainflat.core.files import hash_json
 from trainflat.core.margins import Answers
-from trainflat.core.untrusted import validated
+from trainflat.records.base import Data, Format, added_later
 
 RECORD_FILE = "record.json"
-FORMAT = 1
 
 
-class _Data(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Fingerprint(_Data):
+class Fingerprint(Data):
     """The data of one split, so that two records can be compared."""
 
     rows: int
@@ -37,7 +26,7 @@ class Fingerprint(_Data):
     partial: bool = False  # only some rows of the official split: not comparable with published figures
 
 
-class MatrixZeros(_Data):
+class MatrixZeros(Data):
     """How many entries of one prunable matrix are zero."""
 
     name: str
@@ -45,7 +34,7 @@ class MatrixZeros(_Data):
     zeros: int
 
 
-class Sizes(_Data):
+class Sizes(Data):
     """What a model weighs, in parameters and bytes (embeddings, biases and task head included).
 
     ``dense_bytes`` every parameter as float32; ``bitmask_bytes`` pruned matrices as one bit per entry and the surviving
@@ -61,7 +50,7 @@ class Sizes(_Data):
     packed_bytes: int
 
 
-class Latency(_Data):
+class Latency(Data):
     """Seconds of one forward pass: median and quartiles over ``repeats`` passes."""
 
     batch: int
@@ -74,7 +63,7 @@ class Latency(_Data):
     repeats: int
 
 
-class Averaging(_Data):
+class Averaging(Data):
     """Which models the weights of a stage are the average of."""
 
     name: str  # "swa", "ema"
@@ -89,7 +78,7 @@ def _whole(number: float) -> int | float:
 Count = Annotated[int | float, AfterValidator(_whole)]
 
 
-class Training(_Data):
+class Training(Data):
     """How one stage was trained."""
 
     optimizer: str
@@ -101,18 +90,12 @@ class Training(_Data):
     curve: list[dict[str, float]]
     # One entry per evaluation: step, epoch, "split/metric"; with averaging also averaged_models (0: still the weights).
     evaluations: list[dict[str, float]]
-    averaging: Averaging | None = None
+    averaging: Averaging | None = added_later(None)
     # After which of them the model that was evaluated became the teacher; before the first it is the record's.
-    teacher_steps: list[int] | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_the_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Records from before there was averaging, or a teacher that is renewed, keep their digest.
-        dumped: dict[str, Any] = handler(self)
-        return {k: v for k, v in dumped.items() if k not in ("averaging", "teacher_steps") or v is not None}
+    teacher_steps: list[int] | None = added_later(None)
 
 
-class Int8(_Data):
+class Int8(Data):
     """The int8 copy of a stage: how it was made, how well it does, what it weighs."""
 
     activations: str  # "token", "batch", "torch": inputs are rounded as they come; "static": by ranges of training
@@ -120,15 +103,10 @@ class Int8(_Data):
     head: bool  # whether linear layers outside the encoder are
     scores: dict[str, dict[str, float]]  # split -> metric -> value, in percent
     bytes: int  # of its tensors, without file headers
-    answers: Answers | None = None  # as a stage's
-
-    @model_serializer(mode="wrap")
-    def _without_the_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        dumped: dict[str, Any] = handler(self)
-        return {key: value for key, value in dumped.items() if key != "answers" or value is not None}
+    answers: Answers | None = added_later(None)  # as a stage's
 
 
-class Timing(_Data):
+class Timing(Data):
     """What differs from run to run: seconds of wall time, never part of the digest."""
 
     train_seconds: float = 0.0
@@ -136,7 +114,7 @@ class Timing(_Data):
     latency: list[Latency] = []
 
 
-class Stage(_Data):
+class Stage(Data):
     """One model that the protocol produced, with everything that was measured on it."""
 
     name: str  # "dense", "sparsity-0.30"; also its folder below stages/
@@ -146,17 +124,12 @@ class Stage(_Data):
     matrices: list[MatrixZeros]
     masks_sha256: str | None = None
     flatness: dict[str, float] = {}  # what measures of sharpness found: "keskar_0.001"; see the recipe for the options
-    int8: Int8 | None = None
+    int8: Int8 | None = added_later(None)
     training: Training | None = None  # None: no training happened between the stage before and this one
     timing: Timing = Timing()
-    answers: Answers | None = None  # whether the score is more than a blind answer's; derived, never part of the digest
+    # Whether the score is more than a blind answer's; follows from the answers, so the digest leaves it out.
+    answers: Answers | None = added_later(None)
     files: dict[str, str] = {}  # path below the run folder -> SHA-256
-
-    @model_serializer(mode="wrap")
-    def _without_the_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Records from before there was int8 keep their digest.
-        dumped: dict[str, Any] = handler(self)
-        return {key: value for key, value in dumped.items() if key not in ("int8", "answers") or value is not None}
 
     def remarks(self) -> list[str]:
         """Why its score, or its int8 copy's, may stand for nothing learned."""
@@ -164,7 +137,7 @@ class Stage(_Data):
         return [remark for remark in (mine, f"in int8, {rounded}" if rounded else "") if remark]
 
 
-class TaskInfo(_Data):
+class TaskInfo(Data):
     """What was learned."""
 
     name: str
@@ -176,7 +149,7 @@ class TaskInfo(_Data):
     notes: list[str] = []  # on the rows; they follow from them, so the digest leaves them out
 
 
-class ModelInfo(_Data):
+class ModelInfo(Data):
     """Who learned it."""
 
     name: str  # as the recipe says
@@ -192,14 +165,13 @@ class TeacherInfo(ModelInfo):
     scores: dict[str, dict[str, float]]  # split -> metric -> value, in percent, as measured before any training
 
 
-class Record(_Data):
+class Record(Data):
     """A whole run.
 
     ``digest`` is the hash of what a repeated run must reproduce on the same machine: everything but ``environment``,
     ``environments`` and the stages' ``timing``.
     """
 
-    format: int = FORMAT
     name: str
     recipe: dict[str, Any]
     recipe_hash: str
@@ -210,49 +182,35 @@ class Record(_Data):
     model: ModelInfo
     data: dict[str, Fingerprint]
     environment: dict[str, Any]
-    environments: list[dict[str, Any]] = []  # all that worked on the run, where a resumed one rounds otherwise
+    environments: list[dict[str, Any]] = added_later(
+        []
+    )  # all that worked on the run, where a resumed one rounds otherwise
     stages: list[Stage]
     digest: str = ""
-    teacher: TeacherInfo | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_the_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # As for Training.
-        dumped: dict[str, Any] = handler(self)
-        return {k: v for k, v in dumped.items() if v is not None and (k != "environments" or v)}
+    teacher: TeacherInfo | None = added_later(None)
 
     def sealed(self) -> "Record":
-        """The same record with its digest."""
+        """Returns the same record with its digest."""
         return self.model_copy(update={"digest": self.expected_digest()})
 
     def expected_digest(self) -> str:
-        """Hash of the reproducible part."""
-        value = self.model_dump(mode="json", exclude={"digest", "environment", "environments"})
-        del value["task"]["notes"]
-        if not value["task"]["positive"]:  # records from before there was a choice keep their digest
-            del value["task"]["positive"]
-        for stage in value["stages"]:
-            del stage["timing"]
-            for part in (stage, stage.get("int8") or {}):
-                part.pop("answers", None)
-            if not stage["flatness"]:  # records from before there were such measures keep their digest
-                del stage["flatness"]
-        return hash_json(value)
+        """Hashes what a repeated run must reproduce."""
+        return hash_json(_reproducible(self))
 
     def score(self, stage: Stage) -> float:
-        """The main score of a stage, in percent."""
+        """Returns the main score of a stage, in percent."""
         return stage.scores[self.task.split][self.task.metric]
 
     def save(self, folder: Path) -> None:
         """Writes ``record.json``, atomically."""
-        write_json(folder / RECORD_FILE, self.model_dump(mode="json"))
+        RECORD.write(folder / RECORD_FILE, self)
 
     @classmethod
     def load(cls, path: Path) -> "Record":
         """Reads a record: its folder or its file.
 
         Raises:
-            InputError: there is none, or a newer trainflat wrote it.
+            InputError: there is none, or another version of trainflat wrote it.
             DamagedFile: it is not what was written.
         """
         path = path / RECORD_FILE if path.is_dir() else path
@@ -260,19 +218,30 @@ class Record(_Data):
             raise InputError(
                 f"there is no record at {path}. A run writes it when it is complete; run the recipe again to finish it."
             )
-        value = read_json(path)
-        if not isinstance(value, dict):
-            raise DamagedFile(f"{path} is not a record: it holds {value!r:.20}, no mapping. {MOVE}")
-        if value.get("format", FORMAT) != FORMAT:
-            found = f"{path} has format {value['format']!r:.20}"
-            raise InputError(f"{found}, this trainflat reads {FORMAT}. Use the trainflat that wrote it.")
-        record: Record = validated(value, cls, f"{path} is not a record", MOVE)
-        if record.digest != record.expected_digest():
-            raise DamagedFile(
-                f"{path} was changed after it was written (its digest does not fit). "
-                "Move it away and run the recipe again, which writes it anew from the run's stages."
-            )
-        return record
+        record: Record = RECORD.read(path)
+        return record.sealed()
+
+
+def _reproducible(record: Record) -> dict[str, Any]:
+    value = record.model_dump(mode="json", exclude={"digest", "environment", "environments"})
+    del value["task"]["notes"]
+    if not value["task"]["positive"]:  # records from before there was a choice keep their digest
+        del value["task"]["positive"]
+    for stage in value["stages"]:
+        del stage["timing"]
+        for part in (stage, stage.get("int8") or {}):
+            part.pop("answers", None)
+        if not stage["flatness"]:  # records from before there were such measures keep their digest
+            del stage["flatness"]
+    return value | {"format": RECORD.number}
+
+
+RECORD = Format(
+    "record",
+    Record,
+    _reproducible,
+    "Move it away and run the recipe again, which writes it anew from the run's stages.",
+)
 
 
 def environment(devices: Mapping[str, Any]) -> dict[str, Any]:

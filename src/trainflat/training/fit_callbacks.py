@@ -23,7 +23,7 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         self.progress.begin(f"training {self.stage}", state.max_steps, state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        scores = [f"{k.split('_')[-1]} {v:.1f}" for k, v in (logs or {}).items() if k == args.metric_for_best_model]
+        scores = [f"{k.split('_')[-1]} {v:z.1f}" for k, v in (logs or {}).items() if k == args.metric_for_best_model]
         self.note = " ".join(([f"loss {logs['loss']:.3f}"] if logs and "loss" in logs else []) + scores) or self.note
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import trainflat
 from tests.support.gated_runs import OPTIONS, recipe, section
 from trainflat.anatomy.params import prunable
-from trainflat.cli.main import app
+from trainflat.cli.commands import app
 from trainflat.commands.check import plan
 from trainflat.core.errors import InputError
 from trainflat.pruning import Masks

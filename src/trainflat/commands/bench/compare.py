@@ -14,6 +14,7 @@ from trainflat.commands.bench.remote import Away, Remote, Rows
 from trainflat.commands.bench.scores import Scored, read_task
 from trainflat.commands.bench.variants import Exports, Opened, check_backends, open_all
 from trainflat.core.errors import InputError
+from trainflat.core.files import workplace
 from trainflat.core.formatting import plural
 from trainflat.core.progress import Progress
 from trainflat.core.timing import REPEATS, Clock, Sample, alternate, median_interval, seconds, spread
@@ -65,8 +66,9 @@ def compare(
     learned = None if task is None else read_task(task, models[0], data, seed)
     for note in learned.task.notes if learned else ():
         progress.say(f"note: {note}")
-    with tempfile.TemporaryDirectory(prefix="trainflat-bench-") as place:
-        variants = open_all(models, backends, Exports(Path(place), task, data, seed, progress))
+    with workplace(Path(tempfile.gettempdir())) as place:  # one that a killed call left is deleted by the next
+        place.chmod(0o700)  # the folder above it is everybody's
+        variants = open_all(models, backends, Exports(place, task, data, seed, progress))
         _check_lengths(variants, max(lengths))
         scores = _scores(variants, learned, progress)
         work = _Work(variants, rounds, progress)
