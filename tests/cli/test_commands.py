@@ -12,6 +12,7 @@ import pytest
 import trainflat
 from tests.support.records import make_record
 from trainflat.averaging import AVERAGING
+from trainflat.cli.lines import beside, shrinking
 from trainflat.cli.main import main
 from trainflat.cli.terminal import TerminalProgress
 from trainflat.core.listing import KINDS, listed
@@ -251,10 +252,18 @@ def test_fault_shows_where_it_happened():
     assert done.stderr.startswith("Traceback") and done.stderr.endswith("RuntimeError: odd\n")
 
 
-def test_interruption_is_one_line():
-    done = in_own_process(PLAN.format("KeyboardInterrupt"), "check", "x")
+INTERRUPTED = """
+import types
+def interrupted(*a, **k): raise KeyboardInterrupt
+sys.modules["trainflat.commands.{0}"] = types.SimpleNamespace(plan=interrupted, run=interrupted)
+"""
+
+
+@pytest.mark.parametrize(("command", "following"), [("check", ""), ("run", " A run continues with the same command.")])
+def test_interruption_is_one_line_that_says_what_continues(command: str, following: str):
+    done = in_own_process(INTERRUPTED.format(command), command, "demo-sam")
     assert done.returncode == 130
-    assert done.stderr == "trainflat: interrupted. A run continues with the same command.\n"
+    assert done.stderr.splitlines()[-1] == f"trainflat: interrupted.{following}"
 
 
 def test_report_of_a_folder(trainflat_, tmp_path: Path):
@@ -313,3 +322,15 @@ def test_check_ends_with_the_run_that_it_planned(trainflat_):
     line = answer.out.splitlines()[-1]
     assert line == "Next: trainflat run demo-sam --set 'protocol={name: one-shot, sparsities: [0.5]}' --out 'a b'"
     assert shlex.split(line)[2:4] == ["run", "demo-sam"]
+
+
+def test_what_follows_names_folders_as_they_were_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    assert beside(Path("runs/dense"), "onnx") == Path("runs/dense-onnx")
+    assert beside(tmp_path / "model", "int8") == tmp_path / "model-int8"
+    assert shrinking(Path("model")) == ("export", Path("model"), "--to", "int8")
+    monkeypatch.chdir(tmp_path / "model")
+    assert beside(Path(), "int8") == tmp_path / "model-int8"
+    (tmp_path / "model-int8").mkdir()
+    assert shrinking(Path("../model")) == ("bench", Path("../model"), Path("../model-int8"))

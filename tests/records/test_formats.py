@@ -7,57 +7,21 @@ from typing import Any
 import pytest
 
 from tests.support.landscapes import make_landscapes
-from tests.support.records import make_record
+from tests.support.records import comparison, diagnosis, make_record
 from trainflat.core.errors import DamagedFile, InputError
 from trainflat.records.base import Data, Format, added_later
-from trainflat.records.comparison import COMPARISON, Cell, Comparison, Timing, Variant
-from trainflat.records.diagnosis import DIAGNOSES, Cut, Diagnoses, Diagnosis
+from trainflat.records.comparison import COMPARISON
+from trainflat.records.diagnosis import DIAGNOSES, Diagnoses
 from trainflat.records.landscape import LANDSCAPE
-from trainflat.records.run import RECORD, Fingerprint, Int8, Record
+from trainflat.records.run import RECORD, Record
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def make_diagnoses() -> Diagnoses:
-    """One model with one cut."""
-    one = Diagnosis(
-        model="runs/a/stages/dense",
-        architecture="BertForSequenceClassification",
-        parameters=1000,
-        weights_sha256="ab",
-        sparsity=0.0,
-        task="files",
-        split="validation",
-        metric="accuracy",
-        score=75.0,
-        sampled_score=75.0,
-        sampled_rows=100,
-        flatness_rows=128,
-        seconds=1.0,
-        data={"validation": Fingerprint(rows=100, sha256="", source="file:dev.csv")},
-        flatness=[],
-        int8=Int8(activations="token", embeddings=False, head=False, bytes=1, scores={"validation": {"accuracy": 1}}),
-        one_shot=[Cut(sparsity=0.5, score=70.0)],
-        sensitivity=[],
-        environment={},
-        seed=0,
-    )
-    return Diagnoses(models=[one], advice=["train it"])
-
-
-def make_comparison() -> Comparison:
-    """One variant in one cell."""
-    timing = Timing(median=1.0, low=0.9, high=1.1, samples=[1.0], noisy=0)
-    cell = Cell(batch=1, length=8, threads=1, timings=[timing])
-    return Comparison(
-        variants=[Variant(model="a", backend="torch", bytes=9)], cells=[cell], rounds=1, environment={"cores": 2}
-    )
-
-
 FILES: dict[str, tuple[Format, Any]] = {
     "record": (RECORD, make_record(sparsities=(0.0, 0.5))),
-    "diagnosis": (DIAGNOSES, make_diagnoses()),
-    "comparison": (COMPARISON, make_comparison()),
+    "diagnosis": (DIAGNOSES, Diagnoses(models=[diagnosis()], advice=["train it"])),
+    "comparison": (COMPARISON, comparison([(1.0, None, 9)])),
     **{f"landscape {each.kind} {each.name}": (LANDSCAPE, each) for each in make_landscapes()},
 }
 

@@ -243,26 +243,40 @@ WRITERS = {
 }
 
 
+def files_of(folder):
+    """Inode and content of each file: one that takes its place anew is another."""
+    return {path: (path.stat().st_ino, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_file_of_somebody_else_stays(name, tmp_path):
+    write = WRITERS[name]
+    write(tmp_path)
+    write(tmp_path)  # what it wrote itself it replaces
+    for path in [path for path in tmp_path.iterdir() if path.is_file()]:
+        before = path.read_bytes()
+        path.write_text("date,result\n1,2\n")
+        with pytest.raises(InputError, match=rf"{path.name} is there already, and no report of trainflat. It stays"):
+            write(tmp_path)
+        assert path.read_text() == "date,result\n1,2\n"
+        path.write_bytes(before)
+
+
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_writer_that_is_stopped_anywhere_leaves_the_old_or_the_new(name, tmp_path, monkeypatch):
     """Whatever file it fails at, nothing in the folder changes; and a folder that it made is gone again."""
-    write = WRITERS[name]
-    write(tmp_path / "new")
-    count = sum(path.is_file() for path in (tmp_path / "new").rglob("*"))
-    assert count >= 2
-    out = tmp_path / "old"
+    write, out = WRITERS[name], tmp_path / "old"
     write(out)
-    for path in out.rglob("*"):
-        if path.is_file():
-            path.write_text("old")
+    count = len(files_of(out))
+    assert count >= 2
+    before = files_of(out)
 
     for failing in range(count):
         for target in (out, tmp_path / "fresh"):
             with monkeypatch.context() as patch, pytest.raises(InputError, match="No space left"):
                 patch.setattr(Path, "chmod", Failing(failing))
                 write(target)
-        assert {path.read_text() for path in out.rglob("*") if path.is_file()} == {"old"}
-        assert sum(path.is_file() for path in out.rglob("*")) == count
+        assert files_of(out) == before
         assert not (tmp_path / "fresh").exists()
 
 

@@ -11,6 +11,7 @@ from trainflat.core.files import together
 from trainflat.core.formatting import plural
 from trainflat.core.margins import Difference
 from trainflat.records.comparison import Cell, Comparison, Speedup, Timing, save_comparison
+from trainflat.report.marks import refuse_foreign
 from trainflat.report.notes import PARTIAL
 from trainflat.report.palette import LIGHT
 from trainflat.report.static import GREY, SYMBOLS, save, styled
@@ -31,6 +32,7 @@ def write_comparison(found: Comparison, out: Path) -> Path:
         path = save_comparison(found, place)
         for kind in ("png", "svg"):
             save(draw_comparison(found), place / f"{FIGURE}.{kind}", kind)
+        refuse_foreign(place, out)
     return out / path.name
 
 

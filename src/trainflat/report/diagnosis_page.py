@@ -9,6 +9,7 @@ from trainflat.core.formatting import plural
 from trainflat.records.diagnosis import Diagnosis, save_diagnoses
 from trainflat.report.advice import advice
 from trainflat.report.flatness import figure_name
+from trainflat.report.marks import refuse_foreign
 from trainflat.report.page import environment, plotly_source, theme_colors
 from trainflat.report.palette import DASHES, MARKERS
 from trainflat.report.web import Group, as_text
@@ -33,6 +34,7 @@ def write_diagnosis(diagnoses: Sequence[Diagnosis], out: Path) -> Path:
     with together(out) as place:
         save_diagnoses(diagnoses, advice(diagnoses), place)
         write_text(place / PAGE, render_diagnosis(diagnoses))
+        refuse_foreign(place, out)
     return out / PAGE
 
 

@@ -1,12 +1,22 @@
-"""Marks the files of figures with their names, so that a report deletes only what a report wrote."""
+"""Which files a report wrote: only these are replaced or deleted."""
 
+from contextlib import suppress
 from pathlib import Path
 
-_HEAD = 8192  # bytes in which both formats hold what is said of a file
+from trainflat.core.errors import DamagedFile, InputError
+from trainflat.core.files import read_json
+
+_HEAD = 8192  # bytes in which every format holds what is said of a file
+# How files begin that carry no mark, for their format has no place for one or an earlier version left it out.
+_BEGINNINGS = {
+    ".html": b"<title>trainflat ",
+    ".csv": b"task,data,model,",
+    ".md": b"Unstructured zeros alone do not speed up dense kernels",
+}
 
 
 def mark(path: Path) -> str:
-    """What the metadata of a figure says."""
+    """Returns what the metadata of a file says."""
     return f"trainflat report: {path.name}"
 
 
@@ -16,3 +26,31 @@ def is_ours(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         return mark(path).encode() in file.read(_HEAD)
+
+
+def refuse_foreign(made: Path, out: Path) -> None:
+    """Refuses to replace files beside each other in ``out`` that no report wrote.
+
+    Args:
+        made: Folder with the files that are to take their places in ``out``.
+        out: That folder.
+
+    Raises:
+        InputError: names the first such file.
+    """
+    for name in sorted(path.name for path in made.iterdir() if path.is_file()):
+        path = out / name
+        if path.exists() and not is_ours(path) and not _was_ours(path):
+            raise InputError(f"{path} is there already, and no report of trainflat. It stays; choose another --out.")
+
+
+def _was_ours(path: Path) -> bool:
+    if path.suffix == ".json":
+        with suppress(DamagedFile):
+            value = read_json(path)
+            return isinstance(value, dict) and "format" in value
+        return False
+    if path.suffix not in _BEGINNINGS or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return _BEGINNINGS[path.suffix] in file.read(_HEAD)

@@ -7,7 +7,7 @@ from trainflat.core.errors import InputError, UnknownName
 from trainflat.core.files import together, write_text
 from trainflat.records.landscape import Landscape
 from trainflat.records.run import Record
-from trainflat.report.marks import is_ours
+from trainflat.report.marks import is_ours, mark, refuse_foreign
 from trainflat.report.notes import notes
 from trainflat.report.panels import make_panels
 from trainflat.report.tables import score_rows, to_csv, to_markdown
@@ -49,6 +49,7 @@ def write_report(
         for name in formats:
             writers[name](records, landscapes, place)
         written = {path.name for path in (place / FIGURES).glob("*")}
+        refuse_foreign(place, out)
     for path in (out / FIGURES).glob("*"):  # an earlier report may have been on other runs
         if path.suffix[1:] in formats and path.name not in written and is_ours(path):
             path.unlink(missing_ok=True)
@@ -77,6 +78,7 @@ def _writers() -> dict[str, Writer]:
 
     def markdown(records: Sequence[Record], landscapes: Sequence[Landscape], out: Path) -> None:
         panels = make_panels(records)
-        write_text(out / MARKDOWN, to_markdown(panels, notes(panels), landscapes))
+        text = to_markdown(panels, notes(panels), landscapes)
+        write_text(out / MARKDOWN, f"<!-- {mark(out / MARKDOWN)} -->\n\n{text}")
 
     return {"html": html, "png": figures("png"), "svg": figures("svg"), "csv": table, "md": markdown}
