@@ -231,7 +231,7 @@ def test_nan_of_a_pruned_entry_is_still_refused():
 def test_sparsity_is_a_share(sparsity):
     with pytest.raises(InputError) as error:
         keep_highest({"a": torch.ones(2)}, sparsity)
-    assert str(error.value) == f"sparsity is the share of weights to drop, in [0, 1), got {sparsity}."
+    assert str(error.value) == f"sparsity is the share of weights to drop, in [0, 1), got {sparsity!r}."
 
 
 def test_refusals():

@@ -17,11 +17,17 @@ def test_refusals() -> None:
     model, rows = transformer("classes")
     objective = Objective(model, cut(rows, 5))
     refused: list[tuple[Any, str]] = [
-        (lambda: GraspPruner(model).scores(), "GraspPruner scores by the loss, of which it was told nothing. Give obj"),
+        (lambda: GraspPruner(model).scores(), "Grasp scores by the loss and got none. Give objective=Objective"),
         (lambda: GraspPruner(model, temperature=0), "temperature of the logits is a number above 0, got 0"),
         (lambda: GradientNormPruner(model, temperature="1"), "got '1'"),
-        (lambda: LossPreservationPruner(model, rows=0), "rows of a pruner is a number of training rows, at least 1, g"),
-        (lambda: LossPreservationPruner(model, batch_size=2.5), "batch_size of a pruner .* got 2.5"),
+        (
+            lambda: LossPreservationPruner(model, rows=0),
+            "rows of a pruner is a number of training rows, at least 1, got 0",
+        ),
+        (
+            lambda: LossPreservationPruner(model, batch_size=2.5),
+            "batch_size of a pruner .* got 2.5",
+        ),
         (lambda: LossPreservationPruner(tiny_bert(), objective=objective).scores(), "objective does not move bert"),
         (
             lambda: GraspPruner(Bowl(), objective=Bowl().objective(2)).scores(),
@@ -32,7 +38,7 @@ def test_refusals() -> None:
         with pytest.raises(InputError, match=message):
             call()
     flat = Objective(model, cut(rows, 5), loss=lambda model, batch: model.classifier.bias.sum())
-    with pytest.raises(InputError, match="LossPreservationPruner finds every score 0"):
+    with pytest.raises(InputError, match="LossPreservation finds every score 0"):
         LossPreservationPruner(model, objective=flat).scores()
     endless = Objective(model, cut(rows, 5), loss=lambda model, batch: model_loss(model, batch) * torch.inf)
     with pytest.raises(InputError, match=r"pruning scores of bert\S+ are not finite"):

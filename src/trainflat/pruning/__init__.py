@@ -4,17 +4,21 @@ from typing import Annotated
 
 from trainflat.core.registry import Registry
 from trainflat.core.settings import Section
-from trainflat.pruning.base import Pruner, Scope, keep_highest, shuffled_within_layers
+from trainflat.pruning.choice import keep_highest, shuffled_within_layers
 from trainflat.pruning.enforcer import Attached, MaskEnforcer
-from trainflat.pruning.gradient_flow import gradient_norm_change, loss_change
-from trainflat.pruning.gradient_norm import GradientNormPruner
-from trainflat.pruning.grasp import GraspPruner
 from trainflat.pruning.keys import Magnitudes
-from trainflat.pruning.layer_shuffled import LayerShuffledPruner
-from trainflat.pruning.loss_preservation import LossPreservationPruner
-from trainflat.pruning.magnitude import MagnitudePruner
 from trainflat.pruning.masks import Masks
-from trainflat.pruning.random import RandomPruner
+from trainflat.pruning.one_shot import (
+    GradientNormPruner,
+    GraspPruner,
+    LayerShuffledPruner,
+    LossPreservationPruner,
+    MagnitudePruner,
+    Pruner,
+    RandomPruner,
+)
+from trainflat.pruning.options import Scope
+from trainflat.pruning.scores import SCORES, Score, ScoreInputs, gradient_norm_change, loss_change
 
 PRUNERS: Registry[Pruner] = Registry(
     "pruner",
@@ -33,6 +37,7 @@ PrunerSection = Annotated[Section, PRUNERS]
 
 __all__ = [
     "PRUNERS",
+    "SCORES",
     "Attached",
     "GradientNormPruner",
     "GraspPruner",
@@ -46,6 +51,8 @@ __all__ = [
     "PrunerSection",
     "RandomPruner",
     "Scope",
+    "Score",
+    "ScoreInputs",
     "gradient_norm_change",
     "keep_highest",
     "loss_change",

@@ -23,6 +23,7 @@ class MaskEnforcer:
         masks: For each of these names True where a weight stays.
 
     Example:
+        >>> from torch import nn
         >>> from trainflat.pruning import Masks
         >>> model = nn.Linear(4, 4)
         >>> masks = Masks({"weight": torch.eye(4).bool()})

@@ -13,12 +13,13 @@ from tests.conftest import tiny_bert
 from tests.support.gated_reference import top
 from tests.support.gated_steps import on_noise, small
 from trainflat.core.errors import InputError, UnknownName
-from trainflat.pruning.gates import GATES, HardMovement, HeldGate, MeasuredGate, complete_options, make_gate
+from trainflat.pruning.gates import GATES, GradualPruner, HardMovement, complete_options, make_gate
 from trainflat.pruning.gates.threshold import Threshold
 from trainflat.pruning.keys import Keys, Magnitudes
+from trainflat.pruning.scores import Score, ScoreInputs
 
 RAMP = {"name": "cubic", "start": 4, "hold": 4}
-HELD = sorted(name for name in GATES if issubclass(GATES[name], HeldGate))
+HELD = sorted(name for name in GATES if issubclass(GATES[name], GradualPruner))
 values = st.lists(st.sampled_from([-2.0, -0.5, -0.0, 0.0, 0.25, 0.5, 1.0, 3.0]), min_size=1, max_size=40)
 numbers = st.lists(st.floats(-(2.0**60), 2.0**60, width=32), min_size=1, max_size=40)
 
@@ -81,7 +82,7 @@ def trained(gate: Any, model: nn.Module, steps: int, lr: float = 0.05) -> list[d
 @pytest.mark.parametrize("scope", ["layer", "global"])
 def test_a_zero_of_a_held_gate_never_comes_back(name: str, scope: str) -> None:
     model = small()
-    own = {"temperature": 1} if issubclass(GATES[name], MeasuredGate) else {}
+    own = {"temperature": 1} if GATES[name].needs_weights else {}
     gate = make_gate(name, model, sparsity=0.75, scope=scope, schedule=RAMP, every=3, **own)
     masks = trained(gate, model, 24)
     for before, after in itertools.pairwise(masks):
@@ -91,17 +92,20 @@ def test_a_zero_of_a_held_gate_never_comes_back(name: str, scope: str) -> None:
     assert all((w != 0).sum() == gate.masks()[n].sum() for n, w in gate.weights.items())
 
 
-class Fickle(HeldGate):
-    """Thinks anew of every weight at every step."""
+class Fickle(Score):
+    """Thinks anew of every weight at every choice."""
 
-    def importance(self) -> dict[str, Tensor]:
-        generator = torch.Generator().manual_seed(self.step)
-        return {name: torch.rand(w.shape, generator=generator) for name, w in self.weights.items()}
+    choices = 0
+
+    def values(self, inputs: ScoreInputs) -> dict[str, Tensor]:
+        self.choices += 1
+        generator = torch.Generator().manual_seed(self.choices)
+        return {name: torch.rand(w.shape, generator=generator) for name, w in inputs.weights.items()}
 
 
 def test_zeros_stay_also_where_the_importance_changes() -> None:
     model = small()
-    masks = trained(Fickle(model, sparsity=0.75, schedule="linear", every=1), model, 8)
+    masks = trained(GradualPruner(model, sparsity=0.75, schedule="linear", every=1, score=Fickle()), model, 8)
     assert all(not (after[n] & ~before[n]).any() for before, after in itertools.pairwise(masks) for n in after)
 
 

@@ -25,6 +25,7 @@ from trainflat.pruning.gates import (
     complete_options,
     make_gate,
 )
+from trainflat.pruning.scores import ScoreInputs
 from trainflat.training import FlatTrainer
 
 STEPS = 50
@@ -130,9 +131,10 @@ def test_pins_in_closed_form() -> None:
     score = (-weight * g + lr * g.square()).abs()
     far = 0.01 * (0.99**2 * 0.85 + 0.99 * 0.85**2 + 0.85**3)
     exact: dict[str, Any] = {"rtol": 1e-14, "atol": 0}
-    torch.testing.assert_close(gate.memory["importance"]["weight"], (1 - 0.85**3) * score, **exact)
-    torch.testing.assert_close(gate.memory["uncertainty"]["weight"], far * score, rtol=1e-13, atol=0)
-    torch.testing.assert_close(gate.importance()["weight"].square(), (1 - 0.85**3) * far * score**2, rtol=1e-13, atol=0)
+    torch.testing.assert_close(gate.score.memory["importance"]["weight"], (1 - 0.85**3) * score, **exact)
+    torch.testing.assert_close(gate.score.memory["uncertainty"]["weight"], far * score, rtol=1e-13, atol=0)
+    ranked = gate.score.values(ScoreInputs(gate.weights))
+    torch.testing.assert_close(ranked["weight"].square(), (1 - 0.85**3) * far * score**2, rtol=1e-13, atol=0)
 
 
 def bowl(model: nn.Module, curvature: Tensor) -> Objective:
@@ -191,7 +193,7 @@ def test_a_step_that_a_loss_scaler_skips_is_not_remembered() -> None:
             weight.grad = torch.ones_like(weight)
         gate.weights["2.weight"].grad[0, 0] = value  # type: ignore[index]
         gate.observe(0.1, 1024.0)
-    assert gate.seen == 0 and not any(t.any() for t in gate.memory["mean"].values())
+    assert gate.score.seen == 0 and not any(t.any() for t in gate.score.memory["mean"].values())
     gate.advance(4)
     assert gate.masks().zeros == 0  # it waits
     gate.weights["2.weight"].grad[0, 0] = 1.0  # type: ignore[index]
@@ -252,9 +254,9 @@ def test_what_cannot_be_ranked_is_refused() -> None:
     blind = GradualLossPreservation(small(), schedule="linear", every=1)
     blind.begin(2)
     blind.advance(1)
-    with pytest.raises(InputError, match=r"GradualLossPreservation ranks by gradients and has seen none. Call observe"):
+    with pytest.raises(InputError, match=r"RunningLossPreservation ranks by gradients and has seen none. Call observe"):
         blind.advance(2)
-    with pytest.raises(InputError, match=r"GradualGradientNorm scores by the loss, of which it was told nothing"):
+    with pytest.raises(InputError, match=r"GradientNorm scores by the loss and got none. Give objective=Objective"):
         GradualGradientNorm(small()).begin(20)
     other, model = GradualLossPreservation(small()), small()
     other.begin(20)

@@ -8,18 +8,18 @@ from torch import nn
 from trainflat.core.registry import Registry
 from trainflat.core.schedules import Schedule, section
 from trainflat.pruning.gates.base import Gate
-from trainflat.pruning.gates.gradient_norm import GradualGradientNorm
-from trainflat.pruning.gates.grasp import GradualGrasp
+from trainflat.pruning.gates.gradual import (
+    PINS,
+    GradualGradientNorm,
+    GradualGrasp,
+    GradualLossPreservation,
+    GradualMagnitude,
+    GradualPruner,
+    GradualRandom,
+)
 from trainflat.pruning.gates.hard_concrete import HardConcrete
 from trainflat.pruning.gates.hard_movement import HardMovement
-from trainflat.pruning.gates.held import HeldGate
-from trainflat.pruning.gates.loss_preservation import GradualLossPreservation
-from trainflat.pruning.gates.magnitude import GradualMagnitude
-from trainflat.pruning.gates.measured import MeasuredGate
-from trainflat.pruning.gates.observed import ObservedGate
 from trainflat.pruning.gates.penalized import PenalizedGate
-from trainflat.pruning.gates.pins import PINS
-from trainflat.pruning.gates.random import GradualRandom
 from trainflat.pruning.gates.scored import ScoredGate
 from trainflat.pruning.gates.soft_movement import SoftMovement
 from trainflat.pruning.gates.swapped import SwappedGate
@@ -72,12 +72,10 @@ __all__ = [
     "GradualGrasp",
     "GradualLossPreservation",
     "GradualMagnitude",
+    "GradualPruner",
     "GradualRandom",
     "HardConcrete",
     "HardMovement",
-    "HeldGate",
-    "MeasuredGate",
-    "ObservedGate",
     "PenalizedGate",
     "ScoredGate",
     "SoftMovement",

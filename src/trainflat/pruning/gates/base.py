@@ -23,9 +23,9 @@ Perturb = Literal["weights", "scores", "both", "none"]
 class Gate(ABC):
     """Decides while a model trains which of its weights stay; in the end they are pruned for good.
 
-    Two kinds: a :class:`~trainflat.pruning.gates.held.HeldGate` sets weights to zero, more and more of them, and none
-    comes back; a :class:`~trainflat.pruning.gates.swapped.SwappedGate` has the model compute with gated weights while
-    those behind them, pruned ones too, go on learning.
+    Two kinds: a :class:`~trainflat.pruning.gates.gradual.GradualPruner` sets weights to zero, more and more of them,
+    and none comes back; a :class:`~trainflat.pruning.gates.swapped.SwappedGate` has the model compute with gated
+    weights while those behind them, pruned ones too, go on learning.
 
     A loop makes these calls, whatever the gate::
 
@@ -56,10 +56,10 @@ class Gate(ABC):
     learns: ClassVar[bool] = False
     """Whether it has scores for the optimizer; such a gate needs FlatTrainer or a loop of one's own."""
 
-    observes: ClassVar[bool] = False
+    observes: bool = False
     """Whether it ranks by the gradients that ``observe`` shows; these must not have been clipped."""
 
-    needs_weights: ClassVar[bool] = False
+    needs_weights: bool = False
     """Whether it computes with the trained parameters as weights; no reparametrization may stand between the two."""
 
     perturb: Perturb | None = None
@@ -105,7 +105,6 @@ class Gate(ABC):
         self.step, self.total_steps, self.seed, self.objective = 0, total_steps, seed, objective
         self.prepare()
         if state is None:
-            self.convert()
             self.advance(0)
         else:
             self.load_state_dict(state, step)
@@ -171,6 +170,11 @@ class Gate(ABC):
         return masks
 
     @property
+    def kind(self) -> str:
+        """What states of this gate are marked with."""
+        return type(self).__name__
+
+    @property
     @abstractmethod
     def scheduled_quantity(self) -> tuple[str, float]:
         """What the schedule raises from 0, and to what: ``("sparsity", 0.9)``."""
@@ -197,9 +201,6 @@ class Gate(ABC):
     def prepare(self) -> None:
         """Makes what lasts for the run: scores, masks. Called by ``begin``, before ``advance(0)``."""
 
-    def convert(self) -> None:
-        """Turns the weights into those that are trained, in place, where these differ; not in a run that goes on."""
-
     def settle(self) -> None:
         """Turns the weights into those of the finished model, in place, before what is pruned is set to zero."""
 
@@ -209,7 +210,7 @@ class Gate(ABC):
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that a resumed run needs beside the model and the optimizer, for safetensors."""
-        kind = torch.tensor([*type(self).__name__.encode()], dtype=torch.uint8)
+        kind = torch.tensor([*self.kind.encode()], dtype=torch.uint8)
         return {f"scores.{name}": score.detach() for name, score in self.scores.items()} | {_KIND: kind}
 
     @torch.no_grad()
@@ -219,10 +220,9 @@ class Gate(ABC):
         Raises:
             InputError: the state is that of another kind of gate, or the scores are those of another model.
         """
-        own = type(self).__name__
-        kind = bytes(state[_KIND].tolist()).decode() if _KIND in state else own  # older checkpoints do not tell
-        if kind != own:
-            raise InputError(f"the state is of another gate, {kind}, and not of {own}. Resume with that gate.")
+        kind = bytes(state[_KIND].tolist()).decode() if _KIND in state else self.kind  # older checkpoints have none
+        if kind != self.kind:
+            raise InputError(f"the state is of another gate, {kind}, and not of {self.kind}. Resume with that gate.")
         stored = {name.removeprefix("scores."): t for name, t in state.items() if name.startswith("scores.")}
         for name in {**self.scores, **stored}:
             one, other = stored.get(name), self.scores.get(name)

@@ -6,11 +6,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from trainflat.core.schedules import Schedule
-from trainflat.pruning.base import Scope, keep_highest
-from trainflat.pruning.gates.checks import known_scope, share_to_drop, whole
+from trainflat.pruning.choice import keep_highest
 from trainflat.pruning.gates.scored import Perturb, ScoredGate
 from trainflat.pruning.gates.threshold import Threshold
 from trainflat.pruning.gates.units import Unit
+from trainflat.pruning.options import SCOPE, SHARE, STEPS, Scope
 
 
 class HardMovement(ScoredGate):
@@ -61,8 +61,8 @@ class HardMovement(ScoredGate):
         perturb: Perturb | None = None,
     ) -> None:
         super().__init__(model, schedule, unit=unit, score_lr=score_lr, perturb=perturb)
-        self.sparsity, self.scope = share_to_drop(sparsity), known_scope(scope)
-        self.refresh = whole("refresh", refresh)
+        self.sparsity, self.scope = SHARE.read("sparsity", sparsity), SCOPE.read("scope", scope)
+        self.refresh = int(STEPS.read("refresh", refresh))
 
     @property
     def scheduled_quantity(self) -> tuple[str, float]:

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from trainflat.core.errors import InputError
 from trainflat.core.schedules import Schedule
-from trainflat.pruning.base import keep_highest
-from trainflat.pruning.gates.checks import number, share_to_drop
+from trainflat.pruning.choice import keep_highest
 from trainflat.pruning.gates.scored import Perturb, ScoredGate
 from trainflat.pruning.gates.threshold import Threshold
 from trainflat.pruning.gates.units import Unit
+from trainflat.pruning.options import NON_NEGATIVE, SHARE
 
 _PROPORTIONAL, _INTEGRAL, _STRONGEST = 10.0, 0.1, 10.0
 _MEMORY = 0.9  # of the running mean of the data's gradient
@@ -73,8 +73,8 @@ class PenalizedGate(ScoredGate):
             raise InputError(
                 f"penalty {penalty} fixes lambda, target_sparsity {target_sparsity} tunes it. Give one of the two."
             )
-        self.target_sparsity = None if target_sparsity is None else share_to_drop(target_sparsity)
-        self.penalty = penalty if penalty is None else number("penalty", penalty)
+        self.target_sparsity = None if target_sparsity is None else SHARE.read("sparsity", target_sparsity)
+        self.penalty = penalty if penalty is None else NON_NEGATIVE.read("penalty", penalty)
         if self.penalty is None and self.target_sparsity is None:
             self.penalty = self.published
 

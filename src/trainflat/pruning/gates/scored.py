@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from trainflat.core.errors import InputError, UnknownName
 from trainflat.core.schedules import Schedule
 from trainflat.pruning.gates.base import Perturb
-from trainflat.pruning.gates.checks import number
 from trainflat.pruning.gates.swapped import SwappedGate
 from trainflat.pruning.gates.units import Unit, expanded, known_unit, unit_shapes
 from trainflat.pruning.masks import Masks
+from trainflat.pruning.options import NON_NEGATIVE
 
 
 class ScoredGate(SwappedGate):
@@ -61,7 +61,7 @@ class ScoredGate(SwappedGate):
     ) -> None:
         super().__init__(model, schedule)
         self.unit = known_unit(unit)
-        self.score_lr = number("score_lr", score_lr, at_least=0.0)
+        self.score_lr = NON_NEGATIVE.read("score_lr", score_lr)
         if perturb is not None and perturb not in get_args(Perturb):
             raise UnknownName("perturb", str(perturb), get_args(Perturb))
         self.perturb = perturb

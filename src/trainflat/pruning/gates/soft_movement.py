@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from trainflat.core.errors import InputError
 from trainflat.core.schedules import Schedule
-from trainflat.pruning.gates.checks import number
 from trainflat.pruning.gates.penalized import PenalizedGate
 from trainflat.pruning.gates.scored import Perturb
 from trainflat.pruning.gates.units import Unit
+from trainflat.pruning.options import NON_NEGATIVE
 
 
 class SoftMovement(PenalizedGate):
@@ -53,7 +53,7 @@ class SoftMovement(PenalizedGate):
         super().__init__(
             model, penalty, target_sparsity, schedule=schedule, unit=unit, score_lr=score_lr, perturb=perturb
         )
-        self.threshold = number("threshold", threshold)
+        self.threshold = NON_NEGATIVE.read("threshold", threshold)
         if not 0 < self.threshold < 0.5:
             raise InputError(f"threshold is what the sigmoid of a score must exceed, in (0, 0.5), got {threshold!r}.")
 

@@ -3,7 +3,6 @@
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +26,7 @@ class SwappedGate(Gate):
     than the copy itself. While the gate is not in place the copy serves as :meth:`scratch`.
     """
 
-    needs_weights: ClassVar[bool] = True
+    needs_weights: bool = True
 
     _kept: dict[str, Tensor]
     _earlier: dict[nn.Parameter, Tensor]

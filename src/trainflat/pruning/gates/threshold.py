@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from trainflat.pruning.base import Scope
 from trainflat.pruning.cut import find_cut, pack_kept
 from trainflat.pruning.keys import Keys
 from trainflat.pruning.masks import Masks
+from trainflat.pruning.options import Scope
 
 
 class Threshold:

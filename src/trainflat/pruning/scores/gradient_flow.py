@@ -1,4 +1,4 @@
-"""What removing a weight does to loss and gradient (Lubana and Dick, ICLR 2021, arXiv:2009.11839).
+"""Scores by what removing a weight does to loss and gradient (Lubana and Dick, ICLR 2021, arXiv:2009.11839).
 
 Both products are signed and per weight; of a group of weights the paper takes their sum, and then its absolute value
 where something is to be preserved. Under gradient flow a step changes the loss by the squared norm of the gradient, so
@@ -8,29 +8,27 @@ the second one says what a removal does to the speed of training.
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainflat.core.errors import InputError
-from trainflat.core.settings import Number, checked
+from trainflat.core.settings import checked
 from trainflat.objective import Objective, at_temperature, under
-from trainflat.pruning.base import Pruner
 from trainflat.pruning.masks import Masks
+from trainflat.pruning.options import RowCount
+from trainflat.pruning.scores.base import ObjectiveSource, Score, ScoreInputs
 
 Products = dict[str, Tensor]
-TEMPERATURE = Number("of the logits is a number above 0", lambda x: x > 0)
-Temperature = Annotated[float, TEMPERATURE]
-RowCount = Annotated[int, Number("of a pruner is a number of training rows, at least 1", lambda x: x >= 1, whole=True)]
 
 
 def loss_change(objective: Objective, weights: Mapping[str, Tensor], masks: Masks | None = None) -> Products:
-    r"""First order: :math:`\theta_i g_i`, about how much the loss falls when the weight is removed.
+    r"""Return :math:`\theta_i g_i`: to first order, how much the loss falls when the weight is removed.
 
     Args:
         objective: Loss and rows. Whatever the products need of the model, it comes back as it was, bit for bit.
-        weights: Which to tell of, by name; each is one of the objective's.
+        weights: The weights to score, by name; each is one of the objective's.
         masks: Of these weights. What they drop counts as 0 while the gradient is taken, and gets the product 0.
 
     Returns:
@@ -40,7 +38,7 @@ def loss_change(objective: Objective, weights: Mapping[str, Tensor], masks: Mask
         InputError: the objective does not move one of the weights, or a product is not finite.
 
     Example:
-        >>> layer = nn.Linear(2, 1, bias=False)
+        >>> layer = torch.nn.Linear(2, 1, bias=False)
         >>> _ = layer.weight.data.copy_(torch.tensor([[2.0, -1.0]]))
         >>> rows = [{"x": torch.tensor([[1.0, 3.0]])}]
         >>> bowl = Objective(layer, rows, loss=lambda model, batch: (model.weight.square() * batch["x"]).sum() / 2)
@@ -54,7 +52,7 @@ def loss_change(objective: Objective, weights: Mapping[str, Tensor], masks: Mask
 def gradient_norm_change(
     objective: Objective, weights: Mapping[str, Tensor], masks: Masks | None = None, temperature: float = 1.0
 ) -> Products:
-    r"""Second order: :math:`\theta_i (H g)_i`, about half the fall of :math:`\|g\|^2` when the weight is removed.
+    r"""Return :math:`\theta_i (H g)_i`: about half the fall of :math:`\|g\|^2` when the weight is removed.
 
     g and H are those of all weights that the objective moves, among which ``masks`` leave out what they drop: the
     gradient that training would follow. (The code of GraSP takes the prunable weights alone.) One gradient and one
@@ -70,7 +68,7 @@ def gradient_norm_change(
         InputError: as :func:`loss_change`; or a temperature for an objective with a loss of its own.
 
     Example:
-        >>> layer = nn.Linear(2, 1, bias=False)
+        >>> layer = torch.nn.Linear(2, 1, bias=False)
         >>> _ = layer.weight.data.copy_(torch.tensor([[2.0, -1.0]]))
         >>> rows = [{"x": torch.tensor([[1.0, 3.0]])}]
         >>> bowl = Objective(layer, rows, loss=lambda model, batch: (model.weight.square() * batch["x"]).sum() / 2)
@@ -82,48 +80,58 @@ def gradient_norm_change(
         return _products(weights, part.hvp(part.gradient()), places)
 
 
-class GradientFlowPruner(Pruner):
-    """Scores by what removing a weight does to the loss or its gradient, on rows of the training set.
+class MeasuredScore(Score):
+    """Scores by what removing a weight does to the loss or its gradient, measured on rows of the training set.
+
+    A choice takes passes of its own, without dropout and without a teacher: over ``rows`` rows a gradient and, for
+    second derivatives, a product with the Hessian, in all about ``4 * rows`` rows' worth of training. In a gradual run
+    the rows are the same in all choices and processes. The model comes back as it was, bit for bit.
 
     Args:
-        model: As for :class:`Pruner`, and so is all that is not named here.
         rows: How many rows a recipe draws for it; an objective that is given has its own.
         batch_size: Rows per micro-batch, which only memory depends on.
-        **given: ``objective`` among them.
 
     Raises:
-        InputError: what :class:`Pruner` refuses, and numbers of rows below 1.
+        InputError: for numbers below 1; when it scores, for a missing objective and for a loss that does not depend on
+            the weights.
     """
 
+    measures: ClassVar[bool] = True
+
+    signed: ClassVar[bool] = False
+    """Whether the sign of a product counts; else it is dropped, of a group of weights after they were added up."""
+
     @checked
-    def __init__(self, model: nn.Module, *, rows: RowCount = 512, batch_size: RowCount = 16, **given: Any) -> None:
-        super().__init__(model, **given)
+    def __init__(self, rows: RowCount = 512, batch_size: RowCount = 16) -> None:
         self.rows, self.batch_size = rows, batch_size
 
-    def scores(self) -> Mapping[str, Tensor]:
-        scores = self.importance(self.objective_on(self.rows, self.batch_size))
-        if not any(score.any() for score in scores.values()):
+    @abstractmethod
+    def products(self, objective: Objective, weights: Mapping[str, Tensor], masks: Masks | None) -> Products:
+        """Return the signed product of each weight: that of a group of weights is their sum."""
+
+    def objective_from(self, given: ObjectiveSource) -> Objective:
+        if given is None:
+            raise InputError(
+                f"{type(self).__name__} scores by the loss and got none. Give objective=Objective(model, batches), "
+                "from trainflat.objective, to the pruner, to a gate's begin() or to GateCallback."
+            )
+        return given if isinstance(given, Objective) else given(self.rows, self.batch_size)
+
+    def values(self, inputs: ScoreInputs) -> Products:
+        products = self.products(self.objective_from(inputs.objective), inputs.weights, inputs.masks)
+        if not any(product.any() for product in products.values()):
             raise InputError(
                 f"{type(self).__name__} finds every score 0: the loss does not depend on these weights. "
                 "Give another objective, or prune by magnitude."
             )
-        return scores
-
-    @abstractmethod
-    def importance(self, objective: Objective) -> Products:
-        """The score of every weight."""
-
-
-def check_temperature(temperature: float) -> float:
-    """Returns the temperature, or raises InputError."""
-    return TEMPERATURE.read("temperature", temperature)
+        return products if self.signed else {name: product.abs() for name, product in products.items()}
 
 
 @contextmanager
 def _among(
     objective: Objective, weights: Mapping[str, Tensor], masks: Masks | None
 ) -> Iterator[tuple[Objective, dict[str, int]]]:
-    """The objective among the weights that masks keep, where the others stand at 0; and where it has each weight."""
+    """Yield the objective among the weights that ``masks`` keep, the others being 0, and each weight's index in it."""
     known = {id(w): k for k, w in enumerate(objective.weights)}
     for name, weight in weights.items():
         if id(weight) not in known:

@@ -1,0 +1,109 @@
+"""The interface of a score, and how a pruner takes one."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from inspect import Parameter, Signature, signature
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from trainflat.core.errors import InputError
+from trainflat.objective import Objective
+from trainflat.pruning.masks import Masks
+
+ObjectiveSource = Objective | Callable[[int, int], Objective] | None
+"""The loss on some rows; or a function that makes one from (rows, rows per micro-batch), called only if needed."""
+
+
+@dataclass(frozen=True)
+class ScoreInputs:
+    """Everything that a score may look at when weights are chosen.
+
+    Attributes:
+        weights: The weights to rank, by name.
+        masks: Which of them are pruned already; these go first, whatever their score.
+        seed: Of scores that draw.
+        objective: Of scores that measure the loss; the others never look at it.
+    """
+
+    weights: Mapping[str, nn.Parameter]
+    masks: Masks | None = None
+    seed: int = 0
+    objective: ObjectiveSource = None
+
+
+class Score(ABC):
+    """Ranks weights: the lowest are pruned first. A method writes :meth:`values` and nothing else.
+
+    Choosing and zeroing are the matter of whoever uses it: :class:`~trainflat.pruning.Pruner` at once,
+    :class:`~trainflat.pruning.gates.GradualPruner` while the model trains. The constructor's arguments are options of
+    recipes, and are kept as attributes of the same names.
+    """
+
+    measures: ClassVar[bool] = False
+    """Whether it makes passes of its own over training rows, so that it needs an objective."""
+
+    observes: ClassVar[bool] = False
+    """Whether it remembers the gradients of training (:class:`~trainflat.pruning.scores.observed.ObservedScore`)."""
+
+    @abstractmethod
+    def values(self, inputs: ScoreInputs) -> Mapping[str, Tensor]:
+        """Return a number for each weight, in tensors of the weights' shapes."""
+
+    def objective_from(self, given: ObjectiveSource) -> ObjectiveSource:
+        """Return the objective to keep for a whole run; a score that measures nothing needs none."""
+        return given
+
+    def begin(self, weights: Mapping[str, nn.Parameter]) -> None:
+        """Forget what was observed: a training of these weights begins."""
+
+    def observe(self, lr: float, scale: float = 1.0) -> None:
+        """Take in the gradients of a step, complete and not yet clipped.
+
+        Args:
+            lr: Learning rate of the coming step.
+            scale: What the gradients are multiplied by (a loss scaler's factor).
+        """
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to rank by."""
+        return True
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what a resumed run needs, for safetensors."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what :meth:`state_dict` returned; other keys are ignored."""
+
+
+def make_score(kind: type[Score], given: Score | None, options: Mapping[str, Any]) -> Score:
+    """Return the score of a pruner: the one that was given, or one of the pruner's own kind with these options.
+
+    Raises:
+        InputError: a score was given, and options besides.
+    """
+    if given is None:
+        return kind(**options)
+    if options:
+        raise InputError(f"a score was given, and options of one besides: {', '.join(options)}. Give one of the two.")
+    return given
+
+
+def options_of(score: Score | type[Score]) -> dict[str, Parameter]:
+    """Return the arguments of a score's constructor, by name."""
+    return dict(signature(score if isinstance(score, type) else type(score), eval_str=True).parameters)
+
+
+def signature_with(init: Callable[..., None], score: type[Score]) -> Signature:
+    """Return the signature of a pruner that has a kind of score: the score's options in place of ``**options``.
+
+    Recipes, ``trainflat list`` and the docs read the options of a pruner off its signature. So a score's options are
+    written once, in the score.
+    """
+    _, *own = signature(init, eval_str=True).parameters.values()
+    own = [p for p in own if p.name != "score" and p.kind is not Parameter.VAR_KEYWORD]
+    added = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in options_of(score).values()]
+    return Signature([*own, *added])

@@ -1,0 +1,39 @@
+"""GraSP, gradient signal preservation (Wang, Zhang and Grosse, ICLR 2020, arXiv:2002.07376)."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor
+
+from trainflat.core.settings import checked
+from trainflat.objective import Objective
+from trainflat.pruning.masks import Masks
+from trainflat.pruning.options import RowCount, Temperature
+from trainflat.pruning.scores.gradient_flow import MeasuredScore, Products, gradient_norm_change
+
+
+class Grasp(MeasuredScore):
+    r"""Scores a weight by how much its removal lowers the norm of the gradient: :math:`\theta \cdot H g`.
+
+    The paper scores :math:`S(-\theta) = -\theta \cdot Hg` and drops the highest, once and before training. Lubana and
+    Dick (ICLR 2021), who also use it gradually, find that raising the norm can harm a trained network, where
+    ``gradient-norm`` is safer.
+
+    Args:
+        rows: As for :class:`MeasuredScore`.
+        batch_size: As for :class:`MeasuredScore`.
+        temperature: Divides the logits; 200 in the published code, at which all classes look alike.
+
+    Raises:
+        InputError: for numbers of rows below 1, and a temperature that is not above 0.
+    """
+
+    signed: ClassVar[bool] = True
+
+    @checked
+    def __init__(self, rows: RowCount = 512, batch_size: RowCount = 16, temperature: Temperature = 200.0) -> None:
+        super().__init__(rows, batch_size)
+        self.temperature = temperature
+
+    def products(self, objective: Objective, weights: Mapping[str, Tensor], masks: Masks | None) -> Products:
+        return gradient_norm_change(objective, weights, masks, self.temperature)
