@@ -16,6 +16,8 @@ import torch
 from huggingface_hub import constants
 from transformers import BertConfig, BertForSequenceClassification
 
+from tests.support.fresh import server
+from tests.support.two_processes import pair
 from trainflat.core import hub
 
 torch.set_num_threads(1)  # two spinning OpenMP programs slow each other four-fold
@@ -62,6 +64,14 @@ def minilm_tokenizer() -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(package.get_model_path())
+
+
+def pytest_sessionfinish() -> None:
+    """Ends the processes that tests shared."""
+    if pair.cache_info().currsize:
+        pair().close()
+    if server.cache_info().currsize:
+        server().stop()
 
 
 def tiny_bert(seed: int = 0, **options: object) -> BertForSequenceClassification:

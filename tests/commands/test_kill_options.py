@@ -1,9 +1,6 @@
 """Runs with every option are killed at random moments, started again, and end to the bit as if nothing had happened."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +9,12 @@ import torch
 from transformers import BertForSequenceClassification
 
 from tests.support.families import config, write
+from tests.support.fresh import run_fresh
 from tests.support.kill_options import FAMILIES, QUICK, SOURCE, TWO_PROCESSES, recipes
 from tests.support.runs import sentences
 from tests.support.teachers import LABELS
 from trainflat.protocols import PROTOCOLS
 
-ROOT = Path(__file__).resolve().parents[2]
 KILLS = 4  # of each recipe
 
 
@@ -29,11 +26,7 @@ def killed(place: Path, chosen: dict[str, Any], kills: int, *, processes: int = 
     sentences(place, "classification")
     spec = {"out": str(place / "runs"), "recipes": recipes(place, chosen), "kills": kills, "processes": processes}
     (place / "spec.json").write_text(json.dumps(spec | {"seed": 0, "kept": SOURCE}))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": f"{ROOT}/src:{ROOT}"}
-    command = [sys.executable, "-m", "tests.support.kill_options_driver", str(place / "spec.json")]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=patience, check=False
-    )
+    done = run_fresh(place / "spec.json", module="tests.support.kill_options_driver", patience=patience)
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     faults = [line for line in lines if "fault" in line]
     assert done.returncode == 0, (faults, done.stderr[-3000:])

@@ -2,11 +2,8 @@
 
 import copy
 import json
-import os
 import pickle
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from transformers import AutoModelForSequenceClassification
 import trainflat
 from tests.conftest import tiny_bert
 from tests.support.families import write
+from tests.support.fresh import run_fresh
 from trainflat.commands.export import export
 from trainflat.core.errors import InputError
 from trainflat.export import EXPORTERS
@@ -58,9 +56,7 @@ print(json.dumps(found))
 
 
 def plainly(*folders: Path) -> dict[str, str]:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", PLAIN, *map(str, folders)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = run_fresh(*folders, code=PLAIN)
     assert done.returncode == 0, done.stderr
     found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     return found

@@ -23,6 +23,7 @@ import trainflat
 from tests.conftest import tiny_bert
 from tests.support.exports import pruned, same_bits, same_model
 from tests.support.families import FAMILIES, config, write
+from tests.support.fresh import run_fresh
 from trainflat.anatomy.params import prunable
 from trainflat.core.errors import InputError
 from trainflat.core.files import is_sealed, load_tensors, save_tensors, seal, verify
@@ -212,7 +213,9 @@ def test_a_fresh_process_loads_it(tmp_path: Path) -> None:
     save_sparse(model, tmp_path / "out")
     save_tensors(tmp_path / "expected", {name: tensor.clone() for name, tensor in model.state_dict().items()})
     code = """
-    import sys, pathlib, trainflat
+    import warnings, sys, pathlib
+    warnings.simplefilter("error")
+    import trainflat
     from transformers import AutoModelForSequenceClassification
     from trainflat.core.files import load_tensors
     model = AutoModelForSequenceClassification.from_pretrained(sys.argv[1])
@@ -221,8 +224,7 @@ def test_a_fresh_process_loads_it(tmp_path: Path) -> None:
     print('same', same, len(expected) == len(model.state_dict()))
     """
     code = "\n".join(line.strip() for line in code.splitlines())
-    arguments = [sys.executable, "-W", "error", "-c", code, tmp_path / "out", tmp_path / "expected"]
-    answer = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    answer = run_fresh(tmp_path / "out", tmp_path / "expected", code=code)
     assert answer.stdout == "same True True\n", answer.stderr
 
 

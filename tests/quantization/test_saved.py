@@ -1,8 +1,6 @@
 """int8 models on disk: the same bits in another process, over the families, and files that are not what was saved."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 import trainflat
 from tests.conftest import tiny_bert
 from tests.support.families import FAMILIES, SIZES, TWO, config, tokenizer
+from tests.support.fresh import run_fresh
 from trainflat.core.errors import DamagedFile, InputError
 from trainflat.models import load_encoder, max_positions, no_bars
 from trainflat.models.int8 import Int8Config
@@ -80,8 +79,8 @@ def test_a_fresh_process_computes_the_same_bits(tmp_path):
         "ids = torch.tensor(eval(sys.argv[2]))\n"
         "print(model(input_ids=ids).logits.tolist())\n"
     )
-    command = [sys.executable, "-W", "ignore", "-c", program, str(folder), str(IDS.tolist())]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=200)
+    done = run_fresh(folder, str(IDS.tolist()), code=program)
+    assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == logits(made).tolist()
 
 

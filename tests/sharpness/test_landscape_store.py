@@ -1,28 +1,21 @@
 """A plane that is killed anywhere and measured on ends like one that was not, to the bit."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from tests.conftest import tiny_bert
+from tests.support.fresh import run_fresh
 from tests.support.landscape_kill_driver import POINTS
 from tests.support.loss_planes import BERT, sentences
 from trainflat.core.errors import DamagedFile, InputError
 from trainflat.core.progress import Progress
 from trainflat.sharpness import Objective, loss_plane
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 def test_a_killed_plane_goes_on_where_it_was(tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": f"{ROOT}/src:{ROOT}"}
-    command = [sys.executable, "-m", "tests.support.landscape_kill_driver", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    done = run_fresh(tmp_path, module="tests.support.landscape_kill_driver")
     assert done.returncode == 0, done.stderr[-3000:]
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     whole, *killed = [{**how, **what} for how, what in zip(lines[::2], lines[1::2], strict=True)]

@@ -1,4 +1,4 @@
-"""Run by torchrun: two processes that stay and do one piece of work after the other; launching costs the most."""
+"""Run as one of two processes, which stay and do one piece of work after the other: starting costs the most."""
 
 import gc
 import json

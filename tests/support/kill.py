@@ -1,9 +1,6 @@
 """Runs a recipe, kills it at chosen points, starts it again, and compares the end with an undisturbed run's."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +8,10 @@ import torch
 from transformers import BertForSequenceClassification
 
 from tests.support.families import config, write
+from tests.support.fresh import run_fresh
 from tests.support.runs import sentences
 from trainflat.core.files import verify
 from trainflat.pruning import Masks
-
-ROOT = Path(__file__).resolve().parents[2]
-
 
 TRAINER, BENCH = "trainflat.training.trainer:FlatTrainer", "trainflat.protocols.bench"
 
@@ -28,9 +23,7 @@ def kill(tmp_path: Path, optimizer: dict[str, Any], points: list[Any], **options
     spec = {"model": str(model), "train_file": str(sentences(tmp_path, "classification")), "optimizer": optimizer}
     spec |= {"out": str(tmp_path / "runs"), "points": [("never", 0), *points], **options}
     (tmp_path / "spec.json").write_text(json.dumps(spec))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": f"{ROOT}/src:{ROOT}"}
-    command = [sys.executable, "-m", "tests.support.kill_driver", str(tmp_path / "spec.json")]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    done = run_fresh(tmp_path / "spec.json", module="tests.support.kill_driver")
     assert done.returncode == 0, done.stderr[-3000:]
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     faults = [line["fault"] for line in lines if "fault" in line]

@@ -1,5 +1,6 @@
 """Two processes take the steps of one."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from tests.conftest import tiny_bert
 from tests.support.plain_loop import collate, random_split
 from tests.support.training import ADAMW, NO_DROPOUT, SAM, trained
-from tests.support.two_processes import on_two_processes
+from tests.support.two_processes import Pair, on_two_processes
 from trainflat.training import LengthGroupedSampler
 
 CASES = {
@@ -40,6 +41,16 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path, case: Any) -> None:
     for name, weights in ranks[0].items():
         assert torch.equal(weights, ranks[1][name])
         torch.testing.assert_close(weights, one[name].detach(), rtol=0, atol=1e-10)
+
+
+@pytest.mark.slow
+def test_torchrun_launches_them_too(tmp_path: Path) -> None:
+    options = {"recipe": ADAMW, "per_device_train_batch_size": 4, "max_steps": 1}
+    forked = on_two_processes(tmp_path / "forked", **options)
+    with closing(Pair(torchrun=True)) as pair:
+        launched = on_two_processes(tmp_path / "launched", on=pair, **options)
+    for one, other in zip(forked, launched, strict=True):
+        assert all(torch.equal(weights, other[name]) for name, weights in one.items())
 
 
 def test_local_perturbation_is_m_sharpness(tmp_path: Path) -> None:
