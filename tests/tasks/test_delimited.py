@@ -147,13 +147,14 @@ def test_every_shape_is_read_and_what_was_decided_is_said(tmp_path, name):
     ("content", "options", "message"),
     [
         ("text;label\ngood;1\nbad\n", {}, "line 3 has 1 fields, the header has 2"),
+        ('"text","label"\n"1","a",1\n"2","b",0\n', {}, "line 2 has 3 fields, the header has 2.*row.names = FALSE"),
         ("a,1\nb,0\n", {"columns": ("text",)}, "line 1 has 2 fields, `columns` names 1"),
         ("text,label\na,1\n", {"columns": ("text", "label")}, "line 1 is the header, so leave `columns` out"),
         ("text,label\na,1\n", {"separator": ";;"}, "separator is one character"),
         ("text,text\na,1\n", {}, "the column 'text' twice. Rename one; if there is no header, name"),
         ("text,label\ncaf\u00e9,1\n", {"encoding": "ascii"}, "line 2 is not ASCII .byte 0xc3.. Name another"),
-        ("text,label\na,1\n", {"encoding": "rot13"}, "'rot13' is no encoding of texts"),
-        ("text,label\na,1\n", {"encoding": "no such"}, "'no such' is no encoding of texts"),
+        ("text,label\na,1\n", {"encoding": "rot13"}, "'rot13' is no text encoding"),
+        ("text,label\na,1\n", {"encoding": "no such"}, "'no such' is no text encoding"),
         ("sep=;\n", {}, "only blank lines"),
         ("# nothing but this\n", {}, "has no rows, at most a header"),
     ],
@@ -187,6 +188,7 @@ INSIDE = {
     "x.csv": b"text,label\ngood,1\nbad,0\n",
     "x.tsv": b"text\tlabel\ngood\t1\nbad\t0\n",
     "x.jsonl": b'{"text": "good", "label": "1"}\n{"text": "bad", "label": "0"}\n',
+    "x.ndjson": b'{"text": "good", "label": "1"}\n{"text": "bad", "label": "0"}\n',
     "x.json": b'[{"text": "good", "label": "1"}, {"text": "bad", "label": "0"}]',
 }
 

@@ -151,6 +151,16 @@ def test_two_columns_of_text(build, minilm_tokenizer):
     assert max(two.rows[0]["token_type_ids"]) == 1
 
 
+@pytest.mark.parametrize(("suffix", "blank"), [(".csv", ""), (".csv", " "), (".jsonl", None)])
+def test_rows_that_a_spreadsheet_left_empty_at_the_end_are_dropped(build, suffix, blank):
+    texts = {"text": [*"vwxyz"[:4], blank, blank], "more": ["", *"bcd", blank, blank]}
+    task = build(["a", "b"] * 2 + [blank] * 2, suffix, columns=texts, holdout=0.5)
+    assert sum(fingerprint.rows for fingerprint in task.fingerprints.values()) == 4
+    assert f"train{suffix}: the last 2 of 6 rows are empty and left out." in task.notes
+    texts = {"text": ["v", blank, "x", "y"]}  # in the middle, an empty row is probably a mistake
+    assert "row 2" in line(build, ["a", blank, "a", "b"], suffix, columns=texts)
+
+
 @pytest.mark.parametrize("metric", ["f1", "matthews", "accuracy"])
 def test_the_metric_is_chosen(build, metric):
     task = build(["a", "b"] * 10, metric=metric)
@@ -186,7 +196,7 @@ AB = ["a", "b"] * 5
         ([0.5, float("inf")], ".parquet", {}, ["row 2", "inf"]),
         (["a", "a"], ".csv", {}, ["holds only 'a'"]),
         ([2.0, 2.0], ".parquet", {}, ["holds only 2.0"]),
-        ([1, "b", 1], ".jsonl", {}, ["row 2", "'b'", "kind"]),
+        ([1, "b", 1], ".jsonl", {}, ["row 2", "'b'", "type"]),
         ([["a"], ["b"]], ".jsonl", {}, ["row 1", "is no label"]),
         (list(range(30)) * 2, ".csv", {}, ["30 different integers", "Set kind"]),
         (

@@ -57,6 +57,14 @@ def test_a_constant_correlates_with_nothing(metric, predicted):
     assert metric(np.array(predicted), np.array([0.0, 2.0, 5.0])) == 0.0
 
 
+@pytest.mark.parametrize("metric", [metrics.pearson, metrics.spearman])
+def test_rounding_noise_of_a_constant_correlates_with_nothing(metric):
+    gold = np.linspace(0, 5, 50)
+    noise = 2.5 + 1e-6 * np.random.default_rng(0).standard_normal(50)  # as padding moves the last bits of float32
+    assert metric(gold, noise) == 0.0
+    assert metric(gold, 2.5 + 1e-3 * gold) == pytest.approx(100)
+
+
 def test_one_row_has_no_correlation():
     assert metrics.pearson(np.array([1.0]), np.array([1.0])) == 0.0
 

@@ -117,11 +117,11 @@ def test_the_fingerprint_changes_with_any_cell_and_with_the_order(values, data):
     changed = rows_of([*values[:at], values[at] + 1, *values[at + 1 :]])
     assert rows.fingerprint() == rows_of(values).fingerprint()
     assert rows.fingerprint().sha256 != changed.fingerprint().sha256
-    assert rows.fingerprint().sha256 != rows.take(range(len(values))[::-1]).fingerprint().sha256
+    assert rows.fingerprint().sha256 != rows.select(range(len(values))[::-1]).fingerprint().sha256
 
 
 def test_joined_rows_keep_order_and_marks():
-    whole, part = rows_of([0, 1]), rows_of([2, 3]).take([1])
+    whole, part = rows_of([0, 1]), rows_of([2, 3]).select([1])
     both = join([whole, part])
     assert both.columns["label"] == [0, 1, 3]
     assert both.source == "file:x.csv+file:x.csv"

@@ -1,5 +1,6 @@
 """Where official data comes from, and what is said when it is not there or not right."""
 
+import gzip
 import sys
 import time
 from pathlib import Path
@@ -63,6 +64,16 @@ def test_the_parts_of_a_split_are_read_in_order(tmp_path):
     task = build(tmp_path)
     assert task.training.columns["text"] == ROWS["sentence"]
     assert task.fingerprints["train"].source == "file:train"
+
+
+def test_packed_files_are_splits_too(tmp_path):
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.csv.gz").write_bytes(gzip.compress(b"sentence,label\nOne two.,0\nThree.,1\n"))
+    task = build(tmp_path)
+    assert task.training.columns["text"] == ["One two.", "Three."]
+    assert task.fingerprints["train"].source == "file:train.csv.gz"
+    (tmp_path / "train.ndjson").write_text('{"sentence": "One", "label": 0}\n', encoding="utf8")
+    assert "has the split train more than once (train.csv.gz, train.ndjson)" in line(tmp_path)
 
 
 def test_class_names_and_strings_are_labels_too(tmp_path):

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from trainflat.core.errors import InputError
 from trainflat.tasks import TASKS
-from trainflat.tasks.spans import best_span
+from trainflat.tasks.spans import _cut_questions, best_span
 from trainflat.tasks.squad_metrics import best_over, exact_match, normalize, token_f1
-from trainflat.tasks.windows import _cut_questions
 
 # By hand from the official evaluate-v1.1.py: lower, drop punctuation, drop articles, join; multisets of tokens.
 CASES = [

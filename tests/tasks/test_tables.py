@@ -133,6 +133,10 @@ BROKEN = {
     "scalars.json": (b"[1, 2]", "entry 1 is 1, not an object"),
     "deep.json": (b"[" * 100_000, "is not JSON"),
     "bad.parquet": (b"PAR1 and then something else", "is not a whole parquet file"),
+    "pointer.parquet": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n",
+        "Git LFS pointer.*git lfs pull",
+    ),
     "x.xlsx": (b"PK", "files that end in '.xlsx' cannot be read. Use one of .parquet, .csv"),
     "noending": (b"text", "files that end in '' cannot be read"),
 }

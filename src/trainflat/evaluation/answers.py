@@ -7,8 +7,7 @@ import numpy as np
 
 from trainflat.core.margins import Answers, Score, difference, groups
 from trainflat.tasks.base import Answered, EncodedSplit, Predictions, Task
-
-_SAME = 1e-4  # of the spread of what is right, within which two numbers are one answer: padding moves the last bits
+from trainflat.tasks.metrics import is_constant
 
 
 def main_score(task: Task, split: EncodedSplit, predictions: Predictions) -> tuple[Score, Answers | None]:
@@ -47,7 +46,7 @@ def _scored(task: Task, found: Answered, given: np.ndarray) -> Score:
 
 def _constant(found: Answered) -> bool:
     if found.given.dtype.kind == "f":
-        return bool(np.ptp(found.given) <= _SAME * np.std(found.gold))
+        return is_constant(found.gold, found.given)
     return len(set(found.given.tolist())) == 1
 
 

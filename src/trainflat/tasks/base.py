@@ -10,7 +10,8 @@ from torch.utils.data import Dataset
 
 from trainflat.records.run import Fingerprint
 
-ANSWERS = frozenset({"label", "labels", "start_positions", "end_positions"})  # what a batch holds beside the question
+# The columns of a batch that hold targets. Models are evaluated without them, so that they compute no loss.
+ANSWERS = frozenset({"label", "labels", "start_positions", "end_positions"})
 
 Predictions = np.ndarray | tuple[np.ndarray, ...]
 """Logits over a split, row by row: [N, classes], [N] or [N, 1] for regression, (start [N, T], end [N, T]) for spans."""
@@ -21,11 +22,14 @@ class Head:
     """Describes the task head that the model needs."""
 
     kind: Literal["classification", "regression", "spans"]
-    labels: tuple[str, ...] = ()  # names of the classes, in index order
+    labels: tuple[str, ...] = ()  # class names in index order; empty for regression and spans
 
 
 class Tokenizer(Protocol):
-    """Declares the parts of a transformers tokenizer that tasks use."""
+    """Declares the parts of a transformers tokenizer that tasks use.
+
+    A protocol, so that tests and other libraries need no subclass of ``PreTrainedTokenizerBase``.
+    """
 
     model_max_length: int
     model_input_names: list[str]
@@ -40,33 +44,33 @@ class Tokenizer(Protocol):
 class EncodedSplit(Dataset[dict[str, Any]]):
     """Holds the token ids of one split, ready for a collator that pads.
 
-    Evaluation splits are stored in order of length, so that batches in sequence hold rows of one length.
+    Evaluation splits are sorted by length: a batch then holds rows of nearly one length and little padding.
     """
 
     name: str
-    rows: Sequence[
-        dict[str, Any]
-    ]  # input_ids, attention_mask, token_type_ids?, labels | start_positions, end_positions
+    rows: Sequence[dict[str, Any]]  # input_ids, attention_mask, token_type_ids?, then labels or start/end_positions
     lengths: Sequence[int]  # tokens per row
-    extras: Mapping[str, Any] = field(default_factory=dict)  # what the task's score() needs beside the rows
-    order: Sequence[int] = ()  # place of each row in the data; empty: as they are
+    extras: Mapping[str, Any] = field(default_factory=dict)  # per row, what score() needs beside the predictions
+    order: Sequence[int] = ()  # index in the data set of each row; empty if the rows are in its order
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return dict(self.rows[index])
+        return dict(self.rows[index])  # a copy: collators pop columns from the rows that they are given
 
 
 @dataclass(frozen=True)
 class Answered:
-    """Holds the answers on a split in the order of the data.
+    """Holds the decoded predictions on a split beside the targets, in the order of the data set.
+
+    In that order, not by length, since confidence margins group neighbouring rows and must not depend on a tokenizer.
 
     Attributes:
-        gold: What is right.
-        given: What the model answered.
-        blind: Answers that ignore the text, by what they are called; the best of them is what a model must beat.
-        judge: Gives the main score in percent, of all rows or of some.
+        gold: Targets, one per row.
+        given: Predictions of the model, one per row.
+        blind: Constant predictions by name, such as the majority class; a useful model beats the best of them.
+        judge: Computes the main score in percent from targets and predictions of any subset of the rows.
     """
 
     gold: np.ndarray
@@ -76,17 +80,18 @@ class Answered:
 
 
 class Task(ABC):
-    """Offers the data and the scores of one task.
+    """Provides the data and the scores of one task.
 
     Attributes:
-        name: As in recipes.
-        head: What the model's head must be.
-        split: The evaluation split of the main score.
-        metric: The main score; higher is better.
-        fingerprints: Per split that was read, also the training split (``"train"``).
-        positive: The class that the score "f1" is of, where the user's own rows have two; "" says nothing.
-        later: Options that came later. A recipe that does not set one leaves it out, and keeps its hash.
-        notes: Sentences on the data that people must read before they trust a score.
+        name: Name in recipes.
+        head: The task head that the model needs.
+        split: Evaluation split of the main score.
+        metric: Main score; higher is better.
+        fingerprints: Fingerprint of every split that was read, the training split (``"train"``) included.
+        positive: Positive class of the score "f1" for two-class tasks on a user's own rows; else empty.
+        later: Options added after the first release. A recipe that does not set them leaves them out of its hash,
+            so that runs recorded before the option existed still count as the same recipe.
+        notes: Warnings about the data, as whole sentences, which the plan shows before any score.
     """
 
     name: str
@@ -99,28 +104,28 @@ class Task(ABC):
     later: ClassVar[frozenset[str]] = frozenset()
 
     def in_order(self, labels: Sequence[str]) -> Self:
-        """Returns the task with its classes in order and spelling of ``labels``, where these are the same."""
+        """Returns the task with its classes in the order and spelling of ``labels``, if these are the same classes."""
         del labels
         return self
 
     @property
     def score_name(self) -> str:
-        """The main score in words, with the positive class of F1."""
+        """The name of the main score; F1 with its positive class."""
         return f"{self.metric} of {self.positive:.60}" if self.metric == "f1" and self.positive else self.metric
 
     @abstractmethod
     def encode(self, tokenizer: Tokenizer, max_length: int) -> tuple[EncodedSplit, dict[str, EncodedSplit]]:
-        """Encodes the training split and every evaluation split, by name.
+        """Encodes the training split and every evaluation split, the latter by name.
 
         Raises:
-            InputError: ``max_length`` is more than the tokenizer's model takes or leaves no room for text.
+            InputError: ``max_length`` exceeds the tokenizer's ``model_max_length``, or leaves no room for text.
         """
 
     @abstractmethod
     def score(self, split: EncodedSplit, predictions: Predictions) -> dict[str, float]:
-        """Computes all metrics of one evaluation split in percent, the main one (``self.metric``) among them."""
+        """Computes all metrics of one evaluation split in percent, the main one (``self.metric``) included."""
 
     def answered(self, split: EncodedSplit, predictions: Predictions) -> Answered | None:
-        """Returns the answers behind the main score; None if a task has none, whose scores then get no margin."""
+        """Decodes the predictions for confidence margins; None if the task defines none, and scores get no margin."""
         del split, predictions
         return None

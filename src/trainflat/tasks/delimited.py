@@ -20,10 +20,10 @@ Lines = list[tuple[int, list[str]]]  # line number and fields
 
 @dataclass(frozen=True)
 class _Reading:
-    """Holds one way to read a file, its fault and its notes."""
+    """Holds one candidate parse of a file, with its fault, if it does not fit, and its notes."""
 
     lines: Lines
-    spans: tuple[tuple[int, int], ...] = ()  # first and last line of the records that span lines
+    spans: tuple[tuple[int, int], ...] = ()  # first and last line of each record that spans several lines
     fault: str = ""
     notes: tuple[str, ...] = ()
 
@@ -33,27 +33,22 @@ class _Reading:
 
 
 def read_delimited(path: Path, text: str, usual: str, shape: Shape) -> tuple[dict[str, list[Any]], tuple[str, ...]]:
-    """Reads columns by name, with notes on what was decided.
+    """Reads columns by name, with notes on what was detected.
 
-    The separator is the one given, else the one that a first line like ``sep=;`` names, else the usual one of the
-    file's suffix, unless only another gives every line as many fields as the header.
+    The separator is the one given, else the one that a first line like ``sep=;`` names, else ``usual``, unless only
+    another one gives every line as many fields as the header.
+
+    Args:
+        usual: Separator that the suffix of the file stands for.
 
     Raises:
-        InputError: no header or rows, or a line has more or fewer fields than the header.
+        InputError: there is no header or no row, or a line has more or fewer fields than the header.
     """
     text, named = _cut_separator_line(text)
     given = _separator(shape.separator) or named
     if not text.strip():
         raise InputError(f"{path} holds only blank lines. Write a header and rows.")
-    readings = {}
-    for separator in [given] if given else [usual, *(one for one in SEPARATORS if one != usual and one in text)]:
-        readings[separator] = _read(text, separator, shape.columns)
-        if not readings[separator].fault and readings[separator].width > 1:
-            break
-    fit = [key for key, one in readings.items() if not one.fault and one.width > 1]
-    split = [key for key, one in readings.items() if one.width > 1]
-    separator = (fit or split or list(readings))[0]
-    reading = readings[separator]
+    separator, reading = _best_reading(text, given, usual, shape.columns)
     if reading.fault:
         raise InputError(f"{path}: {reading.fault}")
     notes = reading.notes
@@ -61,6 +56,19 @@ def read_delimited(path: Path, text: str, usual: str, shape: Shape) -> tuple[dic
         notes = (f"its fields are separated by {_NAMES[separator]}, as found; set `separator` for another", *notes)
     columns, more = _columns(path, reading.lines)
     return columns, tuple(f"{path.name}: {note}." for note in (*notes, *more))
+
+
+def _best_reading(text: str, given: str, usual: str, columns: Sequence[str] | None) -> tuple[str, _Reading]:
+    """Picks the first separator that fits; else the first that splits the header, for the clearest fault."""
+    readings: dict[str, _Reading] = {}
+    for separator in [given] if given else [usual, *(one for one in SEPARATORS if one != usual and one in text)]:
+        readings[separator] = _read(text, separator, columns)
+        # A single column fits any separator, and so proves none.
+        if not readings[separator].fault and readings[separator].width > 1:
+            return separator, readings[separator]
+    split = [separator for separator, reading in readings.items() if reading.width > 1]
+    separator = (split or list(readings))[0]
+    return separator, readings[separator]
 
 
 def _cut_separator_line(text: str) -> tuple[str, str]:
@@ -79,10 +87,10 @@ def _separator(given: str | None) -> str:
 
 
 def _read(text: str, separator: str, columns: Sequence[str] | None) -> _Reading:
-    """Chooses the reading that fits: RFC 4180 quoting, backslashes, or quotation marks as part of the text.
+    """Picks the dialect that fits: RFC 4180 quoting, backslash escapes, or quotation marks as part of the text.
 
-    A quoted field that spans lines is believed only where the lines do not fit as they stand: a single mark at the
-    start of a text would otherwise swallow all rows up to the next one.
+    A quoted field may span lines only if the lines do not fit one by one: a single mark at the start of a text would
+    otherwise silently swallow all rows up to the next mark.
     """
 
     def fitted(reading: _Reading) -> _Reading:
@@ -91,27 +99,27 @@ def _read(text: str, separator: str, columns: Sequence[str] | None) -> _Reading:
     quoted = fitted(_with_spaced_quotes(_parse(text, separator), text, separator))
     sure = not quoted.fault and (quoted.width == 1 or _is_quoted(text, separator))
     if separator == "\t" and not sure:
-        # GLUE's files have no quoting, and a sentence may be all in marks, which quoting would silently take away.
+        # GLUE's TSV has no quoting, and quoting would silently strip the marks of a sentence that is all in marks.
         plain = fitted(_parse(text, separator, quoting=csv.QUOTE_NONE))
         if not plain.fault and (quoted.fault or quoted.spans or '""' not in text):
-            return _say_unbelieved(plain, quoted) if quoted.spans else plain
+            return _note_literal_marks(plain, quoted) if quoted.spans else plain
         quoted = plain if quoted.fault else quoted
     if not quoted.fault and (sure or not quoted.spans):
-        return _say_spans(quoted)
+        return _note_spans(quoted)
     if quoted.fault and "\\" in text:
         escaped = fitted(_parse(text, separator, escapechar="\\", doublequote=False))
         if not escaped.fault:
             return replace(escaped, notes=(*escaped.notes, "backslashes are read as escapes"))
     single = fitted(_line_by_line(text, separator))
-    if not single.fault and single.width > 1 and (quoted.fault or _alike(single, quoted)):
-        return _say_unbelieved(single, quoted)
-    return _say_spans(quoted)
+    if not single.fault and single.width > 1 and (quoted.fault or _adds_no_category(single, quoted)):
+        return _note_literal_marks(single, quoted)
+    return _note_spans(quoted)
 
 
 def _with_spaced_quotes(reading: _Reading, text: str, separator: str) -> _Reading:
-    """Reads quotation marks behind spaces as quoting too, where a field is written so: ``1, "good"``.
+    """Parses anew with spaces skipped after separators if quoted fields follow spaces: ``1, "good"``.
 
-    A field that only begins with a space and a mark, and was quoted as a whole, is alike in both readings.
+    Keeps the plain parse if both differ in leading spaces only: a text may begin with a space and a mark.
     """
     if not any(field.lstrip(" ").startswith('"') for _, fields in reading.lines for field in fields):
         return reading
@@ -123,12 +131,12 @@ def _with_spaced_quotes(reading: _Reading, text: str, separator: str) -> _Readin
 
 
 def _parse(text: str, separator: str, *, quoting: Literal[0, 3] = csv.QUOTE_MINIMAL, **options: Any) -> _Reading:
-    # Without strict, a quote that is never closed would swallow all rows that follow it.
+    # Not strict, csv would take a quote that is never closed to the end of the file, without an error.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, quoting=quoting, strict=True, **options)
     lines: Lines = []
     spans: list[tuple[int, int]] = []
     start, fault = 1, ""
-    limit = csv.field_size_limit(len(text) + 1)  # the default refuses texts of more than 128 KiB
+    limit = csv.field_size_limit(len(text) + 1)  # a global of the module; the default refuses fields above 128 KiB
     try:
         for fields in reader:
             if fields:
@@ -144,7 +152,7 @@ def _parse(text: str, separator: str, *, quoting: Literal[0, 3] = csv.QUOTE_MINI
 
 
 def _line_by_line(text: str, separator: str) -> _Reading:
-    """Reads every line as a row: marks that close on their line quote, others are part of the text."""
+    """Parses every line as a row: marks that close on their line are quoting, others part of the text."""
     lines: Lines = []
     for number, line in enumerate(io.StringIO(text, newline=""), 1):
         bare = line.rstrip("\r\n")
@@ -156,13 +164,16 @@ def _line_by_line(text: str, separator: str) -> _Reading:
 
 
 def _is_quoted(text: str, separator: str) -> bool:
-    """Returns whether the header is written with quoting."""
+    """Returns whether all names of the header are quoted, as writers with QUOTE_ALL leave them."""
     first = next(iter(io.StringIO(text.lstrip("\r\n"), newline=""))).rstrip("\r\n").split(separator)
     return all(len(field) > 1 and field[0] == field[-1] == '"' for field in first)
 
 
-def _alike(single: _Reading, quoted: _Reading) -> bool:
-    """Returns whether the lines that a quoted reading joins hold, one by one, nothing new in columns of few values."""
+def _adds_no_category(single: _Reading, quoted: _Reading) -> bool:
+    """Returns whether the lines that quoting joins, read one by one, have only known values in categorical columns.
+
+    If they add a value to a column of few, such as the label, they are the inside of a text and not rows.
+    """
     inside = [f for n, f in single.lines if any(first <= n <= last for first, last in quoted.spans)]
     rows = [fields for _, fields in quoted.lines[1:]]
     for column in range(single.width):
@@ -172,7 +183,7 @@ def _alike(single: _Reading, quoted: _Reading) -> bool:
     return True
 
 
-def _say_unbelieved(reading: _Reading, quoted: _Reading) -> _Reading:
+def _note_literal_marks(reading: _Reading, quoted: _Reading) -> _Reading:
     where = f"line {quoted.spans[0][0]}" if quoted.spans else "some lines"
     note = (
         f"quotation marks that do not close on their line are read as text ({where}), since the lines fit as they are"
@@ -180,7 +191,7 @@ def _say_unbelieved(reading: _Reading, quoted: _Reading) -> _Reading:
     return replace(reading, notes=(*reading.notes, note))
 
 
-def _say_spans(reading: _Reading) -> _Reading:
+def _note_spans(reading: _Reading) -> _Reading:
     if not reading.spans or reading.fault:
         return reading
     first, last = max(reading.spans, key=lambda span: span[1] - span[0])
@@ -189,7 +200,10 @@ def _say_spans(reading: _Reading) -> _Reading:
 
 
 def _fit(reading: _Reading, columns: Sequence[str] | None) -> _Reading:
-    """Drops comments and nameless empty cells at the end of lines, or names the fault of the reading."""
+    """Checks the number of fields; drops comments before the header and empty trailing cells without a name.
+
+    Spreadsheets write such cells where something was once typed and deleted.
+    """
     if reading.fault or not reading.lines:
         return reading
     lines, notes = _skip_comments(reading.lines)
@@ -204,7 +218,7 @@ def _fit(reading: _Reading, columns: Sequence[str] | None) -> _Reading:
         if over:
             whose = "`columns` names" if columns is not None else "the header has"
             fault = f"line {number} has {len(fields)} fields, {whose} {width}. "
-            return replace(reading, lines=lines, fault=fault + "Put fields that hold the separator in quotation marks.")
+            return replace(reading, lines=lines, fault=fault + _move(lines, columns))
     lost = [(n, field) for n, fields in lines[1:] for field in fields[width:] if field.strip()]
     if lost:
         notes.append(
@@ -212,6 +226,17 @@ def _fit(reading: _Reading, columns: Sequence[str] | None) -> _Reading:
         )
     cut = [(0, header[:width]), *((number, fields[:width]) for number, fields in lines[1:])]
     return replace(reading, lines=cut, notes=(*reading.notes, *notes))
+
+
+def _move(lines: Lines, columns: Sequence[str] | None) -> str:
+    """Says how to mend the number of fields."""
+    # R's write.table gives rows a name and the header none for these.
+    if columns is None and all(len(fields) == len(lines[0][1]) + 1 for _, fields in lines[1:]):
+        return (
+            "If each line begins with the name of its row, as R writes them, write the file without these "
+            "(`row.names = FALSE`). Otherwise put fields that hold the separator in quotation marks."
+        )
+    return "Put fields that hold the separator in quotation marks."
 
 
 def _skip_comments(lines: Lines) -> tuple[Lines, list[str]]:
@@ -234,7 +259,11 @@ def _columns(path: Path, lines: Lines) -> tuple[dict[str, list[Any]], list[str]]
 
 
 def check_names(path: Path, names: Iterable[str]) -> None:
-    """Refuses two columns of one name."""
+    """Checks that no two columns have one name, since the later would replace the earlier.
+
+    Raises:
+        InputError: a name occurs twice.
+    """
     seen: set[str] = set()
     for name in names:
         if name in seen:

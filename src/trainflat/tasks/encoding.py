@@ -7,15 +7,15 @@ from trainflat.core.errors import InputError
 from trainflat.core.formatting import plural
 from trainflat.tasks.base import EncodedSplit, Tokenizer
 
-BATCH = 1000  # texts per call: enough for the tokenizer to be quick, few enough to keep its scratch small
-NO_LIMIT = 1_000_000  # tokenizers that know no limit say 10^30
+BATCH = 1000  # texts per call: enough for the tokenizer's threads, few enough that its Encoding objects stay small
+NO_LIMIT = 1_000_000  # transformers gives tokenizers without a limit a model_max_length of 10^30
 
 
 def check_length(tokenizer: Tokenizer, max_length: int, *, pair: bool) -> int:
-    """Returns the number of tokens that are left for text.
+    """Returns the number of tokens left for text beside the special tokens.
 
     Raises:
-        InputError: ``max_length`` is more than the model takes, or the special tokens fill it.
+        InputError: ``max_length`` exceeds the tokenizer's limit, or the special tokens fill it.
     """
     limit = tokenizer.model_max_length
     if max_length > limit and limit < NO_LIMIT:
@@ -25,17 +25,17 @@ def check_length(tokenizer: Tokenizer, max_length: int, *, pair: bool) -> int:
     special = tokenizer.num_special_tokens_to_add(pair=pair)
     if max_length < special + (2 if pair else 1):
         raise InputError(
-            f"max_length is {max_length}, of which {special} are special tokens: no room for text. Set more."
+            f"max_length is {max_length}, and {special} of these are special tokens: no room for text. Set more."
         )
     return max_length - special
 
 
 def encode_texts(tokenizer: Tokenizer, texts: Sequence[Sequence[str]], max_length: int) -> Iterator[dict[str, Any]]:
-    """Encodes one text or two per row, cut to ``max_length`` (the longer one first), not padded."""
+    """Encodes one text or two per row, truncated to ``max_length`` tokens (the longer text first), not padded."""
     check_length(tokenizer, max_length, pair=len(texts) == 2)
     for start in range(0, len(texts[0]), BATCH):
         columns = [list(column[start : start + BATCH]) for column in texts]
-        # "longest_first" is the only truncation that takes one text and two alike.
+        # "longest_first" is the only truncation strategy that works for a single text and for a pair.
         batch = tokenizer(*columns, truncation="longest_first", max_length=max_length, padding=False)
         yield from unzip({key: batch[key] for key in tokenizer.model_input_names if key in batch})
 
@@ -49,7 +49,7 @@ def unzip(columns: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def make_split(
     name: str, rows: Sequence[dict[str, Any]], extras: dict[str, list[Any]] | None = None, *, by_length: bool
 ) -> EncodedSplit:
-    """Makes a split, in the order given or stably sorted by length; ``extras`` go along, row by row."""
+    """Makes a split, in the order given or stably sorted by length; ``extras`` are sorted with the rows."""
     lengths = [len(row["input_ids"]) for row in rows]
     order = sorted(range(len(rows)), key=lengths.__getitem__) if by_length else range(len(rows))
     moved = {key: [values[i] for i in order] for key, values in (extras or {}).items()}

@@ -1,56 +1,50 @@
 """Reads a user's own rows: one or two texts and a label."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 from trainflat.core.errors import InputError, UnknownName
 from trainflat.core.formatting import plural
 from trainflat.tasks.base import Head
-from trainflat.tasks.labels import Value, class_indices, class_name, leave_out, read_labels, to_numbers
-from trainflat.tasks.meaning import (
-    Kind,
-    by_number,
-    check_classes,
-    find_classes,
-    find_positive,
-    infer_kind,
-    meaning_notes,
-)
+from trainflat.tasks.labels import Value, leave_out, read_labels
+from trainflat.tasks.meaning import Kind, Meaning, interpret
 from trainflat.tasks.metrics import CLASSIFICATION, METRICS, REGRESSION
 from trainflat.tasks.opening import Shape
 from trainflat.tasks.rows import Rows
 from trainflat.tasks.splits import arrange
-from trainflat.tasks.tables import Table, read_table
+from trainflat.tasks.tables import Table, read_table, without_blank_end
 from trainflat.tasks.text import LABEL, TEXTS, TextTask
 
 SHARE = 0.1  # held out where no validation file is given
+_LEAK = "Scores on training rows are too high: name other rows, or leave validation_file out."
 
 
 class Files(TextTask):
     """A user's own files (CSV, TSV, JSON lines, JSON, parquet): classification or regression of one or two texts.
 
     Args:
-        data: Folder that relative paths start from; by default the current one.
-        seed: Draws ``holdout`` and ``rows``.
-        train_file: Rows to train on.
-        validation_file: Rows to score, others than those; without it a tenth of the training rows is held out.
-        text: Column of the text, or the columns of two.
-        label: Column of the label, which is no column of a text.
-        kind: By default regression if the labels are numbers with a fraction, else classification: words, truth values,
-            whole numbers up to 20 different ones, and codes, as :func:`~trainflat.tasks.labels.read_labels` tells them
-            (``007``, ``01.11``, ``+1``, ``3E2``). What may be either (``0.0``, ``1.0``) must be said.
-        metric: Main score: accuracy, f1 (of the class ``positive``, or macro), matthews; pearson, spearman.
+        data: Folder of relative paths; by default the current one.
+        seed: Seed of ``holdout`` and ``rows``.
+        train_file: File of the training rows.
+        validation_file: File of other rows to score; without it a tenth of the training rows is held out.
+        text: Column of the text, or the columns of a pair.
+        label: Column of the label, which is no text column.
+        kind: By default regression for labels with fractions, else classification: words, truth values, integers (up to
+            20 distinct ones), and codes such as ``007``, ``01.11``, ``+1`` or ``3E2`` (see
+            :func:`~trainflat.tasks.labels.read_labels`). Must be set where both are possible (``0.0``, ``1.0``).
+        metric: Main score: accuracy, f1 (of the class ``positive``, or macro) or matthews; pearson or spearman.
         holdout: Share of the training rows to score instead of the validation file, for tuning.
-        rows: Train only on this many rows.
-        classes: The classes in order, matched whatever their capitals and spaces; rows may also number those listed,
-            from 0. By default those of the training rows, numbers by size and words by the alphabet.
-        positive: Of two classes the one that f1 is of; by default the second.
-        missing: The label, or labels, of rows that have none and are left out, such as -1; "" also means null and NaN.
-        columns: Names of the columns of delimited files without a header; those called "" are not read.
-        separator: Between the fields of delimited files, such as ";" or tab; by default as found.
-        encoding: Of the files; by default UTF-8, or as a byte order mark tells.
-        large: Read also files of more than 5 million rows, of more than a GB, and what unpacks to 200 times its size.
+        rows: Number of training rows to draw; all by default.
+        classes: Class names in index order, matched regardless of capitals and spaces; rows may also number them from
+            0. By default the labels of the training rows, numbers by size and words alphabetically.
+        positive: Positive class of f1, for two classes; by default the second.
+        missing: Label, or list of labels, that marks rows without a label, such as -1; these are dropped. "" also means
+            null and NaN.
+        columns: Column names of delimited files without a header; columns named "" are not read.
+        separator: Field separator of delimited files, such as ";" or tab; detected by default.
+        encoding: Text encoding; by default the byte order mark's, else UTF-8.
+        large: Whether to read files of over 5 million rows or a GB, and those that unpack to 200 times their size.
     """
 
     later: ClassVar = frozenset({"classes", "positive", "missing", "columns", "separator", "encoding", "large"})
@@ -76,37 +70,27 @@ class Files(TextTask):
         data: Path | None = None,
         seed: int = 0,
     ) -> None:
-        texts = _text_columns(text, label)
-        if kind not in (None, "classification", "regression"):
-            raise UnknownName("kind of task", kind, ("classification", "regression"))
-        if classes is not None and kind == "regression":
-            raise InputError("classes are for classification, and kind is regression. Leave one of the two out.")
-        if validation_file == "":
-            raise InputError("validation_file is '', which names no file. Leave it out to hold out training rows.")
-        if validation_file is not None:
-            _check_apart(_path(data, train_file), _path(data, validation_file))
-        shape = Shape(None if columns is None else tuple(columns), separator, encoding, bool(large))
+        _check_options(kind, classes, validation_file)
         unlabelled = missing if isinstance(missing, list) else [] if missing is None else [missing]
-        whole = read_table(_path(data, train_file), shape)
-        table = leave_out(whole, label, unlabelled)
+        shape = Shape(None if columns is None else tuple(columns), separator, encoding, bool(large))
+        source = _Source(data, _text_columns(text, label), label, unlabelled, shape)
+        if validation_file is not None:
+            _check_apart(source.path(train_file), source.path(validation_file))
+        table = source.table(train_file)
         values = read_labels(table, label)
-        listed = None if classes is None else check_classes(classes)
-        settled = kind or ("classification" if listed else infer_kind(table, label, values))
-        metrics = _metrics(settled, metric)
-        known = (listed or find_classes(table, label, values)) if settled == "classification" else []
-        _check_spread(table, label, known or to_numbers(table, label, values))
-        first = find_positive(positive, known)
-        notes = [*table.notes, *meaning_notes(values, known, kind=kind, order=listed is not None)]
+        meaning = interpret(table, label, values, kind=kind, classes=classes, positive=positive)
+        notes = [*table.notes, *meaning.notes(values, kind)]
 
         def read(split: str) -> Rows:
-            part = table
-            if split != "train":
-                part = leave_out(_read_other(_path(data, str(validation_file)), shape, whole), label, unlabelled)
-                notes.extend(part.notes)
-            labels = values if split == "train" else read_labels(part, label)
-            named = {key: part.texts(column) for key, column in zip(TEXTS, texts, strict=False)}
-            said = by_number(labels, known) if listed else labels  # the alphabet is no order to number in
-            return Rows({**named, LABEL: _targets(part, label, said, settled, known)}, part.source)
+            if split == "train":
+                return source.rows(table, meaning)
+            other = source.table(str(validation_file))
+            if other.columns == table.columns:
+                raise InputError(
+                    f"train_file {table.where} and validation_file {other.where} hold the same rows. {_LEAK}"
+                )
+            notes.extend(other.notes)
+            return source.rows(other, meaning)
 
         training, evaluation = arrange(
             read,
@@ -115,34 +99,60 @@ class Files(TextTask):
             holdout=holdout or (0.0 if validation_file else SHARE),
             rows=rows,
             seed=seed,
-            by_class=settled == "classification",
+            by_class=meaning.kind == "classification",
         )
-        if not holdout:  # what is held out for want of a validation file is no part of an official split
-            evaluation = {name: part.whole() for name, part in evaluation.items()}
-            training = training.whole() if rows is None else training
-        head = Head(settled, tuple(map(class_name, known)))
-        if len(known) == 2:
-            self.positive = head.labels[first]
+        if not holdout:
+            # "Partial" warns that scores do not compare with published ones; rows held out for want of a validation
+            # file are no part of an official split.
+            evaluation = {name: replace(part, partial=False) for name, part in evaluation.items()}
+            training = replace(training, partial=rows is not None and training.partial)
+        head, metrics = Head(meaning.kind, meaning.names), _metrics(meaning.kind, metric)
+        if len(head.labels) == 2:
+            self.positive = head.labels[meaning.positive]
             if metrics[0] == "f1" and positive is None:
                 notes.append(
-                    f"f1 is of the class {head.labels[1]:.60}; set positive to {head.labels[0]:.60} for the other."
+                    f"f1 is of the class {self.positive:.60}; set positive to {head.labels[0]:.60} for the other."
                 )
-        notes.extend(_text_notes(training))
-        notes.extend(_one_label_notes(evaluation, head))
-        super().__init__("files", head, metrics, training, evaluation, notes=notes, positive=first)
+        notes += [*_text_notes(training), *_one_label_notes(evaluation, head)]
+        super().__init__("files", head, metrics, training, evaluation, notes=notes, positive=meaning.positive)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Reads the user's files by the options that all of them share."""
+
+    folder: Path | None
+    texts: list[str]
+    label: str
+    missing: list[Value]
+    shape: Shape
+
+    def path(self, name: str) -> Path:
+        try:
+            return (self.folder or Path()) / Path(name).expanduser()
+        except RuntimeError as error:
+            raise InputError(f"{name:.200} cannot be read: there is no such user. Write the whole path.") from error
+
+    def table(self, name: str) -> Table:
+        return leave_out(without_blank_end(read_table(self.path(name), self.shape)), self.label, self.missing)
+
+    def rows(self, table: Table, meaning: Meaning) -> Rows:
+        columns = {key: table.texts(column) for key, column in zip(TEXTS, self.texts, strict=False)}
+        targets = meaning.targets(table, self.label, read_labels(table, self.label))
+        return Rows({**columns, LABEL: targets}, table.source)
 
 
 def _text_notes(rows: Rows) -> list[str]:
-    """Notes text columns that hold no words, as ids do."""
-    wordless = [key for key in TEXTS if key in rows.columns and not any(map(_has_letter, rows.columns[key]))]
+    """Notes text columns without a single letter, such as a column of ids named by mistake."""
+    named = [key for key in TEXTS if key in rows.columns]
+    wordless = [key for key in named if not any(any(map(str.isalpha, text)) for text in rows.columns[key])]
     return [
-        f"the column of the {key.replace('_', ' ')} has no word in any row: is it that of the texts?"
-        for key in wordless
+        f"the column of the {key.replace('_', ' ')} has no word in any row: is it the text column?" for key in wordless
     ]
 
 
 def _one_label_notes(evaluation: dict[str, Rows], head: Head) -> list[str]:
-    """Notes splits whose rows all have one label, so that their score says nothing."""
+    """Notes splits whose rows all have one label: a constant prediction then has the best score."""
     alike = {name: part.columns[LABEL] for name, part in evaluation.items() if len(set(part.columns[LABEL])) == 1}
     return [
         f"all {len(labels)} {name} rows have the label {head.labels[labels[0]] if head.labels else labels[0]!s:.60}, "
@@ -152,8 +162,13 @@ def _one_label_notes(evaluation: dict[str, Rows], head: Head) -> list[str]:
     ]
 
 
-def _has_letter(text: str) -> bool:
-    return any(map(str.isalpha, text))
+def _check_options(kind: Kind | None, classes: list[Value] | None, validation_file: str | None) -> None:
+    if kind not in (None, "classification", "regression"):
+        raise UnknownName("kind of task", kind, ("classification", "regression"))
+    if classes is not None and kind == "regression":
+        raise InputError("classes are for classification, and kind is regression. Leave one of the two out.")
+    if validation_file == "":
+        raise InputError("validation_file is '', which names no file. Leave it out to hold out training rows.")
 
 
 def _text_columns(text: str | list[str], label: str) -> list[str]:
@@ -167,35 +182,13 @@ def _text_columns(text: str | list[str], label: str) -> list[str]:
     return texts
 
 
-def _path(folder: Path | None, name: str) -> Path:
-    try:
-        return (folder or Path()) / Path(name).expanduser()
-    except RuntimeError as error:
-        raise InputError(f"{name:.200} cannot be read: there is no such user. Write the whole path.") from error
-
-
-_LEAK = "Scores on rows that were trained on tell nothing: name other rows, or leave validation_file out."
-
-
 def _check_apart(training: Path, validation: Path) -> None:
     try:
         same = training.samefile(validation)
     except (OSError, ValueError):
-        return  # one of them is not there, which reading it says better
+        return  # a file is missing; reading it raises the clearer error
     if same:
         raise InputError(f"train_file {training} and validation_file {validation} are one file. {_LEAK}")
-
-
-def _read_other(path: Path, shape: Shape, training: Table) -> Table:
-    table = read_table(path, shape)
-    if table.columns == training.columns:
-        raise InputError(f"train_file {training.where} and validation_file {path} hold the same rows. {_LEAK}")
-    return table
-
-
-def _check_spread(table: Table, label: str, values: Sequence[Value]) -> None:
-    if len(set(values)) < 2:
-        raise InputError(f"{table.where}: column {label!r} holds only {values[0]!r:.60}. Add rows with other labels.")
 
 
 def _metrics(kind: Kind, metric: str | None) -> tuple[str, ...]:
@@ -207,11 +200,3 @@ def _metrics(kind: Kind, metric: str | None) -> tuple[str, ...]:
     if metric not in fitting:
         raise InputError(f"the metric {metric} does not fit {kind}. Use one of {', '.join(fitting)}.")
     return (metric, *(name for name in fitting if name != metric))
-
-
-def _targets(
-    table: Table, label: str, values: Sequence[Value], kind: Kind, classes: Sequence[Value]
-) -> list[int] | list[float]:
-    if kind == "classification":
-        return class_indices(table, label, values, classes)
-    return to_numbers(table, label, values)

@@ -14,20 +14,21 @@ Value = str | int | float | bool
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
 _PADDED = re.compile(r"[+-]?0[0-9]+(\.[0-9]*)?")
 _BARE = re.compile(r"[+-]?[0-9]+([eE][0-9]+)?")  # neither a decimal point nor the signed exponent of a printed number
-_HUGE = re.compile(r"[+-]?[0-9]{301,}")
-_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")  # linear: no two parts take one digit
-_LONGEST = 1000  # letters of a label
+_HUGE = re.compile(r"[+-]?[0-9]{301,}")  # float() would give infinity, and int() refuses more than 4300 digits
+# No digit can match two of its parts, so that it runs in linear time on any string.
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_LONGEST = 1000  # characters; a longer label is probably the text column
 
 
 def read_labels(table: Table, column: str) -> list[Value]:
     """Reads the labels of a table: all strings, all booleans, all integers or all floats.
 
-    Strings that are all numbers become numbers, since CSV knows no others; but not codes, of which a number would lose
-    a part. Where a column has one of these, all of it stays strings: a leading zero (``007``, ``01.11``); and, unless
-    others have a decimal point, a plus sign (``+1``) or a bare exponent (``3E2``).
+    CSV has strings only, so a column of numerals becomes numbers, but a column of codes stays strings, since numbers
+    would lose a part of them. These make it one: a leading zero (``007``, ``01.11``); and, unless others have a decimal
+    point, a plus sign (``+1``) or a bare exponent (``3E2``).
 
     Raises:
-        InputError: a label is missing, NaN, infinite, of more than 300 digits, or of another kind than the others.
+        InputError: a label is missing, NaN, infinite, of more than 300 digits, or of another type than the others.
     """
     values = table.column(column)
     for row, value in enumerate(values):
@@ -40,7 +41,7 @@ def read_labels(table: Table, column: str) -> list[Value]:
     odd = next((row for row, kind in enumerate(kinds) if kind is not kinds[0]), None)
     if odd is not None:
         problem = (
-            f"the label {values[odd]!r:.60} is not of the kind of the first one, {values[0]!r:.60}. Write all alike."
+            f"the label {values[odd]!r:.60} is not of the type of the first one, {values[0]!r:.60}. Write all alike."
         )
         raise table.fault(odd, column, problem)
     if kinds[0] is str:
@@ -70,19 +71,19 @@ def _problem(value: Any) -> str | None:
 
 
 def _is_huge(value: Any) -> bool:
-    """Returns whether a value is too large for float or int."""
+    """Returns whether a value is an integer, or the numeral of one, of more than 300 digits."""
     if isinstance(value, int):
         return abs(value) >= 10**300
     return isinstance(value, str) and len(value) > 300 and _HUGE.fullmatch(value.strip()) is not None
 
 
 def _kind(value: Value) -> type:
-    """Returns bool, str, or float for every number."""
+    """Returns bool, str, or float for any number, because 1 and 1.0 may mix in JSON."""
     return type(value) if isinstance(value, bool | str) else float
 
 
 def leave_out(table: Table, column: str, missing: Sequence[Value]) -> Table:
-    """Drops rows whose label stands for a missing one; ``""`` also stands for null and NaN."""
+    """Drops rows whose label is one of ``missing``; ``""`` includes null and NaN."""
     if not missing:
         return table
     gone = {_key(value) for value in missing}
@@ -101,17 +102,17 @@ def _key(value: Any) -> Any:
 
 
 def class_indices(table: Table, column: str, values: Sequence[Value], classes: Sequence[Value]) -> list[int]:
-    """Finds the index of every label among the classes, ignoring case and spaces where that leaves one.
+    """Finds the index of every label among the classes, ignoring case and spaces unless classes differ in these only.
 
     Raises:
-        InputError: a label is not among them.
+        InputError: a label is not among the classes.
     """
-    # By name, because one file may have the integer 1 where another has "1" or 1.0.
+    # By name, because one file may have the integer 1 where another one has "1" or 1.0.
     names = [class_name(value) for value in classes]
     index = {name: i for i, name in enumerate(names)}
     alike = {canonical(name): i for i, name in enumerate(names)}
-    if len(alike) < len(names):  # capitals tell the classes apart
-        alike = {}
+    if len(alike) < len(names):
+        alike = {}  # two classes differ only in capitals, so these count
     found = []
     for row, value in enumerate(values):
         name = class_name(value)
@@ -119,7 +120,7 @@ def class_indices(table: Table, column: str, values: Sequence[Value], classes: S
             place = alike.get(canonical(name))
             if place is None:
                 raise table.fault(row, column, _unknown(name, names, classes))
-            index[name] = place
+            index[name] = place  # each spelling is normalized once
         found.append(index[name])
     return found
 
@@ -128,32 +129,29 @@ def _unknown(name: str, names: Sequence[str], classes: Sequence[Value]) -> str:
     near = get_close_matches(name[:60], [one for one in names if len(one) <= 60], n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     known = ", ".join(f"{one:.60}" for one in names[:20]) + (", ..." if len(names) > 20 else "")
-    quotes = " YAML reads yes, no, on and off as truth values: put quotes around them." if _truths(classes) else ""
+    booleans = any(isinstance(value, bool) for value in classes)
+    quotes = " YAML reads yes, no, on and off as truth values: put quotes around them." if booleans else ""
     numbered = is_number(name) and not any(map(is_number, names))
     order = " Rows may number them from 0 where the option `classes` lists them in that order." if numbered else ""
     return f"among the classes is no label {name!r:.60}.{hint} Known: {known}.{quotes}{order}"
 
 
-def _truths(classes: Sequence[Value]) -> bool:
-    return any(isinstance(value, bool) for value in classes)
-
-
 def canonical(name: str) -> str:
-    """Normalizes a class's name: without case, kind of space and the LABEL_ that transformers puts before
-    numbers.
+    """Normalizes a class name: case, kind of space, and the ``LABEL_`` that transformers puts before numbers.
 
     Example:
         >>> canonical(" Not  Entailment"), canonical("not_entailment"), canonical("LABEL_1"), canonical("-1")
         ('not_entailment', 'not_entailment', '1', '-1')
     """
+    # Only between letters: the sign of "-1" stays.
     text = re.sub(r"(?<=\w)[\s_-]+(?=\w)", "_", unicodedata.normalize("NFKC", name).strip().casefold())
     return re.sub(r"^label_(?=[0-9]+$)", "", text)
 
 
 def match_names(wanted: Sequence[str], known: Sequence[str]) -> list[int] | None:
-    """Maps classes to their places among others, by exact or else normalized name; None if they differ.
+    """Finds the index in ``known`` of every class in ``wanted``, by exact or else normalized name; None if they differ.
 
-    Numbers stand for the other side's classes in order.
+    If one side has numbers only (``LABEL_0``, ``LABEL_1``), as models without names have, the order is taken as equal.
 
     Example:
         >>> match_names(["joy", "anger"], ["Anger", "Joy"]), match_names(["joy", "anger"], ["LABEL_0", "LABEL_1"])
@@ -170,24 +168,24 @@ def match_names(wanted: Sequence[str], known: Sequence[str]) -> list[int] | None
 
 
 def is_nameless(names: Sequence[str]) -> bool:
-    """Returns whether classes are called by their numbers alone: 0, 1, ... or LABEL_0, LABEL_1, ..."""
+    """Returns whether class names are mere indices: 0, 1, ... or LABEL_0, LABEL_1, ..."""
     return [canonical(name) for name in names] == [str(i) for i in range(len(names))]
 
 
 def class_name(value: Value) -> str:
-    """Returns what a class is called; 1.0 is called 1."""
+    """Returns the name of a class; 1.0 is named 1, as the integer of another file."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def is_number(value: Value) -> bool:
-    """Returns whether a value is a finite number or a string of one, and no boolean."""
+    """Returns whether a value is a finite number or the numeral of one; booleans are none."""
     if isinstance(value, str):
         return _NUMBER.fullmatch(value) is not None and math.isfinite(float(value))
     return not isinstance(value, bool)
 
 
 def may_be_numbers(values: Sequence[Value]) -> bool:
-    """Returns whether class labels may be meant as numbers: all read as such, and none has leading zeros."""
+    """Returns whether class labels could be meant as numbers: all are numerals without leading zeros, or integers."""
     if isinstance(values[0], str):
         return all(map(is_number, values)) and not any(map(_PADDED.fullmatch, map(str, values)))
     return isinstance(values[0], int) and not isinstance(values[0], bool)

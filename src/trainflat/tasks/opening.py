@@ -14,22 +14,24 @@ from typing import IO, Any
 
 from trainflat.core.errors import InputError
 
-MOST_BYTES = 2**30  # of a file, unpacked
+MOST_BYTES = 2**30  # unpacked; as Python strings a file takes several times its size
 MOST_ROWS = 5_000_000
-_BOMB, _RATIO = 2**26, 200  # bytes from which on, and how many times its own size, no packed file of texts unpacks to
+# Text compresses three- to tenfold, 200-fold hardly ever: from 64 MB on such a file is taken for a decompression bomb.
+_BOMB, _RATIO = 2**26, 200
 LARGE = "Set the task option `large: true` to read it all the same."
+_POINTER = b"version https://git-lfs.github.com/spec/"  # begins the file that Git LFS leaves until data are fetched
 _FAULTS = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError, NotImplementedError)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Holds what a user says of a file's form; None leaves it to the file.
+    """Holds the user's options for reading a file; None means to detect.
 
     Attributes:
-        columns: Names of the columns of a delimited file without a header; nameless ones ("") are not read.
-        separator: Between the fields of a delimited file.
-        encoding: Of the text.
-        large: Read also what is larger than expected.
+        columns: Column names of a delimited file without a header; nameless columns ("") are not read.
+        separator: Field separator of a delimited file.
+        encoding: Text encoding.
+        large: Whether to read files above the size limits.
     """
 
     columns: tuple[str, ...] | None = None
@@ -42,10 +44,10 @@ AS_FOUND = Shape()
 
 
 def check_file(path: Path) -> None:
-    """Checks that a path is a file, and no folder, pipe or device, which might never end.
+    """Checks that a path is a regular file; reading a pipe or a device might never end.
 
     Raises:
-        InputError: there is none, or something else.
+        InputError: there is no file, or it is of another kind.
     """
     try:
         str(path).encode()
@@ -61,23 +63,31 @@ def check_file(path: Path) -> None:
         raise InputError(f"{path} is not a file. Give the file itself.")
 
 
+def unpacked_name(path: Path) -> str:
+    """Returns the name of a file without ``.gz`` or another suffix of a packed file."""
+    return path.stem if path.suffix.lower() in _SUFFIXES else path.name
+
+
 def read_bytes(path: Path, *, large: bool = False) -> tuple[str, bytes]:
-    """Reads and unpacks a file, detected by its first bytes; returns the name without ``.gz`` and the bytes.
+    """Reads and unpacks a file; returns its name without ``.gz`` and the bytes.
+
+    Packing is detected by the first bytes, since downloads are often packed without the suffix, or the reverse.
 
     Raises:
-        InputError: it is damaged, larger than expected, or an archive of several files.
+        InputError: the file is damaged, above the size limits, a Git LFS pointer, or an archive of several files.
     """
     size = path.stat().st_size
     if size > MOST_BYTES and not large:
         raise InputError(f"{path} has {size / 1e9:.1f} GB, which needs several times that of memory. {LARGE}")
     with path.open("rb") as file:
         unpack = next((opener for magic, opener in _PACKED.items() if file.peek(6).startswith(magic)), None)
-        name = path.stem if path.suffix.lower() in _SUFFIXES else path.name
+        if file.peek(len(_POINTER)).startswith(_POINTER):
+            raise InputError(f"{path} is a Git LFS pointer, not the data. Fetch the data with `git lfs pull`.")
         if unpack is None:
-            return name, file.read()
+            return unpacked_name(path), file.read()
         try:
             inside, packed = unpack(file, path)
-            return inside or name, _bounded(packed, path, size, large=large)
+            return inside or unpacked_name(path), _bounded(packed, path, size, large=large)
         except _FAULTS as error:
             raise InputError(f"{path} cannot be unpacked: {error!s:.100}. Copy or pack it again.") from error
 
@@ -95,6 +105,7 @@ def _bounded(packed: IO[bytes], path: Path, size: int, *, large: bool) -> bytes:
 
 def _open_zip(file: IO[bytes], path: Path) -> tuple[str, IO[bytes]]:
     archive = zipfile.ZipFile(file)
+    # macOS adds a folder of resource forks beside the file.
     names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
     if "[Content_Types].xml" in names:
         raise InputError(f"{path} is an Excel workbook. Save it as CSV.")
@@ -114,15 +125,16 @@ _PACKED: dict[bytes, Callable[[IO[bytes], Path], tuple[str, IO[bytes]]]] = {
     b"PK\x03\x04": _open_zip,
 }
 _SUFFIXES = (".gz", ".bz2", ".xz", ".zip")
+# UTF-32 before UTF-16, whose little-endian mark begins that of UTF-32.
 _MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16"}
 _MARKS |= {codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 def decode(path: Path, data: bytes, encoding: str | None = None) -> str:
-    """Decodes a file: by the encoding given, its byte order mark, or UTF-8.
+    """Decodes a file with the given encoding, else by its byte order mark, else as UTF-8.
 
     Raises:
-        InputError: it is not, or holds a NUL byte.
+        InputError: the bytes are not in that encoding, or hold a NUL byte, a sign of UTF-16 without a mark.
     """
     marked = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
     try:
@@ -133,8 +145,8 @@ def decode(path: Path, data: bytes, encoding: str | None = None) -> str:
         raise InputError(
             f"{path}: line {line} is not {error.encoding.upper()} (byte 0x{data[error.start]:02x}). {move}."
         ) from error
-    except (LookupError, ValueError) as error:  # also codecs that are not of texts
-        raise InputError(f"{encoding!r:.60} is no encoding of texts. Name one such as utf-8 or cp1252.") from error
+    except (LookupError, ValueError) as error:  # also codecs between bytes, such as zlib
+        raise InputError(f"{encoding!r:.60} is no text encoding. Name one such as utf-8 or cp1252.") from error
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise InputError(

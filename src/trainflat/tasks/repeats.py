@@ -1,4 +1,4 @@
-"""Finds repeated texts: trained on and scored, or with two labels."""
+"""Finds texts that repeat: training rows among the evaluation rows, and one text with two labels."""
 
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -7,24 +7,34 @@ from hashlib import blake2b
 from trainflat.tasks.rows import LABEL, Rows
 
 TEXTS = ("text", "text_pair")
-QUESTIONS = (*TEXTS, "question", "context")
+QUESTIONS = (*TEXTS, "question", "context")  # all columns that a model reads; those of span tasks come last
 
 
 def text_keys(rows: Rows, *, ordered: bool = False) -> list[tuple[bytes, ...]]:
-    """Computes a key per row, equal for equal texts up to case, spaces and, unless ``ordered``, a pair's order."""
+    """Computes a key per row, equal for equal texts up to case, spaces and, unless ``ordered``, a pair's order.
+
+    Swapped pairs count as equal because paraphrase tasks are symmetric: a model that was trained on (a, b) has seen
+    (b, a). For contradicting labels the order matters, since entailment is not symmetric.
+    """
     columns = [rows.columns[name] for name in QUESTIONS if name in rows.columns]
     keys = [[_digest(text) for text in texts] for texts in zip(*columns, strict=True)]
     return [tuple(key if ordered else sorted(key)) for key in keys]
 
 
 def _digest(text: str) -> bytes:
-    if not text.isascii():  # one letter may be written in two ways, or with marks that are not seen
+    # 16 bytes instead of the text: the keys of QQP's 364k pairs then fit beside the rows.
+    if not text.isascii():
+        # NFKC unites composed and decomposed accents and full-width letters; Cf are invisible marks (soft hyphens).
         text = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
     return blake2b(" ".join(text.casefold().split()).encode("utf8", "surrogatepass"), digest_size=16).digest()
 
 
 def repeat_notes(training: Rows, evaluation: Mapping[str, Rows], labels: Sequence[str]) -> list[str]:
-    """Notes evaluation rows that are trained on, and training texts with two classes."""
+    """Notes evaluation rows that also occur in training, and training texts that have two classes.
+
+    Args:
+        labels: Names of the classes; empty for regression and spans, where one text may have several targets.
+    """
     seen = set(text_keys(training))
     notes = []
     for name, part in evaluation.items():
@@ -32,8 +42,8 @@ def repeat_notes(training: Rows, evaluation: Mapping[str, Rows], labels: Sequenc
         if shared:
             notes.append(
                 f"{len(shared)} of the {len(part)} {name} rows are training rows too (capitals, spaces and the order "
-                f"of a pair aside), such as {_shown(part, shared[0])}: a score on rows that were trained on tells "
-                "little. Leave them out of one of the two."
+                f"of a pair aside), such as {_shown(part, shared[0])}: scores on training rows are too high. Remove "
+                "them from one of the two splits."
             )
     return [*notes, *(_contradictions(training, labels) if labels else [])]
 

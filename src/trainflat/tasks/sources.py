@@ -1,12 +1,15 @@
 """Finds the official data sets: in a folder, in TRAINFLAT_DATA, or on the hub."""
 
 import os
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from trainflat.core.errors import InputError, one_line
 from trainflat.core.hub import cache_alone, hub_answers, why_silent
+from trainflat.tasks.opening import unpacked_name
+from trainflat.tasks.rows import Rows, join
 from trainflat.tasks.tables import READERS, Columns, Table, read_table
 
 VARIABLE = "TRAINFLAT_DATA"
@@ -17,10 +20,10 @@ class Source:
     """Locates and reads one official data set.
 
     Attributes:
-        task: Its name, which is also the name of its folder.
+        task: Name of the task and of its folder.
         hub: Repository on the hub, such as ``"nyu-mll/glue"``.
-        config: Its configuration there, if it has several.
-        sizes: Official number of rows by split; a split that has another number is marked as partial.
+        config: Configuration in that repository, if it has several.
+        sizes: Official number of rows by split; a split with another number is marked as partial.
     """
 
     task: str
@@ -28,15 +31,19 @@ class Source:
     config: str | None
     sizes: dict[str, int]
 
+    def rows(self, splits: str, data: Path | None, parse: Callable[[Table, bool], Rows]) -> Rows:
+        """Reads a split, or several joined by ``+``; ``parse`` takes a table and whether official rows are missing."""
+        return join([parse(*self.read(split, data)) for split in splits.split("+")])
+
     def read(self, split: str, data: Path | None = None) -> tuple[Table, bool]:
-        """Reads the rows of a split; returns also whether they are only some of the official ones.
+        """Reads the rows of a split; returns also whether some of the official rows are missing.
 
         Args:
-            split: Such as ``"train"`` or ``"train_partial"``; never replaced by another one.
-            data: The folder of ``--data``; without it that of TRAINFLAT_DATA, without that the hub.
+            split: Name such as ``"train"`` or ``"train_partial"``; never replaced by another one.
+            data: Folder given by ``--data``; by default TRAINFLAT_DATA, else the hub.
 
         Raises:
-            InputError: it is not there or cannot be read.
+            InputError: the split is not there or cannot be read.
         """
         try:
             folder = self._root(data)
@@ -60,7 +67,7 @@ class Source:
         if split not in splits:
             raise InputError(_missing(self.task, split, folder, splits))
         paths = sorted(splits[split])
-        if len(paths) > 1 and any(path.stem == split for path in paths):
+        if len(paths) > 1 and any(PurePath(unpacked_name(path)).stem == split for path in paths):
             there = ", ".join(path.name for path in paths)
             raise InputError(f"{folder} has the split {split} more than once ({there}). Keep one of them.")
         tables = [read_table(path) for path in paths]
@@ -75,7 +82,7 @@ class Source:
             splits = _splits(folder) if folder.is_dir() else {}
             if splits and (folder != root or any(name.startswith(("train", "validation")) for name in splits)):
                 return folder, splits
-        kinds = "parquet, csv, tsv, jsonl, json"
+        kinds = ", ".join(suffix.removeprefix(".") for suffix in READERS)
         raise InputError(
             f"{root} has no {self.task}: neither {self.task}/ nor glue/{self.task}/ is there with train and validation "
             f"files ({kinds}). Give the folder that holds {self.task}."
@@ -86,9 +93,10 @@ def _splits(folder: Path) -> dict[str, list[Path]]:
     """Lists the data files of a folder by split; ``train-00000-of-00002.parquet`` is a part of ``train``."""
     splits: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in READERS and path.is_file():
-            name, _, part = path.stem.partition("-")
-            splits.setdefault(name if "-of-" in part else path.stem, []).append(path)
+        inside = PurePath(unpacked_name(path))  # train.csv of train.csv.gz
+        if inside.suffix.lower() in READERS and path.is_file():
+            name, _, part = inside.stem.partition("-")
+            splits.setdefault(name if "-of-" in part else inside.stem, []).append(path)
     return splits
 
 

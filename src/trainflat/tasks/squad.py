@@ -1,6 +1,6 @@
 """SQuAD v1.1: find the answer to a question in a paragraph (Rajpurkar et al., EMNLP 2016, arXiv:1606.05250)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,12 @@ from trainflat.tasks.base import Answered, EncodedSplit, Head, Predictions, Task
 from trainflat.tasks.encoding import make_split
 from trainflat.tasks.metrics import check_finite
 from trainflat.tasks.repeats import repeat_notes
-from trainflat.tasks.rows import Rows, fingerprints, join
+from trainflat.tasks.rows import Rows, fingerprints
 from trainflat.tasks.sources import Source
-from trainflat.tasks.spans import best_span
+from trainflat.tasks.spans import Window, best_span, encode_windows
 from trainflat.tasks.splits import arrange
 from trainflat.tasks.squad_metrics import best_over, exact_match, token_f1
 from trainflat.tasks.tables import Table
-from trainflat.tasks.windows import encode_windows
 
 SOURCE = Source("squad", "rajpurkar/squad", None, {"train": 87599, "validation": 10570})
 
@@ -27,18 +26,19 @@ SOURCE = Source("squad", "rajpurkar/squad", None, {"train": 87599, "validation":
 class Squad(Task):
     """SQuAD v1.1: which span of the paragraph answers the question? F1 and exact match.
 
-    A paragraph that is longer than the room beside its question is read in windows; the best span over all of them is
-    the answer. In training, a window without the whole answer has position 0 (the first token) for its answer.
+    A paragraph too long for one input is read in overlapping windows, and the span with the highest logits in any of
+    them is the answer. In training, a window that does not hold the whole answer has position 0 (the first token) as
+    its target, as in BERT's published code.
 
     Args:
-        data: Folder of ``--data``; without it TRAINFLAT_DATA, then the hub.
-        seed: Draws ``holdout`` and ``rows``.
-        train: Split to train on; ``a+b`` joins two.
-        evaluate: Splits to score, the main one first.
+        data: Folder given by ``--data``; by default TRAINFLAT_DATA, else the hub.
+        seed: Seed of ``holdout`` and ``rows``.
+        train: Training split; ``a+b`` joins two.
+        evaluate: Evaluation splits, the main one first.
         holdout: Share of the training questions to score instead of ``evaluate``, for tuning.
-        rows: Train only on this many questions.
-        doc_stride: Tokens that two windows of a paragraph share; in the papers' scripts how far apart they begin.
-        n_best: Starts and ends that are tried per window.
+        rows: Number of training questions to draw; all by default.
+        doc_stride: Overlap of two windows in tokens; in BERT's published code the distance between their starts.
+        n_best: Number of start and of end positions that are combined per window.
         max_answer_length: Longest answer, in tokens.
     """
 
@@ -68,11 +68,8 @@ class Squad(Task):
                 raise InputError(f"{option} is a number of tokens or spans, at least {least}, got {value}.")
         self.doc_stride, self.n_best, self.max_answer_length = doc_stride, n_best, max_answer_length
 
-        def read(name: str) -> Rows:
-            return join([_rows(*SOURCE.read(split, data)) for split in name.split("+")])
-
         self.training, self.evaluation = arrange(
-            read,
+            lambda names: SOURCE.rows(names, data, _rows),
             train=train,
             evaluate=["validation"] if evaluate is None else evaluate,
             holdout=holdout,
@@ -86,26 +83,30 @@ class Squad(Task):
 
     def encode(self, tokenizer: Tokenizer, max_length: int) -> tuple[EncodedSplit, dict[str, EncodedSplit]]:
         """Encodes the splits as windows, one or more per question; see :meth:`Task.encode`."""
-        rows = [window.row for window in self._windows(self.training, tokenizer, max_length)]
+
+        def windows(rows: Rows) -> list[Window]:
+            return list(encode_windows(tokenizer, rows.columns, max_length, self.doc_stride))
+
+        train = make_split("train", [window.row for window in windows(self.training)], by_length=False)
         evaluation = {}
         for name, questions in self.evaluation.items():
-            windows = list(self._windows(questions, tokenizer, max_length))
-            extras = {"question": [w.question for w in windows], "offsets": [w.offsets for w in windows]}
-            evaluation[name] = make_split(name, [w.row for w in windows], extras, by_length=True)
-        return make_split("train", rows, by_length=False), evaluation
-
-    def _windows(self, rows: Rows, tokenizer: Tokenizer, max_length: int) -> Iterator[Any]:
-        return encode_windows(tokenizer, rows.columns, max_length, self.doc_stride)
+            found = windows(questions)
+            extras: dict[str, list[Any]] = {
+                "question": [w.question for w in found],
+                "offsets": [w.offsets for w in found],
+            }
+            evaluation[name] = make_split(name, [w.row for w in found], extras, by_length=True)
+        return train, evaluation
 
     def answers(self, split: EncodedSplit, predictions: Predictions) -> list[str]:
-        """Returns the predicted answer to every question of the split, in the order of the data.
+        """Decodes the predicted answer to every question of the split, in the order of the data.
 
         Args:
-            split: From :meth:`encode`.
-            predictions: Start and end logits, each [N, T] with N windows in the order of the split.
+            split: Evaluation split from :meth:`encode`.
+            predictions: Start and end logits, each [N, T], of the N windows in the order of the split.
 
         Raises:
-            TrainingDiverged: a logit is not a number.
+            TrainingDiverged: a logit is NaN or infinite.
         """
         start, end = (np.asarray(part, dtype=np.float64) for part in predictions)
         if len(start) != len(split) or len(end) != len(split):
@@ -114,14 +115,12 @@ class Squad(Task):
             )
         check_finite(split.name, start, end)
         contexts = self.evaluation[split.name].columns["context"]
-        best = [(-np.inf, "")] * len(contexts)
-        for window, (question, offsets) in enumerate(
-            zip(split.extras["question"], split.extras["offsets"], strict=True)
-        ):
-            length = len(offsets)
-            found = best_span(
-                start[window, :length], end[window, :length], offsets, self.n_best, self.max_answer_length
-            )
+        best = [(-np.inf, "")] * len(contexts)  # a question without any valid span has the empty answer
+        windows = zip(split.extras["question"], split.extras["offsets"], start, end, strict=True)
+        for question, offsets, start_T, end_T in windows:
+            # Predictions are padded to the longest window of the split.
+            logits = start_T[: len(offsets)], end_T[: len(offsets)]
+            found = best_span(*logits, offsets, self.n_best, self.max_answer_length)
             if found is not None and found[0] > best[question][0]:
                 best[question] = (found[0], contexts[question][found[1] : found[2]])
         return [text for _, text in best]
@@ -133,9 +132,9 @@ class Squad(Task):
         return {"f1": best_over(token_f1, answers, golds), "exact_match": best_over(exact_match, answers, golds)}
 
     def answered(self, split: EncodedSplit, predictions: Predictions) -> Answered:
-        """Returns the answers; the blind answer is the empty one. See :meth:`Task.answered`."""
+        """Decodes the answers; the constant prediction to beat is the empty answer. See :meth:`Task.answered`."""
         given = np.array(self.answers(split, predictions), dtype=object)
-        gold = np.empty(len(given), dtype=object)
+        gold = np.empty(len(given), dtype=object)  # np.array() would make a matrix of tuples of one length
         gold[:] = [tuple(answers) for answers in self.evaluation[split.name].columns["answers"]]
         return Answered(gold, given, {"nothing": ""}, _judge)
 
@@ -156,7 +155,7 @@ def _rows(table: Table, partial: bool) -> Rows:
 
 def _answer(table: Table, row: int, value: Any, context: str) -> tuple[list[str], list[int]]:
     try:
-        value = parse_json(value) if isinstance(value, str) else value
+        value = parse_json(value) if isinstance(value, str) else value  # CSV has no nested values
         texts, starts = list(value["text"]), [int(start) for start in value["answer_start"]]
         pairs: Sequence[tuple[str, int]] = list(zip(texts, starts, strict=True))
     except (ValueError, TypeError, KeyError, OverflowError) as error:

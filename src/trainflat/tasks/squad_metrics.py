@@ -21,13 +21,13 @@ def normalize(answer: str) -> str:
 
 
 def exact_match(prediction: str, gold: str) -> float:
-    """Returns 1 if both are the same after normalizing, else 0."""
+    """Returns 1 if both are equal after :func:`normalize`, else 0."""
     return float(normalize(prediction) == normalize(gold))
 
 
-@lru_cache(maxsize=2**17)  # margins ask for the same pairs again and again
+@lru_cache(maxsize=2**17)  # the jackknife of confidence margins scores every pair once per left-out group
 def token_f1(prediction: str, gold: str) -> float:
-    """Computes the F1 of the multisets of tokens; 0 if both are empty (1 in v2)."""
+    """Computes the F1 of the two bags of tokens; 0 if both are empty, where the script of v2 gives 1."""
     predicted, expected = normalize(prediction).split(), normalize(gold).split()
     same = sum((Counter(predicted) & Counter(expected)).values())
     if same == 0:
@@ -37,6 +37,6 @@ def token_f1(prediction: str, gold: str) -> float:
 
 
 def best_over(metric: Callable[[str, str], float], predictions: Sequence[str], golds: Sequence[Sequence[str]]) -> float:
-    """Averages the best score over the gold answers of every question, in percent."""
+    """Averages over questions the metric's maximum over the gold answers of a question, in percent."""
     best = [max(metric(p, gold) for gold in answers) for p, answers in zip(predictions, golds, strict=True)]
     return 100 * sum(best) / len(best)

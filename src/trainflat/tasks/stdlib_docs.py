@@ -15,105 +15,39 @@ from trainflat.tasks.rows import Rows
 from trainflat.tasks.splits import arrange
 from trainflat.tasks.text import LABEL, TextTask
 
-# Modules and packages by class; those that a Python version does not have are passed over.
-PARTS: dict[str, tuple[str, ...]] = {
-    "concurrency": (
-        "asyncio",
-        "multiprocessing",
-        "threading",
-        "concurrent",
-        "queue",
-        "subprocess",
-        "sched",
-        "selectors",
-    ),
-    "files": (
-        *(
-            "tarfile",
-            "zipfile",
-            "shutil",
-            "pathlib",
-            "os",
-            "posixpath",
-            "ntpath",
-            "genericpath",
-            "tempfile",
-            "_pyio",
-            "gzip",
-        ),
-        *("bz2", "lzma", "glob", "fnmatch", "filecmp", "fileinput", "shelve", "dbm", "stat"),
-    ),
-    "interface": ("tkinter", "turtle"),
-    "mail": ("email", "mailbox", "imaplib", "smtplib", "poplib", "nntplib", "quopri", "mailcap", "mimetypes"),
-    "network": (
-        *(
-            "http",
-            "urllib",
-            "ftplib",
-            "telnetlib",
-            "socket",
-            "socketserver",
-            "ssl",
-            "ipaddress",
-            "xmlrpc",
-            "wsgiref",
-            "cgi",
-        ),
-        *("webbrowser", "netrc"),
-    ),
-    "numbers": (
-        *(
-            "_pydecimal",
-            "statistics",
-            "fractions",
-            "random",
-            "numbers",
-            "datetime",
-            "_pydatetime",
-            "calendar",
-            "zoneinfo",
-        ),
-        *("heapq", "bisect", "colorsys", "secrets", "_strptime"),
-    ),
-    "testing": (
-        *(
-            "unittest",
-            "doctest",
-            "pdb",
-            "bdb",
-            "inspect",
-            "pydoc",
-            "trace",
-            "traceback",
-            "dis",
-            "ast",
-            "timeit",
-            "pstats",
-        ),
-        *("symtable", "cProfile", "tracemalloc", "pyclbr"),
-    ),
-    "text": (
-        *("xml", "html", "json", "re", "csv", "configparser", "difflib", "textwrap", "string", "codecs", "encodings"),
-        *("locale", "gettext", "pprint", "shlex", "tomllib", "plistlib", "tokenize"),
-    ),
+# Modules and packages by class, each a topic that its docstrings show. Those missing from a Python version are skipped.
+_MODULES = {
+    "concurrency": "asyncio multiprocessing threading concurrent queue subprocess sched selectors",
+    "files": "tarfile zipfile shutil pathlib os posixpath ntpath genericpath tempfile _pyio gzip bz2 lzma glob fnmatch "
+    "filecmp fileinput shelve dbm stat",
+    "interface": "tkinter turtle",
+    "mail": "email mailbox imaplib smtplib poplib nntplib quopri mailcap mimetypes",
+    "network": "http urllib ftplib telnetlib socket socketserver ssl ipaddress xmlrpc wsgiref cgi webbrowser netrc",
+    "numbers": "_pydecimal statistics fractions random numbers datetime _pydatetime calendar zoneinfo heapq bisect "
+    "colorsys secrets _strptime",
+    "testing": "unittest doctest pdb bdb inspect pydoc trace traceback dis ast timeit pstats symtable cProfile "
+    "tracemalloc pyclbr",
+    "text": "xml html json re csv configparser difflib textwrap string codecs encodings locale gettext pprint shlex "
+    "tomllib plistlib tokenize",
 }
+PARTS: dict[str, tuple[str, ...]] = {label: tuple(names.split()) for label, names in _MODULES.items()}
 SKIPPED = {"test", "tests", "idlelib", "lib2to3", "__pycache__"}
-MOST = 450  # sentences per class, so that none outweighs the others
+MOST = 450  # sentences per class: large packages would otherwise outweigh the others
 VALIDATION = 0.2  # share of the sentences
 
 
 class StdlibDocs(TextTask):
     """Docstrings of the standard library: which part of it does a sentence describe? Needs no data. Accuracy.
 
-    The sources of the running Python are read, never imported. A sentence occurs once; whether it is trained on or
-    validated depends on its own hash, so the splits are the same for every seed. Another Python version has other
-    sentences: the fingerprint tells.
+    The sources of the running Python are parsed, never imported. Every sentence occurs once, and a hash of its text
+    decides its split, so that the splits are the same for every seed. Other Python versions have other sentences, and
+    another fingerprint.
 
     Args:
-        data: Not read; all tasks take one.
-        seed: Draws ``holdout`` and ``rows``.
+        data: Ignored; present because every task takes it.
+        seed: Seed of ``holdout`` and ``rows``.
         holdout: Share of the training rows to score instead of the validation split, for tuning.
-        rows: Train only on this many rows.
+        rows: Number of training rows to draw; all by default.
     """
 
     def __init__(
@@ -133,44 +67,50 @@ class StdlibDocs(TextTask):
         super().__init__("stdlib-docs", Head("classification", tuple(PARTS)), ("accuracy",), training, evaluation)
 
 
-@lru_cache(maxsize=4)  # two seconds of parsing, for every member of a grid
+@lru_cache(maxsize=4)  # parsing takes two seconds, which every member of a grid would pay
 def read_splits(library: Path) -> dict[str, Rows]:
-    """Reads the sentences below a standard library's folder, as the splits "train" and "validation".
+    """Reads the sentences below the standard library's folder, as the splits "train" and "validation".
 
     Raises:
-        InputError: its sources are not there, as in a frozen or zipped Python.
+        InputError: there are no sources, as in a frozen or zipped Python.
     """
+    kept = _labelled_sentences(library)
+    if {label for _, label in kept} != set(range(len(PARTS))):
+        raise InputError(
+            f"{library} has no sources of the standard library to read. Use a Python installed with its .py files."
+        )
+    splits: dict[str, list[tuple[str, int]]] = {"train": [], "validation": []}
+    for sentence, label in sorted(kept):
+        # Not the hash that chose the sentences of a class: all of a large class have a low one.
+        splits["validation" if _uniform(sentence + "\n") < VALIDATION else "train"].append((sentence, label))
+    return {
+        name: Rows({"text": [text for text, _ in part], LABEL: [label for _, label in part]}, "embedded")
+        for name, part in splits.items()
+    }
+
+
+def _labelled_sentences(library: Path) -> list[tuple[str, int]]:
+    """Reads up to ``MOST`` sentences per class, those with the lowest hashes; none that two classes share."""
     found: dict[str, set[int]] = {}
     for label, modules in enumerate(PARTS.values()):
         for path in _sources(library, modules):
             for sentence in _sentences(path):
                 found.setdefault(sentence, set()).add(label)
-    # A sentence that two parts share tells nothing about where it comes from.
-    rows = [(_share(sentence), sentence, labels.pop()) for sentence, labels in found.items() if len(labels) == 1]
-    kept = [row for label in range(len(PARTS)) for row in sorted(row for row in rows if row[2] == label)[:MOST]]
-    if any(not any(row[2] == label for row in kept) for label in range(len(PARTS))):
-        raise InputError(
-            f"{library} has no sources of the standard library to read. Use a Python installed with its .py files."
-        )
-    kept.sort(key=lambda row: row[1])
-    parts = {
-        "train": [row for row in kept if _share(row[1] + "\n") >= VALIDATION],
-        "validation": [row for row in kept if _share(row[1] + "\n") < VALIDATION],
-    }
-    return {
-        name: Rows({"text": [row[1] for row in part], LABEL: [row[2] for row in part]}, "embedded")
-        for name, part in parts.items()
-    }
+    by_class: list[list[str]] = [[] for _ in PARTS]
+    for sentence, labels in found.items():
+        if len(labels) == 1:
+            by_class[labels.pop()].append(sentence)
+    return [(text, label) for label, texts in enumerate(by_class) for text in sorted(texts, key=_uniform)[:MOST]]
 
 
 def sentences_of(*modules: str) -> list[str]:
-    """Reads the sentences of some modules of the running Python's library, each once."""
+    """Reads the sentences of some modules of the running Python's standard library, each once."""
     paths = _sources(Path(sysconfig.get_path("stdlib")), modules)
     return list(dict.fromkeys(sentence for path in paths for sentence in _sentences(path)))
 
 
-def _share(sentence: str) -> float:
-    """Returns a number in [0, 1) that depends on the sentence alone."""
+def _uniform(sentence: str) -> float:
+    """Hashes a sentence to a number in [0, 1)."""
     return int.from_bytes(hashlib.sha256(sentence.encode()).digest()[:6], "big") / 2**48
 
 
@@ -185,7 +125,7 @@ def _sentences(path: Path) -> Iterator[str]:
     """Yields the first sentence of every docstring of a source file."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # escapes that later versions will refuse
+            warnings.simplefilter("ignore")  # invalid escapes, which only later versions refuse
             tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError, OSError):
         return
@@ -196,7 +136,7 @@ def _sentences(path: Path) -> Iterator[str]:
             sentence = first_sentence(ast.get_docstring(node) or "")
             if sentence:
                 yield sentence
-        # Docstrings stand in statements alone; expressions are most of a tree.
+        # Only statements hold docstrings; expressions are most of a tree.
         nodes.extend(child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt))
 
 

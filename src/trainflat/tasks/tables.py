@@ -13,7 +13,7 @@ from trainflat.tasks.delimited import check_names, read_delimited
 from trainflat.tasks.opening import AS_FOUND, LARGE, MOST_BYTES, MOST_ROWS, Shape, check_file, decode, read_bytes
 
 Columns = dict[str, list[Any]]
-Read = tuple[Columns, tuple[str, ...]]  # with notes on what was decided
+Read = tuple[Columns, tuple[str, ...]]  # with notes on what was detected
 Reader = Callable[[Path, bytes, Shape], Read]
 
 
@@ -22,11 +22,11 @@ class Table:
     """Holds columns of equal length.
 
     Attributes:
-        where: What messages call it: the path of the file, or its place on the hub.
-        columns: Values by column name; a missing value is None (in CSV and TSV: an empty string).
-        source: What fingerprints call it, without the folder, so that records compare between machines.
-        notes: What was decided while it was read.
-        numbers: Of the rows in the file, from 1, where some are left out.
+        where: Path of the file or place on the hub, for messages.
+        columns: Values by column name; a missing value is None (in CSV and TSV an empty string).
+        source: Name for fingerprints, without the folder, so that records of different machines compare.
+        notes: Sentences on what was detected while reading.
+        numbers: Row numbers in the file, from 1, if rows were dropped.
     """
 
     where: str
@@ -42,11 +42,11 @@ class Table:
         """Returns the values of one column.
 
         Raises:
-            InputError: there is no such column; names the nearest.
+            InputError: there is no such column; suggests the nearest name.
         """
         if name in self.columns:
             return self.columns[name]
-        names = [one for one in self.columns if len(one) <= 100]  # the search for the nearest is slow on long ones
+        names = [one for one in self.columns if len(one) <= 100]  # get_close_matches is quadratic in the length
         near = get_close_matches(name[:100], names, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         shown = ", ".join(f"{one:.60}" for one in list(self.columns)[:20]) + (", ..." if len(self.columns) > 20 else "")
@@ -58,7 +58,8 @@ class Table:
         """Returns the values of a column of text.
 
         Raises:
-            InputError: one of them is missing, not a string, empty, or holds what is no text.
+            InputError: a value is missing, not a string, empty, or holds a NUL byte or half of a surrogate pair, both
+                of which make tokenizers fail.
         """
         values = self.column(name)
         for row, value in enumerate(values):
@@ -81,10 +82,10 @@ class Table:
 
 
 def without_rows(table: Table, kept: Sequence[int], note: str) -> Table:
-    """Selects rows of a table, and notes how many were left out.
+    """Selects rows of a table and adds a note on the rows that were dropped.
 
     Raises:
-        InputError: none is left.
+        InputError: no row is kept.
     """
     if len(kept) == len(table):
         return table
@@ -95,14 +96,27 @@ def without_rows(table: Table, kept: Sequence[int], note: str) -> Table:
     return Table(table.where, columns, table.source, (*table.notes, said), tuple(row + 1 for row in kept))
 
 
-def read_table(path: Path, shape: Shape = AS_FOUND) -> Table:
-    """Reads a file by its suffix, also packed (``reviews.csv.gz``).
+def without_blank_end(table: Table) -> Table:
+    """Drops rows at the end whose cells are all empty, as spreadsheets write rows that were once used and cleared."""
 
-    TSV has no quoting, as GLUE's files, unless the whole file shows that it was written with it.
-    ``.json`` holds a list of objects or one object per line.
+    def is_blank(row: int) -> bool:
+        cells = (values[row] for values in table.columns.values())
+        return all(cell is None or (isinstance(cell, str) and not cell.strip()) for cell in cells)
+
+    end = len(table)
+    while end > 1 and is_blank(end - 1):
+        end -= 1
+    return without_rows(table, range(end), f"the last {len(table) - end} of {len(table)} rows are empty and left out")
+
+
+def read_table(path: Path, shape: Shape = AS_FOUND) -> Table:
+    """Reads a file in the format of its suffix, also packed (``reviews.csv.gz``).
+
+    TSV has no quoting, like GLUE's files, unless all of the file fits only with quoting. ``.json`` holds a list of
+    objects or one object per line.
 
     Raises:
-        InputError: no such file, a suffix that is not known, no rows, or not what the suffix says.
+        InputError: there is no such file, its suffix is unknown, it has no rows, or it is not in that format.
     """
     check_file(path)
     try:
@@ -142,18 +156,14 @@ def _read_tsv(path: Path, data: bytes, shape: Shape) -> Read:
 
 @dataclass(frozen=True)
 class _Ambiguous:
-    """Marks a JSON object with a repeated key, of which JSON's own reader would silently keep the last value."""
+    """Marks a JSON object with a repeated key; json.loads would silently keep the last value only."""
 
     key: str
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Ambiguous:
-    row = dict(pairs)
-    return (
-        row
-        if len(row) == len(pairs)
-        else _Ambiguous(max(*(key for key, _ in pairs), key=Counter(key for key, _ in pairs).__getitem__))
-    )
+    key, count = Counter(key for key, _ in pairs).most_common(1)[0] if pairs else ("", 0)
+    return _Ambiguous(key) if count > 1 else dict(pairs)
 
 
 def _read_json(path: Path, data: bytes, shape: Shape) -> Read:
@@ -197,7 +207,7 @@ def _read_parquet(path: Path, data: bytes, shape: Shape) -> Read:
     from pyarrow.parquet import ParquetFile
 
     try:
-        # Not read_table(): it takes folder names such as lang=en for columns.
+        # Not pyarrow.parquet.read_table(), which adds a column for a folder name such as lang=en.
         with ParquetFile(pa.BufferReader(data)) as file:
             names, parts = file.schema_arrow.names, _batches(path, file, large=shape.large)
             columns = pa.Table.from_batches(parts, file.schema_arrow).to_pydict()
@@ -209,7 +219,7 @@ def _read_parquet(path: Path, data: bytes, shape: Shape) -> Read:
 
 
 def _batches(path: Path, file: Any, *, large: bool) -> list[Any]:
-    """Reads the rows up to a size limit: a repeated value takes next to nothing in the file."""
+    """Reads the rows up to the size limits. The file's own size is no bound: repeated values are encoded once."""
     rows, size, parts = file.metadata.num_rows, 0, []
     for batch in file.iter_batches(4096) if large or rows <= MOST_ROWS else ():
         parts.append(batch)
@@ -227,5 +237,6 @@ READERS: dict[str, Reader] = {
     ".csv": _read_csv,
     ".tsv": _read_tsv,
     ".jsonl": _read_jsonl,
+    ".ndjson": _read_jsonl,
     ".json": _read_json,
 }

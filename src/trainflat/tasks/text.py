@@ -18,18 +18,18 @@ from trainflat.tasks.rows import LABEL, Rows, fingerprints
 
 
 class TextTask(Task):
-    """Classifies or rates one or two texts.
+    """Classifies or scores one text or a pair of texts.
 
     Rows have the columns "text", "text_pair" (pairs only) and "label": an index of ``head.labels``, or a number.
 
     Args:
-        name: As in recipes.
-        head: What the model's head must be.
+        name: Name in recipes.
+        head: The task head that the model needs.
         metrics: Names in :data:`~trainflat.tasks.metrics.METRICS`, the main one first.
-        training: Rows to train on.
-        evaluation: Rows to score by split, the main one first.
-        notes: What there is to know of the rows, before what is found here.
-        positive: Index of the class that "f1" is of, where there are two.
+        training: Training rows.
+        evaluation: Evaluation rows by split, the main one first.
+        notes: Warnings about the data; those about repeated texts are added here.
+        positive: Index of the positive class of "f1", for two classes.
     """
 
     def __init__(
@@ -69,11 +69,11 @@ class TextTask(Task):
         """Computes the scores in percent.
 
         Args:
-            split: From :meth:`encode`.
+            split: Evaluation split from :meth:`encode`.
             predictions: Logits [N, classes], or [N] or [N, 1] for regression, in the order of the split.
 
         Raises:
-            TrainingDiverged: a prediction is not a number.
+            TrainingDiverged: a prediction is NaN or infinite.
         """
         gold, predicted = self._compared(split, predictions)
         return self._evaluate(self.metrics, gold, predicted)
@@ -86,16 +86,19 @@ class TextTask(Task):
         places = match_names(self.head.labels, labels)
         if places is None or tuple(labels) == self.head.labels:
             return self
-        moved = copy(self)
+        moved = copy(self)  # fingerprints stay: they identify the rows as read
         moved.head = Head(self.head.kind, tuple(labels))
-        moved.training = self.training.relabelled(places)
-        moved.evaluation = {name: rows.relabelled(places) for name, rows in self.evaluation.items()}
+        moved.training = self.training.relabel(places)
+        moved.evaluation = {name: rows.relabel(places) for name, rows in self.evaluation.items()}
         moved._positive = places[self._positive] if len(places) == 2 else self._positive
         return moved
 
     def answered(self, split: EncodedSplit, predictions: Predictions) -> Answered:
-        """See :meth:`Task.answered`. Of classes the best blind answer is among the two most frequent: always the most
-        frequent one, and F1 of two classes wants always the positive one."""
+        """Decodes the predictions; see :meth:`Task.answered`.
+
+        Constant predictions to beat are the two most frequent classes, since F1 of two classes rewards always
+        predicting the positive class even if it is the rarer one; for regression the mean.
+        """
         gold, predicted = self._compared(split, predictions)
         places = np.argsort(split.order, kind="stable") if split.order else np.arange(len(gold))
         frequent = [index for index, _ in Counter(gold.tolist()).most_common(2)] if self.head.labels else []
@@ -107,7 +110,7 @@ class TextTask(Task):
         return Answered(gold[places], predicted[places], blind, judge)
 
     def _compared(self, split: EncodedSplit, predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
-        """Returns right and predicted classes or numbers, in the order of the split."""
+        """Returns target and predicted classes or numbers, in the order of the split."""
         logits = np.asarray(predictions, dtype=np.float64)
         if len(logits) != len(split):
             raise ValueError(f"{split.name} has {plural(len(split), 'row')}, got predictions for {len(logits)}.")
