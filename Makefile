@@ -19,7 +19,7 @@ CONSTRAINTS := $(LOCK)
 QUIET := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-newest test-oldest style bench lock
+.PHONY: help demo test test-quick test-all test-newest test-oldest style bench lock
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1#\2/p' $(MAKEFILE_LIST) | column -t -s '#' 2>/dev/null \
@@ -29,7 +29,10 @@ demo: $(VENV)/.trainflat-demo ## the main job on real text: AdamW against SAM, e
 	$(BIN)/trainflat run demo-adamw demo-sam --out $(DEMO)
 	$(BIN)/trainflat report $(DEMO) --out $(DEMO)/report
 
-test: $(VENV)/.trainflat-dev ## the tests, except the slow ones (ARGS="-k sam" chooses)
+test-quick: $(VENV)/.trainflat-dev ## the first case of every test that takes no seconds: all rooms in two minutes
+	$(QUIET) $(BIN)/python -m pytest -n 2 --quick $(ARGS)
+
+test: $(VENV)/.trainflat-dev ## the tests, except the slow ones: five minutes on two quiet cores (ARGS="-k sam" chooses)
 	$(QUIET) $(BIN)/python -m pytest -n 2 $(ARGS)
 
 test-all: $(VENV)/.trainflat-dev ## every test, the slow ones too

@@ -17,10 +17,23 @@ from huggingface_hub import constants
 from transformers import BertConfig, BertForSequenceClassification
 
 from tests.support.fresh import server
+from tests.support.marks import first_cases
 from tests.support.two_processes import pair
 from trainflat.core import hub
 
 torch.set_num_threads(1)  # two spinning OpenMP programs slow each other four-fold
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="the first case of every test that takes no seconds")
+
+
+@pytest.hookimpl(trylast=True)  # after the marks of -m have chosen
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("quick"):
+        kept = first_cases(items)
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+        items[:] = kept
 
 
 @pytest.fixture(scope="module", autouse=True)

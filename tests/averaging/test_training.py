@@ -64,6 +64,7 @@ def test_averages_what_a_plain_loop_averages(tmp_path: Path, recipe: dict[str, A
     assert not close(state_of(last), state_of(by_hand))
 
 
+@pytest.mark.long
 def test_two_processes_hold_the_average_of_one(tmp_path: Path) -> None:
     options = {"averaging": SWA, "sparsity": 0.6, "sync_perturbation": True}
     ranks = on_two_processes(tmp_path / "two", SAM, per_device_train_batch_size=4, **options)

@@ -232,6 +232,7 @@ def test_a_closed_pipe_is_no_fault(call: str):
     assert done.returncode in (0, 141) and done.stderr == b""
 
 
+@pytest.mark.long
 def test_a_hub_that_does_not_answer_is_one_line(tmp_path: Path):
     code = "import huggingface_hub.utils._http as http; http.time.sleep = lambda seconds: None"
     closed = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}

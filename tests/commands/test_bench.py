@@ -53,6 +53,7 @@ def run(
     return code, out, err
 
 
+@pytest.mark.long
 def test_tiny_models_by_all_backends(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,6 +159,7 @@ def test_tokens_are_the_same_in_every_call() -> None:
     assert one["input_ids"].shape == (3, 5) and set(np.unique(one["input_ids"])) <= set(range(20))
 
 
+@pytest.mark.long
 def test_the_score_is_that_of_the_model(model: Path, tmp_path: Path) -> None:
     learned = read_task(own_files(tmp_path), model, None)
     one = Opened("dense", "torch", "torch", model, model)
@@ -261,6 +263,7 @@ def test_a_backend_whose_export_is_refused_is_left_out(
         comparing.compare([model], backends=["int8", "torch"])
 
 
+@pytest.mark.long
 def test_another_head_is_refused(model: Path, tmp_path: Path) -> None:
     one = Opened("A", "torch", "torch", model, model)
     with one.start() as remote:

@@ -42,6 +42,7 @@ QUICK = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "points",
     [

@@ -49,6 +49,7 @@ def test_two_processes_killed_at_random_end_on_the_same_bits(tmp_path: Path) -> 
     assert killed(tmp_path, TWO_PROCESSES, KILLS, processes=2) == KILLS * len(TWO_PROCESSES)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", QUICK)
 def test_some_runs_killed_once(family: str, tmp_path: Path) -> None:
     chosen = {name: FAMILIES[family][name] for name in QUICK[family]}

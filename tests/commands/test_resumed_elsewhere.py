@@ -100,6 +100,7 @@ RECORDED = {other_threads: ("threads", 3), other_arithmetic: ("variables", "COMP
 Change = Callable[[dict[str, Any], Patch], None]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", REFUSED)
 def test_what_would_mix_two_runs_is_refused(
     change: Change, given: dict[str, Any], tmp_path: Path, monkeypatch: Patch
@@ -156,6 +157,7 @@ def test_a_folder_that_is_deleted_while_its_last_stage_is_measured_is_no_finishe
     assert list((tmp_path / "runs").iterdir()) == ([] if what == "folder" else [folder])
 
 
+@pytest.mark.long
 def test_a_ticket_goes_on_with_the_masks_that_it_was_begun_with(tmp_path: Path, monkeypatch: Patch) -> None:
     made = prepared(tmp_path)
     found = [trainflat.run(made, out=tmp_path / "found", overrides={"seed": seed}) for seed in (0, 1)]

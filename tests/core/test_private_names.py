@@ -3,7 +3,6 @@
 import ast
 import inspect
 import pkgutil
-import subprocess
 import sys
 import tempfile
 import warnings
@@ -18,6 +17,7 @@ from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, BertModel, PrinterCallback, Trainer
 
 import trainflat
+from tests.support.fresh import run_fresh
 from trainflat.core.errors import InputError
 from trainflat.core.foreach import foreach
 from trainflat.core.private_names import PRIVATE_NAMES
@@ -287,7 +287,7 @@ def test_masks_within_masks_come_off_in_order_without_the_hooks():
 
 def test_dynamo_is_kept_out_by_the_public_name_too():
     code = "import torch, torch._dynamo; del torch._disable_dynamo; from trainflat.optim import SAM; print(SAM.step)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = run_fresh(code=code)
     assert "step" in done.stdout, done.stderr
 
 

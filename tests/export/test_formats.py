@@ -153,6 +153,7 @@ def test_a_file_that_answers_differently_is_not_kept(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_a_model_is_scored_on_its_task(model: Path, tmp_path: Path) -> None:
     classes = dict(enumerate(PARTS))
     settings = config("Bert", num_hidden_layers=1, max_position_embeddings=128, id2label=classes)
@@ -166,6 +167,7 @@ def test_a_model_is_scored_on_its_task(model: Path, tmp_path: Path) -> None:
 KINDS = [BertForSequenceClassification, pytest.param(BertForQuestionAnswering, marks=pytest.mark.slow)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_torch_export_varies_in_batch_and_length(kind: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)

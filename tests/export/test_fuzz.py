@@ -110,6 +110,7 @@ def check(fates: list[str]) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 4 * 2**20  # KiB
 
 
+@pytest.mark.long
 def test_three_hundred_damaged_folders(sources: list[Path], tmp_path: Path) -> None:
     check(hunt(sources, tmp_path, range(300)))
 

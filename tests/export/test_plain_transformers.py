@@ -94,6 +94,7 @@ def own_folders(place: Path, formats: Any) -> list[Path]:
     return [place / name for name in (*formats, *SAVED)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "formats", [("sparse", "int8"), pytest.param(tuple(EXPORTERS.keys()), marks=pytest.mark.slow)], ids=["quick", "all"]
 )

@@ -13,6 +13,7 @@ from trainflat.export import openvino_int8
 from trainflat.export.openvino import converted
 
 
+@pytest.mark.long
 def test_of_two_roundings_the_nearer_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write(tmp_path / "model", small())
     other = small()
@@ -25,6 +26,7 @@ def test_of_two_roundings_the_nearer_is_kept(tmp_path: Path, monkeypatch: pytest
         assert export(folder, "openvino-int8", tmp_path / str(number), ["samples=4"]).difference < 1e-3
 
 
+@pytest.mark.long
 def test_a_channel_far_above_the_others_is_smoothed(tmp_path: Path) -> None:
     """Without smoothing its range is that of all: logits up to 4 were off by 5."""
     model: Any = small()

@@ -100,6 +100,7 @@ def rows(folder: Path, labels: Any) -> dict[str, Any]:
     return {"name": "files", "train_file": str(folder / "x.csv"), "holdout": 0.5}
 
 
+@pytest.mark.long
 def test_a_diagnosis_and_an_export_score_a_model_in_any_order_alike(tmp_path: Path) -> None:
     """Alphabetical words, numbers in the model's order, and a listed order: always the score of the model as it is."""
     folder = write(tmp_path / "model", named(NAMES))

@@ -76,6 +76,7 @@ def test_answers_that_are_no_numbers(tmp_path: Path) -> None:
         meet(encoder, ROWS)
 
 
+@pytest.mark.long
 def test_a_model_without_second_texts_gets_no_token_types(tmp_path: Path) -> None:
     sizes = SIZES | {"type_vocab_size": 1}
     folder = write(tmp_path / "model", RobertaModel(RobertaConfig(**sizes)))
@@ -180,6 +181,7 @@ def works_or_is_one_line(kind: str, tmp_path: Path) -> str:
     return "; ".join(done)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["ibert", "nystromformer", "squeezebert", "canine"])
 def test_an_architecture_works_or_is_refused_in_one_line(kind: str, tmp_path: Path) -> None:
     works_or_is_one_line(kind, tmp_path)

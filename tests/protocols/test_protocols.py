@@ -136,6 +136,7 @@ def test_one_shot_prunes_copies_of_the_trained_model(place: Path) -> None:
             assert torch.equal(tensor, dense[name] * masks[name] if name in masks else dense[name])
 
 
+@pytest.mark.long
 def test_tickets(place: Path) -> None:
     _, source = ran(place, {"name": "iterative", "sparsities": SPARSITIES}, "source")
     found = Masks.load(source / "stages" / "sparsity-0.75" / "masks.safetensors")

@@ -14,6 +14,7 @@ from trainflat.core.progress import Progress
 from trainflat.sharpness import Objective, loss_plane
 
 
+@pytest.mark.long
 def test_a_killed_plane_goes_on_where_it_was(tmp_path):
     done = run_fresh(tmp_path, module="tests.support.landscape_kill_driver")
     assert done.returncode == 0, done.stderr[-3000:]

@@ -98,7 +98,8 @@ def _work(request: dict[str, Any]) -> None:
             exec(compile(request["code"], "<fresh>", "exec"), {"__name__": "__main__"})  # noqa: S102
         code = 0
     except SystemExit as end:
-        code = int(end.code or 0)
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        print(end.code if code == 1 else "", file=sys.stderr)  # noqa: T201
     except BaseException:
         traceback.print_exc()
     finally:

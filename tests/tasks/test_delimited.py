@@ -326,6 +326,7 @@ def test_json_that_is_too_deep_or_too_long_is_one_line(tmp_path, row):
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-32", "latin-1", "cp1252"]
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=100)
 @given(st.data())
 def test_what_a_writer_writes_is_read_back(tmp_path_factory, data):

@@ -84,6 +84,7 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, to
     return [load_file(out / f"rank{rank}.safetensors") for rank in (0, 1)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FLAT)
 def test_two_processes_hold_the_same_weights_and_memory(two_processes: Any, name: str) -> None:
     """Displaced each by its own gradient where the method allows, or all by the same one."""
@@ -93,6 +94,7 @@ def test_two_processes_hold_the_same_weights_and_memory(two_processes: Any, name
     assert all(torch.equal(one[key], two[key]) for key in mine)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [name for name in FLAT if name != "esam"])  # whose rows each process selects alone
 def test_two_synchronised_processes_take_the_steps_of_one(two_processes: Any, tmp_path: Path, name: str) -> None:
     alone = trained(tmp_path, recipe(name), rows=24, masks=0.6, num_train_epochs=1)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -21,6 +22,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.long
 def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     cut = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
     cases: dict[str, Any] = {name: (*case, cut) for name, case in CASES.items()}
