@@ -21,7 +21,7 @@ from trainflat.commands.export import export
 from trainflat.core.errors import InputError
 from trainflat.core.files import read_json, write_json, write_text
 from trainflat.core.progress import Progress
-from trainflat.protocols.bench import STAGES
+from trainflat.protocols.store import STAGES
 from trainflat.records import run as record
 from trainflat.records.run import RECORD_FILE, Record
 

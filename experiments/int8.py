@@ -26,9 +26,10 @@ from trainflat.cli.terminal import TerminalProgress
 from trainflat.core.files import read_json, write_json, write_text
 from trainflat.core.processes import process_count
 from trainflat.core.progress import Progress
+from trainflat.core.rng import derive_seed
 from trainflat.evaluation import measure_int8, score
 from trainflat.models import load_encoder
-from trainflat.protocols.bench import STAGES, derive_seed
+from trainflat.protocols.store import STAGES
 from trainflat.records import run as record
 from trainflat.records.run import RECORD_FILE, Record
 from trainflat.tasks import TASKS

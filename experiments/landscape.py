@@ -16,9 +16,9 @@ from transformers import PreTrainedModel
 import trainflat
 from experiments.flatness import LENGTH, recipe
 from trainflat.cli.terminal import TerminalProgress
+from trainflat.core.rng import derive_seed
 from trainflat.evaluation import objective_on
 from trainflat.models import Encoder, load_encoder
-from trainflat.protocols.bench import derive_seed
 from trainflat.report import find_landscapes, read_records, write_report
 from trainflat.sharpness import Objective, barrier, loss_plane, spectral_density, spectrum_record
 from trainflat.tasks.base import EncodedSplit, Task

@@ -12,8 +12,8 @@ from tests.support.families import config, write
 from tests.support.runs import assert_sound, own_files, recipe
 from trainflat.core.errors import InputError
 from trainflat.core.files import load_tensors
+from trainflat.core.rng import derive_seed
 from trainflat.evaluation import score
-from trainflat.protocols.bench import derive_seed
 from trainflat.recipe import load_recipe
 from trainflat.records.run import Record
 

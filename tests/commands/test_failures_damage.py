@@ -15,7 +15,7 @@ from tests.support.commands import Command, command
 from tests.support.damage import assert_refused, copied, digest, flip_a_byte, rewinding, truncate
 from tests.support.families import config, write
 from tests.support.marks import quick
-from trainflat.protocols import bench
+from trainflat.protocols import StageStore
 
 
 class Killed(Exception):
@@ -58,7 +58,7 @@ def interrupted(given: dict[str, Any], place: Path) -> Path:
         raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench.Bench, "commit", dies)
+        patch.setattr(StageStore, "commit", dies)
         with pytest.raises(Killed):
             trainflat.run(given, out=place / "interrupted")
     return place / "interrupted"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.kill import BENCH, TRAINER, assert_unharmed, kill
+from tests.support.kill import STORE, TRAINER, assert_unharmed, kill
 from tests.support.kill_options import ADAMW, SAM
 from trainflat.records.run import Record
 
@@ -21,8 +21,8 @@ IN_A_CHECKPOINT = [
 ]
 BETWEEN_ROUNDS = [
     (f"{TRAINER}._load_best_model", 1),  # trained, the best weights not yet taken
-    (f"{BENCH}:seal", 1),  # a stage written but not sealed
-    (f"{BENCH}:forget", 2),  # sealed, its checkpoints not yet deleted
+    (f"{STORE}:seal", 1),  # a stage written but not sealed
+    (f"{STORE}:forget", 2),  # sealed, its checkpoints not yet deleted
     ("trainflat.pruning.masks:Masks.save", 1),
     ("trainflat.records.run:Record.save", 1),  # all done but the record
 ]

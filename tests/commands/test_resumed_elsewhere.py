@@ -145,10 +145,10 @@ def test_a_folder_that_is_deleted_while_its_last_stage_is_measured_is_no_finishe
 ) -> None:
     folder, measure = folder_of(given, tmp_path), job.measure
 
-    def deleting(bench: Any, produced: Any, recipe: Any) -> Any:
+    def deleting(workspace: Any, produced: Any, recipe: Any) -> Any:
         if produced.plan.sparsity:
             shutil.rmtree(folder if what == "folder" else folder / "stages" / "dense")
-        return measure(bench, produced, recipe)
+        return measure(workspace, produced, recipe)
 
     monkeypatch.setattr(job, "measure", deleting)
     with pytest.raises(InputError, match="deleted"):

@@ -15,9 +15,9 @@ from tests.support.runs import Saying, own_files, recipe
 from trainflat.cli.plans import print_plan
 from trainflat.commands.diagnose import diagnose
 from trainflat.core.errors import InputError
+from trainflat.core.rng import derive_seed
 from trainflat.evaluation import measure_int8, predict, score
 from trainflat.models import load_encoder
-from trainflat.protocols.bench import derive_seed
 from trainflat.quantization import quantize_dynamic
 from trainflat.recipe import load_recipe, packaged_recipes
 from trainflat.records.run import Record, Stage

@@ -17,9 +17,10 @@ from tests.support.training import StoppedError, arguments
 from trainflat.cli.plans import print_plan
 from trainflat.core.errors import InputError
 from trainflat.core.files import load_tensors
+from trainflat.core.rng import derive_seed
 from trainflat.evaluation import score
 from trainflat.models import load_encoder
-from trainflat.protocols.bench import Bench, derive_seed
+from trainflat.protocols import StageStore
 from trainflat.pruning import Masks
 from trainflat.quantization import QUANTIZERS, make_quantizer
 from trainflat.recipe import load_recipe
@@ -87,15 +88,15 @@ def test_the_plan_names_its_files_and_what_is_trained(record: Record, given: dic
 def test_what_is_stopped_between_stages_goes_on_to_the_same(
     record: Record, given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    commit = Bench.commit
+    commit = StageStore.commit
 
-    def stopping(self: Bench, produced: Any, stage: Any) -> Any:
+    def stopping(self: StageStore, produced: Any, *given: Any) -> Any:
         if produced.plan.sparsity:
             raise StoppedError
-        return commit(self, produced, stage)
+        return commit(self, produced, *given)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Bench, "commit", stopping)
+        patched.setattr(StageStore, "commit", stopping)
         with pytest.raises(StoppedError):
             trainflat.run(given, out=tmp_path)
     assert trainflat.run(given, out=tmp_path).digest == record.digest

@@ -15,8 +15,9 @@ from tests.support.runs import own_files, recipe
 from trainflat.anatomy.params import prunable
 from trainflat.core.errors import InputError
 from trainflat.core.files import load_tensors
-from trainflat.protocols import PROTOCOLS, Bench, Iterative, OneShot
-from trainflat.protocols.bench import derive_seed
+from trainflat.core.rng import derive_seed
+from trainflat.protocols import PROTOCOLS, Iterative, OneShot
+from trainflat.protocols.iterative import head_names
 from trainflat.pruning import Masks
 from trainflat.records.run import Record
 
@@ -46,7 +47,7 @@ def weights(run: Path, stage: str) -> dict[str, torch.Tensor]:
 
 def starts(place: Path, protocol: dict[str, Any], out: str, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The weights that every training began with, masks applied."""
-    import trainflat.protocols.bench as module
+    import trainflat.protocols.workspace as module
 
     seen = []
     original = module.fit
@@ -179,23 +180,10 @@ def test_a_plan_names_the_stages_that_a_run_leaves(name: str, place: Path) -> No
     assert {p: p.stat().st_mtime_ns for p in plan.folder.rglob("*") if p.name != ".lock"} == left
 
 
-def test_the_starting_weights_are_a_deep_copy(place: Path) -> None:
-    from trainflat.models import load_encoder
-    from trainflat.tasks import TASKS
-    from trainflat.training import TrainingOptions
-
-    given = own_files(place)
-    task = TASKS.build(given.pop("name"), data=None, seed=0, **given)
-    encoder = load_encoder(str(place / "model"), task.head)
-    train, evaluation = task.encode(encoder.tokenizer, 16)
-    bench = Bench(encoder, task, train, evaluation, TrainingOptions(max_length=16), place / "bench", 0)
-    before = {name: tensor.clone() for name, tensor in bench.initial.items()}
-    with torch.no_grad():
-        for p in encoder.model.parameters():
-            p.add_(1)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in bench.initial.items())
-    assert bench.head_names == {"classifier.weight", "classifier.bias"}
-    assert not bench.head_names & set(prunable(encoder.model))
+def test_the_head_is_what_the_encoder_has_not() -> None:
+    model = BertForSequenceClassification(config("Bert"))
+    assert head_names(model) == {"classifier.weight", "classifier.bias"}
+    assert not head_names(model) & set(prunable(model))
 
 
 @pytest.mark.parametrize(

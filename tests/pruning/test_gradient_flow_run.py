@@ -12,9 +12,9 @@ from tests.support.families import config, write
 from tests.support.runs import own_files, recipe
 from trainflat.cli.plans import print_plan
 from trainflat.core.errors import InputError
+from trainflat.core.rng import derive_seed
 from trainflat.models import load_encoder
 from trainflat.objective import Objective
-from trainflat.protocols.bench import derive_seed
 from trainflat.pruning import GraspPruner, LossPreservationPruner, Masks
 from trainflat.recipe import load_recipe
 

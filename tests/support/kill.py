@@ -13,7 +13,7 @@ from tests.support.runs import sentences
 from trainflat.core.files import verify
 from trainflat.pruning import Masks
 
-TRAINER, BENCH = "trainflat.training.trainer:FlatTrainer", "trainflat.protocols.bench"
+TRAINER, STORE = "trainflat.training.trainer:FlatTrainer", "trainflat.protocols.store"
 
 
 def kill(tmp_path: Path, optimizer: dict[str, Any], points: list[Any], **options: Any) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from tests.support.families import config, write
 from tests.support.runs import own_files, recipe
 from trainflat.averaging import AVERAGING
 from trainflat.optim import OPTIMIZERS
-from trainflat.protocols import Bench
+from trainflat.protocols import StageStore
 from trainflat.pruning import PRUNERS
 from trainflat.quantization import QUANTIZERS
 from trainflat.records.run import Record
@@ -76,7 +76,7 @@ def in_one_call(made: dict[str, Any], out: Path) -> Record:
 
 def a_call_per_stage(made: dict[str, Any], out: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
     """Every stage begins as after a kill, and with other random numbers."""
-    commit = Bench.commit
+    commit = StageStore.commit
 
     def stopping(*args: Any) -> None:
         commit(*args)
@@ -85,7 +85,7 @@ def a_call_per_stage(made: dict[str, Any], out: Path, monkeypatch: pytest.Monkey
     for call in range(9):
         set_seed(call)
         with monkeypatch.context() as patch:
-            patch.setattr(Bench, "commit", stopping)
+            patch.setattr(StageStore, "commit", stopping)
             try:
                 return trainflat.run(made, out=out)
             except StoppedError:

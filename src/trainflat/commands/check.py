@@ -9,10 +9,11 @@ from trainflat.commands.refusals import check_encoder, check_gate, check_machine
 from trainflat.commands.run_folder import CLAIM, LOCK, RECIPE, look
 from trainflat.core.errors import InputError
 from trainflat.core.files import MANIFEST
+from trainflat.core.rng import derive_seed
 from trainflat.evaluation import SPEED_NOTE
 from trainflat.models import meet, outline
 from trainflat.protocols import Planned, Protocol
-from trainflat.protocols.bench import MASKS, STAGE, STAGES, derive_seed
+from trainflat.protocols.store import MASKS, STAGE, STAGES
 from trainflat.recipe import Recipe, load_recipe
 from trainflat.records.run import RECORD_FILE
 from trainflat.training.quantized import RANGES

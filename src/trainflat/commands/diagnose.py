@@ -19,6 +19,7 @@ from trainflat.core.files import hash_json
 from trainflat.core.formatting import duration, plural
 from trainflat.core.margins import Answers, Score
 from trainflat.core.progress import Progress
+from trainflat.core.rng import derive_seed
 from trainflat.core.settings import Settings
 from trainflat.core.unfinished import Unfinished
 from trainflat.evaluation import (
@@ -33,7 +34,6 @@ from trainflat.evaluation import (
     tensor_bytes,
 )
 from trainflat.models import Encoder, load_encoder, meet, model_info
-from trainflat.protocols.bench import derive_seed
 from trainflat.pruning import MagnitudePruner, Masks, keep_highest
 from trainflat.quantization import quantize_dynamic
 from trainflat.recipe import load_recipe

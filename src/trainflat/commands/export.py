@@ -14,6 +14,7 @@ from trainflat.core.errors import InputError, UnknownName, is_fault
 from trainflat.core.files import write_json
 from trainflat.core.formatting import plural
 from trainflat.core.margins import difference
+from trainflat.core.rng import derive_seed
 from trainflat.core.settings import Settings
 from trainflat.evaluation import Agreement, compare_answers, main_score, predictions_of
 from trainflat.export import EXPORTERS, Exporter, Source, copy_tokenizer, new_folder
@@ -21,7 +22,6 @@ from trainflat.export.loading import load
 from trainflat.models import Encoder, fit_inputs, load_encoder, max_positions, meet, output_names
 from trainflat.models.checks import check_tokenizer
 from trainflat.models.classes import class_names
-from trainflat.protocols.bench import derive_seed
 from trainflat.quantization import Int8Module
 from trainflat.recipe import load_recipe, named_sections
 from trainflat.tasks.base import EncodedSplit, Task

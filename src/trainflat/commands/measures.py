@@ -2,6 +2,7 @@
 
 import time
 
+from trainflat.core.rng import derive_seed
 from trainflat.evaluation import (
     main_score,
     matrix_zeros,
@@ -13,37 +14,40 @@ from trainflat.evaluation import (
     objective_on,
     predictions_of,
 )
-from trainflat.protocols import Bench, Produced
-from trainflat.protocols.bench import derive_seed
+from trainflat.protocols import Produced, Workspace
 from trainflat.recipe import FlatnessOptions, Int8Options, Recipe
 from trainflat.records import run as record
 
 
-def measure(bench: Bench, produced: Produced, recipe: Recipe) -> record.Stage:
-    """The stage as it goes into the record."""
+def measure(workspace: Workspace, produced: Produced, recipe: Recipe) -> record.Stage:
+    """Measures a stage, as it goes into the record."""
+    task, tokenizer, model = workspace.task, workspace.tokenizer, produced.model
     if produced.masks is not None:
-        produced.masks.check(bench.model)
+        produced.masks.check(model)
     started = time.perf_counter()
-    predictions = {n: predictions_of(bench.model, s, bench.encoder.tokenizer) for n, s in bench.evaluation.items()}
-    scores = {name: bench.task.score(bench.evaluation[name], found) for name, found in predictions.items()}
-    _, answers = main_score(bench.task, bench.evaluation[bench.task.split], predictions[bench.task.split])
+    predictions = {name: predictions_of(model, split, tokenizer) for name, split in workspace.evaluation.items()}
+    scores = {name: task.score(workspace.evaluation[name], found) for name, found in predictions.items()}
+    _, answers = main_score(task, workspace.evaluation[task.split], predictions[task.split])
     seconds = time.perf_counter() - started
-    flatness = _flatness(bench, produced, recipe.evaluation.flatness)
-    int8 = _int8(bench, recipe.evaluation.int8)
-    options = recipe.evaluation.latency
-    shapes = [(b, t) for b in options.batches for t in options.lengths if t <= bench.encoder.max_length]
-    latency = [measure_latency(bench.model, b, t, repeats=options.repeats) for b, t in shapes] if bench.writes else []
+    flatness = _flatness(workspace, produced, recipe.evaluation.flatness)
+    int8 = _int8(workspace, produced, recipe.evaluation.int8)
+    options, longest = recipe.evaluation.latency, workspace.encoder.max_length
+    shapes = [(b, t) for b in options.batches for t in options.lengths if t <= longest and workspace.writes]
     return record.Stage(
         name=produced.plan.name,
         target_sparsity=_target(produced),
         scores=scores,
-        sizes=measure_sizes(bench.model, produced.masks),
-        matrices=matrix_zeros(bench.model),
+        sizes=measure_sizes(model, produced.masks),
+        matrices=matrix_zeros(model),
         flatness=flatness,
         int8=int8,
         answers=answers,
         training=produced.training,
-        timing=record.Timing(train_seconds=produced.seconds, evaluate_seconds=seconds, latency=latency),
+        timing=record.Timing(
+            train_seconds=produced.seconds,
+            evaluate_seconds=seconds,
+            latency=[measure_latency(model, b, t, repeats=options.repeats) for b, t in shapes],
+        ),
     )
 
 
@@ -53,27 +57,28 @@ def _target(produced: Produced) -> float:
     return produced.plan.sparsity
 
 
-def _flatness(bench: Bench, produced: Produced, options: FlatnessOptions | None) -> dict[str, float]:
+def _flatness(workspace: Workspace, produced: Produced, options: FlatnessOptions | None) -> dict[str, float]:
     if options is None:
         return {}
     objective = objective_on(
-        bench.model,
-        bench.train_split,
-        bench.encoder.tokenizer,
+        produced.model,
+        workspace.train_split,
+        workspace.tokenizer,
         rows=options.rows,
-        seed=derive_seed(bench.seed, "flatness rows"),
+        seed=derive_seed(workspace.seed, "flatness rows"),
         masks=produced.masks if options.surviving else None,
-        progress=bench.progress,
+        progress=workspace.progress,
     )
-    seed = derive_seed(bench.seed, "flatness")
+    seed = derive_seed(workspace.seed, "flatness")
     return {k: v for found, _ in measure_flatness(objective, options.measures, seed) for k, v in found.items()}
 
 
-def _int8(bench: Bench, options: Int8Options | None) -> record.Int8 | None:
-    if options is None and bench.quantizer is None:
+def _int8(workspace: Workspace, produced: Produced, options: Int8Options | None) -> record.Int8 | None:
+    task, rows, tokenizer = workspace.task, workspace.evaluation, workspace.tokenizer
+    if options is None and produced.quantizer is None:
         return None
-    bench.progress.say("rounding a copy to int8 and scoring it")
-    if bench.quantizer is not None:  # the copy that training was for, whatever else could be made
-        return measure_trained_int8(bench.task, bench.quantizer, bench.evaluation, bench.encoder.tokenizer)
+    workspace.progress.say("rounding a copy to int8 and scoring it")
+    if produced.quantizer is not None:  # the copy that training was for, whatever else could be made
+        return measure_trained_int8(task, produced.quantizer, rows, tokenizer)
     assert options is not None
-    return measure_int8(bench.task, bench.model, bench.evaluation, bench.encoder.tokenizer, **options.model_dump())
+    return measure_int8(task, produced.model, rows, tokenizer, **options.model_dump())

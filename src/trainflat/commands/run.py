@@ -9,14 +9,14 @@ from trainflat.commands.claims import claim_models, environment_here, notes, rea
 from trainflat.commands.measures import measure
 from trainflat.commands.refusals import check_encoder, check_gate, check_machine
 from trainflat.commands.run_folder import opened, require_whole
-from trainflat.commands.teaching import enlist, find_teacher
+from trainflat.commands.teaching import find_teacher, score_teacher
 from trainflat.core.formatting import plural
 from trainflat.core.processes import is_first_process
 from trainflat.core.progress import Progress
+from trainflat.core.rng import derive_seed
 from trainflat.evaluation import SPEED_NOTE
 from trainflat.models import load_encoder, meet, model_info
-from trainflat.protocols import Bench, Produced, Protocol
-from trainflat.protocols.bench import derive_seed
+from trainflat.protocols import Produced, Protocol, Workspace
 from trainflat.recipe import Recipe, load_recipe
 from trainflat.records import run as record
 from trainflat.records.run import Record
@@ -60,21 +60,22 @@ def run(
             return finished
         for note in notes(folder) if is_first_process() else ():
             progress.say(f"note: {note}")
-        bench = _bench(recipe, task, folder, progress)
-        info = model_info(bench.encoder)
-        teacher = find_teacher(recipe, task.head, bench.encoder)
+        workspace = _workspace(recipe, task, folder, progress)
+        info = model_info(workspace.encoder)
+        teacher = find_teacher(recipe, task.head, workspace.encoder)
         if teacher is not None:
-            meet(replace(teacher, tokenizer=bench.encoder.tokenizer), bench.train_split.rows)
+            meet(replace(teacher, tokenizer=workspace.encoder.tokenizer), workspace.train_split.rows)
         protocol: Protocol = recipe.protocol.build()
-        if bench.writes:
-            claim_models(folder, bench.encoder, info.weights_sha256, teacher, protocol.sources())
-        taught_by = enlist(teacher, bench) if teacher else None
+        if workspace.writes:
+            claim_models(folder, workspace.encoder, info.weights_sha256, teacher, protocol.sources())
+        taught_by = score_teacher(teacher, workspace) if teacher else None
+        workspace = replace(workspace, teacher=teacher.model if teacher else None)
         if protocol.unstructured:
             progress.say(SPEED_NOTE)
-        stages = [_finish(bench, produced, recipe) for produced in protocol.run(bench)]
+        stages = [_finish(workspace, produced, recipe) for produced in protocol.run(workspace)]
         result = _record(recipe, task, info, taught_by, stages)
-        bench.tidy()
-        if bench.writes:
+        workspace.store.tidy()
+        if workspace.writes:
             require_whole(folder, recipe, result)
             environments = read_claim(folder).environments
             result = result.model_copy(update={"environments": environments if len(environments) > 1 else []})
@@ -82,7 +83,7 @@ def run(
         return result
 
 
-def _bench(recipe: Recipe, task: Task, folder: Path, progress: Progress) -> Bench:
+def _workspace(recipe: Recipe, task: Task, folder: Path, progress: Progress) -> Workspace:
     name, layers = recipe.model.name, recipe.model.layers
     check_machine(recipe, task, folder)
     check_gate(recipe)
@@ -95,23 +96,23 @@ def _bench(recipe: Recipe, task: Task, folder: Path, progress: Progress) -> Benc
     for split in evaluation.values():
         meet(encoder, split.rows)
     first = is_first_process()
-    return Bench(encoder, task, train, evaluation, recipe.training, folder, recipe.seed, first, progress)
+    return Workspace(encoder, task, train, evaluation, recipe.training, folder, recipe.seed, first, progress)
 
 
-def _finish(bench: Bench, produced: Produced, recipe: Recipe) -> record.Stage:
+def _finish(workspace: Workspace, produced: Produced, recipe: Recipe) -> record.Stage:
     """Measures a stage and puts it on disk, unless an earlier call did."""
-    known = bench.recall(produced.plan)
+    known = workspace.store.measured(produced.plan)
     if known is None:
-        measured = measure(bench, produced, recipe)
-        if bench.writes:
-            require_claim(bench.folder)
-        known = bench.commit(produced, measured)
-    main = known.scores[bench.task.split][bench.task.metric]
+        measured = measure(workspace, produced, recipe)
+        if workspace.writes:
+            require_claim(workspace.folder)
+        known = workspace.store.commit(produced, measured, workspace.tokenizer)
+    main = known.scores[workspace.task.split][workspace.task.metric]
     zeros = f"{known.sizes.encoder_sparsity:.0%} of the encoder is zero{_emptied(known, _scope_of(recipe))}"
-    scored = f"{bench.task.score_name} {main:z.1f} on {bench.task.split}{_in_int8(known, bench.task)}"
-    bench.progress.say(f"{known.name}: {scored}, {zeros}")
+    scored = f"{workspace.task.score_name} {main:z.1f} on {workspace.task.split}{_in_int8(known, workspace.task)}"
+    workspace.progress.say(f"{known.name}: {scored}, {zeros}")
     for remark in known.remarks():
-        bench.progress.say(f"{known.name}: {remark}")
+        workspace.progress.say(f"{known.name}: {remark}")
     return known
 
 

@@ -17,7 +17,7 @@ from trainflat.core.processes import is_first_process
 from trainflat.core.untrusted import read_text
 from trainflat.core.yaml_values import parse_yaml
 from trainflat.protocols import Protocol
-from trainflat.protocols.bench import STAGE, STAGES
+from trainflat.protocols.store import STAGE, STAGES
 from trainflat.recipe import Recipe
 from trainflat.records.run import RECORD_FILE, Record
 from trainflat.tasks.base import Task

@@ -4,7 +4,7 @@ import torch
 
 from trainflat.evaluation import main_score, predictions_of
 from trainflat.models import Encoder, model_info
-from trainflat.protocols import Bench
+from trainflat.protocols import Workspace
 from trainflat.recipe import Recipe
 from trainflat.records import run as record
 from trainflat.tasks.base import Head
@@ -26,25 +26,21 @@ def find_teacher(recipe: Recipe, head: Head, student: Encoder) -> Encoder | None
     return teacher
 
 
-def enlist(teacher: Encoder, bench: Bench) -> record.TeacherInfo:
-    """Makes it the teacher of all trainings, after it was scored on the rows as the student reads them.
-
-    Returns:
-        What the record says of it.
-    """
-    bench.teacher, progress = teacher.model, bench.progress
+def score_teacher(teacher: Encoder, workspace: Workspace) -> record.TeacherInfo:
+    """Scores a teacher on the rows as the student reads them; returns what the record says of it."""
+    progress = workspace.progress
     if teacher.note:
         progress.say(f"note: {teacher.note}")
     scores, found = {}, {}
-    for name, split in bench.evaluation.items():
+    for name, split in workspace.evaluation.items():
         progress.begin(f"scoring the teacher on {name}", len(split))
         found[name] = predictions_of(
-            teacher.model, split, bench.encoder.tokenizer, progress=lambda done, _: progress.advance(done)
+            teacher.model, split, workspace.tokenizer, progress=lambda done, _: progress.advance(done)
         )
-        scores[name] = bench.task.score(split, found[name])
+        scores[name] = workspace.task.score(split, found[name])
         progress.end()
-    main = scores[bench.task.split][bench.task.metric]
-    _, answers = main_score(bench.task, bench.evaluation[bench.task.split], found[bench.task.split])
+    main = scores[workspace.task.split][workspace.task.metric]
+    _, answers = main_score(workspace.task, workspace.evaluation[workspace.task.split], found[workspace.task.split])
     remark = f" ({answers.remark()})" if answers and answers.remark() else ""
-    progress.say(f"teacher {teacher.name}: {bench.task.score_name} {main:z.1f} on {bench.task.split}{remark}")
+    progress.say(f"teacher {teacher.name}: {workspace.task.score_name} {main:z.1f} on {workspace.task.split}{remark}")
     return record.TeacherInfo(**model_info(teacher).model_dump(), scores=scores)

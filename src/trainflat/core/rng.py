@@ -5,6 +5,11 @@ import hashlib
 import torch
 
 
+def derive_seed(seed: int, purpose: str) -> int:
+    """Derives the seed of one part of a run, unrelated to those of its other parts and of other runs."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:4], "big") % 2**31
+
+
 def generator(device: torch.device | str, *keys: int) -> torch.Generator:
     """Makes a generator whose stream depends on the keys alone, such as a seed and the number of a step.
 

@@ -1,13 +1,15 @@
 """Protocols: in which order and how often a model is trained and pruned."""
 
 from trainflat.core.registry import Registry
-from trainflat.protocols.base import Planned, Produced, Protocol
-from trainflat.protocols.bench import Bench
+from trainflat.protocols.base import Protocol
 from trainflat.protocols.dense import Dense
 from trainflat.protocols.gradual import Gradual
 from trainflat.protocols.iterative import Iterative
 from trainflat.protocols.one_shot import OneShot
+from trainflat.protocols.stages import Planned, Produced
+from trainflat.protocols.store import StageStore
 from trainflat.protocols.ticket import Ticket
+from trainflat.protocols.workspace import Workspace
 
 PROTOCOLS: Registry[Protocol] = Registry(
     "protocol", dense=Dense, one_shot=OneShot, iterative=Iterative, ticket=Ticket, gradual=Gradual
@@ -15,7 +17,6 @@ PROTOCOLS: Registry[Protocol] = Registry(
 
 __all__ = [
     "PROTOCOLS",
-    "Bench",
     "Dense",
     "Gradual",
     "Iterative",
@@ -23,5 +24,7 @@ __all__ = [
     "Planned",
     "Produced",
     "Protocol",
+    "StageStore",
     "Ticket",
+    "Workspace",
 ]

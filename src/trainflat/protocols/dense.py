@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from trainflat.protocols.base import Planned, Produced, Protocol
-from trainflat.protocols.bench import Bench
+from trainflat.protocols.base import Protocol
+from trainflat.protocols.stages import Planned, Produced
+from trainflat.protocols.workspace import Workspace, train
 
 
 class Dense(Protocol):
@@ -14,13 +15,13 @@ class Dense(Protocol):
     unstructured = False
 
     def plan(self) -> list[Planned]:
-        """One stage."""
+        """Lists one stage."""
         return [Planned("dense", 0.0, trained=True)]
 
     def check(self, steps: int | None, model: nn.Module | None) -> None:
         """Takes any rows and any encoder."""
 
-    def run(self, bench: Bench) -> Iterator[Produced]:
+    def run(self, workspace: Workspace) -> Iterator[Produced]:
         """Trains from the pre-trained weights."""
         [stage] = self.plan()
-        yield bench.train(stage, start=bench.initial)
+        yield train(workspace, stage, workspace.untrained())

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 from torch import nn
 
-from trainflat.protocols.base import Planned, Produced, Protocol, stage_name
-from trainflat.protocols.bench import Bench, check_sparsities
+from trainflat.protocols.base import Protocol
+from trainflat.protocols.stages import Planned, Produced, check_sparsities, stage_name
+from trainflat.protocols.workspace import Workspace, train
 from trainflat.pruning.gates import GATES, complete_options, make_gate
 
 
@@ -64,11 +65,12 @@ class Gradual(Protocol):
         quantity, last = gate.scheduled_quantity
         return quantity, gate.schedule.curve(steps, 0.0, last)
 
-    def run(self, bench: Bench) -> Iterator[Produced]:
+    def run(self, workspace: Workspace) -> Iterator[Produced]:
         """Trains and prunes."""
-        self.check(bench.steps, bench.model)
+        start = workspace.untrained()
+        self.check(workspace.steps, start)
         [stage] = self.plan()
-        yield bench.train(stage, start=bench.initial, gate=self.gate, freeze_embeddings=self.freeze_embeddings)
+        yield train(workspace, stage, start, gate=self.gate, freeze_embeddings=self.freeze_embeddings)
 
     def _options(self) -> dict[str, Any]:
         return {key: value for key, value in self.gate.items() if key != "name"}

@@ -3,13 +3,16 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
+from transformers import PreTrainedModel
 
 from trainflat.core.errors import InputError
 from trainflat.core.files import MANIFEST
 from trainflat.core.formatting import plural
-from trainflat.protocols.base import Planned, Produced, Protocol, stage_name
-from trainflat.protocols.bench import REWIND, Bench, check_sparsities
+from trainflat.protocols.base import Protocol
+from trainflat.protocols.stages import Planned, Produced, check_sparsities, stage_name
+from trainflat.protocols.store import REWIND
+from trainflat.protocols.workspace import Workspace, build_pruner, train
 from trainflat.pruning import PRUNERS, Masks, PrunerSection, Scope
 from trainflat.training.fit_callbacks import SNAPSHOT
 
@@ -70,27 +73,38 @@ class Iterative(Protocol):
         """What becomes of the head."""
         return {"head": self.head}
 
-    def run(self, bench: Bench) -> Iterator[Produced]:
+    def run(self, workspace: Workspace) -> Iterator[Produced]:
         """Trains round after round."""
-        self.check(bench.steps, bench.model)
+        self.check(workspace.steps, workspace.encoder.model)
         dense, *rounds = self.plan()
-        yield bench.train(dense, start=bench.initial, snapshot=self._snapshot)
-        masks: Masks | None = None
+        before = train(workspace, dense, workspace.untrained(), snapshot=self._snapshot)
+        yield before
         for stage in rounds:
-            masks = bench.recall_masks(stage) or self._select(bench, stage, masks)
-            yield bench.train(stage, start=self._start(bench), masks=masks)
+            masks = workspace.store.masks(stage) or self._select(workspace, before, stage)
+            before = train(workspace, stage, self._start(workspace, before), masks=masks)
+            yield before
 
-    def _select(self, bench: Bench, stage: Planned, masks: Masks | None) -> Masks:
+    def _select(self, workspace: Workspace, before: Produced, stage: Planned) -> Masks:
         """Ranks the weights that the round before trained."""
-        return bench.pruner(self.pruner, stage.sparsity, self.scope, masks).select()
+        return build_pruner(workspace, before.model, self.pruner, stage.sparsity, self.scope, before.masks).select()
 
     @property
     def _snapshot(self) -> int | None:
         return None if self.rewind in ("none", 0) else int(self.rewind)
 
-    def _start(self, bench: Bench) -> dict[str, Tensor]:
-        trained = bench.state()
-        origin = bench.initial if self._snapshot is None else bench.snapshot()
-        start = trained if self.rewind == "none" else origin
+    def _start(self, workspace: Workspace, before: Produced) -> PreTrainedModel:
+        """The model of the round before with encoder and head rewound, or not."""
+        model = workspace.untrained()
+        trained = before.model.state_dict()
+        origin = model.state_dict() if self._snapshot is None else workspace.store.snapshot()
+        encoder = trained if self.rewind == "none" else origin
         head = trained if self.head == "keep" else origin
-        return {name: (head if name in bench.head_names else start)[name] for name in start}
+        outside = head_names(model)
+        model.load_state_dict({name: (head if name in outside else encoder)[name] for name in encoder})
+        return model
+
+
+def head_names(model: PreTrainedModel) -> frozenset[str]:
+    """Names the tensors of the task head: all that are not the encoder's."""
+    inside = {id(tensor) for tensor in model.base_model.state_dict(keep_vars=True).values()}
+    return frozenset(name for name, t in model.state_dict(keep_vars=True).items() if id(t) not in inside)

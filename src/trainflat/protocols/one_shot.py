@@ -1,11 +1,13 @@
 """One-shot pruning without retraining (Na, Mehta and Strubell 2022, appendix A.3)."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from torch import nn
 
-from trainflat.protocols.base import Planned, Produced, Protocol, stage_name
-from trainflat.protocols.bench import Bench, check_sparsities
+from trainflat.protocols.base import Protocol
+from trainflat.protocols.stages import Planned, Produced, check_sparsities, stage_name
+from trainflat.protocols.workspace import Workspace, build_pruner, train
 from trainflat.pruning import PRUNERS, PrunerSection, Scope
 
 _PAPER = tuple(round(0.05 * k, 2) for k in range(1, 13))
@@ -30,7 +32,7 @@ class OneShot(Protocol):
         self.pruner, self.scope = PRUNERS.read(pruner), scope
 
     def plan(self) -> list[Planned]:
-        """The trained model and every pruned copy of it."""
+        """Lists the trained model and every pruned copy of it."""
         return [
             Planned("dense", 0.0, trained=True),
             *(Planned(stage_name(s), s, trained=False) for s in self.sparsities),
@@ -39,13 +41,13 @@ class OneShot(Protocol):
     def check(self, steps: int | None, model: nn.Module | None) -> None:
         """Takes any rows and any encoder."""
 
-    def run(self, bench: Bench) -> Iterator[Produced]:
+    def run(self, workspace: Workspace) -> Iterator[Produced]:
         """Trains, then prunes copies."""
         dense, *pruned = self.plan()
-        yield bench.train(dense, start=bench.initial)
-        trained = bench.state()
+        trained = train(workspace, dense, workspace.untrained())
+        yield trained
         masks = None
         for stage in pruned:
-            bench.load(trained)
-            masks = bench.pruner(self.pruner, stage.sparsity, self.scope, masks).prune()
-            yield Produced(stage, masks, None)
+            copied = trained.copied(stage)
+            masks = build_pruner(workspace, copied.model, self.pruner, stage.sparsity, self.scope, masks).prune()
+            yield replace(copied, masks=masks)

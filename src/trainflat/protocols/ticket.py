@@ -9,8 +9,10 @@ from torch import nn
 from trainflat.anatomy import kind_by_name
 from trainflat.anatomy.params import prunable
 from trainflat.core.errors import InputError
-from trainflat.protocols.base import Planned, Produced, Protocol, stage_name
-from trainflat.protocols.bench import Bench, check_sparsities, masks_of_run
+from trainflat.protocols.base import Protocol
+from trainflat.protocols.stages import Planned, Produced, check_sparsities, stage_name
+from trainflat.protocols.store import masks_of_run
+from trainflat.protocols.workspace import Workspace, train
 from trainflat.pruning import PRUNERS, Masks, shuffled_within_layers
 
 
@@ -58,19 +60,21 @@ class Ticket(Protocol):
         """The masks of the other run."""
         return {} if self.source is None else {f"masks in {self.source}": self._found(self.source).sha256}
 
-    def run(self, bench: Bench) -> Iterator[Produced]:
+    def run(self, workspace: Workspace) -> Iterator[Produced]:
         """Trains the ticket."""
         [stage] = self.plan()
-        yield bench.train(stage, start=bench.initial, masks=bench.recall_masks(stage) or self._masks(bench))
+        masks = workspace.store.masks(stage) or self._masks(workspace)
+        yield train(workspace, stage, workspace.untrained(), masks=masks)
 
-    def _masks(self, bench: Bench) -> Masks:
+    def _masks(self, workspace: Workspace) -> Masks:
+        model = workspace.encoder.model
         if self.source is None:
-            return PRUNERS.build("random", bench.model, sparsity=self.sparsity, seed=bench.seed).select()
+            return PRUNERS.build("random", model, sparsity=self.sparsity, seed=workspace.seed).select()
         found = self._found(self.source)
-        fitting = self._fitting(found, bench.model)
+        fitting = self._fitting(found, model)
         if note := _difference(found, fitting):
-            bench.progress.say(note)
-        return shuffled_within_layers(fitting, bench.seed) if self.structure == "layer-shuffled" else fitting
+            workspace.progress.say(note)
+        return shuffled_within_layers(fitting, workspace.seed) if self.structure == "layer-shuffled" else fitting
 
     def _found(self, run: Path) -> Masks:
         try:

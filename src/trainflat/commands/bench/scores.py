@@ -12,10 +12,10 @@ from trainflat.commands.bench.remote import Answers, Remote
 from trainflat.commands.bench.variants import Opened
 from trainflat.commands.export import row_length
 from trainflat.core.errors import InputError
+from trainflat.core.rng import derive_seed
 from trainflat.evaluation import main_score, predictions_of
 from trainflat.models.checks import check_labels
 from trainflat.models.classes import class_names
-from trainflat.protocols.bench import derive_seed
 from trainflat.recipe import load_recipe
 from trainflat.tasks.base import Task
 

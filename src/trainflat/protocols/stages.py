@@ -1,0 +1,76 @@
+"""Stages of a run: as they are planned, and as they come out."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+from transformers import PreTrainedModel
+
+from trainflat.core.errors import InputError
+from trainflat.pruning import Masks
+from trainflat.quantization import Q8BERT
+from trainflat.records.run import Training
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A stage that will come; what ``trainflat check`` prints."""
+
+    name: str  # also its folder
+    sparsity: float
+    trained: bool
+    open: bool = False  # a penalty decides how sparse it gets; then `sparsity` is 0
+
+
+@dataclass(frozen=True)
+class Produced:
+    """A stage with the model that it ends in, which may have another shape than that of any other stage.
+
+    Attributes:
+        quantizer: Of ``model``, with the ranges from which its int8 copy is made; after quantization-aware training.
+    """
+
+    plan: Planned
+    model: PreTrainedModel
+    masks: Masks | None = None
+    training: Training | None = None
+    seconds: float = 0.0
+    quantizer: Q8BERT | None = None
+
+    def copied(self, plan: Planned) -> Self:
+        """Copies model and quantizer for another stage, which is not trained."""
+        model, quantizer = copy.deepcopy((self.model, self.quantizer))  # together, for one refers to the other
+        return replace(self, plan=plan, model=model, quantizer=quantizer, training=None, seconds=0.0)
+
+
+def stage_name(sparsity: float) -> str:
+    """Names a stage ``dense`` or ``sparsity-0.30``; with more digits, up to ten, where two are not enough."""
+    if sparsity == 0:
+        return "dense"
+    text = f"{sparsity:.10f}".rstrip("0")
+    whole, digits = text.split(".")
+    return f"sparsity-{whole}.{digits.ljust(2, '0')}"
+
+
+def check_sparsities(sparsities: Sequence[float]) -> tuple[float, ...]:
+    """Checks that shares ascend between 0 and 1 and differ in their first ten decimals, as the names of stages do.
+
+    Raises:
+        InputError: names the first that is not.
+    """
+    before, taken = 0.0, {"dense", stage_name(1e-11), stage_name(1.0)}  # 1e-11 is written as 0
+    for sparsity in sparsities:
+        if not 0 < sparsity < 1:
+            raise InputError(f"protocol sparsities are shares in (0, 1), got {sparsity}. Half of the weights is 0.5.")
+        if sparsity <= before:
+            raise InputError(f"protocol sparsities are ascending, got {sparsity} after {before}. Order them.")
+        if stage_name(sparsity) in taken:
+            raise InputError(
+                f"protocol sparsities are told apart by ten decimals, got {sparsity} after {before}. Leave one out."
+            )
+        before = sparsity
+        taken.add(stage_name(sparsity))
+    if not sparsities:
+        raise InputError("protocol sparsities are empty. Name at least one share, such as [0.5].")
+    return tuple(float(s) for s in sparsities)

@@ -1,0 +1,157 @@
+"""Keeps the finished stages of a run on disk, and gives them back."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from trainflat.core.errors import InputError
+from trainflat.core.files import (
+    hash_file,
+    is_sealed,
+    load_tensors,
+    read_as,
+    remove,
+    save_tensors,
+    seal,
+    verify,
+    write_json,
+    writing,
+)
+from trainflat.export.loading import load
+from trainflat.models import no_bars
+from trainflat.protocols.stages import Planned, Produced, stage_name
+from trainflat.pruning import Masks
+from trainflat.records import run as record
+from trainflat.training.fit import forget
+from trainflat.training.fit_callbacks import SNAPSHOT
+from trainflat.training.quantized import RANGES
+
+STAGES = "stages"
+MASKS, STAGE = "masks.safetensors", "stage.json"
+REWIND = "rewind"  # holds the weights of the step that rounds go back to
+_WORK = "work"
+
+
+@dataclass(frozen=True)
+class StageStore:
+    """The stages in a run's folder.
+
+    Each has a folder with the model as ``trainflat.load`` and ``from_pretrained`` read it, the masks, and
+    ``stage.json``; it is sealed when complete. Checkpoints of a training in progress lie in ``work/``.
+
+    Attributes:
+        folder: Of the run.
+        writes: False on all processes of a data-parallel run but the first.
+    """
+
+    folder: Path
+    writes: bool = True
+
+    def path(self, name: str) -> Path:
+        """Returns the folder of a stage, whether or not it is there."""
+        return self.folder / STAGES / name
+
+    def checkpoints(self, name: str) -> Path:
+        """Returns where the checkpoints of a stage's training lie."""
+        return self.folder / _WORK / name
+
+    def commit(self, produced: Produced, stage: record.Stage, tokenizer: PreTrainedTokenizerBase) -> record.Stage:
+        """Writes a measured stage, which is recalled from now on; returns it with the hashes of its files."""
+        if not self.writes:
+            return stage
+        folder = self.path(produced.plan.name)
+        remove(folder)
+        with writing(folder), no_bars():
+            produced.model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+        if produced.masks is not None:
+            produced.masks.check(produced.model)
+            produced.masks.save(folder / MASKS)
+        if produced.quantizer is not None:
+            save_tensors(folder / RANGES, produced.quantizer.state_dict())
+        files = {str(p.relative_to(self.folder)): hash_file(p) for p in sorted(folder.iterdir())}
+        masks_hash = produced.masks.sha256 if produced.masks is not None else None
+        stage = stage.model_copy(update={"files": files, "masks_sha256": masks_hash})
+        write_json(folder / STAGE, stage.model_dump(mode="json"))
+        for path in folder.iterdir():
+            path.chmod((folder / STAGE).stat().st_mode)  # safetensors leaves 0600, which would hide the weights
+        seal(folder)
+        forget(self.checkpoints(produced.plan.name))
+        return stage
+
+    def tidy(self) -> None:
+        """Deletes what only a run in progress needs."""
+        if self.writes:
+            remove(self.folder / _WORK)
+
+    def measured(self, plan: Planned) -> record.Stage | None:
+        """Reads what was measured on a completed stage; None where it is not complete.
+
+        Raises:
+            DamagedFile: a file of it is not what was written.
+        """
+        folder = self.path(plan.name)
+        if not is_sealed(folder):
+            return None
+        verify(folder)
+        return read_as(folder / STAGE, record.Stage, "a stage as this trainflat writes them")
+
+    def recall(self, plan: Planned) -> Produced | None:
+        """Loads a completed stage, without its quantizer; None where it is not complete. Raises as ``measured``."""
+        known = self.measured(plan)
+        if known is None:
+            return None
+        model = load(self.path(plan.name))
+        return Produced(plan, model, self._masks(plan, known), known.training, known.timing.train_seconds)
+
+    def masks(self, plan: Planned) -> Masks | None:
+        """Loads the masks of a completed stage; raises as ``measured``."""
+        known = self.measured(plan)
+        return None if known is None else self._masks(plan, known)
+
+    def _masks(self, plan: Planned, known: record.Stage) -> Masks | None:
+        return None if known.masks_sha256 is None else Masks.load(self.path(plan.name) / MASKS)
+
+    def ranges(self, plan: Planned) -> dict[str, Tensor]:
+        """Loads the ranges that quantization-aware training found for a completed stage."""
+        return load_tensors(self.path(plan.name) / RANGES)[0]
+
+    @property
+    def snapshot_folder(self) -> Path:
+        """Where the dense training puts the weights of the step that is rewound to."""
+        return self.folder / REWIND
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """Loads the weights of the step that is rewound to.
+
+        Raises:
+            InputError: the training ended before that step.
+            DamagedFile: they are not what was written.
+        """
+        if not self.snapshot_folder.exists():
+            raise InputError(
+                "the dense training stopped before the step of protocol.rewind. Name an earlier step, or leave "
+                "training.patience out."
+            )
+        verify(self.snapshot_folder)
+        return load_tensors(self.snapshot_folder / SNAPSHOT)[0]
+
+
+def masks_of_run(run: Path, sparsity: float) -> Masks:
+    """Loads the masks that another run holds at a sparsity.
+
+    Raises:
+        InputError: the run has no stage of that sparsity; names those it has.
+        DamagedFile: the masks are not what was written.
+    """
+    folder = run / STAGES / stage_name(sparsity)
+    complete = (run / record.RECORD_FILE).is_file()
+    if not is_sealed(folder) and not (folder.is_dir() and complete):
+        known = sorted(p.parent.name for p in run.glob(f"{STAGES}/*/{MASKS}") if is_sealed(p.parent))
+        raise InputError(f"the run {run} has no masks at sparsity {sparsity}. It has: {', '.join(known) or 'none'}.")
+    # A run that has a record would not compute it again.
+    damaged = f"the folder {folder}" + (f" and {run / record.RECORD_FILE}" if complete else "")
+    verify(folder, known={MASKS: None}, move=f"Delete {damaged}, then run the recipe of {run} again.")
+    return Masks.load(folder / MASKS)
