@@ -21,7 +21,7 @@ from trainflat.core.errors import InputError
 from trainflat.export import EXPORTERS
 from trainflat.pruning import MagnitudePruner
 from trainflat.quantization import Q8BERT, quantize_dynamic
-from trainflat.quantization.saving import OWN_WEIGHTS
+from trainflat.quantization.layout import OWN_WEIGHTS
 
 # Tries every way into every folder, and prints what came of it.
 PLAIN = """

@@ -9,7 +9,7 @@ from trainflat.export.base import Exporter, Source
 from trainflat.models.int8 import load_int8
 from trainflat.models.quiet import no_bars
 from trainflat.quantization import Activations, quantize_dynamic
-from trainflat.quantization.saving import OWN_WEIGHTS
+from trainflat.quantization.layout import OWN_WEIGHTS
 
 
 class Int8(Exporter):

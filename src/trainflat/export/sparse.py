@@ -23,7 +23,7 @@ from trainflat.export.unpacking import QUANT_METHOD, load_sparse
 from trainflat.models.quiet import no_bars
 from trainflat.models.rebuilt import load_dense
 from trainflat.models.stored import CONFIG, WEIGHTS, quant_method
-from trainflat.quantization.saving import OWN_WEIGHTS
+from trainflat.quantization.layout import OWN_WEIGHTS
 
 
 def save_sparse(

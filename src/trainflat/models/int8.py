@@ -18,7 +18,7 @@ from trainflat.models.quiet import quiet_loading
 from trainflat.models.rebuilt import build_model, read_config
 from trainflat.models.stored import MOVE, check_memory, check_sealed, stored_tensors
 from trainflat.quantization import METHOD, Int8Module, Layout, check_loaded, prepare
-from trainflat.quantization.saving import save_as_own
+from trainflat.quantization.layout import save_as_own
 
 _READ = "_is_hf_initialized"  # transformers' mark on tensors
 

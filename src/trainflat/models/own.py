@@ -7,7 +7,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.quantizers import HfQuantizer
 
 from trainflat.core.errors import InputError
-from trainflat.quantization.saving import OWN_WEIGHTS
+from trainflat.quantization.layout import OWN_WEIGHTS
 
 OWN_FORMS = ("trainflat-int8", "trainflat-sparse")  # quant_method of what this package writes
 _CALLED = ("preprocess_model", "postprocess_model")  # in which our quantizers put tensors where they belong

@@ -14,7 +14,7 @@ from trainflat.core.files import is_sealed, verify
 from trainflat.core.formatting import plural
 from trainflat.core.untrusted import parse_json, read_text
 from trainflat.models.checks import check_folder
-from trainflat.quantization.saving import OWN_WEIGHTS
+from trainflat.quantization.layout import OWN_WEIGHTS
 
 CONFIG, WEIGHTS, SHARDS = "config.json", "model.safetensors", "model.safetensors.index.json"
 _LARGEST_NUMBER = 2**20  # in a config: a vocabulary or a number of positions, not yet a denial of memory

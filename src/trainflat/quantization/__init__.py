@@ -7,7 +7,8 @@ from torch import nn
 
 from trainflat.core.registry import Registry
 from trainflat.quantization.arithmetic import has_integer_kernel, quantize_rows, without_integer_kernel
-from trainflat.quantization.dynamic import METHOD, Layout, check_loaded, layers_to_round, prepare, quantize_dynamic
+from trainflat.quantization.dynamic import layers_to_round, quantize_dynamic
+from trainflat.quantization.layout import METHOD, Layout, check_loaded, prepare
 from trainflat.quantization.modules import Activations, Int8Embedding, Int8Linear, Int8Module
 from trainflat.quantization.q8bert import Q8BERT
 

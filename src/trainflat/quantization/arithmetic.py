@@ -1,4 +1,4 @@
-"""Integers for floats: how weights and activations are rounded, and how their product is taken."""
+"""Rounds weights and activations to integers, and multiplies these."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -14,7 +14,7 @@ SMALLEST_STEP = torch.finfo(torch.float32).tiny  # a row of zeros gets it too: i
 
 
 class Quantized(NamedTuple):
-    """Integers that stand for ``step * (integers - zero)``."""
+    """Holds integers that stand for ``step * (integers - zero)``."""
 
     integers: Tensor  # int8
     step: Tensor  # float32, broadcasts against ``integers``
@@ -22,7 +22,7 @@ class Quantized(NamedTuple):
 
 
 def quantize_rows(weight_NK: Tensor) -> Quantized:
-    """Symmetric int8, one step per row: ``step = max|w| / 127``, ``integer = round(w / step)``, halves to even.
+    """Rounds to symmetric int8, a step per row: ``step = max|w| / 127``, ``integer = round(w / step)``, ties to even.
 
     Every weight comes back within half a step, and a zero as exactly zero. For rows of activations the same.
 
@@ -37,7 +37,7 @@ def quantize_rows(weight_NK: Tensor) -> Quantized:
 
 
 def quantize_batch(x_MK: Tensor) -> Quantized:
-    """Affine int8, one step and one zero for all: ``step = (max - min) / 255`` over a range that holds 0."""
+    """Rounds to affine int8, one step and one zero for all: ``step = (max - min) / 255`` over a range that holds 0."""
     low, high = (bound.float() for bound in torch.aminmax(x_MK))
     low, high = low.clamp(max=0), high.clamp(min=0)
     step = ((high - low) / (2 * LARGEST + 1)).clamp_(min=SMALLEST_STEP)
@@ -47,13 +47,13 @@ def quantize_batch(x_MK: Tensor) -> Quantized:
 
 
 def quantize_fixed(x_MK: Tensor, step: Tensor) -> Quantized:
-    """Symmetric int8 with a step that is given: ``clamp(round(x / step), -127, 127)``."""
+    """Rounds to symmetric int8 with a given step: ``clamp(round(x / step), -127, 127)``."""
     integers = (x_MK.float() * step.reciprocal()).round_().clamp_(-LARGEST, LARGEST)
     return Quantized(integers.to(torch.int8), step)
 
 
 def quantize_batch_as_torch(x_MK: Tensor) -> Quantized:
-    """What torch's dynamic quantization makes of the inputs of a layer: as ``quantize_batch``, but in 7 bits.
+    """Rounds the inputs of a layer as torch's dynamic quantization does: like ``quantize_batch``, but in 7 bits.
 
     ``step = (max - min) / 127`` and ``integer = round(x / step + zero)``, from 0 to 127 there (128 where the zero was
     rounded up), 64 less here.
@@ -67,7 +67,7 @@ def quantize_batch_as_torch(x_MK: Tensor) -> Quantized:
 
 
 def quantize_matrix_as_torch(weight_NK: Tensor) -> Quantized:
-    """What torch's dynamic quantization makes of weights by default: symmetric int8, one step for the whole matrix.
+    """Rounds weights as torch's dynamic quantization does by default: symmetric int8, one step for the whole matrix.
 
     ``step = max|w| / 127.5``, ``integer = clamp(round(w / step), -128, 127)``; the step comes once per row, [N, 1].
     """
@@ -82,7 +82,7 @@ ACTIVATIONS = {"token": quantize_rows, "batch": quantize_batch, "torch": quantiz
 
 
 def integer_product(x_MK: Tensor, weight_NK: Tensor) -> Tensor:
-    """``x @ weight.T`` of two int8 matrices, [M, N], by the fastest way that is exact here.
+    """Computes ``x @ weight.T`` of two int8 matrices, [M, N], by the fastest way that is exact here.
 
     int32 from torch's integer kernel where there is one; else float32 from a float product of the integers, which is
     exact too as long as no sum leaves ±2^24, and rounds to 24 bits beyond. A sum of 1040 products cannot leave it, one
@@ -96,7 +96,7 @@ def integer_product(x_MK: Tensor, weight_NK: Tensor) -> Tensor:
 
 @cache
 def has_integer_kernel() -> bool:
-    """Whether this processor multiplies int8 fast and exactly: it has VNNI, and the hardest cases come out right.
+    """Tells whether this processor multiplies int8 fast and exactly: it has VNNI, and the hardest cases come out right.
 
     Without VNNI oneDNN adds pairs of products in 16 bits, which overflows, or torch takes a loop without vectors.
     """
@@ -117,7 +117,7 @@ _allowed = True
 
 @contextmanager
 def without_integer_kernel() -> Iterator[None]:
-    """Inside, every int8 layer computes in float32 with its dequantized integers, as it does where no kernel is."""
+    """Lets every int8 layer compute in float32 with its dequantized integers, as it does where there is no kernel."""
     global _allowed  # noqa: PLW0603 -- for the whole process, like torch.backends.mkldnn.flags
     before, _allowed = _allowed, False
     try:
@@ -127,5 +127,5 @@ def without_integer_kernel() -> Iterator[None]:
 
 
 def _no_autocast(device: str) -> torch.autocast | nullcontext[None]:
-    """bfloat16 would hold the integers, but not their sums."""
+    """Switches autocast off: bfloat16 would hold the integers, but not their sums."""
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()

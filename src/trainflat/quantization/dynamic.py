@@ -1,64 +1,22 @@
 """Post-training dynamic int8: weights ahead of time, activations as they come, no retraining."""
 
-import copy
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from textwrap import shorten
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Literal, TypeVar, get_args
 
 from torch import nn
 
 from trainflat.anatomy.params import prunable, unwrapped
 from trainflat.core.errors import InputError, UnknownName
-from trainflat.quantization.arithmetic import quantize_matrix_as_torch
-from trainflat.quantization.modules import Activations, Inputs, Int8Embedding, Int8Linear, Int8Module
-from trainflat.quantization.saving import OWN_WEIGHTS, save_as_own
+from trainflat.quantization.arithmetic import quantize_matrix_as_torch, quantize_rows
+from trainflat.quantization.layout import check_activations, int8_copy
+from trainflat.quantization.modules import Activations, Int8Module, int8_module
 from trainflat.quantization.torchao import quantize_by_torchao
 
-METHOD = "trainflat-int8"
 Backend = Literal["trainflat", "torchao"]
 
 Model = TypeVar("Model", bound=nn.Module)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Which modules of a model are int8: what must be known to build it again before its tensors are loaded."""
-
-    activations: Inputs
-    linears: tuple[str, ...]
-    embeddings: tuple[str, ...] = ()
-
-    def as_config(self) -> dict[str, Any]:
-        """As it stands in ``quantization_config`` of a transformers model's config.json."""
-        names = {k: list(v) if k != "activations" else v for k, v in asdict(self).items()}
-        return {"quant_method": METHOD, "weights": OWN_WEIGHTS, **names}
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Reads what ``as_config`` wrote.
-
-        Raises:
-            InputError: it is something else.
-        """
-        names = {key: config.get(key) for key in ("linears", "embeddings")}
-        for key, value in names.items():
-            if not (isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)):
-                got = shorten(repr(value), 60)
-                raise InputError(f"quantization_config.{key} must be a list of module names, got {got}. {_AGAIN}")
-        _check_activations(config.get("activations"), Inputs)
-        return cls(config["activations"], tuple(names["linears"] or ()), tuple(names["embeddings"] or ()))
-
-    @classmethod
-    def of(cls, made: Mapping[str, Int8Module], activations: Inputs) -> Self:
-        """That of a model in which these modules were put."""
-        linears, tables = ([n for n, m in made.items() if isinstance(m, kind)] for kind in (Int8Linear, Int8Embedding))
-        return cls(activations, tuple(linears), tuple(tables))
-
-
-_AGAIN = "Quantize the model and save it again."
 
 
 def quantize_dynamic(
@@ -70,7 +28,7 @@ def quantize_dynamic(
     exclude: Collection[str] = (),
     backend: Backend = "trainflat",
 ) -> Model:
-    """A copy of a model whose linear layers multiply int8, ready for inference; ``model`` itself is left alone.
+    """Copies a model into one whose linear layers multiply int8, ready for inference; ``model`` itself is left alone.
 
     Weights are rounded once, symmetrically with one step per output channel; inputs at every call. The copy is an
     ordinary module in evaluation mode: its integers and steps are buffers, ``state_dict`` and safetensors hold them as
@@ -106,7 +64,7 @@ def quantize_dynamic(
         >>> torch.allclose(small(x), model(x), atol=0.05)
         True
     """
-    _check_activations(activations)
+    check_activations(activations)
     _check_backend(backend, embeddings, activations)
     model = unwrapped(model)
     config = getattr(model, "config", None)
@@ -116,61 +74,7 @@ def quantize_dynamic(
     if backend == "torchao":
         return quantize_by_torchao(model, chosen)
     made = {name: _rounded(module, name, activations) for name, module in chosen.items()}
-    # The copy finds these in its memo, wherever the model refers to the module, and never copies the float weights.
-    result = copy.deepcopy(model, {id(chosen[name]): module for name, module in made.items()}).eval()
-    if hasattr(config, "to_dict"):  # a transformers model's
-        copied: Any = result.config
-        copied.quantization_config = Layout.of(made, activations).as_config()
-        save_as_own(result)
-    return result
-
-
-def prepare(model: nn.Module, layout: Layout, prefix: str = "") -> None:
-    """Puts empty int8 modules in the places that ``layout`` names, ready to be loaded into.
-
-    Args:
-        model: A model of the same architecture, also on the meta device; changed in place.
-        layout: Of the model that was saved.
-        prefix: Of the encoder in a model with a head. An encoder may be loaded from a file with a head, and the other
-            way round; places that only the other one has are skipped.
-
-    Raises:
-        InputError: a place holds no such layer, or none of the places exists.
-    """
-    wanted = dict.fromkeys(layout.linears, nn.Linear) | dict.fromkeys(layout.embeddings, nn.Embedding)
-    places = dict(model.named_modules(remove_duplicate=False))
-    empty: dict[int, Int8Module] = {}
-    for name, kind in wanted.items():
-        place = next((p for p in (name, f"{prefix}.{name}", name.removeprefix(f"{prefix}.")) if p in places), None)
-        if place is None:
-            continue
-        if type(places[place]) is not kind:
-            found = type(places[place]).__name__
-            raise InputError(f"quantization_config names {name}, which is a {found}, no {kind.__name__}. {_AGAIN}")
-        empty[id(places[place])] = _empty(places[place], layout.activations)
-    if not empty:
-        raise InputError(f"quantization_config names no layer of this {type(model).__name__}. {_AGAIN}")
-    for place, module in places.items():
-        if id(module) in empty:
-            model.set_submodule(place, empty[id(module)])
-
-
-def check_loaded(model: nn.Module) -> None:
-    """Looks at every int8 module after its tensors were loaded.
-
-    Raises:
-        DamagedFile: names the first tensor that cannot be right.
-    """
-    for name, module in model.named_modules():
-        if isinstance(module, Int8Module):
-            module.check(name)
-
-
-def _check_activations(activations: object, among: Any = Activations) -> None:
-    known = get_args(among)
-    if activations not in known:
-        ways = f"{', '.join(known[:-1])} or {known[-1]}"
-        raise InputError(f"activations is how inputs are rounded, {ways}, got {activations!r}.")
+    return int8_copy(model, made, activations)
 
 
 def _is_quantized(model: nn.Module) -> bool:
@@ -189,7 +93,7 @@ def _check_backend(backend: str, embeddings: bool, activations: Activations) -> 
 def layers_to_round(
     model: nn.Module, *, embeddings: bool = False, head: bool = False, exclude: Collection[str] = ()
 ) -> dict[str, nn.Module]:
-    """The modules that int8 is for, by name; options as of :func:`quantize_dynamic`.
+    """Finds the modules that int8 is for, by name; options as of :func:`quantize_dynamic`.
 
     Raises:
         InputError: there is no linear layer among them, most matrices are in other layers, or a pattern of ``exclude``
@@ -221,7 +125,7 @@ def _refuse_little(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
 
 
 def _roundable(model: nn.Module, embeddings: bool) -> Iterator[tuple[str, nn.Module]]:
-    """Linear layers, and tables if wanted, with a matrix of their own."""
+    """Yields linear layers, and tables if wanted, with a matrix of their own."""
     owners = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
     for name, module in model.named_modules():
         # Exactly these classes: a subclass may use its weights in a way of its own, as nn.MultiheadAttention's does.
@@ -230,21 +134,10 @@ def _roundable(model: nn.Module, embeddings: bool) -> Iterator[tuple[str, nn.Mod
             yield name, module
 
 
-def _empty(module: nn.Module, activations: Inputs) -> Int8Module:
-    if isinstance(module, nn.Linear):
-        return Int8Linear(module.in_features, module.out_features, module.bias is not None, activations)
-    assert isinstance(module, nn.Embedding)
-    return Int8Embedding(module.num_embeddings, module.embedding_dim, module.padding_idx)
-
-
 def _rounded(module: nn.Module, name: str, activations: Activations) -> Int8Module:
-    if module.get_parameter("weight").is_meta:
+    weight = module.get_parameter("weight")
+    if weight.is_meta:
         raise InputError(f"{name or type(module).__name__} has no weights yet (it is on the meta device). Load them.")
-    made = _empty(module, activations)
-    if isinstance(module, nn.Linear) and activations == "torch":
-        made.take_(quantize_matrix_as_torch(module.weight.detach()), name)
-    else:
-        made.fill_(module.get_parameter("weight"), name)
-    if isinstance(module, nn.Linear) and module.bias is not None:
-        made.bias = module.bias.detach().float().clone()
-    return made
+    as_torch = activations == "torch" and isinstance(module, nn.Linear)
+    rounded = (quantize_matrix_as_torch if as_torch else quantize_rows)(weight.detach())
+    return int8_module(module, rounded, name, activations)

@@ -1,4 +1,4 @@
-"""Fake quantization: floats that are only the values integers could stand for, with gradients straight through."""
+"""Fake quantization: rounds floats to values that int8 can stand for, with gradients straight through."""
 
 from typing import Any, Literal, Protocol
 
@@ -12,7 +12,7 @@ Weights = Literal["tensor", "channel"]
 
 
 class Rounding(Protocol):
-    """What a fake layer asks of the method it belongs to, such as :class:`trainflat.quantization.Q8BERT`."""
+    """Rounds the inputs of fake layers; a method such as :class:`trainflat.quantization.Q8BERT` does."""
 
     weights: Weights
 
@@ -21,24 +21,24 @@ class Rounding(Protocol):
 
 
 def wide(x: Tensor) -> Tensor:
-    """Without a graph, in float32 at least."""
+    """Detaches from the graph, in float32 at least."""
     return x.detach().to(torch.promote_types(x.dtype, torch.float32))
 
 
 def step_of(weight_NK: Tensor, per: Weights) -> Tensor:
-    """``max|w| / 127``: one number for the whole matrix, or one per row [N, 1], as ``quantize_rows`` takes it."""
+    """Computes ``max|w| / 127``: one for the whole matrix, or one per row [N, 1], as ``quantize_rows`` takes it."""
     largest = wide(weight_NK).abs()
     largest = largest.amax(-1, keepdim=True) if per == "channel" else largest.amax()
     return (largest / LARGEST).clamp(min=SMALLEST_STEP)
 
 
 def integers_of(x: Tensor, step: Tensor) -> Tensor:
-    """``clamp(round(x / step), -127, 127)`` as floats, halves to even."""
+    """Computes ``clamp(round(x / step), -127, 127)`` as floats, halves to even."""
     return (wide(x) * step.reciprocal()).round_().clamp_(-LARGEST, LARGEST)
 
 
 def fake_quantize(x: Tensor, step: Tensor) -> Tensor:
-    r"""The nearest value that an int8 with this step can stand for.
+    r"""Rounds to the nearest values that an int8 with this step can stand for.
 
     Its gradient passes as if nothing were rounded or clamped (the straight-through estimator, Bengio et al. 2013), also
     where ``x`` lies beyond the range, as in Q8BERT: :math:`\partial x_q / \partial x = 1`. The step counts as a
@@ -73,25 +73,25 @@ class _StraightThrough(torch.autograd.Function):
 
 
 class FakeInt8Linear(nn.Linear):
-    """``nn.Linear`` that multiplies what its int8 counterpart would."""
+    """Multiplies, as ``nn.Linear``, what its int8 counterpart would."""
 
     quantizer: Rounding
     place: str
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., in_features] to [..., out_features]."""
+        """Maps [..., in_features] to [..., out_features]."""
         weight = fake_quantize(self.weight, step_of(self.weight, self.quantizer.weights))
         return functional.linear(self.quantizer.inputs(self.place, x, self.training), weight, self.bias)
 
 
 class FakeInt8Embedding(nn.Embedding):
-    """``nn.Embedding`` that looks up what its int8 counterpart would."""
+    """Looks up, as ``nn.Embedding``, what its int8 counterpart would."""
 
     quantizer: Rounding
     place: str
 
     def forward(self, ids: Tensor) -> Tensor:
-        """[...] to [..., embedding_dim]."""
+        """Maps [...] to [..., embedding_dim]."""
         rows = super().forward(ids)  # rounded after the look-up: a batch has fewer words than the table
         per = self.quantizer.weights
         return fake_quantize(rows, step_of(rows if per == "channel" else self.weight, per))

@@ -1,4 +1,4 @@
-"""Layers that keep int8 weights and their steps as ordinary buffers."""
+"""Modules that hold int8 weights and their steps as ordinary buffers."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainflat.core.errors import DamagedFile, InputError
-from trainflat.quantization.arithmetic import ACTIVATIONS, Quantized, integer_product, quantize_fixed, quantize_rows
+from trainflat.quantization.arithmetic import ACTIVATIONS, Quantized, integer_product, quantize_fixed
 
 Activations = Literal["token", "batch", "torch"]
 Inputs = Literal["token", "batch", "torch", "static"]
 
 
 class Int8Module(nn.Module):
-    """Weights of [rows, columns] as ``weight_int8`` (int8) and ``scale`` (float32, one step per row).
+    """Holds weights of [rows, columns] as ``weight_int8`` (int8) and ``scale`` (float32, one step per row).
 
     Both are buffers: they are saved, loaded and moved as any other, and an optimizer does not see them.
     """
@@ -30,21 +30,12 @@ class Int8Module(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The weights that the integers stand for, [rows, columns] in float32, computed at each access."""
+        """Dequantizes the weights at each access: [rows, columns] in float32."""
         return self.weight_int8.float() * self.scale[:, None]
 
     @torch.no_grad()
-    def fill_(self, weight: Tensor, name: str) -> None:
-        """Takes over float weights, on their device.
-
-        Raises:
-            InputError: one of them is not finite.
-        """
-        self.take_(quantize_rows(weight.detach()), name)
-
-    @torch.no_grad()
     def take_(self, weight: Quantized, name: str) -> None:
-        """Takes over int8 weights [rows, columns] with their steps [rows, 1].
+        """Stores int8 weights [rows, columns] with their steps [rows, 1].
 
         Raises:
             InputError: a weight was not finite.
@@ -54,7 +45,7 @@ class Int8Module(nn.Module):
         self.weight_int8, self.scale = weight.integers, weight.step.squeeze(-1)
 
     def check(self, name: str) -> None:
-        """Looks at what a file brought.
+        """Checks tensors that were loaded from a file.
 
         Raises:
             DamagedFile: a tensor has another type or shape than it was saved with, or a step that cannot be.
@@ -68,7 +59,7 @@ class Int8Module(nn.Module):
             raise DamagedFile(f"{name}.scale is not {shape[0]} positive float32 numbers. Save the model again.")
 
     def check_step(self) -> None:
-        """The steps are float32, as ``_apply`` leaves them.
+        """Checks that the steps are float32, as ``_apply`` leaves them.
 
         Raises:
             InputError: they were cast to another type.
@@ -77,11 +68,11 @@ class Int8Module(nn.Module):
             raise InputError(f"the steps of an int8 layer are {self.scale.dtype}. Leave the model in float32.")
 
     def expected_shape(self) -> tuple[int, int]:
-        """Rows and columns."""
+        """Returns rows and columns of the weights."""
         raise NotImplementedError
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Int8Module":
-        """``.to(dtype)`` moves the steps but leaves them in float32: in half precision they would shift the weights."""
+        """Keeps the steps in float32 under ``.to(dtype)``: in half precision they would shift the weights."""
         steps = {name: step for name, step in self.named_buffers(recurse=False) if name in ("scale", "input_scale")}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, step in steps.items():
@@ -92,7 +83,7 @@ class Int8Module(nn.Module):
 
 
 class Int8Linear(Int8Module):
-    r"""A linear layer that multiplies integers.
+    r"""Multiplies integers in a linear layer.
 
     With :math:`q_x, s_x, z_x` from the input and :math:`q_w, s_w` from the weights::
 
@@ -120,12 +111,12 @@ class Int8Linear(Int8Module):
         self._sums: tuple[Tensor, int, Tensor] | None = None
 
     def expected_shape(self) -> tuple[int, int]:
-        """Rows are outputs, columns inputs."""
+        """Returns outputs and inputs."""
         return self.out_features, self.in_features
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        """[..., in_features] to [..., out_features], in the type of ``x``; computed in float32."""
+        """Maps [..., in_features] to [..., out_features], in the type of ``x``; computed in float32."""
         self.check_step()
         shape = (*x.shape[:-1], self.out_features)
         if x.numel() == 0:
@@ -141,14 +132,14 @@ class Int8Linear(Int8Module):
         return y.view(shape).to(x.dtype)
 
     def check(self, name: str) -> None:
-        """Also the step of the inputs."""
+        """Checks also the step of the inputs."""
         super().check(name)
         step = self.input_scale
         if step is not None and (step.dtype != torch.float32 or step.dim() or not 0 < float(step) < torch.inf):
             raise DamagedFile(f"{name}.input_scale is not a positive float32 number. Save the model again.")
 
     def _row_sums(self) -> Tensor:
-        """Sums of the integer weights over the inputs, [out_features], kept until the weights are others."""
+        """Sums the integer weights over the inputs, [out_features]; cached until the weights change."""
         weight = self.weight_int8
         changes = None if weight.is_inference() else getattr(weight, "_version", None)
         if changes is None:  # they are not counted
@@ -161,13 +152,13 @@ class Int8Linear(Int8Module):
         return {**self.__dict__, "_sums": None}
 
     def extra_repr(self) -> str:
-        """Sizes, bias and how inputs are quantized."""
+        """Shows sizes, bias and how inputs are quantized."""
         sizes = f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
         return f"{sizes}, activations={self.activations!r}"
 
 
 class Int8Embedding(Int8Module):
-    """A table of vectors, one step per row; only the rows that are looked up become floats.
+    """Looks up vectors in an int8 table, one step per row; only the rows that are looked up become floats.
 
     Args:
         num_embeddings: Rows.
@@ -180,15 +171,36 @@ class Int8Embedding(Int8Module):
         self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
 
     def expected_shape(self) -> tuple[int, int]:
-        """Rows are words or positions."""
+        """Returns words (or positions) and the length of their vectors."""
         return self.num_embeddings, self.embedding_dim
 
     @torch.no_grad()
     def forward(self, ids: Tensor) -> Tensor:
-        """Vectors in float32, [..., embedding_dim]."""
+        """Returns vectors in float32, [..., embedding_dim]."""
         self.check_step()
         return functional.embedding(ids, self.weight_int8).float() * functional.embedding(ids, self.scale[:, None])
 
     def extra_repr(self) -> str:
-        """Sizes."""
+        """Shows the sizes."""
         return f"{self.num_embeddings}, {self.embedding_dim}"
+
+
+def empty_int8(module: nn.Module, activations: Inputs) -> Int8Module:
+    """Makes the int8 counterpart of a linear layer or a table, without its weights."""
+    if isinstance(module, nn.Linear):
+        return Int8Linear(module.in_features, module.out_features, module.bias is not None, activations)
+    assert isinstance(module, nn.Embedding)
+    return Int8Embedding(module.num_embeddings, module.embedding_dim, module.padding_idx)
+
+
+def int8_module(module: nn.Module, weight: Quantized, name: str, activations: Inputs) -> Int8Module:
+    """Makes the int8 counterpart of a linear layer or a table from its rounded weights; a bias stays float32.
+
+    Raises:
+        InputError: a weight was not finite; says so of ``name``.
+    """
+    made = empty_int8(module, activations)
+    made.take_(weight, name)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        made.bias = module.bias.detach().float().clone()
+    return made

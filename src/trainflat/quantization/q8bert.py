@@ -1,6 +1,5 @@
 """Quantization-aware training (Zafrir, Boudoukh, Izsak and Wasserblat 2019, Q8BERT, arXiv:1910.06188)."""
 
-import copy
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from torch import Tensor, distributed, nn
 from trainflat.anatomy.params import unwrapped
 from trainflat.core.errors import InputError
 from trainflat.quantization.arithmetic import LARGEST, SMALLEST_STEP, Quantized
-from trainflat.quantization.dynamic import Layout, layers_to_round
+from trainflat.quantization.dynamic import layers_to_round
 from trainflat.quantization.fake import (
     FakeInt8Embedding,
     FakeInt8Linear,
@@ -22,8 +21,8 @@ from trainflat.quantization.fake import (
     step_of,
     wide,
 )
-from trainflat.quantization.modules import Int8Embedding, Int8Linear, Int8Module
-from trainflat.quantization.saving import save_as_own
+from trainflat.quantization.layout import int8_copy
+from trainflat.quantization.modules import Inputs, Int8Linear, Int8Module, int8_module
 
 _FAKES = {nn.Linear: FakeInt8Linear, nn.Embedding: FakeInt8Embedding}
 
@@ -97,7 +96,7 @@ class Q8BERT:
         self._hook: Any = None
 
     def attach(self) -> Self:
-        """From now on the model computes as its int8 copy would; parameters, their names and modules stay the same.
+        """Makes the model compute as its int8 copy would; parameters, their names and modules stay the same.
 
         Raises:
             InputError: there is nothing to round, or a quantizer is attached already.
@@ -113,7 +112,7 @@ class Q8BERT:
         return self
 
     def detach(self) -> None:
-        """The model computes with its float weights again; the ranges stay here."""
+        """Makes the model compute with its float weights again; the ranges stay here."""
         for module in self._layers.values():
             module.__class__ = module.__class__.__mro__[1]
             del module.quantizer, module.place
@@ -123,7 +122,7 @@ class Q8BERT:
 
     @torch.no_grad()
     def update(self) -> None:
-        """To be called after every optimizer step: takes what went through the layers into their ranges.
+        """Takes what went through the layers into their ranges; to be called after every optimizer step.
 
         Under ``torch.distributed`` it is called on all processes, which then hold the same ranges.
         """
@@ -146,7 +145,7 @@ class Q8BERT:
         self._steps.pop(name, None)
 
     def _step(self, name: str, device: torch.device) -> Tensor | None:
-        """Of the inputs of a layer, in float32 as the int8 layer keeps it; None as long as no range is known."""
+        """Computes the step of a layer's inputs, float32 as in the int8 layer; None while no range is known."""
         if name in self._ranges and (name not in self._steps or self._steps[name].device != device):
             largest = torch.tensor(self._ranges[name], dtype=torch.float32, device=device)
             self._steps[name] = (largest / LARGEST).clamp(min=SMALLEST_STEP)
@@ -154,7 +153,7 @@ class Q8BERT:
 
     @contextmanager
     def unseen(self) -> Iterator[None]:
-        """What passes inside the block does not count in the ranges: passes at displaced weights, as SAM's second."""
+        """Leaves passes inside the block out of the ranges: those at displaced weights, as SAM's second."""
         before, self._observing = self._observing, False
         try:
             yield
@@ -162,7 +161,7 @@ class Q8BERT:
             self._observing = before
 
     def inputs(self, name: str, x: Tensor, training: bool) -> Tensor:
-        """What a linear layer multiplies in place of ``x`` [..., in_features]."""
+        """Rounds the inputs ``x`` [..., in_features] of a linear layer, and notes their range while training."""
         if self.activations == "token":
             return fake_quantize(x, step_of(x, "channel"))
         if training and self._observing:
@@ -187,7 +186,7 @@ class Q8BERT:
         self._mask = mask if isinstance(mask, Tensor) and mask.dim() == 2 else None
 
     def convert(self) -> nn.Module:
-        """An int8 copy that computes what the model computes, up to the order of float sums, in evaluation mode.
+        """Makes an int8 copy that computes what the model computes, up to the order of float sums, in evaluation mode.
 
         It is what ``quantize_dynamic`` makes but for the steps: those of the weights are one per matrix with
         ``weights="tensor"``, those of the inputs are fixed with ``activations="ema"``. Layers whose inputs were never
@@ -203,39 +202,34 @@ class Q8BERT:
             made = {name: self._int8(name, module) for name, module in chosen.items() if self._knows(name, module)}
             if not any(isinstance(module, Int8Linear) for module in made.values()):
                 raise InputError("no range of inputs is known yet. Train for a step, call update(), then convert.")
-            result = copy.deepcopy(self.model, {id(chosen[name]): module for name, module in made.items()}).eval()
+            return int8_copy(self.model, made, self._inputs)
         finally:
             if attached:
                 self.attach()
-        _note_layout(result, made, "static" if self.activations == "ema" else "token")
-        return result
 
     def _knows(self, name: str, module: nn.Module) -> bool:
         return isinstance(module, nn.Embedding) or self.activations == "token" or name in self._ranges
 
+    @property
+    def _inputs(self) -> Inputs:
+        """How int8 layers name this way to round inputs."""
+        return "static" if self.activations == "ema" else "token"
+
     def _int8(self, name: str, module: nn.Module) -> Int8Module:
         weight = module.get_parameter("weight")
         step = step_of(weight, self.weights).expand(weight.shape[0], 1)
-        quantized = Quantized(integers_of(weight, step).to(torch.int8), step.float())
-        if isinstance(module, nn.Embedding):
-            table = Int8Embedding(module.num_embeddings, module.embedding_dim, module.padding_idx)
-            table.take_(quantized, name)
-            return table
-        assert isinstance(module, nn.Linear)
-        how: Any = "static" if self.activations == "ema" else "token"
-        made = Int8Linear(module.in_features, module.out_features, module.bias is not None, how)
-        made.take_(quantized, name)
-        made.bias = None if module.bias is None else module.bias.detach().float().clone()
-        if how == "static":
+        rounded = Quantized(integers_of(weight, step).to(torch.int8), step.float())
+        made = int8_module(module, rounded, name, self._inputs)
+        if isinstance(made, Int8Linear) and made.activations == "static":
             made.input_scale = self._step(name, weight.device)
         return made
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The ranges: the moving average of the largest input of every linear layer, float64, by the layer's name."""
+        """Returns the ranges: the moving average of the largest input of every linear layer, float64, by its name."""
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in self._ranges.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Goes on with ranges that another one found.
+        """Continues from ranges that another quantizer found.
 
         Raises:
             InputError: they are not ranges of a model like this.
@@ -246,14 +240,6 @@ class Q8BERT:
                 raise InputError(f"the ranges are of another model: {name} differs. Resume with the same model.")
         self._ranges = {name: float(value) for name, value in state.items()}
         self._seen, self._steps = {}, {}
-
-
-def _note_layout(model: nn.Module, made: Mapping[str, Int8Module], activations: Any) -> None:
-    """Writes into a transformers model's configuration which of its layers are int8."""
-    config: Any = getattr(model, "config", None)
-    if hasattr(config, "to_dict"):
-        config.quantization_config = Layout.of(made, activations).as_config()
-        save_as_own(model)
 
 
 def _one_of(name: str, value: Any, known: tuple[str, ...]) -> Any:

@@ -1,4 +1,4 @@
-"""The same rounding by torchao, as far as it has it: int8 weights per output channel, activations per token."""
+"""Rounds by torchao, as far as it has it: int8 weights per output channel, activations per token."""
 
 import copy
 from collections.abc import Collection
@@ -14,7 +14,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def quantize_by_torchao(model: Model, names: Collection[str]) -> Model:
-    """A copy whose layers of these names have torchao's int8 tensors for weights, in evaluation mode.
+    """Copies a model, in evaluation mode, with torchao's int8 tensors for the weights of the layers of these names.
 
     ``torch.compile`` makes it fast, in eager mode it is slower than float32. Its tensors cannot be written to
     safetensors from outside of torchao.
