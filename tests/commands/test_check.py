@@ -17,7 +17,7 @@ from trainflat.cli.plans import print_plan
 from trainflat.commands import run_folder as folder_module
 from trainflat.core.errors import InputError
 from trainflat.core.processes import is_first_process
-from trainflat.models import load_encoder, outline
+from trainflat.models import load_encoder, load_on_meta
 from trainflat.protocols import PROTOCOLS
 
 
@@ -294,7 +294,7 @@ def test_a_stray_rank_is_no_second_process(
 def test_an_outline_is_the_model_without_its_weights(family: str, tmp_path: Path) -> None:
     folder = str(write(tmp_path, AutoModel.from_config(config(family))))
     for head in HEADS.values():
-        seen, loaded = outline(folder, head, layers=2), load_encoder(folder, head, layers=2)
+        seen, loaded = load_on_meta(folder, head, layers=2), load_encoder(folder, head, layers=2)
         assert seen is not None
         assert seen.max_length == loaded.max_length == 32
         assert {n: p.shape for n, p in seen.model.named_parameters()} == {

@@ -19,7 +19,7 @@ from trainflat.commands import run_folder
 from trainflat.commands.run_folder import CLAIM, LOCK, opened
 from trainflat.core.errors import InputError
 from trainflat.core.files import WORKPLACES, atomic, write_json
-from trainflat.export.folders import new_folder
+from trainflat.export.base import new_folder
 from trainflat.recipe import load_recipe
 from trainflat.sharpness.store import Store
 

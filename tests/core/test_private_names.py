@@ -323,7 +323,7 @@ def test_sparse_folders_are_read_without_hooks_of_transformers(monkeypatch, tmp_
     model = examples["transformers.PreTrainedModel"]
     folder = save_sparse(model, tmp_path / "sparse")
     if gone.endswith("update_attn_implementation"):
-        monkeypatch.setattr("trainflat.models.own.OwnQuantizer.update_attn_implementation", lambda _, config: config)
+        monkeypatch.setattr("trainflat.models.int8.OwnQuantizer.update_attn_implementation", lambda _, config: config)
     elif gone.endswith("MAPPING"):
         monkeypatch.delitem(import_module("transformers.quantizers.auto").AUTO_QUANTIZER_MAPPING, "trainflat-sparse")
     else:

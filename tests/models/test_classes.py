@@ -14,7 +14,7 @@ from trainflat.commands.diagnose import diagnose
 from trainflat.commands.export import export
 from trainflat.core.errors import InputError
 from trainflat.core.progress import Progress
-from trainflat.models import load_encoder, outline
+from trainflat.models import load_encoder, load_on_meta
 from trainflat.tasks import TASKS
 from trainflat.tasks.base import Head
 from trainflat.tasks.glue import Mnli
@@ -66,7 +66,7 @@ def test_the_same_classes_are_found(model: Any, task: Any, places: Any, note: st
     folder = str(write(tmp_path / "model", made))
     encoder, seen = (
         load_encoder(folder, Head("classification", task), fine_tuned=True),
-        outline(folder, Head("classification", task), fine_tuned=True),
+        load_on_meta(folder, Head("classification", task), fine_tuned=True),
     )
     torch.testing.assert_close(logits(encoder.model), logits(made)[:, places], rtol=0, atol=0)
     assert seen is not None and seen.note == encoder.note

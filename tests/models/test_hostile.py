@@ -19,7 +19,7 @@ from tests.support.families import FAMILIES, config, write
 from trainflat.commands.export import _source
 from trainflat.core.errors import InputError, is_fault
 from trainflat.core.files import seal
-from trainflat.models import load_encoder, outline
+from trainflat.models import load_encoder, load_on_meta
 from trainflat.models.loading import _auto
 from trainflat.tasks.base import Head
 
@@ -28,7 +28,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "load": trainflat.load,
     "run": lambda folder: load_encoder(str(folder), HEAD),
     "teacher, diagnose, export of a task": lambda folder: load_encoder(str(folder), HEAD, fine_tuned=True),
-    "check": lambda folder: outline(str(folder), HEAD),
+    "check": lambda folder: load_on_meta(str(folder), HEAD),
     "export": lambda folder: _source(folder, None),
 }
 WEIGHTS = "model.safetensors"

@@ -20,8 +20,8 @@ from tests.support.runs import own_files, recipe
 from trainflat.cli import main as cli
 from trainflat.core import hub
 from trainflat.core.errors import DamagedFile, InputError
-from trainflat.models import load_encoder, outline, weights_sha256
-from trainflat.models.hub import NotHere
+from trainflat.models import load_encoder, load_on_meta, weights_sha256
+from trainflat.models.locate import NotHere
 from trainflat.tasks.base import Head
 
 TWO = Head("classification", ("no", "yes"))
@@ -99,7 +99,7 @@ def test_a_model_of_the_hub_is_downloaded_and_read_as_a_folder(tmp_path: Path, m
     (folder / "onnx" / "model.safetensors").write_bytes(b"nor what lies in a folder")
     with answering(monkeypatch, tmp_path / "cache", {"some/encoder": folder}) as asked:
         found = load_encoder("some/encoder", TWO)
-        assert outline("some/encoder", TWO)
+        assert load_on_meta("some/encoder", TWO)
     assert weights_sha256(found.model) == weights_sha256(load_encoder(str(folder), TWO).model)
     assert not [one for one in asked if ".bin" in one or "onnx" in one]
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -123,6 +123,6 @@ def test_what_the_hub_has_not_or_as_a_pickle_is_refused(tmp_path: Path, monkeypa
                 load_encoder(name, TWO)
             assert "\n" not in str(refusal.value)
         with pytest.raises(InputError, match="Did you mean 'minilm'"):
-            outline("minilmm", TWO)
+            load_on_meta("minilmm", TWO)
     with answering(monkeypatch, tmp_path / "cache2", {"a/pickle": pickle}, {"a/pickle": whole}):
         assert load_encoder("a/pickle", TWO).name == "a/pickle"

@@ -11,7 +11,7 @@ from trainflat.core.errors import InputError
 from trainflat.core.files import MANIFEST
 from trainflat.core.rng import derive_seed
 from trainflat.evaluation import SPEED_NOTE
-from trainflat.models import meet, outline
+from trainflat.models import load_on_meta, meet
 from trainflat.protocols import Planned, Protocol
 from trainflat.protocols.store import MASKS, STAGE, STAGES
 from trainflat.recipe import Recipe, load_recipe
@@ -100,7 +100,7 @@ def plan(
     look(folder, recipe, task)
     check_machine(recipe, task, folder)
     check_gate(recipe)
-    encoder = outline(recipe.model.name, task.head, layers=recipe.model.layers)
+    encoder = load_on_meta(recipe.model.name, task.head, layers=recipe.model.layers)
     if encoder is not None:
         check_encoder(recipe, encoder)
         meet(encoder)

@@ -122,7 +122,7 @@ PRIVATE_NAMES: tuple[PrivateName, ...] = (
     ),
     PrivateName(
         "transformers.PreTrainedConfig._attn_implementation",
-        ("export/graph.py", "objective/untouched.py"),
+        ("export/graph.py", "objective/state_guard.py"),
         _TRANSFORMERS,
         "an exported model keeps eager attention; second derivatives go through whatever attention a model has",
     ),
@@ -180,14 +180,14 @@ PRIVATE_NAMES: tuple[PrivateName, ...] = (
     ),
     PrivateName(
         "transformers.quantizers.HfQuantizer.update_attn_implementation",
-        ("models/own.py",),
+        ("models/int8.py",),
         _TRANSFORMERS,
         _NOT_FOUND,
         ("self", "config"),
     ),
     PrivateName(
         "transformers.quantizers.HfQuantizer.preprocess_model",
-        ("models/own.py", "models/int8.py", "export/native.py"),
+        ("models/int8.py", "export/native.py"),
         _TRANSFORMERS,
         _NOT_FOUND,
         ("self", "model", "dtype"),

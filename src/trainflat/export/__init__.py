@@ -1,12 +1,11 @@
 """Files that others load."""
 
 from trainflat.core.registry import Registry
-from trainflat.export.base import Exporter, Source
-from trainflat.export.folders import copy_tokenizer, new_folder
+from trainflat.export.base import Exporter, Source, copy_tokenizer, new_folder
 from trainflat.export.int8 import Int8
+from trainflat.export.loading import open_export
 from trainflat.export.onnx import Onnx
 from trainflat.export.onnx_int8 import OnnxInt8
-from trainflat.export.opening import open_export
 from trainflat.export.openvino import OpenVino
 from trainflat.export.openvino_int8 import OpenVinoInt8
 from trainflat.export.runner import Runner

@@ -1,16 +1,22 @@
 """What a format must offer: a folder that others load, and the way back, by which it is checked."""
 
+import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from trainflat.core.errors import InputError
+from trainflat.core.files import seal, workplace, writing
 from trainflat.models import output_names
+
+# Of tokenizers that are no Python class of transformers, which would name its own.
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
 @dataclass(frozen=True)
@@ -97,3 +103,39 @@ class Exporter(ABC):
 def missing_packages(names: Iterable[str]) -> list[str]:
     """Those of the packages that are not installed."""
     return [name for name in names if find_spec(name) is None]
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Yields an empty folder beside ``out`` that is sealed and takes its name when the block ends; gone if it raises.
+
+    Raises:
+        InputError: ``out`` exists and is not an empty folder, the disk is full, or the place cannot be written.
+    """
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise InputError(f"{out} is there already. Choose another --out, or move it away.")
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with workplace(out.parent) as place:
+            temporary = place / out.resolve().name
+            temporary.mkdir()
+            yield temporary
+            mode = 0o666 & temporary.stat().st_mode  # as the umask gives it; safetensors leaves 0600
+            for path in temporary.rglob("*"):
+                if path.is_file():
+                    path.chmod(mode)
+            seal(temporary)
+            temporary.replace(out)
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Copies the tokenizer's files, byte for byte; none where there are none."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
+    except Exception:  # a model without a tokenizer is still a model; with a broken one, ours stays as broken
+        names = set(_TOKENIZER_FILES)
+    else:
+        names = {*_TOKENIZER_FILES, *tokenizer.vocab_files_names.values()}
+    for name in sorted(names):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)

@@ -17,8 +17,8 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from trainflat.core.errors import DamagedFile
 from trainflat.export.packed import PARTS, unpack
 from trainflat.export.unpacking import QUANT_METHOD, check_stored
-from trainflat.models.own import OwnQuantizer
-from trainflat.models.rebuilt import check_shapes
+from trainflat.models.int8 import OwnQuantizer
+from trainflat.models.safe_load import check_shapes
 from trainflat.models.stored import check_sealed, stored_tensors
 
 

@@ -16,12 +16,11 @@ from transformers import PreTrainedModel
 from trainflat.anatomy.params import prunable, unwrapped
 from trainflat.core.errors import InputError
 from trainflat.core.files import load_tensors, read_json, save_tensors, write_json
-from trainflat.export.base import Exporter, Source
-from trainflat.export.folders import copy_tokenizer, new_folder
+from trainflat.export.base import Exporter, Source, copy_tokenizer, new_folder
 from trainflat.export.packed import Values, check_values, pack, packed_bytes
 from trainflat.export.unpacking import QUANT_METHOD, load_sparse
 from trainflat.models.quiet import no_bars
-from trainflat.models.rebuilt import load_dense
+from trainflat.models.safe_load import load_dense
 from trainflat.models.stored import CONFIG, WEIGHTS, quant_method
 from trainflat.quantization.layout import OWN_WEIGHTS
 

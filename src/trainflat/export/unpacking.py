@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from trainflat.core.errors import DamagedFile
 from trainflat.export.packed import PARTS, SHAPE, Header, check_parts, shape_of, unpack
-from trainflat.models.rebuilt import build_model, read_config
+from trainflat.models.safe_load import build_model, read_config
 from trainflat.models.stored import MOVE, Stored, check_memory, check_sealed, read_tensors, stored_tensors
 
 T = TypeVar("T")

@@ -1,8 +1,8 @@
 """Who learns: pre-trained encoders."""
 
 from trainflat.models.base import Encoder, max_positions, model_info, output_names, vocabulary_size, weights_sha256
-from trainflat.models.builtin import MODELS
-from trainflat.models.loading import load_encoder, outline
+from trainflat.models.loading import load_encoder, load_on_meta
+from trainflat.models.locate import MODELS
 from trainflat.models.meeting import fit_inputs, meet
 from trainflat.models.quiet import no_bars
 
@@ -11,11 +11,11 @@ __all__ = [
     "Encoder",
     "fit_inputs",
     "load_encoder",
+    "load_on_meta",
     "max_positions",
     "meet",
     "model_info",
     "no_bars",
-    "outline",
     "output_names",
     "vocabulary_size",
     "weights_sha256",

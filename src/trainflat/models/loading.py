@@ -19,22 +19,19 @@ from transformers import (
 
 from trainflat.core.errors import InputError, is_fault, one_line
 from trainflat.models.base import Encoder, keep_layers, max_positions
-from trainflat.models.builtin import MODELS
 from trainflat.models.checks import (
     FILES,
-    check_folder,
     check_is_encoder,
     check_labels,
     check_tokenizer,
     check_weights,
 )
 from trainflat.models.classes import ClassOrder, find_order, reorder_head
-from trainflat.models.hub import NotHere, download_model
+from trainflat.models.locate import NotHere, locate
 from trainflat.models.meeting import fit_inputs
-from trainflat.models.own import OWN_FORMS
 from trainflat.models.quiet import quiet_loading
-from trainflat.models.rebuilt import check_config, refuse_dropped
-from trainflat.models.stored import check_memory, check_sealed, quant_method, read_tensors, stored_tensors
+from trainflat.models.safe_load import check_config, refuse_dropped
+from trainflat.models.stored import OWN_FORMS, check_memory, check_sealed, quant_method, read_tensors, stored_tensors
 from trainflat.tasks.base import Head
 
 
@@ -59,7 +56,7 @@ def load_encoder(
         InputError: the model cannot be found, is no encoder, is incomplete, has too few layers or no tokenizer, or no
             head for the task where it must have one.
     """
-    source = _source(name)
+    source = locate(name)
     with failures_in_one_line(name), quiet_loading():
         config, order = _config(source, head, layers, name, fine_tuned=fine_tuned)
         whole = set(_empty(source, _whole_config(source), head).state_dict()) if layers else set()
@@ -70,7 +67,7 @@ def load_encoder(
     return _encoder(model, tokenizer, name, order)
 
 
-def outline(name: str, head: Head, *, layers: int | None = None, fine_tuned: bool = False) -> Encoder | None:
+def load_on_meta(name: str, head: Head, *, layers: int | None = None, fine_tuned: bool = False) -> Encoder | None:
     """The encoder that :func:`load_encoder` would give, without its weights: shapes alone, on torch's meta device.
 
     Returns:
@@ -80,7 +77,7 @@ def outline(name: str, head: Head, *, layers: int | None = None, fine_tuned: boo
         InputError: whatever ``load_encoder`` refuses, but for weights that are missing or do not fit.
     """
     try:
-        source = _source(name)
+        source = locate(name)
     except NotHere as error:
         if error.near:
             raise
@@ -134,19 +131,6 @@ def set_head(config: PreTrainedConfig, head: Head) -> None:
     else:
         config.problem_type = "regression" if head.kind == "regression" else None
         config.num_labels = 1 if head.kind == "regression" else 2  # spans: start and end
-
-
-def _source(name: str) -> Path:
-    """Finds the folder of a model; one that has only a name on the hub is downloaded."""
-    if name in MODELS:
-        return MODELS[name]()
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        check_folder(folder)
-        return folder
-    if name.startswith(("/", ".", "~")) or name.count("/") > 1 or folder.exists():  # the hub's have one slash at most
-        raise InputError(f"there is no model folder {name}. Give a folder with {FILES}, or `minilm`.")
-    return download_model(name, MODELS)
 
 
 def _load_model(

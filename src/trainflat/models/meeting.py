@@ -18,7 +18,7 @@ from trainflat.core.errors import InputError, one_line
 from trainflat.core.formatting import plural
 from trainflat.models.base import Encoder, keep_layers, max_positions
 from trainflat.models.quiet import quiet_loading
-from trainflat.objective.untouched import untouched
+from trainflat.objective.state_guard import preserve_state
 from trainflat.tasks.base import ANSWERS
 from trainflat.tasks.encoding import unzip
 from trainflat.tasks.stdlib_docs import sentences_of
@@ -64,7 +64,7 @@ def meet(encoder: Encoder, rows: Sequence[Mapping[str, Any]] = (), *, learns: bo
     batch = _batch(encoder, rows)
     answered = learns and any(name in ANSWERS for name in batch)
     given = batch if answered else {name: value for name, value in batch.items() if name not in ANSWERS}
-    with untouched(encoder.model, []), quiet_loading():
+    with preserve_state(encoder.model, []), quiet_loading():
         reason = _misfit(encoder.model, batch) or _failure(encoder.model, given, backward=answered)
         tokens = int(batch["attention_mask"][0].sum()) if "attention_mask" in batch else 0
         if tokens and not reason:  # the shortest row again, alone: Funnel halves lengths, and cannot go on below some

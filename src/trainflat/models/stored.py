@@ -16,6 +16,7 @@ from trainflat.core.untrusted import parse_json, read_text
 from trainflat.models.checks import check_folder
 from trainflat.quantization.layout import OWN_WEIGHTS
 
+OWN_FORMS = ("trainflat-int8", "trainflat-sparse")  # quant_method of what this package writes
 CONFIG, WEIGHTS, SHARDS = "config.json", "model.safetensors", "model.safetensors.index.json"
 _LARGEST_NUMBER = 2**20  # in a config: a vocabulary or a number of positions, not yet a denial of memory
 _MEMORY = 2**30  # bytes that any file may ask for ...

@@ -14,7 +14,7 @@ from trainflat.core.errors import InputError, UnknownName
 from trainflat.core.foreach import foreach
 from trainflat.core.progress import Progress
 from trainflat.objective.passes import Effort, Kind, Meter
-from trainflat.objective.untouched import Guard, twice_differentiable
+from trainflat.objective.state_guard import StateGuard, twice_differentiable
 from trainflat.objective.vectors import Vector, drawn, fitting, norm
 
 Batch = Mapping[str, Tensor]
@@ -87,7 +87,7 @@ class Objective:
         self.kept = fitting(masks or {}, named)
         pairs = zip(self.weights, self.kept, strict=True)
         self.size = sum(w.numel() if kept is None else int(kept.sum()) for w, kept in pairs)
-        self._guard = Guard(self.model, self.weights)
+        self._guard = StateGuard(self.model, self.weights)
 
     # What can be asked
 

