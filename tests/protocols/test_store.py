@@ -14,6 +14,7 @@ from tests.support.families import config, write
 from tests.support.runs import own_files, recipe
 from trainflat.core.errors import DamagedFile
 from trainflat.core.files import is_sealed
+from trainflat.evaluation import measure_sizes
 from trainflat.models import load_encoder
 from trainflat.protocols import Dense, Planned, Produced, StageStore, Workspace
 from trainflat.protocols.workspace import train
@@ -79,12 +80,12 @@ def test_a_killed_run_goes_on_from_a_smaller_stage(
     assert whole.stages[1].sizes != whole.stages[0].sizes
 
 
-def measured(name: str) -> record.Stage:
+def measured(produced: Produced) -> record.Stage:
     return record.Stage(
-        name=name,
+        name=produced.plan.name,
         target_sparsity=0.0,
         scores={},
-        sizes=record.Sizes.model_construct(),
+        sizes=measure_sizes(produced.model, produced.masks),
         matrices=[],
         training=None,
         timing=record.Timing(train_seconds=2.5, evaluate_seconds=0.0, latency=[]),
@@ -98,9 +99,10 @@ def test_what_is_recalled_is_what_was_committed(tmp_path: Path) -> None:
     masks = MagnitudePruner(model, sparsity=0.5).prune()
     store, plan = StageStore(tmp_path / "run"), STAGES[1]
     assert store.recall(plan) is None and store.masks(plan) is None
-    StageStore(tmp_path / "run", writes=False).commit(Produced(plan, model), measured("halved"), encoder.tokenizer)
+    produced = Produced(plan, model, masks)
+    StageStore(tmp_path / "run", writes=False).commit(produced, measured(produced), encoder.tokenizer)
     assert not (tmp_path / "run").exists()
-    committed = store.commit(Produced(plan, model, masks), measured("halved"), encoder.tokenizer)
+    committed = store.commit(produced, measured(produced), encoder.tokenizer)
     assert is_sealed(store.path("halved")) and store.measured(plan) == committed
     again = store.recall(plan)
     assert again is not None and again.masks is not None and again.masks.sha256 == masks.sha256
