@@ -19,9 +19,8 @@ class Protocol(ABC):
     def plan(self) -> list[Planned]:
         """Lists every stage, in order, known before anything is trained."""
 
-    @abstractmethod
-    def check(self, steps: int | None, model: nn.Module | None) -> None:
-        """Checks what the recipe alone does not tell, before anything is trained.
+    def check(self, steps: int | None, model: nn.Module | None) -> None:  # noqa: B027 -- a hook, not a duty
+        """Checks what the recipe alone does not tell, before anything is trained; by default, nothing.
 
         Args:
             steps: Optimizer steps of one training; None where only the encoded rows will tell.

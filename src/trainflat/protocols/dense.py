@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 
-from torch import nn
-
 from trainflat.protocols.base import Protocol
 from trainflat.protocols.stages import Planned, Produced
 from trainflat.protocols.workspace import Workspace, train
@@ -18,10 +16,7 @@ class Dense(Protocol):
         """Lists one stage."""
         return [Planned("dense", 0.0, trained=True)]
 
-    def check(self, steps: int | None, model: nn.Module | None) -> None:
-        """Takes any rows and any encoder."""
-
     def run(self, workspace: Workspace) -> Iterator[Produced]:
         """Trains from the pre-trained weights."""
         [stage] = self.plan()
-        yield train(workspace, stage, workspace.untrained())
+        yield workspace.store.recall(stage) or train(workspace, stage, workspace.untrained())

@@ -67,10 +67,11 @@ class Gradual(Protocol):
 
     def run(self, workspace: Workspace) -> Iterator[Produced]:
         """Trains and prunes."""
-        start = workspace.untrained()
-        self.check(workspace.steps, start)
+        self.check(workspace.steps, workspace.encoder.model)
         [stage] = self.plan()
-        yield train(workspace, stage, start, gate=self.gate, freeze_embeddings=self.freeze_embeddings)
+        yield workspace.store.recall(stage) or train(
+            workspace, stage, workspace.untrained(), gate=self.gate, freeze_embeddings=self.freeze_embeddings
+        )
 
     def _options(self) -> dict[str, Any]:
         return {key: value for key, value in self.gate.items() if key != "name"}

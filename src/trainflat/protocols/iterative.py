@@ -13,7 +13,7 @@ from trainflat.protocols.base import Protocol
 from trainflat.protocols.stages import Planned, Produced, check_sparsities, stage_name
 from trainflat.protocols.store import REWIND
 from trainflat.protocols.workspace import Workspace, build_pruner, train
-from trainflat.pruning import PRUNERS, Masks, PrunerSection, Scope
+from trainflat.pruning import PRUNERS, PrunerSection, Scope
 from trainflat.training.fit_callbacks import SNAPSHOT
 
 _PAPER = tuple(round(0.1 * k, 1) for k in range(1, 10))
@@ -77,16 +77,18 @@ class Iterative(Protocol):
         """Trains round after round."""
         self.check(workspace.steps, workspace.encoder.model)
         dense, *rounds = self.plan()
-        before = train(workspace, dense, workspace.untrained(), snapshot=self._snapshot)
+        # Without its snapshot, the dense model is trained again, to the same weights.
+        known = workspace.store.recall(dense) if self._snapshot is None or workspace.store.has_snapshot else None
+        before = known or train(workspace, dense, workspace.untrained(), snapshot=self._snapshot)
         yield before
         for stage in rounds:
-            masks = workspace.store.masks(stage) or self._select(workspace, before, stage)
-            before = train(workspace, stage, self._start(workspace, before), masks=masks)
+            before = workspace.store.recall(stage) or self._round(workspace, before, stage)
             yield before
 
-    def _select(self, workspace: Workspace, before: Produced, stage: Planned) -> Masks:
-        """Ranks the weights that the round before trained."""
-        return build_pruner(workspace, before.model, self.pruner, stage.sparsity, self.scope, before.masks).select()
+    def _round(self, workspace: Workspace, before: Produced, stage: Planned) -> Produced:
+        """Prunes the weights that the round before trained, rewinds the others and trains them."""
+        pruner = build_pruner(workspace, before.model, self.pruner, stage.sparsity, self.scope, before.masks)
+        return train(workspace, stage, self._start(workspace, before), masks=pruner.select())
 
     @property
     def _snapshot(self) -> int | None:

@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from torch import nn
-
 from trainflat.protocols.base import Protocol
 from trainflat.protocols.stages import Planned, Produced, check_sparsities, stage_name
 from trainflat.protocols.workspace import Workspace, build_pruner, train
@@ -38,13 +36,10 @@ class OneShot(Protocol):
             *(Planned(stage_name(s), s, trained=False) for s in self.sparsities),
         ]
 
-    def check(self, steps: int | None, model: nn.Module | None) -> None:
-        """Takes any rows and any encoder."""
-
     def run(self, workspace: Workspace) -> Iterator[Produced]:
         """Trains, then prunes copies."""
         dense, *pruned = self.plan()
-        trained = train(workspace, dense, workspace.untrained())
+        trained = workspace.store.recall(dense) or train(workspace, dense, workspace.untrained())
         yield trained
         masks = None
         for stage in pruned:

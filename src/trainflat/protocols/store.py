@@ -1,10 +1,12 @@
 """Keeps the finished stages of a run on disk, and gives them back."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainflat.core.errors import InputError
 from trainflat.core.files import (
@@ -23,6 +25,7 @@ from trainflat.export.loading import load
 from trainflat.models import no_bars
 from trainflat.protocols.stages import Planned, Produced, stage_name
 from trainflat.pruning import Masks
+from trainflat.quantization import Q8BERT, make_quantizer
 from trainflat.records import run as record
 from trainflat.training.fit import forget
 from trainflat.training.fit_callbacks import SNAPSHOT
@@ -44,10 +47,12 @@ class StageStore:
     Attributes:
         folder: Of the run.
         writes: False on all processes of a data-parallel run but the first.
+        quantization: Section of a recipe, where models are trained for int8.
     """
 
     folder: Path
     writes: bool = True
+    quantization: Mapping[str, Any] | None = None
 
     def path(self, name: str) -> Path:
         """Returns the folder of a stage, whether or not it is there."""
@@ -99,29 +104,30 @@ class StageStore:
         return read_as(folder / STAGE, record.Stage, "a stage as this trainflat writes them")
 
     def recall(self, plan: Planned) -> Produced | None:
-        """Loads a completed stage, without its quantizer; None where it is not complete. Raises as ``measured``."""
-        known = self.measured(plan)
+        """Loads a completed stage; None where it is not complete. Raises as ``measured`` does."""
+        known, folder = self.measured(plan), self.path(plan.name)
         if known is None:
             return None
-        model = load(self.path(plan.name))
-        return Produced(plan, model, self._masks(plan, known), known.training, known.timing.train_seconds)
+        model = load(folder)
+        masks = None if known.masks_sha256 is None else Masks.load(folder / MASKS)
+        quantizer = None if self.quantization is None else self._quantizer(model, folder)
+        return Produced(plan, model, masks, known.training, known.timing.train_seconds, quantizer)
 
-    def masks(self, plan: Planned) -> Masks | None:
-        """Loads the masks of a completed stage; raises as ``measured``."""
-        known = self.measured(plan)
-        return None if known is None else self._masks(plan, known)
-
-    def _masks(self, plan: Planned, known: record.Stage) -> Masks | None:
-        return None if known.masks_sha256 is None else Masks.load(self.path(plan.name) / MASKS)
-
-    def ranges(self, plan: Planned) -> dict[str, Tensor]:
-        """Loads the ranges that quantization-aware training found for a completed stage."""
-        return load_tensors(self.path(plan.name) / RANGES)[0]
+    def _quantizer(self, model: PreTrainedModel, folder: Path) -> Q8BERT:
+        options = dict(self.quantization or {})
+        quantizer = make_quantizer(options.pop("name"), model, **options)
+        quantizer.load_state_dict(load_tensors(folder / RANGES)[0])
+        return quantizer
 
     @property
     def snapshot_folder(self) -> Path:
         """Where the dense training puts the weights of the step that is rewound to."""
         return self.folder / REWIND
+
+    @property
+    def has_snapshot(self) -> bool:
+        """Whether the weights of the step that is rewound to are there, whole."""
+        return is_sealed(self.snapshot_folder)
 
     def snapshot(self) -> dict[str, Tensor]:
         """Loads the weights of the step that is rewound to.

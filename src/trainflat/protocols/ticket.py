@@ -63,8 +63,9 @@ class Ticket(Protocol):
     def run(self, workspace: Workspace) -> Iterator[Produced]:
         """Trains the ticket."""
         [stage] = self.plan()
-        masks = workspace.store.masks(stage) or self._masks(workspace)
-        yield train(workspace, stage, workspace.untrained(), masks=masks)
+        yield workspace.store.recall(stage) or train(
+            workspace, stage, workspace.untrained(), masks=self._masks(workspace)
+        )
 
     def _masks(self, workspace: Workspace) -> Masks:
         model = workspace.encoder.model

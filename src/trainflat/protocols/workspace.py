@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from trainflat.core.files import is_sealed
 from trainflat.core.progress import Progress
 from trainflat.core.rng import derive_seed
 from trainflat.core.settings import Settings
@@ -20,7 +19,6 @@ from trainflat.objective import Objective
 from trainflat.protocols.stages import Planned, Produced
 from trainflat.protocols.store import StageStore
 from trainflat.pruning import Masks, Pruner, Scope
-from trainflat.quantization import make_quantizer
 from trainflat.tasks.base import EncodedSplit, Task
 from trainflat.training.fit import fit
 from trainflat.training.options import TrainingOptions
@@ -55,7 +53,7 @@ class Workspace:
     @property
     def store(self) -> StageStore:
         """The stages in the run's folder."""
-        return StageStore(self.folder, self.writes)
+        return StageStore(self.folder, self.writes, self.options.quantization)
 
     @property
     def steps(self) -> int:
@@ -77,22 +75,13 @@ def train(
     gate: Mapping[str, Any] | None = None,
     freeze_embeddings: bool = False,
 ) -> Produced:
-    """Recalls a stage that was completed before, else trains ``model`` in place.
+    """Trains ``model`` in place, from where it stands, masked or pruned by a gate on the way.
 
-    Args:
-        workspace: Task, rows and options of the training.
-        stage: Gives its name to the folder and to the seed.
-        model: Where training starts.
-        masks: Hold weights at zero, from the start.
-        snapshot: The step whose weights are kept in the store.
-        gate: Section of a recipe; prunes while training.
-        freeze_embeddings: As in :func:`~trainflat.training.fit.fit`.
+    The stage's name decides the seed and the folder of the checkpoints: a training that was killed goes on from these.
+    ``snapshot`` is the step whose weights are kept in the store; the other options are those of
+    :func:`~trainflat.training.fit.fit`.
     """
     store = workspace.store
-    # Without its snapshot, the dense stage is trained again, to the same weights.
-    complete = snapshot is None or is_sealed(store.snapshot_folder)
-    if complete and (known := store.recall(stage)) is not None:
-        return _with_quantizer(known, workspace)
     if masks is not None:
         masks.apply_(model)
     fitted = fit(
@@ -112,15 +101,6 @@ def train(
         progress=workspace.progress,
     )
     return Produced(stage, model, fitted.masks, fitted.training, fitted.seconds, fitted.quantizer)
-
-
-def _with_quantizer(known: Produced, workspace: Workspace) -> Produced:
-    if workspace.options.quantization is None:
-        return known
-    options = dict(workspace.options.quantization)
-    quantizer = make_quantizer(options.pop("name"), known.model, **options)
-    quantizer.load_state_dict(workspace.store.ranges(known.plan))
-    return replace(known, quantizer=quantizer)
 
 
 def build_pruner(  # noqa: PLR0917
