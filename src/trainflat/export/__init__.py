@@ -1,4 +1,4 @@
-"""Files that others load."""
+"""Export formats: files that other programs load."""
 
 from trainflat.core.registry import Registry
 from trainflat.export.base import Exporter, Source, copy_tokenizer, new_folder

@@ -1,8 +1,8 @@
-"""What a format must offer: a folder that others load, and the way back, by which it is checked."""
+"""Defines what an export format does: it writes a folder, and opens it again for the check."""
 
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -21,7 +21,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_m
 
 @dataclass(frozen=True)
 class Source:
-    """A model to be exported, in evaluation mode, with the tokenizer and the folder that it came with.
+    """Holds a model to be exported, in evaluation mode, with the tokenizer and the folder that it came with.
 
     Attributes:
         folder: Where it came from.
@@ -38,18 +38,18 @@ class Source:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Names of what the tokenizer gives and the model takes."""
+        """Names the inputs that the tokenizer gives and the model takes."""
         known = ("input_ids", "attention_mask", "token_type_ids")
         return tuple(name for name in known if name in self.tokenizer.model_input_names)
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of what the model answers with."""
+        """Names the model's outputs."""
         return output_names(self.model)
 
 
 class Exporter(ABC):
-    """One format; its constructor takes the format's options.
+    """Writes and opens one format; its constructor takes the format's options.
 
     Attributes:
         file: That holds the model; no other format's reader is tried on a folder that has it.
@@ -68,7 +68,7 @@ class Exporter(ABC):
     @property
     @abstractmethod
     def tolerance(self) -> float:
-        """By how much a logit may move, as a share of the largest; infinite where values are rounded."""
+        """Says by how much a logit may move, as a share of the largest; infinite where values are rounded."""
 
     @abstractmethod
     def write(self, source: Source, folder: Path) -> None:
@@ -81,7 +81,7 @@ class Exporter(ABC):
     @classmethod
     @abstractmethod
     def open(cls, folder: Path, threads: int | None = None) -> nn.Module:
-        """What was written, as it will be run: a module that takes a batch by name and gives logits by name.
+        """Opens what was written, as it will be run: a module that takes a batch by name and gives logits by name.
 
         Args:
             folder: That ``write`` filled.
@@ -90,19 +90,14 @@ class Exporter(ABC):
 
     @classmethod
     def check_installed(cls) -> None:
-        """Everything that the format needs is there.
+        """Checks that the packages of the format are installed.
 
         Raises:
             InputError: names what is not, and how to install it.
         """
-        missing = missing_packages(cls.packages)
+        missing = [name for name in cls.packages if find_spec(name) is None]
         if missing:
             raise InputError(f"this export needs {', '.join(missing)}. Install: pip install 'trainflat[{cls.extra}]'")
-
-
-def missing_packages(names: Iterable[str]) -> list[str]:
-    """Those of the packages that are not installed."""
-    return [name for name in names if find_spec(name) is None]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""One forward pass as a graph whose batch and length may vary: what torch.export and ONNX have in common."""
+"""Traces a forward pass as a graph with free batch and length, for all formats that hold one."""
 
 import warnings
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim
+from torch.export import Dim, ExportedProgram, export
 
 from trainflat.core.errors import InputError, one_line
 from trainflat.export.base import Source
@@ -19,7 +19,7 @@ _NO_LIMIT = 4096  # tokens, where a model has no end of positions
 
 
 class Logits(nn.Module):
-    """Tensors in, tensors out."""
+    """Wraps a model so that tensors go in and tensors come out."""
 
     def __init__(self, source: Source) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Logits(nn.Module):
 
 
 def example(source: Source) -> dict[str, Tensor]:
-    """A batch with padding in it: without, a graph may be traced that ignores the mask."""
+    """Makes a batch with padding in it: without, a graph may be traced that ignores the mask."""
     batch = {name: torch.zeros(_ROWS, _TOKENS, dtype=torch.long) for name in source.inputs}
     vocabulary = min(vocabulary_size(source.model), len(source.tokenizer))
     batch["input_ids"] += torch.arange(_ROWS * _TOKENS).reshape(_ROWS, _TOKENS) % vocabulary
@@ -45,15 +45,20 @@ def example(source: Source) -> dict[str, Tensor]:
 
 
 def dynamic_shapes(source: Source) -> dict[str, Any]:
-    """Batch and length of every input are free, up to what the model has positions for."""
+    """Frees batch and length of every input, up to what the model has positions for."""
     rows = Dim("batch", min=1, max=_MOST_ROWS)
     tokens = Dim("sequence", min=2, max=max_positions(source.model) or _NO_LIMIT)
     return {name: {0: rows, 1: tokens} for name in source.inputs}
 
 
+def export_program(source: Source) -> ExportedProgram:
+    """Exports a forward pass by torch; to be called inside :func:`traceable`."""
+    return export(Logits(source), (), example(source), dynamic_shapes=dynamic_shapes(source), strict=False)
+
+
 @contextmanager
 def traceable(source: Source, form: str) -> Iterator[None]:
-    """Inside, attention is plain matrix products, which export as fewer nodes; failures become one line.
+    """Switches attention to plain matrix products, which export as fewer nodes; makes failures one line.
 
     Raises:
         InputError: the model cannot be traced.

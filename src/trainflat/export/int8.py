@@ -1,4 +1,4 @@
-"""Our own int8 folders: the only ones that ``from_pretrained`` reads."""
+"""Writes int8 folders of this package: the only int8 format that ``from_pretrained`` reads."""
 
 from math import inf
 from pathlib import Path
@@ -28,14 +28,14 @@ class Int8(Exporter):
         self.activations, self.embeddings, self.head = activations, embeddings, head
 
     def write(self, source: Source, folder: Path) -> None:
-        """``config.json`` and ``trainflat.safetensors``."""
+        """Writes ``config.json`` and ``trainflat.safetensors``."""
         small = quantize_dynamic(source.model, activations=self.activations, embeddings=self.embeddings, head=self.head)
         with no_bars():
             small.save_pretrained(folder)
 
     @classmethod
     def open(cls, folder: Path, threads: int | None = None) -> nn.Module:
-        """As ``trainflat.load`` reads it."""
+        """Loads it as ``trainflat.load`` does."""
         del threads
         model: nn.Module = load_int8(folder)
         return model

@@ -26,7 +26,7 @@ _OPENERS: tuple[type[Exporter], ...] = (Onnx, OpenVino, TorchExport)  # one per 
 
 
 def load(folder: str | Path) -> PreTrainedModel:
-    """The model in a folder, in evaluation mode: a stage of a run, any safetensors checkpoint, or an export.
+    """Loads the model in a folder, in evaluation mode: a stage of a run, any safetensors checkpoint, or an export.
 
     Nothing is unpickled and no code of the folder is run. Where the folder has a manifest, every file is compared with
     it; and whatever it has, no file outside of it is read, and a file that asks for far more memory than it is worth
@@ -48,7 +48,7 @@ def load(folder: str | Path) -> PreTrainedModel:
 
 
 def open_export(folder: str | Path, threads: int | None = None) -> Runner:
-    """An export with a file of its own kind, ready to run: ONNX, OpenVINO or a program of torch.
+    """Opens an export with a file of its own kind, ready to run: ONNX, OpenVINO or a program of torch.
 
     Where the folder has a manifest, every file is compared with it. A program of torch may run any code of its maker's
     when it is read: open none from people whom you do not trust.

@@ -23,7 +23,7 @@ from trainflat.models.stored import check_sealed, stored_tensors
 
 
 class SparseConfig(QuantizationConfigMixin):  # type: ignore[misc]  # transformers is not typed
-    """What ``config.json`` says of a sparse folder; ``dequantize`` tells that the loaded model is dense."""
+    """Holds what ``config.json`` says of a sparse folder; with ``dequantize``, the loaded model is dense."""
 
     def __init__(self, dequantize: bool = True, weights: str | None = None, **_: Any) -> None:
         self.quant_method, self.dequantize, self.weights = QUANT_METHOD, True, weights
@@ -33,13 +33,13 @@ class SparseQuantizer(OwnQuantizer):
     """Checks the files before anything is read from them, then fills one dense matrix after the other."""
 
     def get_weight_conversions(self) -> list[WeightConverter]:
-        """From the parts of a matrix to the matrix."""
+        """Converts the parts of a matrix to the matrix."""
         return [WeightConverter(list(PARTS), "weight", [_Unpack(self)])]
 
     def preprocess_model(
         self, model: PreTrainedModel, dtype: Any = None, checkpoint_files: list[str] | None = None, **options: Any
     ) -> None:
-        """Looks at the files before any weight is read."""
+        """Checks the files before any weight is read."""
         super().preprocess_model(model, dtype, **options)
         folder = Path(checkpoint_files[0]).parent if checkpoint_files else None
         if folder is not None:
@@ -48,7 +48,7 @@ class SparseQuantizer(OwnQuantizer):
             check_shapes(folder, expected, check_stored(folder, stored_tensors(folder)))
 
     def postprocess_model(self, model: PreTrainedModel, **options: Any) -> PreTrainedModel:
-        """Leaves no trace of how the weights were stored."""
+        """Removes every trace of how the weights were stored."""
         super().postprocess_model(model, **options)
         # Saved again, the model is a dense one, so its names in files are those of any other. From 5.24 on,
         # transformers forgets by itself how a model was unpacked, before this is called.
@@ -58,12 +58,12 @@ class SparseQuantizer(OwnQuantizer):
         return model
 
     def is_serializable(self) -> bool:
-        """A loaded model is an ordinary one."""
+        """Tells transformers that a loaded model is an ordinary one."""
         return True
 
     @property
     def is_trainable(self) -> bool:
-        """As above."""
+        """Tells transformers that it can be trained."""
         return True
 
 
@@ -72,7 +72,7 @@ def _unpacks(conversion: Any) -> bool:
 
 
 class _Unpack(ConversionOps):  # type: ignore[misc]
-    """One matrix from its parts."""
+    """Builds one matrix from its parts."""
 
     def __init__(self, hf_quantizer: HfQuantizer) -> None:
         self.hf_quantizer = hf_quantizer  # its presence keeps transformers from casting the parts

@@ -1,4 +1,4 @@
-"""ONNX: a graph that onnxruntime, OpenVINO and others run."""
+"""Exports to ONNX, which onnxruntime, OpenVINO and others run."""
 
 import logging
 from pathlib import Path
@@ -20,19 +20,19 @@ class Onnx(Exporter):
     tolerance = 1e-4
 
     def write(self, source: Source, folder: Path) -> None:
-        """One file, ``model.onnx``, with all weights in it."""
+        """Writes one file, ``model.onnx``, with all weights in it."""
         import onnx
 
         onnx.save(anonymous(traced(source)), folder / self.file)
 
     @classmethod
     def open(cls, folder: Path, threads: int | None = None) -> Runner:
-        """The graph, run by onnxruntime."""
+        """Opens the graph in onnxruntime."""
         return Runner(OnnxRuntime.open(folder / cls.file, threads or torch.get_num_threads()))
 
 
 def traced(source: Source) -> Any:
-    """The model as an ONNX graph, each node with the names of the modules that it stands in.
+    """Traces a model as an ONNX graph, each node with the names of the modules that it stands in.
 
     Raises:
         InputError: the model cannot be traced.
@@ -56,7 +56,7 @@ def traced(source: Source) -> Any:
 
 
 def anonymous(model: Any) -> Any:
-    """The same graph without what the exporter wrote about each node: source lines, with paths of this machine."""
+    """Removes what the exporter wrote about each node: source lines, with paths of this machine."""
     for part in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer):
         del part.metadata_props[:]
     return model

@@ -1,4 +1,4 @@
-"""ONNX with int8 weights and activations that onnxruntime rounds as they come."""
+"""Exports to ONNX with int8 weights and activations that onnxruntime rounds as they come."""
 
 import ast
 from math import inf
@@ -29,7 +29,7 @@ class OnnxInt8(Onnx):
         self.embeddings, self.head, self.bits = embeddings, head, bits
 
     def write(self, source: Source, folder: Path) -> None:
-        """One file, ``model.onnx``."""
+        """Writes one file, ``model.onnx``."""
         from onnxruntime.quantization import QuantType, quant_utils, quantize_dynamic
 
         model = traced(source)
@@ -48,7 +48,7 @@ class OnnxInt8(Onnx):
 
 
 def _outside(model: Any, source: Source) -> list[str]:
-    """Names of the matrix products outside the encoder, also those that they have once onnxruntime rewrote them.
+    """Names the matrix products outside the encoder, also as they are called once onnxruntime rewrote them.
 
     Raises:
         InputError: all seem to be outside, as where torch has not noted the modules.

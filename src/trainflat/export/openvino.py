@@ -1,4 +1,4 @@
-"""OpenVINO: the fastest of the engines that were tried on x86 processors."""
+"""Exports to OpenVINO, the fastest of the engines that were tried on x86 processors."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 
 from trainflat.engines.openvino import OpenVinoRuntime, unobserved
 from trainflat.export.base import Exporter, Source
-from trainflat.export.graph import Logits, dynamic_shapes, example, traceable
+from trainflat.export.graph import export_program, traceable
 from trainflat.export.runner import Runner
 
 
@@ -20,17 +20,17 @@ class OpenVino(Exporter):
     tolerance = 1e-4
 
     def write(self, source: Source, folder: Path) -> None:
-        """Two files, ``model.xml`` and ``model.bin``."""
+        """Writes two files, ``model.xml`` and ``model.bin``."""
         save(converted(source), folder / self.file)
 
     @classmethod
     def open(cls, folder: Path, threads: int | None = None) -> Runner:
-        """The graph, run by OpenVINO on the CPU, tuned for a single request at a time."""
+        """Opens the graph in OpenVINO on the CPU, tuned for a single request at a time."""
         return Runner(OpenVinoRuntime.open(folder / cls.file, threads or torch.get_num_threads()))
 
 
 def converted(source: Source) -> Any:
-    """The model as OpenVINO has it in memory.
+    """Converts a model to OpenVINO, in memory.
 
     Raises:
         InputError: it cannot be traced or converted.
@@ -38,9 +38,7 @@ def converted(source: Source) -> Any:
     with unobserved(), traceable(source, "openvino"):
         import openvino
 
-        shapes = dynamic_shapes(source)
-        program = torch.export.export(Logits(source), (), example(source), dynamic_shapes=shapes, strict=False)
-        model = openvino.convert_model(program)
+        model = openvino.convert_model(export_program(source))
     for port, name in zip(model.outputs, source.outputs, strict=True):
         port.get_tensor().set_names({name})
     return model

@@ -1,4 +1,4 @@
-"""OpenVINO with int8 weights and activations, by nncf's post-training quantization."""
+"""Exports to OpenVINO with int8 weights and activations, by nncf's post-training quantization."""
 
 import io
 import logging
@@ -47,7 +47,7 @@ class OpenVinoInt8(OpenVino):
         self.samples = samples if activations == "static" else 0
 
     def write(self, source: Source, folder: Path) -> None:
-        """Two files, ``model.xml`` and ``model.bin``.
+        """Writes two files, ``model.xml`` and ``model.bin``.
 
         Raises:
             InputError: no texts came with the model.
@@ -86,7 +86,7 @@ def _static(model: Any, texts: Sequence[Mapping[str, Tensor]], alpha: float) -> 
 
 
 def _nearest(source: Source, texts: Sequence[Mapping[str, Tensor]], candidates: Iterable[Any]) -> Any:
-    """The one whose logits are off by least, as a mean over the texts."""
+    """Picks the candidate whose logits are off by least, as a mean over the texts."""
     with torch.inference_mode():
         expected = [source.model(**text) for text in texts]
 
@@ -100,7 +100,7 @@ def _nearest(source: Source, texts: Sequence[Mapping[str, Tensor]], candidates: 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """nncf prints bars, and what it is about to do."""
+    """Silences nncf, which prints bars and what it is about to do."""
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         import nncf

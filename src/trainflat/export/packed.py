@@ -1,4 +1,4 @@
-"""One matrix in a sparse file: where its values stand, and the values."""
+"""Packs one matrix for a sparse file: where its values stand, and the values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 @dataclass(frozen=True)
 class Header:
-    """Type and shape of a tensor in a file, known without reading it."""
+    """Holds type and shape of a tensor in a file, known without reading it."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
 
 
 def check_values(values: str, what: str = "values") -> None:
-    """A known way to hold values.
+    """Checks that there is such a way to hold values.
 
     Raises:
         InputError: it is none.
@@ -37,7 +37,7 @@ def check_values(values: str, what: str = "values") -> None:
 
 
 def pack(weight: Tensor, values: Values, name: str) -> dict[str, Tensor]:
-    """The parts of a matrix. What is zero stays zero, -0.0 too, which is read back as 0.0.
+    """Packs a matrix into its parts. What is zero stays zero, -0.0 too, which is read back as 0.0.
 
     Args:
         weight: [rows, columns], floating.
@@ -69,7 +69,7 @@ def pack(weight: Tensor, values: Values, name: str) -> dict[str, Tensor]:
 
 
 def round_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Integers from -127 to 127 [rows, columns] and one bfloat16 scale per row [rows]; zero stays zero.
+    """Rounds to integers from -127 to 127 [rows, columns], a bfloat16 scale per row [rows]; zero stays zero.
 
     At 97 % zeros a row of BERT has two dozen values: a scale of four bytes would be a tenth of them. One of two is
     rounded up, so that the largest value still fits; values are then rounded with it as it is stored.
@@ -81,7 +81,7 @@ def round_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_parts(name: str, headers: Mapping[str, Header], shape: tuple[int, ...]) -> None:
-    """The parts of a matrix fit each other and its shape; nothing of the size of the matrix is read or made.
+    """Checks that the parts of a matrix fit each other and its shape; reads and makes nothing of the matrix's size.
 
     Raises:
         DamagedFile: says what does not fit.
@@ -103,7 +103,7 @@ def check_parts(name: str, headers: Mapping[str, Header], shape: tuple[int, ...]
 
 
 def unpack(name: str, parts: Mapping[str, Tensor]) -> Tensor:
-    """The dense matrix: in the type of its values, float32 where these were rounded.
+    """Unpacks the dense matrix: in the type of its values, float32 where these were rounded.
 
     Args:
         name: For messages.
@@ -134,7 +134,7 @@ def unpack(name: str, parts: Mapping[str, Tensor]) -> Tensor:
 
 
 def shape_of(name: str, parts: Mapping[str, Tensor]) -> tuple[int, ...]:
-    """The shape that the parts tell.
+    """Reads the shape of a matrix from its parts.
 
     Raises:
         DamagedFile: they tell none.
@@ -146,7 +146,7 @@ def shape_of(name: str, parts: Mapping[str, Tensor]) -> tuple[int, ...]:
 
 
 def packed_bytes(parts: Mapping[str, Tensor]) -> int:
-    """What the parts take in a file, without their names."""
+    """Counts the bytes of the parts in a file, without their names."""
     return sum(part.numel() * part.element_size() for part in parts.values())
 
 

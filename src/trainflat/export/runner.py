@@ -1,4 +1,4 @@
-"""What runs an exported file as a module, whichever engine does the work."""
+"""Runs an exported file as a module, whichever engine does the work."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from trainflat.engines import Engine, Tokens
 
 
 class Runner(nn.Module):
-    """A file that is open.
+    """Holds an open file as a module.
 
     As a module it takes a batch by name, passes over what it has no input for, and gives logits by name, as a
     transformers model does. ``run`` does the same for arrays.
@@ -25,7 +25,7 @@ class Runner(nn.Module):
         self.engine, self.inputs, self.outputs = engine, engine.inputs, engine.outputs
 
     def run(self, tokens: Tokens) -> list[Any]:
-        """One forward pass over arrays [N, T] by name (N rows, T tokens); an array for each of ``outputs``.
+        """Runs one forward pass over arrays [N, T] by name (N rows, T tokens); an array for each of ``outputs``.
 
         Raises:
             InputError: the file takes no such batch.

@@ -1,4 +1,4 @@
-"""Sparse files: the values that pruning left, and where they stand, in plain safetensors.
+"""Writes sparse files: the values that pruning left, and where they stand, in plain safetensors.
 
 Each pruned matrix ``X.weight`` is four tensors, ``X.sparse_index``, ``X.sparse_values``, ``X.sparse_shape`` and, where
 values are integers, ``X.sparse_scales`` (see `packed`). All other tensors are as ever, and ``config.json`` says
@@ -77,22 +77,22 @@ class Sparse(Exporter):
 
     @property
     def tolerance(self) -> float:
-        """The weights are the same bits; kernels may sum in another order where these lie elsewhere in memory."""
+        """Allows for kernels that sum in another order where weights, the same bits, lie elsewhere in memory."""
         return 1e-6 if self.values == self.embeddings == "fp32" else inf
 
     def write(self, source: Source, folder: Path) -> None:
-        """``config.json`` and ``trainflat.safetensors``."""
+        """Writes ``config.json`` and ``trainflat.safetensors``."""
         self.write_model(source.model, folder)
 
     def write_model(self, model: PreTrainedModel, folder: Path) -> None:
-        """As ``write``, for a model without a tokenizer."""
+        """Writes, as ``write`` does, a model without a tokenizer."""
         with no_bars():
             model.save_pretrained(folder, max_shard_size="1000GB")
         _rewrite(folder, _held(model, self.values, self.embeddings))
 
     @classmethod
     def open(cls, folder: Path, threads: int | None = None) -> nn.Module:
-        """As ``trainflat.load`` reads it."""
+        """Loads it as ``trainflat.load`` does."""
         del threads
         model: nn.Module = load_sparse(folder)
         return model
@@ -128,7 +128,7 @@ def _parts_or_dense(name: str, tensor: Tensor, values: Values) -> dict[str, Tens
 
 
 def _held(model: nn.Module, values: Values, embeddings: Values) -> dict[str, Values]:
-    """How each matrix that may be rounded is held."""
+    """Says how each matrix that may be rounded is held."""
     tables = (name for name, module in model.named_modules() if isinstance(module, nn.Embedding))
     return {f"{name}.weight": embeddings for name in tables} | dict.fromkeys(prunable(model), values)
 

@@ -1,4 +1,4 @@
-"""``torch.export``: a program of the forward pass that needs torch, but neither transformers nor this package."""
+"""Exports by ``torch.export``: a program that needs torch, but neither transformers nor this package."""
 
 from io import BytesIO
 from pathlib import Path
@@ -7,7 +7,7 @@ import torch
 
 from trainflat.engines.program import TorchProgram
 from trainflat.export.base import Exporter, Source
-from trainflat.export.graph import Logits, dynamic_shapes, example, traceable
+from trainflat.export.graph import export_program, traceable
 from trainflat.export.runner import Runner
 
 
@@ -18,10 +18,9 @@ class TorchExport(Exporter):
     tolerance = 1e-4
 
     def write(self, source: Source, folder: Path) -> None:
-        """One file, ``model.pt2``."""
+        """Writes one file, ``model.pt2``."""
         with traceable(source, "torch-export"):
-            shapes = dynamic_shapes(source)
-            program = torch.export.export(Logits(source), (), example(source), dynamic_shapes=shapes, strict=False)
+            program = export_program(source)
         for module in program.graph_module.modules():
             if isinstance(module, torch.fx.GraphModule):
                 for node in module.graph.nodes:
@@ -32,5 +31,5 @@ class TorchExport(Exporter):
 
     @classmethod
     def open(cls, folder: Path, threads: int | None = None) -> Runner:
-        """The program, run by torch, of which `threads` sets all threads."""
+        """Opens the program in torch, of which `threads` sets all threads."""
         return Runner(TorchProgram.open(folder / cls.file, threads or torch.get_num_threads()))

@@ -1,4 +1,4 @@
-"""Reads what `sparse` wrote, or refuses it."""
+"""Reads sparse folders, or refuses them."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ _TYPES |= {"F32": torch.float32, "F64": torch.float64}
 
 
 def load_sparse(folder: Path) -> PreTrainedModel:
-    """The model of a sparse folder, dense in memory.
+    """Loads the model of a sparse folder, dense in memory.
 
     Raises:
         InputError: a file is missing, or the weights are a pickle.
@@ -40,7 +40,7 @@ def load_sparse(folder: Path) -> PreTrainedModel:
 
 
 def check_stored(folder: Path, stored: Mapping[str, Stored]) -> dict[str, tuple[int, ...]]:
-    """Shape of every tensor and matrix by name; only what tells these is read.
+    """Checks all parts and returns every tensor's and matrix's shape by name; reads nothing else.
 
     Raises:
         DamagedFile: parts do not fit each other, or all together are too much for the files.
@@ -67,7 +67,7 @@ def _tells_a_shape(name: str, one: Stored) -> bool:
 
 
 def _sorted(tensors: Mapping[str, T]) -> tuple[dict[str, T], dict[str, dict[str, T]]]:
-    """Plain tensors by name, and the parts of matrices by the name without its last part."""
+    """Sorts into plain tensors by name, and parts of matrices by the name without its last part."""
     plain: dict[str, T] = {}
     matrices: dict[str, dict[str, T]] = defaultdict(dict)
     for name, tensor in tensors.items():

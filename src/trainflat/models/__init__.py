@@ -1,4 +1,4 @@
-"""Who learns: pre-trained encoders."""
+"""Finds, loads and checks pre-trained encoders."""
 
 from trainflat.models.base import Encoder, max_positions, model_info, output_names, vocabulary_size, weights_sha256
 from trainflat.models.loading import load_encoder, load_on_meta

@@ -1,4 +1,4 @@
-"""A pre-trained encoder under a task head, and what a record says about it."""
+"""Describes a pre-trained encoder under a task head: its sizes, its outputs, its entry in a record."""
 
 import hashlib
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from trainflat.records.run import ModelInfo
 
 @dataclass(frozen=True)
 class Encoder:
-    """A model with its head, in float32, and its tokenizer."""
+    """Holds a model with its head, in float32, and its tokenizer."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -25,7 +25,7 @@ class Encoder:
 
 
 def max_positions(model: PreTrainedModel) -> int | None:
-    """Tokens per row that the model has positions for; None if its positions have no end.
+    """Counts the tokens per row that a model has positions for; None if its positions have no end.
 
     RoBERTa and its kin count positions from the padding index + 1 on, so the first rows of their table are never used.
     """
@@ -61,12 +61,12 @@ def keep_layers(config: PreTrainedConfig, layers: int, name: str) -> None:
 
 
 def vocabulary_size(model: PreTrainedModel) -> int:
-    """Below it all ids can be read. CANINE hashes the numbers of characters and has no end."""
+    """Returns a bound below which all ids can be read; CANINE hashes the numbers of characters and has none."""
     return int(getattr(model.config, "vocab_size", 1024))
 
 
 def output_names(model: PreTrainedModel) -> tuple[str, ...]:
-    """Names of what a model with a task's head gives: ``logits`` of rows, or of where spans start and end.
+    """Names the outputs of a model with a task's head: ``logits`` of rows, or of where spans start and end.
 
     Raises:
         InputError: it has no such head, so that its answers cannot be compared with another's.
@@ -80,7 +80,7 @@ def output_names(model: PreTrainedModel) -> tuple[str, ...]:
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """SHA-256 over names, types, shapes and bytes of the state, as 64 hexadecimal digits."""
+    """Hashes names, types, shapes and bytes of the state with SHA-256, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     for name, tensor in sorted(unwrapped(model).state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -89,7 +89,7 @@ def weights_sha256(model: nn.Module) -> str:
 
 
 def model_info(encoder: Encoder) -> ModelInfo:
-    """What the record says about the model. Call it before training: the hash is that of the starting weights."""
+    """Describes a model for the record. Call it before training: it hashes the starting weights."""
     return ModelInfo(
         name=encoder.name,
         architecture=type(encoder.model).__name__,

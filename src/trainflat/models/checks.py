@@ -1,4 +1,4 @@
-"""Refuses what cannot be trained as an encoder, in one line, before anything is trained."""
+"""Refuses models that cannot be trained as encoders, in one line, before anything is trained."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ _ITS_TASK = "Name the task that it was fine-tuned on, or give a model that was f
 
 
 def check_folder(folder: Path) -> None:
-    """Config and weights are there, and the weights are no pickle.
+    """Checks that config and weights are there, and that the weights are no pickle.
 
     Raises:
         InputError: names what is missing.
@@ -47,7 +47,7 @@ def check_folder(folder: Path) -> None:
 
 
 def check_is_encoder(config: PreTrainedConfig, name: str) -> None:
-    """It reads text in both directions and has no decoder.
+    """Checks that a model reads text in both directions and has no decoder.
 
     Raises:
         InputError: names the kind of model.
@@ -63,7 +63,7 @@ def check_is_encoder(config: PreTrainedConfig, name: str) -> None:
 
 
 def check_labels(config: PreTrainedConfig, head: Head, name: str) -> None:
-    """A fine-tuned model has the task's kind of head and its classes, whatever their capitals and their order.
+    """Checks that a fine-tuned model has the task's kind of head and its classes, in any capitals and order.
 
     Raises:
         InputError: it has another head; or more or fewer classes, or others.
@@ -84,7 +84,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _check_kind(config: PreTrainedConfig, head: Head, name: str) -> None:
-    """What the name of its class tells, before any weight is read."""
+    """Checks the kind of head by the name of the model's class, before any weight is read."""
     classes = tuple(config.architectures or ())
     if classes and classes[0].endswith(("Model", "ForMaskedLM", "ForPreTraining")):
         raise InputError(f"model {name!r} has no head for this task (it is a {classes[0]}). {_FINE_TUNE}")
@@ -99,7 +99,7 @@ def _check_kind(config: PreTrainedConfig, head: Head, name: str) -> None:
 
 
 def check_weights(model: PreTrainedModel, info: Mapping[str, Any], name: str, *, complete: bool = False) -> None:
-    """Every weight of the encoder came from the checkpoint; only the task head and the pooler may be new.
+    """Checks that the encoder's weights came from the checkpoint; only the task head and the pooler may be new.
 
     Args:
         model: As loaded.
@@ -134,7 +134,7 @@ def check_weights(model: PreTrainedModel, info: Mapping[str, Any], name: str, *,
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, name: str) -> None:
-    """It has words, all of them have an embedding, and rows can be padded.
+    """Checks that a tokenizer has words, that each has an embedding, and that rows can be padded.
 
     Raises:
         InputError: says which of these does not hold.
@@ -158,11 +158,14 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, 
             f"the tokenizer of model {name!r} cannot read every text ({one_line(error)}). Put one beside it that has a "
             "token for what it does not know, such as [UNK]."
         ) from error
+    _check_embeddings(max(vocabulary.values()), model, name)
+
+
+def _check_embeddings(highest: int, model: PreTrainedModel, name: str) -> None:
     try:
         embeddings = model.get_input_embeddings()
     except NotImplementedError:  # CANINE hashes characters, so any id will do
         return
-    highest = max(vocabulary.values())
     if isinstance(embeddings, nn.Embedding) and highest >= embeddings.num_embeddings:
         raise InputError(
             f"the tokenizer of model {name!r} has ids up to {highest}, but there are only "

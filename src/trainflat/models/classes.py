@@ -1,4 +1,4 @@
-"""The classes of a fine-tuned model beside those of a task: the same ones, perhaps otherwise written or ordered."""
+"""Matches the classes of a fine-tuned model with those of a task, which may be written or ordered otherwise."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from trainflat.tasks.labels import canonical, match_names
 
 @dataclass(frozen=True)
 class ClassOrder:
-    """Where each of a task's classes stands in a model's head; ``note`` says it where people would not expect it."""
+    """Places each of a task's classes in a model's head; ``note`` says so where people would not expect it."""
 
     places: tuple[int, ...]
     note: str = ""
@@ -25,12 +25,12 @@ class ClassOrder:
 
 
 def class_names(config: PreTrainedConfig) -> tuple[str, ...]:
-    """What a model's config calls its classes, in order."""
+    """Lists the classes that a model's config names, in order."""
     return tuple(str(config.id2label[index]) for index in sorted(config.id2label))
 
 
 def find_order(config: PreTrainedConfig, head: Head, name: str) -> ClassOrder | None:
-    """The order of the task's classes in the head that the model was saved with; None: it has others, or no such head.
+    """Finds the task's classes in the head that a model was saved with; None: it has others, or no such head.
 
     Numbers (0, 1, ...; LABEL_0, ...), in the model or in the task, stand for the classes of the other in order.
     """

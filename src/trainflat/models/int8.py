@@ -1,4 +1,4 @@
-"""Teaches transformers to load what ``trainflat.quantization`` made: ``from_pretrained`` finds int8 layers by itself.
+"""Lets ``from_pretrained`` load int8 models, and weights in a file of this package's own name.
 
 ``trainflat.core.registration`` enters these classes in transformers' tables. The hooks (``quantizers.auto``) are young;
 ``trainflat.load`` goes through them too.
@@ -39,7 +39,7 @@ class OwnQuantizer(HfQuantizer):  # type: ignore[misc]  # transformers is not ty
             )
 
     def update_attn_implementation(self, config: PreTrainedConfig) -> PreTrainedConfig:
-        """The first that a quantizer sees of a model's config."""
+        """Puts the file's name into the config; this is the first that a quantizer sees of it."""
         if self.quantization_config.weights == OWN_WEIGHTS:
             config.transformers_weights = OWN_WEIGHTS
         return super().update_attn_implementation(config)
@@ -59,16 +59,16 @@ class Int8Config(QuantizationConfigMixin):  # type: ignore[misc]
         self.activations, self.linears, self.embeddings = layout.activations, layout.linears, layout.embeddings
 
     def layout(self) -> Layout:
-        """The same for ``trainflat.quantization``."""
+        """Converts to what ``trainflat.quantization`` reads."""
         return Layout(self.activations, self.linears, self.embeddings)
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in config.json."""
+        """Returns it as it stands in config.json."""
         return self.layout().as_config()
 
 
 class Int8Quantizer(OwnQuantizer):
-    """Puts int8 layers in place before the file is read, and looks at them afterwards."""
+    """Puts int8 layers in place before the file is read, and checks them afterwards."""
 
     def validate_environment(self, *_: Any, **__: Any) -> None:
         """Refuses to quantize while loading."""
@@ -76,11 +76,11 @@ class Int8Quantizer(OwnQuantizer):
             raise InputError("int8 is made from a loaded model. Load it, then call quantize_dynamic(model).")
 
     def update_dtype(self, dtype: torch.dtype) -> torch.dtype:
-        """What is not int8 is float32, whatever was asked for: in half precision the steps would shift the weights."""
+        """Keeps what is not int8 in float32, whatever was asked for: half-precision steps would shift the weights."""
         return torch.float32
 
     def get_new_dtype(self, converter: Any, param: Any, dtype: torch.dtype | None) -> torch.dtype | None:
-        """Integers are read as they stand: floats in their place shall be refused, not cut to integers."""
+        """Reads integers as they stand: floats in their place shall be refused, not cut to integers."""
         return None if dtype == torch.int8 else super().get_new_dtype(converter, param, dtype)
 
     def preprocess_model(self, model: PreTrainedModel, dtype: Any = None, **options: Any) -> None:
@@ -89,7 +89,7 @@ class Int8Quantizer(OwnQuantizer):
         prepare(model, self.quantization_config.layout(), model.base_model_prefix)
 
     def postprocess_model(self, model: PreTrainedModel, **options: Any) -> PreTrainedModel:
-        """Looks at what was loaded."""
+        """Checks what was loaded."""
         super().postprocess_model(model, **options)
         _check_complete(model)
         check_loaded(model)
@@ -97,17 +97,17 @@ class Int8Quantizer(OwnQuantizer):
         return model
 
     def is_serializable(self) -> bool:
-        """It can be saved as it was loaded."""
+        """Tells transformers that the model can be saved as it was loaded."""
         return True
 
     @property
     def is_trainable(self) -> bool:
-        """Gradients do not flow through integers."""
+        """Tells transformers that gradients do not flow through integers."""
         return False
 
 
 def _check_complete(model: PreTrainedModel) -> None:
-    """Every tensor of int8 layers was read: transformers fills what a file lacks with whatever stood in memory.
+    """Checks that each int8 tensor was read: transformers fills what a file lacks with whatever stood in memory.
 
     Raises:
         DamagedFile: names the first that was not.
@@ -122,7 +122,7 @@ def _check_complete(model: PreTrainedModel) -> None:
 
 
 def load_int8(folder: Path) -> PreTrainedModel:
-    """A model that ``trainflat.quantization`` made, in evaluation mode; what is not int8 is float32.
+    """Loads a model that ``trainflat.quantization`` made, in evaluation mode; what is not int8 is float32.
 
     Raises:
         InputError: a file is missing, or the weights are a pickle.

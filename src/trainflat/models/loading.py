@@ -1,4 +1,4 @@
-"""Loads a pre-trained encoder, in float32, under a head that only the seed decides."""
+"""Loads pre-trained encoders in float32, under a head that only the seed decides."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +38,7 @@ from trainflat.tasks.base import Head
 def load_encoder(
     name: str, head: Head, *, layers: int | None = None, seed: int = 0, fine_tuned: bool = False
 ) -> Encoder:
-    """A pre-trained encoder with the head that a task needs.
+    """Loads a pre-trained encoder with the head that a task needs.
 
     The encoder's weights must all come from the checkpoint. What it does not have, the head and perhaps the pooler, is
     drawn from ``seed`` alone: the same whatever was drawn before, and however many layers are kept (but for the scale
@@ -68,7 +68,7 @@ def load_encoder(
 
 
 def load_on_meta(name: str, head: Head, *, layers: int | None = None, fine_tuned: bool = False) -> Encoder | None:
-    """The encoder that :func:`load_encoder` would give, without its weights: shapes alone, on torch's meta device.
+    """Builds on torch's meta device, without weights, the encoder that :func:`load_encoder` would load.
 
     Returns:
         None for what may be a name on the hub, which does not answer, where its cache does not hold it.
@@ -136,7 +136,7 @@ def set_head(config: PreTrainedConfig, head: Head) -> None:
 def _load_model(
     source: Path, config: PreTrainedConfig, head: Head, seed: int, name: str, *, whole: set[str], fine_tuned: bool
 ) -> PreTrainedModel:
-    """The model with its weights; names in ``whole`` may be left out, for they are of layers that are not kept."""
+    """Loads the weights; names in ``whole`` may be left out, for they are of layers that are not kept."""
     options: dict[str, Any] = {
         "config": config,
         "dtype": torch.float32,  # the default is the checkpoint's: float16 files would be trained in float16
@@ -158,7 +158,7 @@ def _load_model(
 
 
 def _empty(source: Path, config: PreTrainedConfig, head: Head) -> PreTrainedModel:
-    """The model without weights, on torch's meta device, if it is not far larger than the files."""
+    """Builds the model on torch's meta device, if it is not far larger than the files."""
     with torch.device("meta"):
         model: PreTrainedModel = _auto(head).from_config(config, trust_remote_code=False)
     check_memory(source, 4 * sum(p.numel() for p in model.state_dict().values()))
@@ -170,7 +170,7 @@ def _auto(head: Head) -> Any:
 
 
 def _fit_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The model's limit, told to the tokenizer too: its file often has none, or that of some earlier use."""
+    """Gives the model's limit to the tokenizer too, whose file often has none, or one of some earlier use."""
     positions = max_positions(model)
     if positions is not None:
         tokenizer.model_max_length = positions

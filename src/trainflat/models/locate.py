@@ -20,7 +20,7 @@ _UNWANTED = ("*/*", "*.fp16.safetensors", "adapter_model.safetensors")
 
 
 class NotHere(InputError):
-    """A name that only the hub could know, which does not answer.
+    """Refuses a name that only the hub could know, which does not answer.
 
     Attributes:
         near: A known name that was probably meant, or "".
@@ -30,7 +30,7 @@ class NotHere(InputError):
 
 
 def minilm() -> Path:
-    """MiniLM-L6-H384 (Wang et al., NeurIPS 2020), tuned on sentence pairs: 6 layers, 22.7 million parameters, 91 MB.
+    """Finds MiniLM-L6-H384 (Wang et al., NeurIPS 2020; tuned on sentence pairs): 22.7 million parameters, 91 MB.
 
     Raises:
         InputError: the package that carries it is not installed.
@@ -93,7 +93,7 @@ def _download(name: str, **options: Any) -> Path:
 
 
 def _download_conversion(name: str) -> Path | None:
-    """Downloads from the pull request in which the hub's own bot has put a pickle's weights as safetensors, if any.
+    """Downloads from the pull request in which the hub's own bot converted a pickle to safetensors, if there is one.
 
     ``from_pretrained`` of transformers takes it too.
     """

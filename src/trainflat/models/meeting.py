@@ -1,4 +1,4 @@
-"""Model and tokenizer meet before anything is trained, measured or exported: one pass over a padded batch of real rows.
+"""Tries model and tokenizer together on a padded batch of real rows, before anything is trained, measured or exported.
 
 What fails there would fail later too, but after minutes, inside a library, and in words that name neither of the two.
 """
@@ -47,7 +47,7 @@ def fit_inputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> st
 
 
 def meet(encoder: Encoder, rows: Sequence[Mapping[str, Any]] = (), *, learns: bool = False) -> None:
-    """One forward pass over the shortest, the longest and the first row, padded to one batch; nothing is changed by it.
+    """Runs one forward pass over the shortest, the longest and the first row, padded to one batch; changes nothing.
 
     In place of a model on torch's meta device its first layer passes, with weights drawn at random.
 
@@ -105,7 +105,7 @@ def _probe(encoder: Encoder) -> list[dict[str, Any]]:
 
 
 def _misfit(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> str:
-    """What the numbers themselves tell; "" if they fit the model's tables."""
+    """Says which numbers of a batch do not fit the model's tables; "" if all do."""
     types, words, positions = _table(model, "token_type_embeddings"), _words(model), max_positions(model)
     length = batch["input_ids"].shape[1]
     if TYPES in batch and types is not None and int(batch[TYPES].max()) >= len(types):
@@ -118,7 +118,7 @@ def _misfit(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> str:
 
 
 def _failure(model: PreTrainedModel, batch: Mapping[str, Tensor], backward: bool) -> str:
-    """What a pass says of itself; "" if it gives numbers."""
+    """Says how a pass fails; "" if it gives numbers."""
     shape = "x".join(map(str, batch["input_ids"].shape))
     model.train(backward)  # Reformer refuses a backward pass in evaluation mode
     try:
@@ -136,7 +136,7 @@ def _failure(model: PreTrainedModel, batch: Mapping[str, Tensor], backward: bool
 
 
 def _one_length(encoder: Encoder, batch: Mapping[str, Tensor]) -> str:
-    """Whether the model reads the same rows when they are padded to some round length."""
+    """Says whether the model reads the same rows when they are padded to some round length."""
     question = {name: value for name, value in batch.items() if name in encoder.tokenizer.model_input_names}
     for length in sorted(
         {n for n in (*_LENGTHS, encoder.max_length) if batch["input_ids"].shape[1] < n <= _LENGTHS[-1]}
@@ -148,7 +148,7 @@ def _one_length(encoder: Encoder, batch: Mapping[str, Tensor]) -> str:
 
 
 def _table(model: PreTrainedModel, name: str) -> Tensor | None:
-    """The first table of a name; I-BERT's is a module of its own with a weight."""
+    """Finds the first table of a name; I-BERT's is a module of its own with a weight."""
     found = (module.weight for path, module in model.named_modules() if path.endswith(name))
     return next((weight for weight in found if isinstance(weight, Tensor)), None)
 

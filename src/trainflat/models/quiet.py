@@ -13,7 +13,7 @@ def _says_more_than_the_report(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def no_bars() -> Iterator[None]:
-    """No progress bars of transformers inside the block: one voice on the terminal, ours."""
+    """Hides the progress bars of transformers and the hub's client: one voice on the terminal, ours."""
     had_bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
@@ -25,7 +25,7 @@ def no_bars() -> Iterator[None]:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """No progress bars and no table of unused and new weights inside the block; other warnings come through.
+    """Hides progress bars and the table of unused and new weights; other warnings come through.
 
     The table is what `load_encoder` reads as data and checks; to a user it looks like an error where there is none.
     """

@@ -1,4 +1,4 @@
-"""Models from folders that anybody may have written: built on nothing but shapes first, and filled when these fit."""
+"""Loads models from folders that anybody may have written: checks shapes on torch's meta device before any weight."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -30,7 +30,7 @@ _LOOPS = re.compile("layer|group|block|depth")  # numbers of modules, which are 
 
 
 def read_config(folder: Path, tensors: int) -> PreTrainedConfig:
-    """The config as transformers reads it, without what tells how the weights are stored.
+    """Reads the config as transformers does, without its note on how the weights are stored.
 
     Args:
         folder: That holds the model.
@@ -50,7 +50,7 @@ def read_config(folder: Path, tensors: int) -> PreTrainedConfig:
 
 
 def check_config(folder: Path, tensors: int) -> None:
-    """The numbers in a config can be those of a model of so many tensors.
+    """Checks the numbers in a config against the number of tensors in the files.
 
     Raises:
         DamagedFile: names the one that cannot.
@@ -61,7 +61,7 @@ def check_config(folder: Path, tensors: int) -> None:
 
 
 def build_model(folder: Path, config: PreTrainedConfig, shapes: Mapping[str, tuple[int, ...]]) -> "Skeleton":
-    """The model that a config describes, on torch's meta device, checked against the shapes that the files tell.
+    """Builds what a config describes on torch's meta device, and checks it against the shapes in the files.
 
     Raises:
         DamagedFile: the config describes no model of transformers, or one of other shapes.
@@ -79,7 +79,7 @@ def build_model(folder: Path, config: PreTrainedConfig, shapes: Mapping[str, tup
 
 
 def check_shapes(folder: Path, expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:
-    """Tensors that model and files both name have one shape.
+    """Checks that tensors which model and files both name have one shape.
 
     Raises:
         DamagedFile: names the first that has not.
@@ -128,14 +128,14 @@ def _model_class(folder: Path, config: PreTrainedConfig) -> type[PreTrainedModel
 
 @dataclass(frozen=True)
 class Skeleton:
-    """A model that is known to fit its files, before it has weights."""
+    """Holds a model that is known to fit its files, before it has weights."""
 
     folder: Path
     kind: type[PreTrainedModel]
     config: PreTrainedConfig
 
     def fill(self, tensors: Mapping[str, Tensor]) -> PreTrainedModel:
-        """The model with its weights, in the type that its config says, without dropout.
+        """Builds the model with its weights, in the type that its config says, in evaluation mode.
 
         Raises:
             DamagedFile: a weight is missing or has another shape.
@@ -156,7 +156,7 @@ class Skeleton:
 
 
 def load_dense(folder: Path) -> PreTrainedModel:
-    """A model whose files hold every entry of its weights, as `save_pretrained` writes it.
+    """Loads a model whose files hold every entry of its weights, as `save_pretrained` writes it.
 
     Raises:
         InputError: a file is missing, the weights are a pickle, or they are stored in a form of their own.

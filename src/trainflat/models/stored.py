@@ -1,4 +1,4 @@
-"""Files of models that anybody may have written: nothing is unpickled, nothing is believed before it is checked."""
+"""Reads model files that anybody may have written: unpickles nothing, believes nothing before it is checked."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ MOVE = "Copy it again from where it was made, or export it again."
 
 @dataclass(frozen=True)
 class Stored:
-    """Name, type (as safetensors calls it) and shape of a tensor that still lies in its file."""
+    """Describes a tensor that still lies in its file: type (as safetensors calls it) and shape."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -35,12 +35,12 @@ class Stored:
 
     @property
     def bytes(self) -> int:
-        """In memory."""
+        """Bytes in memory."""
         return prod(self.shape) * _SIZES[self.dtype]
 
 
 def check_sealed(folder: Path) -> None:
-    """Weights and config are there, and where the folder has a manifest, all of its files are what was written.
+    """Checks that weights and config are there, and every file against the manifest, where the folder has one.
 
     Raises:
         InputError: something is missing, or the weights are a pickle.
@@ -53,7 +53,7 @@ def check_sealed(folder: Path) -> None:
 
 
 def _check_inside(folder: Path) -> None:
-    """Everything in the folder is a file or a folder, and no file is a link to one elsewhere, which nobody may see.
+    """Checks that a folder holds files and folders only, and no link to a file elsewhere, which nobody may see.
 
     In the hub's cache files are links into a folder of that cache.
 
@@ -73,7 +73,7 @@ def _check_inside(folder: Path) -> None:
 
 
 def read_config_json(folder: Path) -> dict[str, Any]:
-    """``config.json`` as it stands, with numbers that a model can have.
+    """Reads ``config.json``; refuses numbers that no model can have.
 
     Raises:
         DamagedFile: it is not JSON, no mapping, or holds an absurd number.
@@ -92,7 +92,7 @@ def read_config_json(folder: Path) -> dict[str, Any]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A mapping whose keys are there once; of two, each library might believe another."""
+    """Refuses a mapping with a key twice: of two values, each library might believe another."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a key is there twice")
@@ -100,7 +100,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _absurd(value: Any) -> int | None:
-    """The first whole number in a JSON value that is too large to size anything with."""
+    """Finds the first whole number in a JSON value that is too large to size anything with."""
     if isinstance(value, int):
         return value if abs(value) > _LARGEST_NUMBER else None
     if isinstance(value, dict):
@@ -110,7 +110,7 @@ def _absurd(value: Any) -> int | None:
 
 
 def quant_method(folder: Path) -> str | None:
-    """How the weights are stored, by the name that config.json has for it; None where every entry is.
+    """Reads from config.json how the weights are stored; None where every entry is.
 
     Raises:
         InputError: there is no config.json.
@@ -127,7 +127,7 @@ def quant_method(folder: Path) -> str | None:
 
 
 def stored_tensors(folder: Path) -> dict[str, Stored]:
-    """What the folder's safetensors files hold, by name; one file, or the shards that an index beside them names.
+    """Lists the tensors in a folder's safetensors: one file, or the shards that an index beside them names.
 
     Raises:
         DamagedFile: a file is truncated or not safetensors, or the index names a file elsewhere.
@@ -168,7 +168,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def read_tensors(stored: Mapping[str, Stored]) -> dict[str, Tensor]:
-    """The tensors themselves, as they lie in their files.
+    """Reads the tensors as they lie in their files.
 
     Raises:
         DamagedFile: one cannot be read.
@@ -184,7 +184,7 @@ def read_tensors(stored: Mapping[str, Stored]) -> dict[str, Tensor]:
 
 
 def check_memory(folder: Path, wanted: int) -> None:
-    """A model takes no more memory than its files make likely.
+    """Refuses a model that takes far more memory than its files make likely.
 
     Args:
         folder: That holds the model.

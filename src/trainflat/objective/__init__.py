@@ -1,4 +1,4 @@
-"""The loss over fixed rows as a function of the weights, with its gradient and products with its Hessian."""
+"""Computes the loss over fixed rows as a function of the weights, its gradient and Hessian products."""
 
 from trainflat.objective.base import Batch, Loss, Objective, ProductMethod, model_loss
 from trainflat.objective.passes import Effort

@@ -1,4 +1,4 @@
-"""The loss over fixed data as a function of the weights: what sharpness is measured on, and weights scored."""
+"""Computes the loss over fixed data as a function of the weights, on which sharpness and pruning scores rest."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ _RADIUS_OF_FLOATS = 1e-2
 
 
 def model_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """What a transformers model calls its loss: the mean over the rows of a batch that holds the answers."""
+    """Returns a transformers model's own loss: the mean over the rows of a batch that holds the answers."""
     loss = model(**batch).loss
     if not isinstance(loss, Tensor):
         raise InputError(f"{type(model).__name__} returned no loss. Give batches with labels, or a loss of your own.")
@@ -92,7 +92,7 @@ class Objective:
     # What can be asked
 
     def value(self) -> float:
-        """The mean loss over all rows."""
+        """Computes the mean loss over all rows."""
         total = 0.0
         with self.measuring(), torch.no_grad():
             for batch, share in self._shares():
@@ -101,11 +101,11 @@ class Objective:
         return total
 
     def gradient(self) -> Vector:
-        """The gradient of :meth:`value`; nobody's ``grad`` is touched. Summed in float32 at least."""
+        """Computes the gradient of :meth:`value`, summed in float32 at least; leaves every ``grad`` alone."""
         return self.value_and_gradient()[1]
 
     def value_and_gradient(self) -> tuple[float, Vector]:
-        """Both from one pass."""
+        """Computes both from one pass."""
         value, total = 0.0, self.zeros()
         with self.measuring():
             for batch, share in self._shares():
@@ -116,7 +116,7 @@ class Objective:
         return value, self.restrict(total)
 
     def hvp(self, vector: Sequence[Tensor]) -> Vector:
-        r"""The exact product :math:`H v` with the Hessian of :meth:`value`, reverse over reverse (Pearlmutter, 1994).
+        r"""Computes :math:`H v` with the Hessian of :meth:`value` exactly, reverse over reverse (Pearlmutter, 1994).
 
         The graph of the gradient is built anew for each micro-batch, so only one is in memory.
         """
@@ -128,7 +128,7 @@ class Objective:
         return self.restrict(total)
 
     def hvp_by_differences(self, vector: Sequence[Tensor]) -> Vector:
-        r"""About :math:`H v`, from two gradients: :math:`(g(w + r u) - g(w - r u)) \|v\| / 2r` with u = v / \|v\|.
+        r"""Approximates :math:`H v` by two gradients: :math:`(g(w + r u) - g(w - r u)) \|v\| / 2r` with u = v / \|v\|.
 
         Needs no second derivative and no more memory than a gradient. r = 1e-2, in float64 1e-5.
         """
@@ -147,7 +147,7 @@ class Objective:
 
     @contextmanager
     def products(self, method: ProductMethod = "exact") -> Iterator[Product]:
-        """For many Hessian-vector products at the weights as they stand.
+        """Yields a function for many Hessian-vector products at the weights as they stand.
 
         ``"exact"`` with a single batch holds the graph of the gradient, and a product then costs one more backward pass
         through it; torch refuses that once the weights were displaced meanwhile, even if they are back. With several
@@ -176,7 +176,7 @@ class Objective:
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
-        """Inside, weights may be moved; afterwards the model is as it was, bit for bit, also after an exception.
+        """Restores the model after the block, bit for bit, also after an exception; inside, weights may be moved.
 
         Weights, buffers, modes, ``grad``, ``requires_grad``, attention and random states come back. Every method of
         this class does this on its own; around many calls it is done once. May be nested.
@@ -186,7 +186,7 @@ class Objective:
 
     @contextmanager
     def displaced(self, direction: Sequence[Tensor], scale: float = 1.0) -> Iterator[None]:
-        """Inside, the weights stand at ``w + scale * direction``; afterwards at ``w``, bit for bit. May be nested."""
+        """Moves the weights to ``w + scale * direction`` inside the block, and back to ``w``, bit for bit. Nests."""
         with self.measuring():
             origin = [w.detach().clone() for w in self.weights]
             try:
@@ -198,26 +198,26 @@ class Objective:
                     foreach("copy_", self.weights, origin)
 
     def restrict(self, direction: Sequence[Tensor]) -> Vector:
-        """The direction with 0 where a mask is False; the same tensors where there is no mask."""
+        """Sets a direction to 0 where a mask is False; the same tensors where there is no mask."""
         pairs = zip(direction, self.kept, strict=True)
         return [d if kept is None else d * kept for d, kept in pairs]
 
     def zeros(self) -> Vector:
-        """The direction that leads nowhere, in float32 at least."""
+        """Makes the zero direction, in float32 at least."""
         return [torch.zeros_like(w, dtype=torch.promote_types(w.dtype, torch.float32)) for w in self.weights]
 
     def random_direction(self, generator: Generator) -> Vector:
-        """Independent standard normal entries, 0 where a mask is False. The numbers do not depend on the device."""
+        """Draws standard normal entries, 0 where a mask is False. The numbers do not depend on the device."""
         return self.restrict([drawn(torch.randn(w.shape, generator=generator), w) for w in self.weights])
 
     def random_signs(self, generator: Generator) -> Vector:
-        """Entries of +1 or -1 with even chances, 0 where a mask is False; from a generator on the CPU as well."""
+        """Draws +1 or -1 with even chances, 0 where a mask is False; from a generator on the CPU as well."""
         return self.restrict(
             [drawn(torch.randint(0, 2, w.shape, generator=generator) * 2 - 1, w) for w in self.weights]
         )
 
     def split(self, rows: int) -> Iterator[Self]:
-        """Objectives of at most ``rows`` rows each, in order; no part crosses a batch. They count their passes here."""
+        """Yields objectives of at most ``rows`` rows each, none across batches, in order; their passes count here."""
         for batch in self.batches:
             for start in range(0, _rows(batch), rows):
                 part = copy.copy(self)
@@ -229,7 +229,7 @@ class Objective:
 
     @contextmanager
     def taking(self, what: str, evaluations: float) -> Iterator[Callable[[], Effort]]:
-        """For one measure: shows its progress, and yields what tells the effort since it began.
+        """Shows the progress of one measure, and yields a function that returns its effort so far.
 
         Args:
             what: The measure's name for whoever watches.
@@ -245,7 +245,7 @@ class Objective:
             yield effort
 
     def _shares(self) -> Iterator[tuple[Batch, float]]:
-        """The batches, on the model's device, each with its share of what the mean loss runs over."""
+        """Yields the batches, on the model's device, each with its share of what the mean loss runs over."""
         counts = [counted(batch) for batch in self.batches]
         for batch, count in zip(self.batches, counts, strict=True):
             yield self._on_device(batch), count / sum(counts)
@@ -267,7 +267,7 @@ class Objective:
             return self._differentiate(self.loss(self.model, batch), create_graph=True)
 
     def _product(self, graph: Sequence[Tensor], vector: Sequence[Tensor], hold: bool = False) -> Vector:
-        """The gradient of ``graph @ vector``; a gradient that depends on no weight has no part in it."""
+        """Differentiates ``graph @ vector``; a gradient that depends on no weight has no part in it."""
         pairs = [(g, v.to(g.dtype)) for g, v in zip(graph, vector, strict=True) if g.requires_grad]
         if not pairs:
             return self.zeros()

@@ -1,4 +1,4 @@
-"""What a measure costs: rows that went through the model, counted as they go."""
+"""Counts what a measure costs: the rows that go through the model."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ Kind = Literal["values", "gradients", "products"]
 
 @dataclass(frozen=True)
 class Effort:
-    """What a number was measured on, and what that took."""
+    """Records what a number was measured on, and what that took."""
 
     rows: int
     batches: int
@@ -22,13 +22,13 @@ class Effort:
     products: float  # exact Hessian-vector products
 
     def __add__(self, other: "Effort") -> "Effort":
-        """Both, on the same rows and weights."""
+        """Adds the passes of two measures on the same rows and weights."""
         spent = {kind: getattr(self, kind) + getattr(other, kind) for kind in get_args(Kind)}
         return replace(self, **spent)
 
 
 class Meter:
-    """Counts rows by what was asked of them, and tells a watcher."""
+    """Counts rows by what was asked of them, and shows progress."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
@@ -37,7 +37,7 @@ class Meter:
         self._done = self._total = 0
 
     def count(self, kind: Kind, rows: int) -> None:
-        """``rows`` more went through."""
+        """Counts ``rows`` more."""
         self.rows[kind] += rows
         if self._watched:
             self._done = min(self._done + rows, self._total)  # how often an optimizer asks is not known beforehand
@@ -45,7 +45,7 @@ class Meter:
 
     @contextmanager
     def watched(self, what: str, total: int) -> Iterator[None]:
-        """Inside, every count is shown, as part of about ``total`` rows."""
+        """Shows every count inside the block, as part of about ``total`` rows."""
         self._watched, self._done, self._total = True, 0, total
         self.progress.begin(what, total)
         try:

@@ -1,4 +1,4 @@
-"""What a measure must leave as it was, and attention that can be differentiated twice."""
+"""Keeps a model's state while it is measured, and its attention twice differentiable."""
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 @contextmanager
 def preserve_state(model: nn.Module, weights: Sequence[Tensor]) -> Iterator[None]:
-    """Puts ``model`` into evaluation mode; afterwards it is what it was, bit for bit, also after an exception.
+    """Puts ``model`` into evaluation mode, and restores its state after the block, bit for bit, also on errors.
 
     That is: the values of ``weights`` and of all buffers, each module's mode, each parameter's ``grad`` and
     ``requires_grad``, and the random states of Python, NumPy and torch. Inside, ``weights`` require gradients, and
@@ -30,7 +30,7 @@ def preserve_state(model: nn.Module, weights: Sequence[Tensor]) -> Iterator[None
 
 
 class StateGuard:
-    """:func:`preserve_state` that may be entered again inside itself; the outermost one puts everything back."""
+    """Nests :func:`preserve_state`: the outermost block restores everything."""
 
     def __init__(self, model: nn.Module, weights: Sequence[Tensor]) -> None:
         self.model, self.weights, self.inside = model, weights, False
@@ -100,7 +100,7 @@ def _evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def twice_differentiable(model: nn.Module) -> Iterator[None]:
-    """Attention whose gradient can be differentiated again, for the forward passes inside.
+    """Makes attention twice differentiable for the forward passes inside.
 
     The fused kernels behind ``scaled_dot_product_attention`` have no second derivative; its plain form ("math") has,
     and so has "eager" attention. A transformers model with any other implementation is switched to "eager" and back.

@@ -1,4 +1,4 @@
-"""The same objective among fewer weights, or with softer answers."""
+"""Varies an objective: among fewer weights, or with softer answers."""
 
 import copy
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from trainflat.objective.vectors import fitting
 
 
 def under(objective: Objective, masks: Mapping[str, Tensor]) -> Objective:
-    """The objective whose directions, gradients and products are 0 where one of these masks is False too.
+    """Masks an objective further: directions, gradients and products are 0 where one of these masks is False too.
 
     Args:
         objective: Counts the passes of both.
@@ -30,7 +30,7 @@ def under(objective: Objective, masks: Mapping[str, Tensor]) -> Objective:
 
 
 def at_temperature(objective: Objective, temperature: float) -> Objective:
-    """The objective of the same rows with all logits divided by ``temperature``; counts the passes of both.
+    """Divides all logits of an objective by ``temperature``; the original counts the passes of both.
 
     Classes, tokens and both ends of spans by cross-entropy, labels by theirs. Numbers have no temperature.
 

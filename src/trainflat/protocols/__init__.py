@@ -1,4 +1,4 @@
-"""Protocols: in which order and how often a model is trained and pruned."""
+"""Protocols decide in which order and how often a model is trained and pruned."""
 
 from trainflat.core.registry import Registry
 from trainflat.protocols.base import Protocol

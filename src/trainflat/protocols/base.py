@@ -1,4 +1,4 @@
-"""What a protocol says: which models come after which, and how each came about."""
+"""Defines what a protocol does: it plans stages, and produces them one by one."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from trainflat.protocols.workspace import Workspace
 
 
 class Protocol(ABC):
-    """An order of training and pruning, as straight-line code: what was done before is recalled from the store."""
+    """Trains and prunes in some order, as straight-line code: what was done before is recalled from the store."""
 
     unstructured = True  # its zeros lie anywhere, so that dense kernels do not gain from them
 

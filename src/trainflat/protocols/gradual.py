@@ -13,7 +13,7 @@ from trainflat.pruning.gates import GATES, complete_options, make_gate
 
 
 def completed(gate: Any) -> dict[str, Any]:
-    """A gate's section of a recipe with all its options.
+    """Completes a gate's section of a recipe with all its options.
 
     Raises:
         InputError: it names none, or options that cannot be used.
@@ -46,13 +46,13 @@ class Gradual(Protocol):
             check_sparsities([self.sparsity])
 
     def plan(self) -> list[Planned]:
-        """One stage; where a penalty decides how sparse it gets it is called ``pruned``."""
+        """Lists one stage, called ``pruned`` where a penalty decides how sparse it gets."""
         if self.sparsity is None:
             return [Planned("pruned", 0.0, trained=True, open=True)]
         return [Planned(stage_name(self.sparsity), self.sparsity, trained=True)]
 
     def check(self, steps: int | None, model: nn.Module | None) -> None:
-        """The schedule fits the steps, and the gate the model."""
+        """Checks that the schedule fits the steps, and the gate the model."""
         gate = make_gate(self.gate["name"], model or nn.Module(), **self._options())
         if model is not None:
             gate.refuse_unfit()
@@ -60,7 +60,7 @@ class Gradual(Protocol):
             gate.check_schedule(steps)
 
     def curve(self, steps: int) -> tuple[str, list[tuple[int, float]]]:
-        """The gate's schedule."""
+        """Returns the gate's schedule."""
         gate = make_gate(self.gate["name"], nn.Module(), **self._options())
         quantity, last = gate.scheduled_quantity
         return quantity, gate.schedule.curve(steps, 0.0, last)

@@ -54,11 +54,11 @@ class Iterative(Protocol):
         self.head = head or ("keep" if rewind == "none" else "reset")
 
     def plan(self) -> list[Planned]:
-        """The dense model, then one round per sparsity."""
+        """Lists the dense model, then one round per sparsity."""
         return [Planned(stage_name(s), s, trained=True) for s in (0.0, *self.sparsities)]
 
     def check(self, steps: int | None, model: nn.Module | None) -> None:
-        """The step to rewind to is one of the dense training."""
+        """Checks that the step to rewind to is one of the dense training."""
         if steps is not None and self.rewind != "none" and self.rewind > steps:
             raise InputError(
                 f"protocol.rewind {self.rewind} lies beyond the {plural(steps, 'step')} of the dense training. "
@@ -66,11 +66,11 @@ class Iterative(Protocol):
             )
 
     def files(self) -> list[str]:
-        """The weights of the step that is rewound to."""
+        """Lists the weights of the step that is rewound to."""
         return [] if self._snapshot is None else [f"{REWIND}/{SNAPSHOT}", f"{REWIND}/{MANIFEST}"]
 
     def settled(self) -> dict[str, Any]:
-        """What becomes of the head."""
+        """Says what becomes of the head."""
         return {"head": self.head}
 
     def run(self, workspace: Workspace) -> Iterator[Produced]:
@@ -95,7 +95,7 @@ class Iterative(Protocol):
         return None if self.rewind in ("none", 0) else int(self.rewind)
 
     def _start(self, workspace: Workspace, before: Produced) -> PreTrainedModel:
-        """The model of the round before with encoder and head rewound, or not."""
+        """Makes the model that a round starts from: encoder and head each rewound, or as trained before."""
         model = workspace.untrained()
         trained = before.model.state_dict()
         origin = model.state_dict() if self._snapshot is None else workspace.store.snapshot()

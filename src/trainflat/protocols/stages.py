@@ -1,4 +1,4 @@
-"""Stages of a run: as they are planned, and as they come out."""
+"""Describes the stages of a run: as they are planned, and as they come out."""
 
 import copy
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from trainflat.records.run import Training
 
 @dataclass(frozen=True)
 class Planned:
-    """A stage that will come; what ``trainflat check`` prints."""
+    """Announces a stage; ``trainflat check`` prints it."""
 
     name: str  # also its folder
     sparsity: float
@@ -25,7 +25,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Produced:
-    """A stage with the model that it ends in, which may have another shape than that of any other stage.
+    """Holds a stage's model, which may have another shape than that of any other stage, and how it came about.
 
     Attributes:
         quantizer: Of ``model``, with the ranges from which its int8 copy is made; after quantization-aware training.

@@ -39,7 +39,7 @@ _WORK = "work"
 
 @dataclass(frozen=True)
 class StageStore:
-    """The stages in a run's folder.
+    """Keeps the stages in a run's folder.
 
     Each has a folder with the model as ``trainflat.load`` and ``from_pretrained`` read it, the masks, and
     ``stage.json``; it is sealed when complete. Checkpoints of a training in progress lie in ``work/``.

@@ -46,18 +46,18 @@ class Ticket(Protocol):
         self.source, self.structure = run, structure
 
     def plan(self) -> list[Planned]:
-        """One stage."""
+        """Lists one stage."""
         return [Planned(stage_name(self.sparsity), self.sparsity, trained=True)]
 
     def check(self, steps: int | None, model: nn.Module | None) -> None:
-        """The other run holds masks of that sparsity, and they fit the model."""
+        """Checks that the other run holds masks of that sparsity, and that they fit the model."""
         if self.source is not None:
             found = self._found(self.source)
             if model is not None:
                 self._fitting(found, model)
 
     def sources(self) -> dict[str, str]:
-        """The masks of the other run."""
+        """Names the masks of the other run."""
         return {} if self.source is None else {f"masks in {self.source}": self._found(self.source).sha256}
 
     def run(self, workspace: Workspace) -> Iterator[Produced]:
@@ -97,7 +97,7 @@ class Ticket(Protocol):
 
 
 def _difference(found: Masks, fitting: Masks) -> str | None:
-    """What became of a pooler that only one of the two models has, and of the sparsity with it."""
+    """Says what became of a pooler that only one of the two models has, and of the sparsity with it."""
     now, then = (f"{100 * masks.sparsity:.2f}%" for masks in (fitting, found))
     share = f"{now} of the prunable weights are pruned, in the other run {then}."
     if new := fitting.keys() - found.keys():

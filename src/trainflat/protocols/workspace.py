@@ -1,4 +1,4 @@
-"""What the stages of a run share, and the two things that protocols do with it: train a model, rank its weights."""
+"""Holds what the stages of a run share; trains their models and ranks weights with it."""
 
 import copy
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ from trainflat.training.options import TrainingOptions
 
 @dataclass(frozen=True)
 class Workspace:
-    """One task, one pre-trained model and the folder of one run.
+    """Holds one task, one pre-trained model and the folder of one run.
 
     Attributes:
         encoder: Tokenizer, and the model that training starts from; it is never trained itself.
@@ -47,17 +47,17 @@ class Workspace:
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Of the encoder; the same for all stages."""
+        """Returns the encoder's, which is the same for all stages."""
         return self.encoder.tokenizer
 
     @property
     def store(self) -> StageStore:
-        """The stages in the run's folder."""
+        """Opens the stages in the run's folder."""
         return StageStore(self.folder, self.writes, self.options.quantization)
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of one training."""
+        """Counts the optimizer steps of one training."""
         return self.options.steps(len(self.train_split))
 
     def untrained(self) -> PreTrainedModel:
@@ -120,7 +120,7 @@ def build_pruner(  # noqa: PLR0917
 
 
 def _objective(workspace: Workspace, model: PreTrainedModel, rows: int, batch_size: int) -> Objective:
-    """The task's loss on some training rows, the same ones whenever it is asked for."""
+    """Makes the task's loss on some training rows, the same ones whenever it is asked for."""
     return objective_on(
         model,
         workspace.train_split,
