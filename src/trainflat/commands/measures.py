@@ -11,7 +11,6 @@ from trainflat.evaluation import (
     measure_latency,
     measure_sizes,
     measure_trained_int8,
-    objective_on,
     predictions_of,
 )
 from trainflat.protocols import Produced, Workspace
@@ -60,15 +59,8 @@ def _target(produced: Produced) -> float:
 def _flatness(workspace: Workspace, produced: Produced, options: FlatnessOptions | None) -> dict[str, float]:
     if options is None:
         return {}
-    objective = objective_on(
-        produced.model,
-        workspace.train_split,
-        workspace.tokenizer,
-        rows=options.rows,
-        seed=derive_seed(workspace.seed, "flatness rows"),
-        masks=produced.masks if options.surviving else None,
-        progress=workspace.progress,
-    )
+    masks = produced.masks if options.surviving else None
+    objective = workspace.objective(produced.model, "flatness", options.rows, masks=masks)
     seed = derive_seed(workspace.seed, "flatness")
     return {k: v for found, _ in measure_flatness(objective, options.measures, seed) for k, v in found.items()}
 

@@ -64,6 +64,26 @@ class Workspace:
         """Copies the model that training starts from."""
         return copy.deepcopy(self.encoder.model)
 
+    def objective(
+        self,
+        model: PreTrainedModel,
+        purpose: str,
+        rows: int,
+        batch_size: int = 32,
+        masks: Masks | None = None,
+    ) -> Objective:
+        """Makes the loss on some training rows, which the purpose draws: the same ones whenever it is asked for."""
+        return objective_on(
+            model,
+            self.train_split,
+            self.tokenizer,
+            rows=rows,
+            batch_size=batch_size,
+            seed=derive_seed(self.seed, f"{purpose} rows"),
+            masks=masks,
+            progress=self.progress,
+        )
+
 
 def train(
     workspace: Workspace,
@@ -112,21 +132,7 @@ def build_pruner(  # noqa: PLR0917
     masks: Masks | None = None,
 ) -> Pruner:
     """Builds a pruner for a model's weights, with the task's loss that some of them score by."""
-    objective = partial(_objective, workspace, model)
-    made: Pruner = settings.build(
-        model, sparsity=sparsity, scope=scope, masks=masks, seed=workspace.seed, objective=objective
-    )
+    given = {"sparsity": sparsity, "scope": scope, "masks": masks, "seed": workspace.seed}
+    objective = partial(workspace.objective, model, "pruning")
+    made: Pruner = settings.build(model, objective=objective, **given)
     return made
-
-
-def _objective(workspace: Workspace, model: PreTrainedModel, rows: int, batch_size: int) -> Objective:
-    """Makes the task's loss on some training rows, the same ones whenever it is asked for."""
-    return objective_on(
-        model,
-        workspace.train_split,
-        workspace.tokenizer,
-        rows=rows,
-        batch_size=batch_size,
-        seed=derive_seed(workspace.seed, "pruning rows"),
-        progress=workspace.progress,
-    )
