@@ -47,8 +47,10 @@ def hub_of(folders: Mapping[str, Path], pulls: Mapping[str, Path] | None = None)
                 self.answer_json({"id": name, "sha": PULL if pulled else COMMIT, "siblings": files})
             elif "/tree/" in path:
                 self.answer_json([_entry(folder, one) for one in _files(folder)])
+            elif (file := folder / path.split("/", 5)[-1]).is_file():
+                self.answer(file.read_bytes())
             else:
-                self.answer((folder / path.split("/", 5)[-1]).read_bytes())
+                self.answer(b"{}", 404, {"X-Error-Code": "EntryNotFound"})
 
         def answer_json(self, value: Any) -> None:
             self.answer(json.dumps(value).encode())
