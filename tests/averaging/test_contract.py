@@ -286,7 +286,7 @@ def test_unknown_members_and_none() -> None:
 @names
 def test_a_training_too_short_for_it_is_refused(name: str) -> None:
     options = {"every": 7}
-    with pytest.raises(InputError, match=rf"averaging {name} \(.*every 7.*\) would take in no model in 6 steps, 2 per"):
+    with pytest.raises(InputError, match=rf"averaging {name} \(.*every 7.*\) would average no model in 6 steps, 2 per"):
         models_taken(name, options, total_steps=6, steps_per_epoch=2)
 
 

@@ -227,5 +227,5 @@ def test_bf16_autocast_averages_in_float32(tmp_path: Path) -> None:
 
 
 def test_a_training_that_would_average_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="would take in no model in 12 steps, 6 per epoch"):
+    with pytest.raises(InputError, match="would average no model in 12 steps, 6 per epoch"):
         double_trainer(tmp_path, ADAMW, {"name": "swa", "every": 3})

@@ -33,8 +33,8 @@ REFUSED = {
     ),
     "a walk that does not end": (
         {"name": "entropy-sgd", "inner_steps": 6},
-        "training.optimizer entropy-sgd: the weights would not move once in 5 steps, of which each walk takes "
-        "inner_steps = 6. Train longer, or walk less.",
+        "training.optimizer entropy-sgd: the weights would not change in 5 steps: they do after every "
+        "inner_steps = 6. Train longer, or lower inner_steps.",
     ),
 }
 

@@ -63,7 +63,7 @@ def test_a_parameter_given_twice(method):
 @pytest.mark.parametrize("rho", [True, False, "0.05", None, -0.1, float("inf"), float("nan")])
 @pytest.mark.parametrize("method", [SAM, GSAM])
 def test_radii_that_cannot_be(method, rho):
-    text = f"rho is the radius of the displacement, a number >= 0, got {rho!r}."
+    text = f"rho is the radius of the perturbation, a number >= 0, got {rho!r}."
     assert refusal(method, [weight()], rho=rho) == text
     assert refusal(method, [{"params": [weight()], "rho": rho}]) == text
 

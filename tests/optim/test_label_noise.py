@@ -58,7 +58,7 @@ def test_numbers_get_gaussian_noise():
 def test_ignored_positions_stay_and_truth_values_are_refused():
     labels = torch.tensor([[-100, 1], [0, -100]])
     assert noise(probability=1.0).prepare_labels(labels, 2).tolist() == [[-100, 0], [1, -100]]
-    with pytest.raises(InputError, match="changes one class per row or numbers, not 3 truth values per row"):
+    with pytest.raises(InputError, match="changes one class label per row or numbers, not 3 truth values per row"):
         noise().prepare_labels(torch.ones(2, 3), 3)
 
 

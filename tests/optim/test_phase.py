@@ -15,7 +15,7 @@ from tests.support.training import ADAMW, NO_DROPOUT, assert_same_weights, train
 from tests.support.training import SAM as RECIPE
 from trainflat.core.errors import InputError
 from trainflat.optim import SAM, average_passes, check_options
-from trainflat.optim.phase import Phase
+from trainflat.optim.sam import Phase
 
 
 def steps_of(phase: Phase, total: int) -> list[int]:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from trainflat.core.errors import InputError
 from trainflat.optim import SAM, AdamW
-from trainflat.optim.sam import joint_norm, scales_to_ball
+from trainflat.optim.perturbation import scales_to_ball
+from trainflat.optim.vectors import joint_norm
 
 BASES = {
     "sgd": (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}),
@@ -238,7 +239,7 @@ def test_factors_left_on_the_device_move_the_weights_alike(monkeypatch, overflow
     def unread(norms, rhos, p):
         return scales_to_ball(norms, rhos, p, read=False)
 
-    monkeypatch.setattr("trainflat.optim.sam.scales_to_ball", unread)
+    monkeypatch.setattr("trainflat.optim.perturbation.scales_to_ball", unread)
     e = displaced(torch.tensor([3.0, 0.0, 4.0 if not overflow else math.inf]), 0.5, 2.0)
     torch.testing.assert_close(e, torch.zeros(3) if overflow else torch.tensor([0.3, 0.0, 0.4]))
 

@@ -265,12 +265,12 @@ def test_refusals(tmp_path: Path) -> None:
         student(tmp_path, {"name": "powerprop", "alpa": 2})
     with pytest.raises(InputError, match="name a reparametrization: powerprop"):
         student(tmp_path, {"alpha": 2})
-    with pytest.raises(InputError, match="has no matrices to reparametrise"):
+    with pytest.raises(InputError, match="has no trainable matrices to reparametrise"):
         Powerprop(nn.LayerNorm(3))
     with pytest.raises(InputError, match="Choose one of them"):
         FlatTrainer(tiny_bert(), arguments(tmp_path), averaging="swa", reparametrization="powerprop")
     base = {"task": "cola", "model": "minilm"}
-    with pytest.raises(InputError, match="training: averaging looks at what is trained"):
+    with pytest.raises(InputError, match="training: averaging reads the trained parameters"):
         load_recipe(base | {"training": {"averaging": "swa", "reparametrization": "powerprop"}})
     with pytest.raises(InputError, match=r"training\.reparametrization: alpha of powerprop"):
         load_recipe(base | {"training": {"reparametrization": {"name": "powerprop", "alpha": 0}}})

@@ -1,4 +1,4 @@
-"""Lists the averages of the weights along a training: another road to flat minima."""
+"""Lists the averages of the weights along a training, which lie in flatter minima than the weights themselves."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -40,10 +40,10 @@ def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def models_taken(name: str, options: Mapping[str, Any], total_steps: int, steps_per_epoch: int) -> int:
-    """Counts the models that a training of so many steps puts into the average.
+    """Counts the models that enter the average in a training of ``total_steps`` optimizer steps.
 
     Raises:
-        InputError: none at all.
+        InputError: no model does.
 
     Example:
         >>> models_taken("swa", {"start": 0.5, "every": 1.0}, total_steps=250, steps_per_epoch=25)
@@ -52,11 +52,10 @@ def models_taken(name: str, options: Mapping[str, Any], total_steps: int, steps_
     member = make_averaging(name, nn.Module(), **options)
     models = sum(member.takes(step, total_steps, steps_per_epoch) for step in range(1, total_steps + 1))
     if not models:
-        told = ", ".join(f"{key} {getattr(member, key)}" for key in AVERAGING.options(name))
+        values = ", ".join(f"{key} {getattr(member, key)}" for key in AVERAGING.options(name))
         raise InputError(
-            f"averaging {name} ({told}) would take in no model in {plural(total_steps, 'step')}, {steps_per_epoch} "
-            "per epoch. "
-            "Train longer, or take models in more often."
+            f"averaging {name} ({values}) would average no model in {plural(total_steps, 'step')}, {steps_per_epoch} "
+            "per epoch. Train longer, or lower every."
         )
     return models
 

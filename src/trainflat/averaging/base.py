@@ -1,10 +1,8 @@
-"""Defines the base class of weight averages: takes in models, and stands in for the weights when asked."""
+"""Defines the base class of weight averages: updates the average, and swaps it in for the weights."""
 
-import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,20 +15,20 @@ _COUNT, _PREFIX = "models", "average."
 
 
 class Averaging(ABC):
-    """A running average of the weights that a training passes through.
+    """Base of the running averages of a model's weights along a training.
 
-    A member says which steps it takes in (``takes``) and how much the next model counts (``share``); everything else is
-    here. The average is kept beside the weights, on their device, in float32 at least. Buffers that are numbers are
-    averaged too, others (counters, indices) are those of the last model; statistics of batch norm should be taken
-    anew for the average, models with LayerNorm have none. Where every model that was taken in holds a zero, so does
-    the average: masks stay.
+    A subclass says after which steps the weights enter the average (:meth:`takes`) and with which weight
+    (:meth:`share`). The average is kept beside the weights, on their device, in float32 at least. Floating-point
+    buffers are averaged too; others (counters, indices) are copied from the last model. Statistics of batch norm should
+    be computed anew for the average; models with LayerNorm have none. A weight that is zero in every averaged model is
+    zero in the average, so masks stay.
 
-    Torch's own ``AveragedModel`` computes the same, which the tests hold; it keeps a second module, in the dtype of the
-    weights, and neither stands in for the model nor goes to safetensors.
+    torch's ``AveragedModel`` computes the same average, as the tests check; it keeps a second module, in the
+    weights' dtype, beside the model, where this one is swapped in for the model's own weights.
 
     Attributes:
-        model: Whose weights are averaged.
-        models: How many were taken in so far.
+        model: The model whose weights are averaged, without wrappers.
+        models: Number of models in the average so far.
 
     Example:
         >>> from trainflat.averaging import SWA
@@ -39,7 +37,7 @@ class Averaging(ABC):
         >>> for step in range(1, 9):  # four epochs of two steps
         ...     _ = nn.init.constant_(model.weight, step)  # stands for optimizer.step()
         ...     _ = swa.update(step, total_steps=8, steps_per_epoch=2)
-        >>> with swa.swapped_in():  # of the ends of the last two epochs
+        >>> with swa.swapped_in():  # the mean of the last two epochs' ends, 6 and 8
         ...     model.weight.item()
         7.0
         >>> model.weight.item()
@@ -53,14 +51,14 @@ class Averaging(ABC):
 
     @abstractmethod
     def takes(self, step: int, total_steps: int, steps_per_epoch: int) -> bool:
-        """Returns whether the weights after ``step`` optimizer steps, counted from 1, belong to the average."""
+        """Returns whether the weights after ``step`` optimizer steps, counted from 1, enter the average."""
 
     @abstractmethod
     def share(self) -> float:
-        """Returns how much the next model counts in the average, in (0, 1]; the first one counts 1 anyway."""
+        """Returns the weight of the next model in the average, in (0, 1]; the first model's is always 1."""
 
     def update(self, step: int, total_steps: int, steps_per_epoch: int) -> bool:
-        """Takes in the weights after this optimizer step if they belong to the average; returns whether it did."""
+        """Averages in the weights after this optimizer step if :meth:`takes` says so; returns whether it did."""
         taken = self.takes(step, total_steps, steps_per_epoch)
         if taken:
             self.collect()
@@ -68,13 +66,15 @@ class Averaging(ABC):
 
     @torch.no_grad()
     def collect(self) -> None:
-        """Takes in the weights as they are now."""
+        """Averages in the current weights."""
         now = self._tensors()
         if self.models == 0:
             self._average = {name: tensor.detach().to(_wide(tensor), copy=True) for name, tensor in now.items()}
         else:
             self._follow(now)
             moving = [name for name, tensor in now.items() if tensor.is_floating_point()]
+            # average += share * (weights - average), in place: (average * n + weights) / (n + 1) would need a copy, and
+            # a running sum would lose digits as n grows.
             foreach(
                 "lerp_",
                 [self._average[name] for name in moving],
@@ -89,7 +89,7 @@ class Averaging(ABC):
     def swapped_in(self) -> Iterator[None]:
         """Puts the average in place of the weights for the block, and restores them afterwards, bit for bit.
 
-        So they are after an exception. As long as nothing was taken in the weights stay as they are.
+        They are restored after an exception, too. As long as the average is empty the weights stay as they are.
         """
         if not self.models:
             yield
@@ -102,12 +102,12 @@ class Averaging(ABC):
             self._write(origin)
 
     def copy_to_model(self) -> None:
-        """Makes the average the model's weights, for good; does nothing as long as nothing was taken in."""
+        """Replaces the model's weights by the average, for good; does nothing as long as the average is empty."""
         if self.models:
             self._write(self._average)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Returns the average and how many models are in it, as plain tensors that safetensors can hold."""
+        """Returns the average and the number of its models, as tensors, which are all that safetensors can hold."""
         count = {_COUNT: torch.tensor(self.models)}
         return count | {_PREFIX + name: tensor for name, tensor in self._average.items()}
 
@@ -115,7 +115,7 @@ class Averaging(ABC):
         """Restores the average and the number of its models.
 
         Raises:
-            InputError: the state is not one of a model like this.
+            InputError: names or shapes are not those of this model.
         """
         count = int(state[_COUNT]) if _COUNT in state else 0
         average = {name.removeprefix(_PREFIX): tensor for name, tensor in state.items() if name != _COUNT}
@@ -129,7 +129,8 @@ class Averaging(ABC):
         self._average = {name: average[name].to(w.device, _wide(w), copy=True) for name, w in now.items()}
 
     def _tensors(self) -> dict[str, Tensor]:
-        """Yields parameters and saved buffers of the model, each once however many names it has."""
+        """Returns parameters and saved buffers of the model, each once however many names it has."""
+        # A tied embedding has two names; averaged under both it would move twice per model.
         first: dict[int, str] = {}
         named = self.model.state_dict(keep_vars=True).items()
         return {name: t for name, t in named if isinstance(t, Tensor) and first.setdefault(id(t), name) == name}
@@ -140,6 +141,7 @@ class Averaging(ABC):
             tensor.copy_(values[name])
 
     def _follow(self, now: Mapping[str, Tensor]) -> None:
+        """Moves the average to the devices of the weights, which may have moved since the last model."""
         for name, tensor in now.items():
             self._average[name] = self._average[name].to(tensor.device)
 
@@ -150,15 +152,3 @@ def _wide(tensor: Tensor) -> torch.dtype:
 
 def _shape(tensors: Mapping[str, Tensor], name: str) -> torch.Size | None:
     return tensors[name].shape if name in tensors else None
-
-
-def checked(name: str, value: Any, words: str, fits: Callable[[float], bool]) -> float:
-    """Validates a numeric option against a range; rejects booleans.
-
-    Raises:
-        InputError: says that ``name`` is ``words``.
-    """
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not abs(value) <= sys.float_info.max or not fits(value):  # NaN compares false
-        raise InputError(f"{name} is {words}, got {value!r}.")
-    return float(value)

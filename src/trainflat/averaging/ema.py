@@ -2,28 +2,28 @@
 
 from torch import nn
 
-from trainflat.averaging.base import Averaging, checked
-from trainflat.core.errors import InputError
+from trainflat.averaging.base import Averaging
+from trainflat.core.checks import boolean, number, whole
 
 
 class EMA(Averaging):
-    r"""Average in which a model counts the less the longer ago it was.
+    r"""Exponential moving average: a model's weight falls by the decay with every later one.
 
-    With n models taken in::
+    After n models::
 
         w_EMA = d * w_EMA + (1 - d) * w        d = min(decay, (1 + n) / (10 + n))
 
-    The second term warms the decay up, so that a short training is not dominated by its first weights. It is that of
-    ``tf.train.ExponentialMovingAverage`` with its argument ``num_updates``.
+    The second term warms the decay up as ``tf.train.ExponentialMovingAverage`` does with its argument ``num_updates``:
+    with a constant decay of 0.999 the first weights would still weigh 0.37 after 1000 steps.
 
     Args:
-        model: Whose weights are averaged.
-        decay: What the average keeps of itself per model, in [0, 1).
+        model: The model whose weights are averaged.
+        decay: Factor of the average at each new model, in [0, 1).
         every: Optimizer steps from one model to the next.
-        warmup: Whether the decay is warmed up; without, it is constant.
+        warmup: Whether to warm the decay up; otherwise it is constant.
 
     Raises:
-        InputError: an option is not such a value.
+        InputError: an option is outside its range.
 
     Example:
         >>> model = nn.Linear(1, 1, bias=False)
@@ -38,11 +38,9 @@ class EMA(Averaging):
 
     def __init__(self, model: nn.Module, decay: float = 0.999, every: int = 1, warmup: bool = True) -> None:
         super().__init__(model)
-        self.decay = checked("decay", decay, "a share, in [0, 1)", lambda x: 0 <= x < 1)
-        self.every = int(checked("every", every, "a whole number of steps >= 1", lambda x: x >= 1 and x == int(x)))
-        if not isinstance(warmup, bool):
-            raise InputError(f"warmup is true or false, got {warmup!r}.")
-        self.warmup = warmup
+        self.decay = number("decay", decay, "a share, in [0, 1)", lambda x: 0 <= x < 1)
+        self.every = whole("every", every, unit="steps")
+        self.warmup = boolean("warmup", warmup)
 
     def takes(self, step: int, total_steps: int, steps_per_epoch: int) -> bool:
         """Returns whether the step is a multiple of ``every``."""

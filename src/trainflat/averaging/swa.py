@@ -4,30 +4,31 @@ from fractions import Fraction
 
 from torch import nn
 
-from trainflat.averaging.base import Averaging, checked
+from trainflat.averaging.base import Averaging
+from trainflat.core.checks import number
 
 
 class SWA(Averaging):
     r"""Equal average of the checkpoints of the last part of training.
 
-    With n models taken in, algorithm 1 of the paper::
+    After n models, algorithm 1 of the paper::
 
         w_SWA = (w_SWA * n + w) / (n + 1)
 
-    The defaults are those of Na, Mehta and Strubell 2022 (arXiv:2205.12694) for their tasks of ten epochs, where the
-    ends of epochs 6 to 10 are averaged; those of three epochs average the weights at 2, 2.5 and 3 (``every=0.5``).
+    The defaults are those of Na, Mehta and Strubell 2022 (arXiv:2205.12694) for tasks of ten epochs, where the ends of
+    epochs 6 to 10 are averaged; in tasks of three epochs they average the weights at 2, 2.5 and 3 (``every=0.5``).
 
-    Departs from Izmailov et al. as Na et al. do: the learning rate is whatever the schedule says (there: linear to 0),
-    not constant or cyclic.
+    Departs from Izmailov et al. as Na et al. do: the learning rate follows the training's schedule (there: linear to
+    0), where the paper keeps it constant or cyclic to keep exploring.
 
     Args:
-        model: Whose weights are averaged.
-        start: Share of the training after which models are taken in, itself excluded; in [0, 1).
-        every: Epochs from one model to the next, counted from the start of the training; parts are allowed. Where that
-            is no whole number of steps, the first step behind counts.
+        model: The model whose weights are averaged.
+        start: Share of the training after which averaging begins, itself excluded; in [0, 1).
+        every: Epochs from one model to the next, counted from the start of the training; fractions are allowed. Where
+            a multiple is no whole number of steps, the next step counts.
 
     Raises:
-        InputError: an option is not such a number.
+        InputError: an option is outside its range.
 
     Example:
         >>> swa = SWA(nn.Linear(2, 2), start=0.5, every=0.5)
@@ -37,14 +38,15 @@ class SWA(Averaging):
 
     def __init__(self, model: nn.Module, start: float = 0.5, every: float = 1.0) -> None:
         super().__init__(model)
-        self.start = checked("start", start, "a share of the training, in [0, 1)", lambda x: 0 <= x < 1)
-        self.every = checked("every", every, "a number of epochs > 0", lambda x: x > 0)
+        self.start = number("start", start, "a share of the training, in [0, 1)", lambda x: 0 <= x < 1)
+        self.every = number("every", every, "a number of epochs > 0", lambda x: x > 0)
         self._start, self._every = Fraction(str(self.start)), Fraction(str(self.every))
 
     def takes(self, step: int, total_steps: int, steps_per_epoch: int) -> bool:
-        """Returns whether the step is the first behind a multiple of ``every`` epochs after the start."""
-        # Exact decimals: three times 0.1 epochs must not come a step late. And the multiple decides, not the step
-        # behind it: where epochs have an odd number of steps, 1.5 epochs are still not behind the half of 3.
+        """Returns whether the step is the first at or after a multiple of ``every`` epochs beyond ``start``."""
+        # Exact fractions: 3 * 0.1 is above 0.3 in floating point, and would come a step late. ``start`` is compared
+        # with the multiple, not with the step: with an odd number of steps per epoch the step after 1.5 epochs lies
+        # beyond half of 3 epochs, and 1.5 itself does not.
         period, parts = self._every.numerator * steps_per_epoch, self._every.denominator
         multiple = step * parts // period
         if multiple == (step - 1) * parts // period:

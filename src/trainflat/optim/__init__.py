@@ -20,9 +20,9 @@ from trainflat.optim.gsam import GSAM
 from trainflat.optim.l1 import L1Penalty
 from trainflat.optim.label_noise import LabelNoise
 from trainflat.optim.looksam import LookSAM
-from trainflat.optim.moves import Move, Perturbation
 from trainflat.optim.msam import MSAM
 from trainflat.optim.options import build, complete, settle
+from trainflat.optim.perturbation import Move, Perturbation
 from trainflat.optim.s2sam import S2SAM
 from trainflat.optim.sam import SAM
 

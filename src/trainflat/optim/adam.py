@@ -11,13 +11,18 @@ from trainflat.optim.memory import signed, unsigned
 
 def _fuse(group: dict[str, Any]) -> None:
     # One fused kernel reads and writes each weight once; torch's default loop takes 7 to 10 times as long on a CPU.
+    # An explicit foreach or differentiable excludes fused in torch, so these stay as asked for.
     undecided = group["fused"] is None and not group["foreach"] and not group["differentiable"]
     if undecided and all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in group["params"]):
         group["fused"] = True
 
 
 class _Signed(torch.optim.Adam):
-    """Writes its name into its state dict, and refuses the state dict of another optimizer."""
+    """Writes its name into its state dict, and refuses the state dict of another optimizer.
+
+    Adam's and AdamW's states have the same keys, so torch would load one into the other without an error, and the run
+    would resume with another weight decay.
+    """
 
     def state_dict(self) -> dict[str, Any]:
         return signed(super().state_dict(), type(self).__name__)
@@ -70,7 +75,7 @@ class AdamW(_Signed, torch.optim.AdamW):
         lr: Learning rate.
         betas: Decay of the running means of the gradient and of its square.
         eps: Added to the root of the second mean.
-        weight_decay: Share of the weight, times the learning rate, that is taken off at every step.
+        weight_decay: Decoupled decay: each step subtracts learning rate times this share of the weight.
         amsgrad: Keep the largest second mean (Reddi et al., ICLR 2018).
         **options: Any other option of ``torch.optim.AdamW``.
 

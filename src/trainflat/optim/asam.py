@@ -7,14 +7,17 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from trainflat.core.checks import number
 from trainflat.optim.base import FlatOptimizer
-from trainflat.optim.checks import number
-from trainflat.optim.moves import NOWHERE, Perturbation
-from trainflat.optim.sam import joint_norm, steepest, to_ball
+from trainflat.optim.perturbation import NO_PERTURBATION, Perturbation, steepest, to_ball
+from trainflat.optim.vectors import joint_norm
 
 
 class ASAM(FlatOptimizer):
     r"""SAM in a ball that is wide where weights are large, so that rescaling layers does not change sharpness.
+
+    A network of ReLUs computes the same with one layer doubled and the next halved, yet its loss is sharper in the
+    halved weights; measured in ``e / T`` both networks are equally sharp.
 
     With :math:`g = \nabla L(w)`, equation (9) of the paper and the authors' normalisation operator::
 
@@ -24,17 +27,17 @@ class ASAM(FlatOptimizer):
 
     The direction does not depend on the gradient's scale, so a first pass with a scaled loss needs no unscaling.
 
-    Departs from the authors' code, which goes by names alone and takes what has "weight" anywhere in its name, so not a
-    matrix that is called otherwise. Where parameters come without names a weight is known by its two dimensions alone,
-    and LayerNorm's count as biases. Pass ``model.named_parameters()``.
+    Departs from the authors' code, which decides by names alone: every name with "weight" in it, so not a matrix of
+    another name. Without names a parameter of two or more dimensions is a weight and all others are biases, LayerNorm's
+    weights too: pass ``model.named_parameters()``.
 
     Args:
         params: Parameters, parameter groups (with a ``"rho"`` of their own if wanted) or ``model.named_parameters()``.
         base_optimizer: Class of the optimizer that takes the step.
         rho: Radius of the adaptive ball, the largest ``||e / T||_2``; about ten times that of SAM.
-        eta: Added to the absolute weights; :math:`\eta` in the paper. Large ones, with rho / eta fixed, give SAM over
-            the weights.
-        exclude: Parameters to leave in place and out of the norm: parts of names, or patterns such as ``"*.bias"``.
+        eta: Added to the absolute weights; :math:`\eta` in the paper. For large eta with rho * eta fixed, weights are
+            perturbed as by SAM.
+        exclude: Parameters not to perturb and not in the norm: parts of names, or patterns such as ``"*.bias"``.
         **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
 
     Example:
@@ -61,9 +64,9 @@ class ASAM(FlatOptimizer):
 
     def perturbation(self) -> Perturbation:
         groups, named = self.perturbable(), self._named_weights()
-        gradients = steepest([[p.grad for p in params if p.grad is not None] for _, params in groups], 2)
+        gradients = steepest(groups)
         if not gradients:
-            return NOWHERE
+            return NO_PERTURBATION
         directions: list[list[Tensor]] = []
         lengths: list[Tensor] = []
         for (_, params), grads in zip(groups, gradients, strict=True):
@@ -78,8 +81,10 @@ class ASAM(FlatOptimizer):
             return g, joint_norm([g], 2)
         t = p.detach().to(g.dtype).abs().add_(self.eta)
         tg = t * g
+        # Written over T: with T, T g and T^2 g of the whole model a step would hold three more copies of it.
         return t.mul_(tg), joint_norm([tg], 2)
 
     def _named_weights(self) -> set[Tensor]:
+        # LayerNorm's weight is a vector, and only its name says that it scales rather than shifts.
         pairs = (zip(g.get("param_names", ()), g["params"], strict=False) for g in self.param_groups)
         return {p for group in pairs for name, p in group if name.endswith("weight")}

@@ -1,8 +1,8 @@
-"""Defines the base class of flat optimizers: the passes of a step, displacing the weights, and restoring them."""
+"""Defines the base class of flat optimizers: the passes of a step, perturbing the weights, and restoring them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -10,35 +10,48 @@ from torch.optim import Optimizer
 
 from trainflat.core.errors import InputError
 from trainflat.core.foreach import foreach
-from trainflat.optim.bases import each_once, make_base
-from trainflat.optim.checks import radius
-from trainflat.optim.exclusions import matches, refuse_idle_patterns
-from trainflat.optim.holder import Holder
+from trainflat.optim.bases import check_rho, each_once, make_base, matches, refuse_idle_patterns
 from trainflat.optim.memory import Memory, join, signed, split, unsigned
-from trainflat.optim.moves import NOWHERE, Perturbation, advance
+from trainflat.optim.perturbation import NO_PERTURBATION, Perturbation, apply_move
 from trainflat.optim.wrapper import Wrapper, without_dynamo
 
 
-class FlatOptimizer(Wrapper):
-    """A base optimizer that steps with a gradient taken, or made, so that it leads to flat minima.
+class Masks(Protocol):
+    """Keeps pruned weights at zero, as :class:`trainflat.pruning.MaskEnforcer` does.
 
-    A method says in :attr:`first_pass` and :attr:`second_pass` which passes the coming step takes, in
-    :meth:`displacement` where the weights stand in the second one, and in :meth:`combine` which gradient the base
-    optimizer gets. What it remembers between steps lies in :attr:`memory`.
+    A protocol, because pruning lies on the same floor and cannot be imported.
+    """
+
+    def mask_gradients(self) -> None:
+        """Sets the gradients of pruned weights to zero."""
+
+    def mask_weights(self) -> None:
+        """Sets the pruned weights to zero."""
+
+    def factor(self, weight: Tensor) -> Tensor | None:
+        """Returns 1 where a weight is kept and 0 where it is pruned; None without a mask."""
+
+
+class FlatOptimizer(Wrapper):
+    """Base of the optimizers whose gradient is taken, or changed, so that the base optimizer finds flat minima.
+
+    A method says in :attr:`first_pass` and :attr:`second_pass` which forward and backward passes the coming step takes,
+    in :meth:`perturbation` where the weights are in the second pass, and in :meth:`combine` which gradient the base
+    optimizer steps with. State that it keeps between steps is in :attr:`memory`.
 
     Args:
         params: Parameters, parameter groups or ``model.named_parameters()``.
         base_optimizer: Class of the optimizer that takes the step.
-        rho: Radius of the displacement; a group's own key ``"rho"`` overrides it, 0 leaves the group where it is.
-        exclude: Names of parameters that are not displaced: parts of the name, or patterns such as ``"*.bias"``.
+        rho: Radius of the perturbation; a group's own key ``"rho"`` overrides it, 0 leaves the group unperturbed.
+        exclude: Names of parameters that are not perturbed: parts of the name, or patterns such as ``"*.bias"``.
         **base_options: Passed on to ``base_optimizer``.
 
     Attributes:
-        held: Masks, by ``masks.hold(model).attach(optimizer)``: no pruned weight is displaced or revived.
+        held: Masks, set by ``masks.hold(model).attach(optimizer)``: no pruned weight is perturbed or revived.
         memory: Tensors by parameter and name, beside the base optimizer's state; part of ``state_dict()``.
         steps_taken: Steps of this optimizer so far; part of ``state_dict()``.
-        total_steps: Steps of the whole training, where a method's options are shares of it; set it after construction.
-        last_norm: Norm of the last displacement, 0-dim.
+        total_steps: Steps of the whole training, for options that are shares of it; set it after construction.
+        last_norm: L2 norm of the last perturbation (SAM: in its own p-norm), 0-dim.
 
     Raises:
         InputError: for a radius that is no number >= 0, ``exclude`` without names or with a pattern that matches none,
@@ -57,36 +70,39 @@ class FlatOptimizer(Wrapper):
             optimizer.step()
     """
 
+    # As a rule data parallel reduces the second gradient alone: each process perturbs by its own rows (m-sharpness).
     shares_first_gradient: ClassVar[bool] = False
-    """The first gradient goes into the step itself, or into what is remembered: all processes need the same one."""
+    """The first gradient enters the step or the memory, so all processes need the same (reduced) one."""
 
     second_share: float = 1.0
-    """Share of the rows that the second pass takes: those whose loss the displacement raised most."""
+    """Share of the rows in the second pass: those whose loss the perturbation raised most (ESAM)."""
 
     changes_labels: ClassVar[bool] = False
-    """Training learns what :meth:`prepare_labels` makes of the labels, so batches must have some."""
+    """Training uses the labels that :meth:`prepare_labels` returns, so batches must have labels."""
 
     loss_scale: float = 1.0
-    """What this step's losses, and its gradients until the base optimizer's step, are multiplied by (float16)."""
+    """Factor of this step's losses and gradients until the base optimizer's step (a float16 GradScaler's scale)."""
 
-    rho_only_displaces: ClassVar[bool] = True  # a group's rho does nothing else, so a gate may say what is displaced
+    # Gates that train scores beside the weights choose by "rho" which of them SAM perturbs. Where a method's rho does
+    # more than that (a penalty, a pruned share), such a choice would silently turn the method off, and is refused.
+    rho_only_displaces: ClassVar[bool] = True
     last_norm: Tensor
     _buffers: dict[Tensor, Tensor]
 
     def __init__(
         self,
         params: Iterable[Any],
-        base_optimizer: Callable[..., Optimizer],
+        base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
+        rho: float = 0.05,
         *,
-        rho: float = 0.0,
         exclude: Sequence[str] = (),
         **base_options: Any,
     ) -> None:
-        rho = radius(rho)
+        rho = check_rho(rho)
         base = make_base(base_optimizer, params, base_options)
         base.defaults["rho"] = rho
         self.last_norm = torch.zeros(())
-        self.held: Holder | None = None
+        self.held: Masks | None = None
         self.memory: Memory = {}
         self.steps_taken, self.total_steps = 0, None
         self._exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
@@ -104,7 +120,7 @@ class FlatOptimizer(Wrapper):
         return 2.0
 
     def check_length(self, total: int) -> None:
-        """Raises InputError for a training of so many steps in which the method would not act once."""
+        """Raises InputError for a training of ``total`` steps in none of which the method would act."""
 
     @property
     def first_pass(self) -> bool:
@@ -113,23 +129,23 @@ class FlatOptimizer(Wrapper):
 
     @property
     def second_pass(self) -> bool:
-        """Whether the coming step needs the gradient at displaced weights."""
+        """Whether the coming step needs the gradient at perturbed weights."""
         return True
 
     @torch.no_grad()
     def perturbation(self) -> Perturbation:
-        """Computes the displacement for the second pass, from the gradients at hand and the memory."""
-        return NOWHERE
+        """Computes the perturbation for the second pass from the current gradients and the memory."""
+        return NO_PERTURBATION
 
     def prepare_labels(self, labels: Tensor, classes: int) -> Tensor:
         """Returns the labels [B] to train on in place of the batch's own; ``classes`` is 1 for regression."""
         return labels
 
     def combine(self) -> None:
-        """Makes the gradient for the base optimizer, in place, from those of all passes of the step."""
+        """Computes the gradient that the base optimizer steps with, in place, from the gradients of all passes."""
 
     def remember(self) -> None:
-        """Updates the memory after each step, while the gradient of the step is still there."""
+        """Updates the memory after each step, while the step's gradients are still in ``.grad``."""
 
     @without_dynamo
     def state_dict(self) -> dict[str, Any]:
@@ -137,8 +153,12 @@ class FlatOptimizer(Wrapper):
 
     @without_dynamo
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads its own state dict or the base optimizer's; refuses one of another method with an InputError."""
-        radii = [g["rho"] for g in self.param_groups]
+        """Loads its own state dict or the base optimizer's.
+
+        Raises:
+            InputError: it is the state dict of another method.
+        """
+        radii = [g["rho"] for g in self.param_groups]  # torch replaces the groups; a plain base's have no "rho"
         remembered = split(unsigned(state_dict, self.method, type(self.base).__name__), self.param_groups)
         self.base.load_state_dict(remembered.base)
         self.memory, self.steps_taken = remembered.memory, remembered.steps
@@ -152,16 +172,18 @@ class FlatOptimizer(Wrapper):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clears the gradients; outside :meth:`perturbed` this begins a new step, also after one that was not taken."""
-        if self._origin is None:  # a gradient scaler leaves a step out without a word
+        if self._origin is None:  # GradScaler skips step() after an overflow, so step() cannot be what resets these
             self._second_gradient = self._finished = False
         super().zero_grad(set_to_none)
 
     @contextmanager
     def perturbed(self) -> Iterator[None]:
-        """Displaces the weights for the block, and restores them afterwards, bit for bit.
+        """Perturbs the weights for the block, and restores them afterwards, bit for bit.
+
+        The weights are copied and copied back, not moved back: ``(w + e) - e`` is not ``w`` in floating point.
 
         Raises:
-            RuntimeError: inside another such block, whose end would no longer know the way back; without a gradient.
+            RuntimeError: it is entered inside its own block, or without a gradient.
         """
         if self._origin is not None:
             raise RuntimeError(f"{type(self).__name__}.perturbed() was entered inside its own block. Leave it first.")
@@ -178,7 +200,7 @@ class FlatOptimizer(Wrapper):
     def finish_gradients(self) -> None:
         """Combines the gradients of this step's passes into the one that the step takes.
 
-        ``step()`` does it if nobody did. Call it before gradients are clipped, so that clipping sees the result.
+        ``step()`` calls it if the loop did not. Call it before clipping, so that the combined gradient is clipped.
         """
         with torch.no_grad():
             if self.held is not None:
@@ -190,11 +212,12 @@ class FlatOptimizer(Wrapper):
         """Takes the base optimizer's step with the gradient of this step's passes.
 
         Args:
-            closure: Clears the gradients, computes the loss, calls ``backward()`` and returns the loss. With it the
-                passes are run here; without it they must have come before.
+            closure: Clears the gradients, computes the loss, calls ``backward()`` and returns the loss. It is called
+                once per pass; without it the loop has to run the passes before ``step()``.
 
         Returns:
-            The loss of the earliest pass, that at the weights themselves if there is one; ``None`` without a closure.
+            The loss of the first pass that the step takes, at the unperturbed weights if it takes one there; ``None``
+            without a closure.
 
         Raises:
             RuntimeError: without a second gradient where the step needs one, and inside a ``perturbed()`` block.
@@ -232,7 +255,7 @@ class FlatOptimizer(Wrapper):
         return losses[0]
 
     def displaced(self) -> list[tuple[float, list[Tensor]]]:
-        """Yields radius and trainable parameters of each displaced group, with or without a gradient."""
+        """Returns radius and trainable parameters of each group with a radius, with or without a gradient."""
         return [
             (g["rho"], [p for p in g["params"] if p.requires_grad and p.numel() and p not in self._excluded])
             for g in self.param_groups
@@ -240,7 +263,7 @@ class FlatOptimizer(Wrapper):
         ]
 
     def remembered(self, name: str, params: Sequence[Tensor]) -> list[Tensor]:
-        """Returns the memory of these parameters under that name, zeros at first, in float32 at least."""
+        """Returns the memory's tensor ``name`` of each parameter, created as zeros in float32 at least."""
         for p in params:
             entries = self.memory.setdefault(p, {})
             if name not in entries:
@@ -248,7 +271,7 @@ class FlatOptimizer(Wrapper):
         return [self.memory[p][name] for p in params]
 
     def perturbable(self) -> list[tuple[float, list[Tensor]]]:
-        """Yields radius and parameters of each displaced group: those with a gradient that are not excluded.
+        """Returns radius and parameters of each group with a radius: those with a gradient that are not excluded.
 
         Raises:
             InputError: for a sparse gradient.
@@ -259,7 +282,7 @@ class FlatOptimizer(Wrapper):
         return [(rho, params) for rho, params in groups if params]
 
     def _prepare(self, group: dict[str, Any]) -> None:
-        group["rho"] = radius(group.get("rho", self.defaults["rho"]))
+        group["rho"] = check_rho(group.get("rho", self.defaults["rho"]))
         if not self._exclude:
             return
         if "param_names" not in group:
@@ -275,14 +298,15 @@ class FlatOptimizer(Wrapper):
         params = [p for move in moves for p in move.params]
         if not params:
             return
-        # Copied first: an interrupt finds untouched weights or the way back. Memory touched before costs a CPU less.
+        # Copied before anything moves, so that an interrupt at any line finds either untouched weights or their copy.
+        # The buffers are kept from step to step: on a CPU the page faults of fresh memory cost more than the copy.
         self._buffers = {p: self._buffer(p) for p in params}
         kept = list(self._buffers.values())
         foreach("copy_", kept, params)
         self._origin = (params, kept)
         for move in moves:
-            advance(move)
-        if self.held is not None:  # a displacement that remembers may know nothing of the masks
+            apply_move(move)
+        if self.held is not None:  # a momentum or mean from before the masks still points along pruned weights
             self.held.mask_weights()
 
     def _buffer(self, p: Tensor) -> Tensor:

@@ -1,12 +1,14 @@
-"""Makes and checks the base optimizer inside a flat one."""
+"""Checks and builds what a flat optimizer is constructed from: the base optimizer, the radius, the names to exclude."""
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from typing import Any
 
 from torch.optim import Optimizer
 
+from trainflat.core.checks import number
 from trainflat.core.errors import InputError
 
 UNFIT = {
@@ -17,21 +19,22 @@ UNFIT = {
 
 
 def make_base(base: Any, params: Iterable[Any], options: Mapping[str, Any]) -> Optimizer:
-    """Makes ``base(params, **options)``; turns torch's objections into InputError.
+    """Builds ``base(params, **options)``.
 
     Raises:
-        InputError: it is no class of optimizers, or of one that no flat optimizer can be around, or a parameter is
-            given twice.
+        InputError: ``base`` is no class of optimizers or one that no flat optimizer can wrap, or a parameter is given
+            twice.
     """
     if isinstance(base, Optimizer) or not callable(base):
         given = f"a finished {type(base).__name__}" if isinstance(base, Optimizer) else repr(base)
         raise InputError(
             f"base_optimizer is a class such as torch.optim.AdamW, got {given}. Pass the class, its options by name."
         )
-    for kind in base.__mro__ if isinstance(base, type) else ():
+    for kind in base.__mro__ if isinstance(base, type) else ():  # a subclass of LBFGS is as unfit
         refuse_unfit(kind.__name__)
     with each_once():
         made = base(params, **options)
+    # Other libraries have their own; a group's "rho" cannot be its option and our radius at once.
     if "rho" in made.defaults:
         raise InputError(f"{type(made).__name__} has an option rho of its own; choose another base optimizer.")
     checked: Optimizer = made
@@ -39,7 +42,7 @@ def make_base(base: Any, params: Iterable[Any], options: Mapping[str, Any]) -> O
 
 
 def refuse_unfit(name: str) -> None:
-    """Refuses a torch optimizer that no flat one can wrap, by name, whatever its case."""
+    """Raises InputError for a torch optimizer, named in any case, that no flat optimizer can wrap."""
     if name.lower() in UNFIT:
         why = UNFIT[name.lower()]
         raise InputError(f"{name} cannot be the base of a flat optimizer: it {why}. Choose adamw, adam or sgd.")
@@ -47,8 +50,9 @@ def refuse_unfit(name: str) -> None:
 
 @contextmanager
 def each_once() -> Iterator[None]:
-    """Refuses parameters that an optimizer is given twice inside the block; torch lets some of them pass."""
+    """Turns torch's warning and error about a parameter that is given twice into an InputError."""
     with warnings.catch_warnings():
+        # Within one group torch only warns, and then takes the parameter's step twice.
         warnings.filterwarnings("error", "optimizer contains a parameter group with duplicate")
         try:
             yield
@@ -58,3 +62,25 @@ def each_once() -> Iterator[None]:
                     "params holds a parameter more than once, whose step would be taken twice. Give each one once."
                 ) from error
             raise
+
+
+def check_rho(rho: Any) -> float:
+    """Validates a radius.
+
+    Raises:
+        InputError: ``rho`` is no number >= 0.
+    """
+    return number("rho", rho, "the radius of the perturbation, a number >= 0", lambda x: x >= 0)
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Matches a parameter's name with a part of it, or with a glob such as ``"*.bias"``."""
+    return pattern in name or fnmatchcase(name, pattern)
+
+
+def refuse_idle_patterns(patterns: Iterable[str], groups: list[dict[str, Any]]) -> None:
+    """Raises InputError for a pattern that matches no parameter: a typo would silently exclude nothing."""
+    names = [name for group in groups for name in group.get("param_names", ())]
+    for pattern in patterns:
+        if not any(matches(pattern, name) for name in names):
+            raise InputError(f"exclude={pattern!r} matches no parameter. Names look like {names[0]!r}, {names[-1]!r}.")

@@ -7,43 +7,41 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from trainflat.core.checks import boolean, number, whole
 from trainflat.core.errors import InputError
 from trainflat.core.foreach import foreach
 from trainflat.core.rng import generator
 from trainflat.optim.base import FlatOptimizer
-from trainflat.optim.checks import number, whole
-from trainflat.optim.directions import gradients, norm_of
-from trainflat.optim.moves import NOWHERE, Move, Perturbation
-from trainflat.optim.sam import joint_norm
-from trainflat.optim.vectors import Gradients, largest, take_gradients
+from trainflat.optim.perturbation import NO_PERTURBATION, Groups, Move, Perturbation, joint_length
+from trainflat.optim.vectors import Gradients, gradients, joint_norm, largest, take_gradients
 
 
 class CrAM(FlatOptimizer):
-    r"""Descends with the gradient that the weights have after a step uphill and after pruning.
+    r"""Descends with the gradient taken after a step uphill and magnitude pruning of the weights.
 
-    With C the pruning of all but the largest absolute values, and M the mask that it drew::
+    With C the magnitude pruning of the weights and M its mask::
 
         g = M * grad L(C(w + rho * grad L(w)))                  CrAM
         g = M * grad L(C(w + rho * grad L(w))) + grad L(w)      CrAM+, which keeps the dense model good
 
     :math:`\rho` multiplies the gradient itself, which is not normalised. C prunes parameters of at least two
-    dimensions that are not excluded, all ranked together, to a sparsity drawn anew at every step: by ``seed`` and the
-    number of the step, so that all processes draw the same. Weights that masks hold at 0 count as pruned. All
-    processes need the same first gradient, so with data parallel it is averaged. A gradient that overflowed (float16)
-    neither displaces nor prunes.
+    dimensions that are not excluded, in one global ranking, to a sparsity drawn at every step from ``seed`` and the
+    number of the step, so that all processes draw the same. Weights that masks keep at 0 count as pruned. With data
+    parallel the first gradient is averaged, so that all processes prune the same weights. A gradient that overflowed
+    (float16) neither perturbs nor prunes.
 
-    Departs from the paper where it re-tunes batch normalisation after pruning: encoders have none. The authors' code
-    ranks each parameter group on its own.
+    Departs from the paper, which re-tunes batch normalisation after pruning: encoders have none. The authors' code
+    ranks each parameter group by itself.
 
     Args:
         params: Parameters, parameter groups (with a ``"rho"`` of their own; 0 also exempts from C) or
             ``model.named_parameters()``.
         base_optimizer: Class of the optimizer that takes the step.
         rho: Factor of the gradient in the step uphill; at 0 the method is its base optimizer, at two passes.
-        sparsities: Shares of the weights that C drops, one of which is drawn per step, each in [0, 1).
-        plus: CrAM+.
-        seed: Of the draws.
-        exclude: Parameters that are neither displaced nor pruned, usually embeddings and the task head.
+        sparsities: Shares of the weights that C prunes, each in [0, 1); one of them is drawn per step.
+        plus: Whether to add the dense gradient (CrAM+).
+        seed: Seed of the draws.
+        exclude: Parameters that are neither perturbed nor pruned, usually embeddings and the task head.
         **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
 
     Raises:
@@ -77,30 +75,32 @@ class CrAM(FlatOptimizer):
             raise InputError(f"sparsities is a list of shares of weights to drop, got {sparsities!r}.")
         words = "a list of shares of weights to drop, each in [0, 1)"
         self.sparsities = tuple(number("sparsities", s, words, lambda x: 0 <= x < 1) for s in sparsities)
-        if not isinstance(plus, bool):
-            raise InputError(f"plus is true or false, got {plus!r}.")
-        self.plus, self.seed = plus, whole("seed", seed, least=0)
-        self._kept: dict[Tensor, Tensor] = {}  # masks and, for CrAM+, first gradients of the step under way
+        self.plus, self.seed = boolean("plus", plus), whole("seed", seed, least=0)
+        self._kept: dict[Tensor, Tensor] = {}  # masks and, for CrAM+, first gradients of the current step
         self._first: Gradients = {}
         super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
 
     def sparsity(self) -> float:
-        """Returns the share of weights that the compression C drops in the coming step."""
+        """Draws the share of weights that C prunes in the coming step."""
         draws = generator("cpu", self.seed, self.steps_taken)
         return self.sparsities[int(torch.randint(len(self.sparsities), (), generator=draws))]
 
     def perturbation(self) -> Perturbation:
         groups = self.perturbable()
         self._kept, overflowed = {}, self._overflowed(groups)
+        # rho is in units of weight per gradient, so a scaled gradient has to be unscaled, unlike in SAM.
         points = [] if overflowed else [_uphill(params, rho / self.loss_scale) for rho, params in groups]
         self._first = take_gradients(self.param_groups) if self.plus else {}
         if not points:
-            return NOWHERE
+            return NO_PERTURBATION
         self._compress([pair for (_, ps), at in zip(groups, points, strict=True) for pair in zip(ps, at, strict=True)])
+        # To the base class a perturbation is a difference; the pruned entries of C(...) become exactly 0 all the same,
+        # because p + (0 - p) is exact.
         moves = [Move(ps, foreach("sub", at, ps), 1.0) for (_, ps), at in zip(groups, points, strict=True)]
-        return Perturbation(moves, norm_of(moves))
+        return Perturbation(moves, joint_length(moves))
 
     def combine(self) -> None:
+        # The chain rule through C(w) = M * w, with M taken as constant.
         for p, kept in self._kept.items():
             if p.grad is not None:
                 p.grad.mul_(kept)
@@ -119,7 +119,8 @@ class CrAM(FlatOptimizer):
             self._kept[p] = kept
             point.mul_(kept)
 
-    def _overflowed(self, groups: list[tuple[float, list[Tensor]]]) -> bool:
+    def _overflowed(self, groups: Groups) -> bool:
+        # Only a scaled loss overflows as a matter of course; otherwise a GPU need not wait for the norm.
         grads = [g for _, params in groups for g in gradients(params)]
         return self.loss_scale != 1 and bool(grads) and not bool(joint_norm(grads, 2.0).isfinite())
 

@@ -8,49 +8,49 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from trainflat.core.checks import number, whole
 from trainflat.core.errors import InputError
 from trainflat.core.foreach import foreach
 from trainflat.core.formatting import plural
 from trainflat.core.rng import generator
 from trainflat.optim.base import FlatOptimizer
-from trainflat.optim.checks import number, whole
-from trainflat.optim.directions import norm_of
-from trainflat.optim.moves import NOWHERE, Move, Perturbation
+from trainflat.optim.perturbation import NO_PERTURBATION, Move, Perturbation, joint_length
 
 
 class EntropySGD(FlatOptimizer):
     r"""Steps towards the mean of a noisy walk around the weights, so towards wide valleys (local entropy).
 
-    The weights w are the walk's anchor. Every step is one step of the walk, on a batch of its own; every L-th one is
-    followed by a step of the base optimizer, after which the walk starts anew (Algorithm 1 of the paper)::
+    The walk (Langevin dynamics) starts at the weights w and is pulled back to them. Every step is one step of the walk,
+    on a batch of its own; every L-th one is followed by a step of the base optimizer on w, after which the walk starts
+    anew (Algorithm 1 of the paper)::
 
         w' = w' - eta' (grad L(w') - gamma (w - w')) + sqrt(eta') epsilon N(0, 1)
         mu = (1 - alpha) mu + alpha w'
         every L-th step:  w = w - eta gamma (w - mu), or whatever step the base optimizer makes of gamma (w - mu)
                           w' = mu = w
 
-    One pass per step, so L passes per step of the base optimizer. A schedule of the learning rate counts steps of the
-    walk, and reaches :math:`\eta` only. Between passes the model holds w: evaluation and checkpoints see it. Clipping
-    sees the gradients of the walk. Noise is drawn by ``seed``, number of the step and place of the parameter, so all
-    processes draw the same; pruned weights get none. Costs the memory of two copies of the weights.
+    One pass per step, so L passes per step of the base optimizer. A learning rate schedule counts steps of the walk and
+    applies to :math:`\eta` only. Between passes the model holds w, so evaluation and checkpoints see w. Clipping is of
+    the walk's gradients. Noise is drawn from ``seed``, the number of the step and the position of the parameter, so all
+    processes draw the same; pruned weights get none. Memory: two more copies of the weights.
 
-    Departs from Algorithm 1 in that :math:`\gamma` stays constant (no scoping) and that any base optimizer may take the
-    outer step; over Adam, which is blind to the gradient's size, :math:`\gamma` acts on the walk alone.
+    Departs from Algorithm 1: :math:`\gamma` stays constant (no scoping), and any base optimizer may take the outer
+    step. Adam's step does not depend on the gradient's scale, so over Adam :math:`\gamma` acts on the walk alone.
 
-    The authors' code departs from Algorithm 1 itself: its noise is ``sqrt(2 eta') epsilon``, its mean keeps 0.75, so
-    the newest point weighs 0.25, and its outer step is ``eta (w - mu)``, without :math:`\gamma`. Over SGD these are
-    ``noise`` = sqrt(2) epsilon, ``alpha`` = 0.25 and ``lr`` = eta / gamma here. Momentum and weight decay, which its
-    walk has too, are the outer step's alone here.
+    The authors' code departs from Algorithm 1, too: its noise is ``sqrt(2 eta') epsilon``, its mean keeps 0.75, so that
+    the newest point weighs 0.25, and its outer step is ``eta (w - mu)``, without :math:`\gamma`. Over SGD this is
+    ``noise`` = sqrt(2) epsilon, ``alpha`` = 0.25 and ``lr`` = eta / gamma here. There the walk has momentum and weight
+    decay, too; here the outer step alone.
 
     Args:
         params: Parameters, parameter groups or ``model.named_parameters()``.
         base_optimizer: Class of the optimizer that takes the outer step.
         inner_steps: Steps of the walk per outer step; L in the paper, 20 there for images and 5 for text.
         inner_lr: Learning rate of the walk; :math:`\eta'`.
-        gamma: Strength of the pull back to the anchor; :math:`\gamma`.
+        gamma: Strength of the pull back to w; :math:`\gamma`.
         noise: Standard deviation of the noise, before the factor sqrt(eta'); :math:`\epsilon`.
         alpha: Weight of the newest point in the walk's mean; :math:`\alpha` of Algorithm 1.
-        seed: Of the noise.
+        seed: Seed of the noise.
         **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
 
     Raises:
@@ -99,8 +99,8 @@ class EntropySGD(FlatOptimizer):
     def check_length(self, total: int) -> None:
         if total < self.inner_steps:
             raise InputError(
-                f"the weights would not move once in {plural(total, 'step')}, of which each walk takes inner_steps = "
-                f"{self.inner_steps}. Train longer, or walk less."
+                f"the weights would not change in {plural(total, 'step')}: they do after every inner_steps = "
+                f"{self.inner_steps}. Train longer, or lower inner_steps."
             )
 
     @property
@@ -110,17 +110,17 @@ class EntropySGD(FlatOptimizer):
     def perturbation(self) -> Perturbation:
         params = self._walking()
         moves = [Move(params, self.remembered("walk", params), 1.0)]
-        return Perturbation(moves, norm_of(moves)) if params else NOWHERE
+        return Perturbation(moves, joint_length(moves)) if params else NO_PERTURBATION
 
     @torch.no_grad()
     def base_step(self) -> None:
         params = self._walking()
-        # Both are remembered relative to the anchor, so that a new walk starts at 0.
+        # Both are stored relative to w, so that a new walk starts at 0 and float32 resolves its small steps.
         walk, mean = self.remembered("walk", params), self.remembered("mean", params)
         for place, (p, at) in enumerate(zip(params, walk, strict=True)):
             if p.grad is not None:
                 at.mul_(1 - self.inner_lr * self.gamma).sub_(p.grad, alpha=self.inner_lr)
-                self._shake(p, at, place)
+                self._add_noise(p, at, place)
         foreach("lerp_", mean, walk, self.alpha)
         if (self.steps_taken + 1) % self.inner_steps == 0:
             self._follow(params, mean)
@@ -128,13 +128,15 @@ class EntropySGD(FlatOptimizer):
 
     def _follow(self, params: list[Tensor], mean: list[Tensor]) -> None:
         for p, towards in zip(params, mean, strict=True):
-            if p.grad is not None or towards.any():  # this batch may not have used a parameter that the walk did
+            # The last batch of the walk may not have used a parameter that an earlier one did.
+            if p.grad is not None or towards.any():
                 p.grad = (towards * -self.gamma).to(p.dtype)
         super().base_step()
 
-    def _shake(self, p: Tensor, at: Tensor, place: int) -> None:
+    def _add_noise(self, p: Tensor, at: Tensor, place: int) -> None:
         if not self.noise:
             return
+        # A generator per parameter and step, not one that runs on: nothing to save, and no dependence on their order.
         draws = generator(p.device, self.seed, self.steps_taken, place)
         shock = torch.randn(p.shape, generator=draws, device=p.device, dtype=at.dtype)
         mask = self.held.factor(p) if self.held is not None else None

@@ -7,18 +7,18 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from trainflat.core.checks import number, whole
 from trainflat.core.rng import generator
 from trainflat.optim.base import FlatOptimizer
-from trainflat.optim.checks import number, whole
-from trainflat.optim.moves import NOWHERE, Perturbation
-from trainflat.optim.sam import joint_norm, steepest, to_ball
+from trainflat.optim.perturbation import NO_PERTURBATION, Perturbation, steepest, to_ball
+from trainflat.optim.vectors import joint_norm
 
-# Finding the rows takes a forward pass; with its backward pass it would be one, and that takes twice the time.
+# Cost of the forward pass that ranks the rows, as a share of a whole pass: a backward pass takes twice its forward.
 _FORWARD_ALONE = 1 / 3
 
 
 class ESAM(FlatOptimizer):
-    r"""SAM that displaces some weights only, and takes its second gradient over the rows that feel it most.
+    r"""SAM that perturbs a random part of the weights, and takes its second gradient over the rows most affected.
 
     With :math:`g = \nabla L(w)`, sections 3.1 (stochastic weight perturbation) and 3.2 (sharpness-sensitive data
     selection) of the paper::
@@ -26,13 +26,14 @@ class ESAM(FlatOptimizer):
         e(w) = rho * (m / beta) * g / ||g||_2     m_i = 1 with probability beta, else 0
         w    = w - lr * grad L_B+(w + e(w))       B+: the share gamma of the rows with the largest l(w + e) - l(w)
 
-    ``m`` is drawn for each weight, as in the paper; the authors' code draws whole tensors, leaves the others out of the
-    norm too, and selects a row less than gamma's share, rounded down; here the share is rounded up. Draws depend on
-    ``seed`` and the number of the step alone: the same after resuming, and on every process.
+    ``m`` is drawn per weight, as in the paper; the authors' code draws it per tensor and leaves undrawn tensors out of
+    the norm. The authors' code rounds the number of rows down, here it is rounded up. Draws depend on ``seed`` and the
+    number of the step alone: the same after resuming, and on every process.
 
-    FlatTrainer selects the rows of each process's own window, so that several processes select others than one would,
-    at the price of a forward pass at ``w + e``; dropout repeats there what it drew in the first pass, and draws anew
-    for the selected rows. In a loop of your own, unless ``gamma`` is 1, select them inside the block::
+    FlatTrainer ranks the rows of each process's own accumulation window, so the selection depends on the number of
+    processes. Ranking costs a forward pass at ``w + e``. Dropout repeats the draws of the first pass in it, since the
+    rises would otherwise compare two dropout masks; the selected rows then draw anew. In a loop of your own, unless
+    ``gamma`` is 1, select the rows inside the block::
 
         with optimizer.perturbed():
             optimizer.zero_grad()
@@ -45,11 +46,11 @@ class ESAM(FlatOptimizer):
     Args:
         params: Parameters, parameter groups (with a ``"rho"`` of their own if wanted) or ``model.named_parameters()``.
         base_optimizer: Class of the optimizer that takes the step.
-        rho: Radius of SAM's ball; the displacement is about ``rho / sqrt(beta)`` long, and SAM's on average.
-        beta: Probability that a weight is displaced, in (0, 1].
+        rho: Radius of SAM's ball; the perturbation is about ``rho / sqrt(beta)`` long, and in expectation SAM's.
+        beta: Probability that a weight is perturbed, in (0, 1].
         gamma: Share of the rows in the second pass, in (0, 1].
-        seed: Of the draws.
-        exclude: Parameters to leave in place and out of the norm: parts of names, or patterns such as ``"*.bias"``.
+        seed: Seed of the draws of ``m``.
+        exclude: Parameters not to perturb and not in the norm: parts of names, or patterns such as ``"*.bias"``.
         **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
 
     Example:
@@ -69,7 +70,7 @@ class ESAM(FlatOptimizer):
         exclude: Sequence[str] = (),
         **base_options: Any,
     ) -> None:
-        self.beta = number("beta", beta, "the share of weights that ESAM displaces, in (0, 1]", lambda x: 0 < x <= 1)
+        self.beta = number("beta", beta, "the share of weights that ESAM perturbs, in (0, 1]", lambda x: 0 < x <= 1)
         self.second_share = _gamma(gamma)
         self.seed = whole("seed", seed, least=0)
         super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
@@ -81,12 +82,12 @@ class ESAM(FlatOptimizer):
 
     def perturbation(self) -> Perturbation:
         groups = self.perturbable()
-        gradients = steepest([[p.grad for p in params if p.grad is not None] for _, params in groups], 2)
+        gradients = steepest(groups)
         if not gradients:
-            return NOWHERE
+            return NO_PERTURBATION
         if self.beta == 1:
             return to_ball(groups, gradients)
-        lengths = [joint_norm(group, 2) for group in gradients]
+        lengths = [joint_norm(group, 2) for group in gradients]  # of the whole gradient, before m
         return to_ball(groups, self._thinned(gradients), lengths=lengths)
 
     def _thinned(self, gradients: list[list[Tensor]]) -> list[list[Tensor]]:
@@ -96,7 +97,7 @@ class ESAM(FlatOptimizer):
             if g.device not in generators:
                 generators[g.device] = generator(g.device, self.seed, self.steps_taken)
             kept = torch.empty_like(g).bernoulli_(self.beta, generator=generators[g.device])
-            return kept.mul_(g).div_(self.beta)
+            return kept.mul_(g).div_(self.beta)  # 1 / beta keeps the expectation, as in dropout
 
         return [[thin(g) for g in group] for group in gradients]
 

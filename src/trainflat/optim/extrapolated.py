@@ -6,36 +6,35 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from trainflat.core.checks import number
 from trainflat.core.errors import InputError
 from trainflat.optim.base import FlatOptimizer
-from trainflat.optim.checks import number
 from trainflat.optim.directions import (
-    Course,
-    gradients,
-    keep_gradients,
-    momentum_course,
-    norm_of,
-    previous_course,
+    Directions,
+    momentum_directions,
+    previous_gradients,
     require_momentum,
+    store_gradients,
 )
-from trainflat.optim.moves import NOWHERE, Move, Perturbation
+from trainflat.optim.perturbation import NO_PERTURBATION, Move, Perturbation, joint_length
+from trainflat.optim.vectors import gradients
 
 _DIRECTIONS = ("gradient", "previous", "momentum")
 
 
 class ExtrapolatedGradient(FlatOptimizer):
-    r"""Descends with the gradient taken a little further down: SAM's engine with the opposite sign.
+    r"""Descends with the gradient taken at weights extrapolated downhill: SAM with the opposite sign.
 
     With :math:`\gamma` the learning rate of the group and d the direction chosen::
 
         w' = w - extrapolation * gamma * d     d = grad L(w), or the previous step's gradient, or the momentum
         w  = w - gamma * grad L(w')            or whatever step the base optimizer makes of it
 
-    For ``gradient`` and ``extrapolation`` 1 over SGD this is the extragradient method, for ``momentum`` and
-    ``extrapolation`` equal to SGD's momentum Nesterov's. Under data parallel each process extrapolates by its own
-    gradient, as in the paper. The displacement is along the raw gradient also over Adam, whose steps are much longer
-    than learning rate times gradient: there ``extrapolation`` wants other values. A gradient that overflowed (float16)
-    displaces nothing. The paper finds the benefit early in training with large batches.
+    With ``gradient`` and ``extrapolation`` 1 over SGD this is the extragradient method; with ``momentum`` and
+    ``extrapolation`` equal to SGD's momentum it is Nesterov's. Under data parallel each process extrapolates by its own
+    gradient, as in the paper. Over Adam, too, the extrapolation is along the raw gradient, and Adam's steps are much
+    longer than learning rate times gradient: there ``extrapolation`` needs other values. A gradient that overflowed
+    (float16) perturbs nothing. The paper finds the benefit early in training with large batches.
 
     Args:
         params: Parameters, parameter groups (with an extrapolation of their own under ``"rho"`` if wanted) or
@@ -43,13 +42,13 @@ class ExtrapolatedGradient(FlatOptimizer):
         base_optimizer: Class of the optimizer that takes the step.
         extrapolation: Length of the extrapolation, as a multiple of the group's learning rate: :math:`\hat\gamma /
             \gamma` in the paper. It follows the learning rate's schedule.
-        direction: ``"gradient"``, of this batch: two passes per step. ``"previous"``, the gradient that the previous
-            step took, clipped if gradients are clipped, or ``"momentum"``, that of the base optimizer: one pass.
-        exclude: Parameters to leave in place: parts of names, or patterns such as ``"*.bias"``.
+        direction: ``"gradient"``, the gradient of this batch, at two passes per step; or, at one pass, ``"previous"``,
+            the gradient of the previous step, after clipping, or ``"momentum"``, the base optimizer's.
+        exclude: Parameters that are not extrapolated: parts of names, or patterns such as ``"*.bias"``.
         **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
 
     Raises:
-        InputError: for a negative extrapolation, an unknown direction, and a base without the momentum asked for.
+        InputError: for a negative extrapolation, an unknown direction, and ``"momentum"`` with a base that has none.
 
     Example:
         >>> weight = torch.nn.Parameter(torch.tensor([2.0]))
@@ -89,22 +88,22 @@ class ExtrapolatedGradient(FlatOptimizer):
 
     def perturbation(self) -> Perturbation:
         rates = {p: float(group["lr"]) for group in self.param_groups for p in group["params"]}
-        moves = [Move(c.params, c.directions, -c.rho * rates[c.params[0]]) for c in self._courses() if c.params]
-        norm = norm_of(moves)
-        # Only a scaled loss may overflow; otherwise the norm need not be waited for.
-        return NOWHERE if self.loss_scale != 1 and not norm.isfinite() else Perturbation(moves, norm)
+        moves = [Move(d.params, d.tensors, -d.rho * rates[d.params[0]]) for d in self._directions() if d.params]
+        norm = joint_length(moves)
+        # Only a scaled loss overflows as a matter of course; otherwise a GPU need not wait for the norm.
+        return NO_PERTURBATION if self.loss_scale != 1 and not norm.isfinite() else Perturbation(moves, norm)
 
     def remember(self) -> None:
         if self.direction == "previous":
-            keep_gradients(self)
+            store_gradients(self)
 
-    def _courses(self) -> list[Course]:
+    def _directions(self) -> list[Directions]:
         if self.direction == "momentum":
-            return momentum_course(self)
-        return previous_course(self) if self.direction == "previous" else self._current()
-
-    def _current(self) -> list[Course]:
-        return [Course(rho / self.loss_scale, params, gradients(params)) for rho, params in self.perturbable()]
+            return momentum_directions(self)
+        if self.direction == "previous":
+            return previous_gradients(self)
+        # The length is a multiple of the gradient, so a loss scale has to be divided out, unlike in SAM.
+        return [Directions(rho / self.loss_scale, params, gradients(params)) for rho, params in self.perturbable()]
 
     def _prepare(self, group: dict[str, Any]) -> None:
         super()._prepare(group)

@@ -7,33 +7,32 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from trainflat.core.checks import number, whole
 from trainflat.optim.base import FlatOptimizer
-from trainflat.optim.checks import number, whole
-from trainflat.optim.moves import NOWHERE, Perturbation
-from trainflat.optim.sam import joint_norm, steepest, to_ball
-from trainflat.optim.vectors import largest
+from trainflat.optim.perturbation import NO_PERTURBATION, Perturbation, steepest, to_ball
+from trainflat.optim.vectors import joint_norm, largest
 
 
 class FisherSSAM(FlatOptimizer):
-    r"""SAM that displaces only the weights with the most Fisher information.
+    r"""SAM that perturbs only the weights with the most Fisher information.
 
     With :math:`g = \nabla L(w)`, equation (5) and algorithm 2 of the paper::
 
         e(w) = rho * m * g / ||g||_2     m = 1 for the share 1 - sparsity of all weights with the largest Fisher
                                          information, else 0; the norm is that of the whole gradient
 
-    Departs from the paper: the empirical Fisher information is the squared gradient of the mini-batch at hand at each
-    ``refresh``-th step, not a mean of squared gradients of single rows taken anew for each epoch; it costs no pass.
-    The second pass is a whole one: the paper's saving needs sparse kernels. Pruned weights are not counted and never
-    chosen. The mask is remembered, and is made from ranks, which no loss scale changes.
+    Departs from the paper: the empirical Fisher information is the squared gradient of the current mini-batch at each
+    ``refresh``-th step, which costs no pass, not the mean of squared per-row gradients, computed once per epoch. The
+    second pass costs as much as SAM's: the paper's saving needs sparse kernels. Pruned weights are not counted and
+    never chosen.
 
     Args:
         params: Parameters, parameter groups (with a ``"rho"`` of their own if wanted) or ``model.named_parameters()``.
         base_optimizer: Class of the optimizer that takes the step.
-        rho: Radius of SAM's ball, from which the masked entries are then taken out.
-        sparsity: Share of the weights that are not displaced, in [0, 1); 0 is SAM.
-        refresh: Steps between two masks.
-        exclude: Parameters to leave in place, out of the norm and out of the ranking: parts of names, or patterns.
+        rho: Radius of SAM's ball; entries outside the mask are then set to 0, so the perturbation is shorter.
+        sparsity: Share of the weights that are not perturbed, in [0, 1); 0 is SAM.
+        refresh: Steps from one mask to the next.
+        exclude: Parameters that are not perturbed, not in the norm and not ranked: parts of names, or patterns.
         **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
 
     Example:
@@ -45,7 +44,7 @@ class FisherSSAM(FlatOptimizer):
         tensor([3.0000, 4.4000])
     """
 
-    # The first gradient makes the mask: one mask for all processes, as the one that a checkpoint holds.
+    # The first gradient makes the mask, and a checkpoint saves one mask: all processes must have made the same.
     shares_first_gradient: ClassVar[bool] = True
 
     def __init__(
@@ -59,22 +58,22 @@ class FisherSSAM(FlatOptimizer):
         exclude: Sequence[str] = (),
         **base_options: Any,
     ) -> None:
-        words = "the share of weights that SSAM does not displace, in [0, 1)"
+        words = "the share of weights that SSAM does not perturb, in [0, 1)"
         self.sparsity = number("sparsity", sparsity, words, lambda x: 0 <= x < 1)
         self.refresh = whole("refresh", refresh)
         super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
 
     def perturbation(self) -> Perturbation:
         groups = self.perturbable()
-        gradients = steepest([[p.grad for p in params if p.grad is not None] for _, params in groups], 2)
+        gradients = steepest(groups)
         if not gradients:
-            return NOWHERE
+            return NO_PERTURBATION
         if self.sparsity == 0:
             return to_ball(groups, gradients)
         params = [p for _, group in groups for p in group]
         if self.steps_taken % self.refresh == 0:
             self._choose(params, [g for group in gradients for g in group])
-        lengths = [joint_norm(group, 2) for group in gradients]
+        lengths = [joint_norm(group, 2) for group in gradients]  # of the whole gradient, before m
         masked = [
             [g * self._mask(p) for p, g in zip(group, grads, strict=True)]
             for (_, group), grads in zip(groups, gradients, strict=True)
@@ -82,19 +81,19 @@ class FisherSSAM(FlatOptimizer):
         return to_ball(groups, masked, lengths=lengths)
 
     def _choose(self, params: list[Tensor], gradients: list[Tensor]) -> None:
-        # |g| ranks as its square does, and does not underflow.
+        # |g| ranks as the squared gradient does, without underflow; a loss scale does not change ranks either.
         scores = [g.abs() for g in gradients]
         entries = 0
         for p, score in zip(params, scores, strict=True):
             factor = None if self.held is None else self.held.factor(p)
             entries += score.numel() if factor is None else int(factor.sum(dtype=torch.float64))
             if factor is not None:
-                score.masked_fill_(factor == 0, -1)
+                score.masked_fill_(factor == 0, -1)  # below every |g|, so a pruned weight is chosen last
         count = round((1 - self.sparsity) * entries)
         for p, mask in zip(params, largest([s.to(scores[0].device) for s in scores], count), strict=True):
             self.memory.setdefault(p, {})["mask"] = mask.to(p.device)
 
     def _mask(self, p: Tensor) -> Tensor:
-        # A parameter that had no gradient when the mask was made is not displaced before the next one.
+        # A parameter without a gradient when the mask was made has no rank, so it waits for the next mask.
         mask = self.memory.get(p, {}).get("mask")
         return torch.zeros_like(p, dtype=torch.bool) if mask is None else mask

@@ -7,35 +7,37 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from trainflat.core.checks import number
 from trainflat.core.foreach import foreach
 from trainflat.optim.base import FlatOptimizer
-from trainflat.optim.checks import number, radius
-from trainflat.optim.moves import Perturbation
-from trainflat.optim.sam import steepest_ascent
-from trainflat.optim.vectors import Gradients, coefficient, take_gradients
+from trainflat.optim.bases import check_rho
+from trainflat.optim.perturbation import Perturbation, steepest_ascent
+from trainflat.optim.vectors import Gradients, coefficient, gradients, take_gradients
 
 
 class GSAM(FlatOptimizer):
-    r"""SAM that also climbs down the gap between the displaced loss and the loss, where that costs the former nothing.
+    r"""SAM that also descends on the surrogate gap L(w + e) - L(w), orthogonally to the gradient of L(w + e).
 
     With :math:`g = \nabla L(w)` and :math:`g_p = \nabla L(w + e)` as in SAM, algorithm 1 of the paper::
 
         step with  g_p - alpha * (g - (g . g_p / ||g_p||^2) g_p)     products over all parameters together
         rho_t = rho_min + (rho - rho_min) * lr_t / lr_0              equation (13), with a learning rate that ends at 0
 
+    The gap measures flatness (it is about half rho^2 times the largest Hessian eigenvalue near a minimum); orthogonal
+    to ``g_p`` it can be lowered without raising the perturbed loss, to first order.
+
     Both gradients of a step must carry the same loss scale: with a ``GradScaler`` call ``finish_gradients()`` before
-    the scaler's ``unscale_`` or ``step``. Under data parallel the first gradient is averaged before it displaces; in
-    the authors' code each process displaces and decomposes by its own, and the results are summed.
+    the scaler's ``unscale_`` or ``step``. Departs from the authors' code under data parallel: there each process
+    perturbs and decomposes by its own gradient and the results are summed; here the first gradient is averaged first.
 
     Args:
         params: Parameters, parameter groups (with a ``"rho"`` of their own if wanted) or ``model.named_parameters()``.
         base_optimizer: Class of the optimizer that takes the step.
         rho: Largest radius of the ball, at the full learning rate.
-        rho_min: Radius when the learning rate has come down to 0. The full learning rate is a group's ``initial_lr``,
-            which torch's schedulers set; without a scheduler the radius stays ``rho``. For a constant one set
-            ``rho_min = rho``.
+        rho_min: Radius when the learning rate is 0. The full learning rate is a group's ``initial_lr``, which torch's
+            schedulers set; without a scheduler the radius stays ``rho``. For a constant radius set ``rho_min = rho``.
         alpha: Weight of the descent on the gap; 0, with ``rho_min = rho``, is SAM.
-        exclude: Parameters to leave in place and out of the ball's norm: parts of names, or patterns.
+        exclude: Parameters that are not perturbed and not in the ball's norm: parts of names, or patterns.
         **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
 
     Example:
@@ -49,6 +51,7 @@ class GSAM(FlatOptimizer):
         0.06
     """
 
+    # The step is made of both gradients, and one of a single process's rows would let the processes drift apart.
     shares_first_gradient: ClassVar[bool] = True
 
     def __init__(
@@ -62,7 +65,7 @@ class GSAM(FlatOptimizer):
         exclude: Sequence[str] = (),
         **base_options: Any,
     ) -> None:
-        rho = radius(rho)
+        rho = check_rho(rho)
         words = f"the smallest radius, a number from 0 to rho = {rho}"
         self.rho_min = number("rho_min", rho_min, words, lambda x: 0 <= x <= rho)
         self.alpha = number("alpha", alpha, "the weight of the descent on GSAM's gap, a number >= 0", lambda x: x >= 0)
@@ -83,13 +86,13 @@ class GSAM(FlatOptimizer):
         params = [p for p in first if p.grad is not None]
         if not params or self.alpha == 0:
             return
-        there, here = [p.grad for p in params if p.grad is not None], [first[p] for p in params]
-        # g_p - alpha (g - c g_p), of which g_p may have a part where g has none
+        there, here = gradients(params), [first[p] for p in params]
+        # g_p - alpha (g - c g_p) = (1 + alpha c) g_p - alpha g, in place of two more copies of the gradient.
         foreach("mul_", there, 1 + self.alpha * coefficient(here, there))
         foreach("add_", there, here, alpha=-self.alpha)
 
     def _radius_now(self, group: dict[str, Any]) -> float:
         lr, full = float(group["lr"]), float(group.get("initial_lr", group["lr"]))
         most: float = group["rho"]
-        least = min(self.rho_min, most)
+        least = min(self.rho_min, most)  # a group's own rho may be below rho_min
         return least + (most - least) * (lr / full if full > 0 else 1.0)

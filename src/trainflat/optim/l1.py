@@ -6,26 +6,26 @@ from typing import Any, ClassVar
 import torch
 from torch.optim import Optimizer
 
+from trainflat.core.checks import number
 from trainflat.optim.base import FlatOptimizer
-from trainflat.optim.checks import number
 
 _EMBEDDINGS = "embedding"
 
 
 class L1Penalty(FlatOptimizer):
-    """Pulls weights towards 0 by a constant force: the control that asks whether SAM is more than implicit sparsity.
+    """Adds an l1 penalty to the loss: the control for whether SAM is more than implicit sparsity.
 
-    The gradient of ``penalty * sum |w|`` joins that of the loss, for the matrices: parameters of at least two
-    dimensions, without embeddings. Pruning may take the same, but for the task head's::
+    The gradient of ``penalty * sum |w|`` is added to the loss's, for parameters of at least two dimensions except
+    embeddings, so for the matrices that pruning takes and the task head's::
 
-        g = grad L(w) + penalty * sign(w)     sign(0) = 0: a pruned weight stays where it is
+        g = grad L(w) + penalty * sign(w)     sign(0) = 0: a pruned weight stays 0
 
-    It is added right before the base optimizer's step, where a scaled loss has been unscaled: so clipping does not see
-    it, unlike a penalty in the loss. One plain pass per step; the logged loss is without the penalty.
+    It is added right before the base optimizer's step, after a scaled loss has been unscaled, so it is not clipped,
+    unlike a penalty in the loss. One pass per step; the logged loss is without the penalty.
 
     Args:
-        params: Parameters, parameter groups (with a penalty of their own under ``"rho"`` if wanted, as the scores of a
-            gate have 0) or ``model.named_parameters()``.
+        params: Parameters, parameter groups (with a penalty of their own under ``"rho"`` if wanted; a gate's scores
+            have 0) or ``model.named_parameters()``.
         base_optimizer: Class of the optimizer that takes the step.
         penalty: Loss per unit of the sum of absolute weights.
         exclude: Parameters without penalty: parts of names, or patterns. By default those with ``embedding`` in their
@@ -44,6 +44,7 @@ class L1Penalty(FlatOptimizer):
         [[0.75, -0.75, 0.0]]
     """
 
+    # "rho" is the group's penalty: a group key, because torch saves and restores those.
     rho_only_displaces: ClassVar[bool] = False
 
     def __init__(
@@ -67,6 +68,7 @@ class L1Penalty(FlatOptimizer):
     def second_pass(self) -> bool:
         return False
 
+    # Not in combine(), which runs before clipping and, with a GradScaler, before unscaling.
     @torch.no_grad()
     def base_step(self) -> None:
         for penalty, params in self.perturbable():

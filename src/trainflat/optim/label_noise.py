@@ -7,22 +7,22 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from trainflat.core.checks import number
 from trainflat.core.errors import InputError
 from trainflat.core.formatting import plural
 from trainflat.optim.base import FlatOptimizer
-from trainflat.optim.checks import number
 
 
 class LabelNoise(FlatOptimizer):
-    """Learns slightly wrong labels, drawn anew at every step; their noise drives the weights to flat minima.
+    """Trains on noisy labels, drawn anew at every step; their noise drives the weights to flat minima.
 
-    A class becomes one of the others, each as likely, with a probability; a number gets Gaussian noise. Draws come from
-    torch's global generator, which checkpoints keep. One plain pass per step; nothing is displaced. Labels below 0
-    (ignored positions) stay. In a loop of your own pass each training batch's labels through :meth:`prepare_labels`;
-    the Trainer does.
+    A class label becomes one of the other classes, uniformly, with a probability; a number gets Gaussian noise. Draws
+    come from torch's global generator, whose state checkpoints save. One pass per step; nothing is perturbed. Labels
+    below 0 (ignored positions) stay. In a loop of your own pass each training batch's labels through
+    :meth:`prepare_labels`; the Trainer does.
 
-    Departs from the paper in that any base optimizer may take the step; it proves the effect for SGD. Its noise on
-    numbers is one of two values, sigma or -sigma, with the same variance as here.
+    Departs from the paper: any base optimizer may take the step, where the paper proves the effect for SGD; and the
+    paper's noise on numbers is sigma or -sigma, with the same variance as here.
 
     Args:
         params: Parameters, parameter groups or ``model.named_parameters()``.
@@ -55,7 +55,7 @@ class LabelNoise(FlatOptimizer):
         words = "the share of labels to change, from 0 to 1"
         self.probability = number("probability", probability, words, lambda x: 0 <= x <= 1)
         self.sigma = number("sigma", sigma, "the standard deviation of the labels' noise, >= 0", lambda x: x >= 0)
-        super().__init__(params, base_optimizer, **base_options)
+        super().__init__(params, base_optimizer, rho=0.0, **base_options)
 
     @classmethod
     def average_passes(cls, options: Mapping[str, Any]) -> float:
@@ -75,10 +75,11 @@ class LabelNoise(FlatOptimizer):
             return labels + self.sigma * torch.randn(labels.shape, device=labels.device) if self.sigma else labels
         if labels.is_floating_point():
             raise InputError(
-                f"LabelNoise changes one class per row or numbers, not {plural(classes, 'truth value')} per row."
+                f"LabelNoise changes one class label per row or numbers, not {plural(classes, 'truth value')} per row."
             )
         if not self.probability:
             return labels
         chosen = (torch.rand(labels.shape, device=labels.device) < self.probability) & (labels >= 0)
-        others = torch.randint(1, classes, labels.shape, device=labels.device)  # how far round, never back to itself
+        # Offsets 1 to C - 1 modulo C: every other class is equally likely, and never the label itself.
+        others = torch.randint(1, classes, labels.shape, device=labels.device)
         return torch.where(chosen, (labels + others) % classes, labels)

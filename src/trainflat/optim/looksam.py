@@ -1,4 +1,4 @@
-"""LookSAM (Liu et al., CVPR 2022, arXiv:2203.02714): SAM at every k-th step, and what it taught in between."""
+"""LookSAM (Liu et al., CVPR 2022, arXiv:2203.02714): SAM at every k-th step, its flat direction in between."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -6,13 +6,11 @@ from typing import Any, ClassVar
 import torch
 from torch.optim import Optimizer
 
+from trainflat.core.checks import number, whole
 from trainflat.core.foreach import foreach
 from trainflat.optim.base import FlatOptimizer
-from trainflat.optim.checks import number, whole
-from trainflat.optim.directions import gradients
-from trainflat.optim.moves import Move, Perturbation, advance
-from trainflat.optim.sam import joint_norm, steepest_ascent
-from trainflat.optim.vectors import Gradients, cheaply_read, coefficient, take_gradients
+from trainflat.optim.perturbation import Move, Perturbation, apply_move, steepest_ascent
+from trainflat.optim.vectors import Gradients, cheaply_read, coefficient, gradients, joint_norm, take_gradients
 
 
 class LookSAM(FlatOptimizer):
@@ -20,12 +18,12 @@ class LookSAM(FlatOptimizer):
 
     With :math:`g = \nabla L(w)`, :math:`g_s = \nabla L(w + e)` as in SAM, algorithm 1 of the paper::
 
-        every k-th step, the first included:   step with g_s;  g_v = g_s - (g_s . g / ||g||^2) g   is remembered
+        every k-th step, the first included:   step with g_s;  store g_v = g_s - (g_s . g / ||g||^2) g
         between:                               step with g + alpha * (||g|| / ||g_v||) * g_v
 
-    Products and norms run over all parameters together, as in the paper; some ports take them by tensor. Only the
-    direction of ``g_v`` is remembered, which no loss scale and no clipping changes. Where rounding is all that tells
-    ``g_s`` from ``g``, as with a radius of 0, there is no ``g_v``.
+    Products and norms run over all parameters together, as in the paper; some ports take them per tensor. Only the
+    direction of ``g_v`` is stored, which no loss scale and no clipping changes. Where ``g_s`` and ``g`` differ by
+    rounding alone, as with a radius of 0, ``g_v`` is 0.
 
     Args:
         params: Parameters, parameter groups (with a ``"rho"`` of their own if wanted) or ``model.named_parameters()``.
@@ -33,7 +31,7 @@ class LookSAM(FlatOptimizer):
         rho: Radius of SAM's ball, as an L2 norm over all parameters.
         k: Every ``k``-th step takes SAM's two passes; 1 is SAM.
         alpha: Weight of the reused direction; :math:`\alpha` in the paper.
-        exclude: Parameters to leave in place and out of the ball's norm: parts of names, or patterns.
+        exclude: Parameters that are not perturbed and not in the ball's norm: parts of names, or patterns.
         **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
 
     Example:
@@ -41,6 +39,7 @@ class LookSAM(FlatOptimizer):
         1.2
     """
 
+    # g_v is made of both gradients and saved in checkpoints, so it must be the same on all processes.
     shares_first_gradient: ClassVar[bool] = True
 
     def __init__(
@@ -79,10 +78,10 @@ class LookSAM(FlatOptimizer):
         known = [p for p in params if "direction" in self.memory.get(p, {})]
         if not known:
             return
-        length = joint_norm(gradients(params), 2)
+        length = joint_norm(gradients(params), 2)  # ||g|| of this step, so that alpha is a share of it
         directions = [self.memory[p]["direction"] for p in known]
-        advance(Move(gradients(known), directions, cheaply_read(self.alpha * length)))
-        if self.held is not None:  # what was remembered may be older than the masks
+        apply_move(Move(gradients(known), directions, cheaply_read(self.alpha * length)))
+        if self.held is not None:  # the stored direction may be older than the masks
             self.held.mask_gradients()
 
     def remember(self) -> None:
@@ -93,8 +92,10 @@ class LookSAM(FlatOptimizer):
         taken, plain = gradients(params), [first[p] for p in params]
         kept = self.remembered("direction", params)
         foreach("copy_", kept, taken)
-        # g may be scaled and g_s no longer: only the direction of g counts, and that of g_v is what is kept.
-        advance(Move(kept, plain, -coefficient(kept, plain)))
+        # g may still be scaled and g_s unscaled by now. A projection onto g does not depend on the length of g, and of
+        # g_v only the direction is stored.
+        apply_move(Move(kept, plain, -coefficient(kept, plain)))
+        # Subtracting nearly all of g_s leaves rounding of this size; normalised, it would be noise as long as g.
         rounding = 8 * max(torch.finfo(g.dtype).eps for g in plain) * joint_norm(taken, 2)
         length = joint_norm(kept, 2)
         scale = torch.where(length > rounding, 1 / length, torch.zeros_like(length))

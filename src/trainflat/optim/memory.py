@@ -1,4 +1,7 @@
-"""Stores the memory of a flat optimizer and its base optimizer's state in one state dict."""
+"""Stores the memory of a flat optimizer and its base optimizer's state in one state dict.
+
+It has torch's own form, so that the Trainer, accelerate and anybody's loop save and load it without knowing of it.
+"""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -7,8 +10,8 @@ from torch import Tensor
 
 from trainflat.core.errors import InputError
 
-# Marks a flat optimizer's tensors among the base optimizer's, and its counter in the first parameter group; beside the
-# counter stands whose state it is.
+# Marks a flat optimizer's tensors among the base optimizer's, by prefix. The step count and the method's name are in
+# the first parameter group, because torch keeps unknown keys of a group and drops those beside "state".
 _PREFIX, _STEPS, _METHOD = "flat/", "flat_steps", "method"
 
 Memory = dict[Tensor, dict[str, Tensor]]
@@ -33,11 +36,12 @@ def join(base: Mapping[str, Any], groups: list[dict[str, Any]], memory: Memory, 
 
 
 def split(joined: Mapping[str, Any], groups: list[dict[str, Any]]) -> Remembered:
-    """Returns splits what :func:`join` made; a state dict of the base optimizer alone has no memory and no steps."""
+    """Splits what :func:`join` returned; a state dict of the base optimizer alone has no memory and no steps."""
     memory: Memory = {}
     for number, p in _numbered(joined, groups):
         for name, value in joined["state"].get(number, {}).items():
             if name.startswith(_PREFIX):
+                # Not by the base's load_state_dict, which would cast the memory to the weights' dtype.
                 kept = value.detach().to(p.device, copy=True)
                 memory.setdefault(p, {})[name.removeprefix(_PREFIX)] = kept
     state = {key: _own(entries) for key, entries in joined["state"].items()}
@@ -53,16 +57,20 @@ def signed(state_dict: Mapping[str, Any], method: str) -> dict[str, Any]:
 
 
 def unsigned(state_dict: Mapping[str, Any], *methods: str) -> dict[str, Any]:
-    """Removes the name, after checking that it is one of these; torch's own state dicts have none.
+    """Removes the optimizer's name from a state dict after checking it; torch's own state dicts have none.
+
+    Args:
+        state_dict: As :func:`signed` or torch made it.
+        *methods: Names that are accepted; the first one is the optimizer's own.
 
     Raises:
-        InputError: it is another optimizer's.
+        InputError: the state dict is of another optimizer.
     """
     first, *others = state_dict["param_groups"]
     method = first.get(_METHOD, methods[0])
     if method not in methods:
         raise InputError(
-            f"the state is of {method}, and this optimizer is {methods[0]}. Load it into its own kind, or begin anew."
+            f"the state is of {method}, and this optimizer is {methods[0]}. Load it into {method}, or begin anew."
         )
     return {**state_dict, "param_groups": [{k: v for k, v in first.items() if k != _METHOD}, *others]}
 
@@ -72,6 +80,6 @@ def _own(entries: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _numbered(state_dict: Mapping[str, Any], groups: list[dict[str, Any]]) -> list[tuple[Any, Tensor]]:
-    """Yields each parameter with its number in a state dict."""
-    pairs = zip(state_dict["param_groups"], groups, strict=False)  # a wrong number of groups is the base's to refuse
+    """Returns each parameter with its number in a state dict."""
+    pairs = zip(state_dict["param_groups"], groups, strict=False)  # the base refuses a wrong number of groups
     return [pair for saved, group in pairs for pair in zip(saved["params"], group["params"], strict=False)]

@@ -7,34 +7,34 @@ import torch
 from torch.optim import Optimizer
 
 from trainflat.optim.base import FlatOptimizer
-from trainflat.optim.directions import momentum_course, onto_sphere, require_momentum
-from trainflat.optim.moves import Perturbation
+from trainflat.optim.directions import momentum_directions, require_momentum, to_sphere
+from trainflat.optim.perturbation import Perturbation
 
 
 class MSAM(FlatOptimizer):
-    r"""SAM at the price of one pass: the displacement follows the momentum, which is there already.
+    r"""SAM at the cost of one pass: perturbs along the base optimizer's momentum.
 
     With m the base optimizer's momentum (``exp_avg`` of Adam, ``momentum_buffer`` of SGD)::
 
         e(w) = -rho * m / ||m||         the norm runs over all parameters together
         w    = w - lr * grad L(w + e)   or whatever step the base optimizer makes of it
 
-    The sign is the paper's: m points along past gradients, so the weights are displaced along the coming step and
-    beyond, like Nesterov's look-ahead but as far as :math:`\rho` whatever the learning rate, not uphill like SAM's. A
-    step that overshoots the valley stands higher there, and its gradient leads back.
+    The sign is the paper's: m averages past gradients, so the weights are perturbed along the coming step and beyond,
+    like Nesterov's look-ahead but by :math:`\rho` whatever the learning rate, not uphill like SAM's. Where that
+    overshoots the valley the loss is higher again, and its gradient leads back.
 
-    Departs from the published code, whose weights stay displaced between steps: here they come back before each step,
-    so that evaluation and checkpoints see them. The gradients of the loss are the same, and without weight decay so are
-    the steps. Decay that joins the gradient (SGD, Adam) is of the weights themselves here, of the displaced ones in the
-    published code; its AdamW takes the decay off after the step, torch's before. Before the first step there is no
-    momentum and nothing is displaced.
+    Departs from the published code, whose weights stay perturbed between steps: here they are restored before each
+    step, so that evaluation and checkpoints see them. The gradients of the loss are the same, and without weight decay
+    so are the steps. L2 decay (SGD, Adam) is of the restored weights here, of the perturbed ones in the published code;
+    its AdamW applies decay after the step, torch's before. Before the first step there is no momentum and nothing is
+    perturbed.
 
     Args:
         params: Parameters, parameter groups (with a ``"rho"`` of their own if wanted) or ``model.named_parameters()``.
         base_optimizer: Class of the optimizer that takes the step; it must have a momentum.
-        rho: Length of the displacement. The published AdamW form takes about 3, with learning rates near 1e-3 from
+        rho: Length of the perturbation. The published AdamW form takes about 3, with learning rates near 1e-3 from
             scratch; a step of AdamW is about lr * sqrt(number of weights) long, so fine-tuning wants far less.
-        exclude: Parameters to leave in place and out of the norm: parts of names, or patterns such as ``"*.bias"``.
+        exclude: Parameters not to perturb and not in the norm: parts of names, or patterns such as ``"*.bias"``.
         **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
 
     Raises:
@@ -74,7 +74,7 @@ class MSAM(FlatOptimizer):
         return False
 
     def perturbation(self) -> Perturbation:
-        return onto_sphere(momentum_course(self), sign=-1.0)
+        return to_sphere(momentum_directions(self), sign=-1.0)
 
     def _prepare(self, group: dict[str, Any]) -> None:
         super()._prepare(group)

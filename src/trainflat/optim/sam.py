@@ -1,24 +1,68 @@
 """Sharpness-Aware Minimization (Foret et al., ICLR 2021, arXiv:2010.01412)."""
 
-import itertools
-import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
+from trainflat.core.checks import number, whole
 from trainflat.core.errors import InputError
-from trainflat.core.foreach import foreach
 from trainflat.optim.base import FlatOptimizer
-from trainflat.optim.moves import NOWHERE, Move, Perturbation
-from trainflat.optim.phase import Phase
+from trainflat.optim.perturbation import Perturbation, steepest_ascent
 
-# Below it rho / norm would leave the range of float32; such a gradient has no direction worth following.
-_FLAT = 1e-30
-_ROW = 1024
+
+@dataclass(frozen=True)
+class Phase:
+    """Selects each ``every``-th step between two shares of the training.
+
+    Raises:
+        InputError: ``every`` is no whole number above 0, or the shares do not lie in order between 0 and 1.
+
+    Example:
+        >>> last_third = Phase(every=2, start=0.7)
+        >>> [step for step in range(10) if last_third.includes(step, total=10)]
+        [8]
+    """
+
+    every: int = 1
+    start: float = 0.0
+    stop: float = 1.0
+
+    def __post_init__(self) -> None:
+        whole("every", self.every)
+        for name in ("start", "stop"):
+            number(name, getattr(self, name), "a share of the training, from 0 to 1", lambda x: 0 <= x <= 1)
+        if self.start >= self.stop:
+            raise InputError(f"start and stop are shares with start < stop, got {self.start} and {self.stop}.")
+
+    @property
+    def share(self) -> float:
+        """The share of all steps that are in the phase, up to rounding."""
+        return (self.stop - self.start) / self.every
+
+    def includes(self, step: int, total: int | None) -> bool:
+        """Returns whether the step, counted from 0, is in the phase.
+
+        Raises:
+            InputError: ``start`` or ``stop`` is set, and ``total`` is not known.
+        """
+        if step % self.every:
+            return False
+        if (self.start, self.stop) == (0, 1):  # needs no length, so a loop of one's own need not set it
+            return True
+        if total is None:
+            raise InputError(
+                "start and stop are shares of the training: set optimizer.total_steps before its first step."
+            )
+        return self.start * total <= step < self.stop * total
+
+    def check(self, total: int) -> None:
+        """Raises InputError if the phase has none of the ``total`` steps of a training."""
+        if not any(self.includes(step, total) for step in range(0, total, self.every)):
+            options = f"every {self.every}, start {self.start:g}, stop {self.stop:g}"
+            raise InputError(f"no step of {total} would be flat ({options}). Train longer, or set a longer phase.")
 
 
 class SAM(FlatOptimizer):
@@ -30,20 +74,21 @@ class SAM(FlatOptimizer):
              = rho * g / ||g||_2                               for p = 2
         w    = w - lr * grad L(w + e(w))                       or whatever step the base optimizer makes of it
 
-    A gradient that is 0 or not finite (an overflow in float16) displaces nothing. The direction does not depend on the
-    gradient's scale, so a first pass with a scaled loss needs no unscaling.
+    A gradient that is 0 or not finite (an overflow in float16) perturbs nothing. The direction does not depend on the
+    gradient's scale, so a first pass with a scaled loss needs no unscaling. Under data parallel each process perturbs
+    by the gradient of its own rows (m-sharpness, section 4.1 of the paper); only the second gradient is averaged.
 
     Args:
         params: Parameters, parameter groups (with a ``"rho"`` of their own if wanted) or ``model.named_parameters()``.
         base_optimizer: Class of the optimizer that takes the step. On a CPU :class:`trainflat.optim.AdamW`, or torch's
             with ``fused=True``, is several times faster than torch's default.
         rho: Radius of the ball in the p-norm over all parameters; :math:`\rho` in the paper.
-        p: Norm of the ball, from 1 to infinity. At 1 only the entries with the largest gradient move.
-        exclude: Parameters to leave in place and out of the norm: parts of names, or patterns such as ``"*.bias"``.
-        every: Perturbs each ``every``-th step, from the first on; the others are plain steps of one pass.
+        p: Norm of the ball, from 1 to infinity. At 1 only the entries with the largest gradient are perturbed.
+        exclude: Parameters not to perturb and not in the norm: parts of names, or patterns such as ``"*.bias"``.
+        every: Period of the perturbed steps, from the first on; the others are plain steps of one pass.
         start: Share of the training before which no step is perturbed (last-phase SAM, Zhou et al. 2025,
             arXiv:2410.10373). Needs ``total_steps``, which the Trainer sets.
-        stop: Share of the training after which none is.
+        stop: Share of the training after which no step is perturbed.
         **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
 
     Example:
@@ -72,6 +117,7 @@ class SAM(FlatOptimizer):
         stop: float = 1.0,
         **base_options: Any,
     ) -> None:
+        # Not checks.number: p may be infinite.
         if isinstance(p, bool) or not isinstance(p, int | float) or not p >= 1:
             raise InputError(f"p is the norm of SAM's ball, a number >= 1, got {p!r}.")
         self.p, self.phase = float(p), Phase(every, start, stop)
@@ -90,119 +136,3 @@ class SAM(FlatOptimizer):
 
     def perturbation(self) -> Perturbation:
         return steepest_ascent(self.perturbable(), self.p)
-
-
-def steepest_ascent(groups: Sequence[tuple[float, list[Tensor]]], p: float = 2.0) -> Perturbation:
-    """Computes SAM's displacement of groups of parameters with gradients, each to its radius."""
-    directions = steepest([[w.grad for w in params if w.grad is not None] for _, params in groups], p)
-    return to_ball(groups, directions, p=p) if directions else NOWHERE
-
-
-def to_ball(
-    groups: Sequence[tuple[float, list[Tensor]]],
-    directions: list[list[Tensor]],
-    *,
-    lengths: list[Tensor] | None = None,
-    p: float = 2.0,
-) -> Perturbation:
-    """Scales directions by each group's radius over their joint length.
-
-    Args:
-        groups: Radius and parameters.
-        directions: One for each parameter.
-        lengths: Of each group's directions, 0-dim, where it is not their p-norm that is brought to the radius.
-        p: The norm.
-    """
-    rhos = [rho for rho, _ in groups]
-    norms = [joint_norm(group, p) for group in directions]
-    scales, norm = scales_to_ball(norms if lengths is None else lengths, rhos, p)
-    if not scales:
-        return Perturbation([], norm)
-    if lengths is not None:
-        norm = joint_norm([n * s for n, s in zip(norms, scales, strict=True)], p)
-    return Perturbation(
-        [Move(params, group, s) for (_, params), group, s in zip(groups, directions, scales, strict=True)], norm
-    )
-
-
-def joint_norm(tensors: Sequence[Tensor], order: float) -> Tensor:
-    """Returns the ``order``-norm of all entries together, 0-dim, in float32 at least."""
-    kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = defaultdict(list)
-    for t in itertools.chain.from_iterable(_pieces(t, order) for t in tensors):
-        kinds[t.device, t.dtype].append(t)
-    norms: list[Tensor] = []
-    for (_, dtype), batch in kinds.items():
-        wide = torch.promote_types(dtype, torch.float32)
-        norms += foreach("norm", batch, order, dtype=None if wide == dtype else wide)
-    joint: Tensor = torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]), order)
-    return joint
-
-
-def _pieces(t: Tensor, order: float) -> list[Tensor]:
-    """Returns splits ``t`` into pieces with the same joint norm.
-
-    On a CPU torch adds up a float32 norm in a few running sums per thread: over an embedding of 12 million entries
-    that is off by 5e-4, and by another amount with another number of threads. Norms of rows take the same time.
-    """
-    if not t.is_cpu or t.numel() <= 2 * _ROW:
-        return [t]
-    flat = t.reshape(-1)
-    whole = flat.numel() // _ROW * _ROW
-    wide = torch.promote_types(t.dtype, torch.float32)
-    rows = torch.linalg.vector_norm(flat[:whole].view(-1, _ROW), order, dim=1, dtype=wide)
-    return [rows, flat[whole:]] if whole < flat.numel() else [rows]
-
-
-def steepest(grads: list[list[Tensor]], p: float) -> list[list[Tensor]]:
-    """Returns the directions of steepest ascent in the p-norm per group, of any length; empty if there are none.
-
-    Gradients are divided by their largest entry before the power q - 1, which is large for p near 1: nothing over-
-    or underflows. Halves come back as float32, for in them a scale of rho / norm overflows.
-    """
-    if p == 2:
-        return [[g if g.dtype.itemsize >= 4 else g.float() for g in group] for group in grads]
-    if not grads:
-        return []
-    largest = joint_norm([joint_norm(group, math.inf) for group in grads], math.inf).item()
-    if not _FLAT < largest < math.inf:
-        return []
-    return [[_dual(g, largest, p) for g in group] for group in grads]
-
-
-def _dual(g: Tensor, largest: float, p: float) -> Tensor:
-    g = g if g.dtype.itemsize >= 4 else g.float()
-    share = g.abs() / largest
-    if p == 1:  # q is infinite: the limit of the power is 1 at the largest entries and 0 elsewhere
-        return g.sign() * (share == 1)
-    return g.sign() * share.pow(1 / (p - 1))  # q - 1 = 1 / (p - 1)
-
-
-def scales_to_ball(
-    norms: list[Tensor], rhos: list[float], p: float, *, read: bool | None = None
-) -> tuple[Sequence[float | Tensor], Tensor]:
-    """Returns factors that bring each group's directions to its radius under the joint norm, and the norm that results.
-
-    Args:
-        norms: p-norm of each group's directions, 0-dim.
-        rhos: Radius of each group.
-        p: The norm.
-        read: Whether to read the joint norm. By default where that is cheap: a GPU would have to be waited for, so the
-            factors stay tensors there, 0 for a displacement to skip.
-
-    Returns:
-        Nothing and 0 where the joint norm is read and is 0 or not finite.
-    """
-    devices = {n.device for n in norms}
-    if read is None:
-        read = len(devices) > 1 or norms[0].is_cpu
-    together = torch.stack([n.to(norms[0].device) for n in norms])
-    total = torch.linalg.vector_norm(together, p)
-    reached = torch.linalg.vector_norm(torch.stack([n * rho for n, rho in zip(together, rhos, strict=True)]), p) / total
-    if not read:
-        usable = total.isfinite() & (total > _FLAT)
-        zero = torch.zeros_like(total)
-        return [torch.where(usable, rho / total, zero) for rho in rhos], torch.where(usable, reached, zero)
-    length = total.item()
-    if not _FLAT < length < math.inf:
-        return [], torch.zeros(())
-    return [rho / length for rho in rhos], reached

@@ -31,22 +31,22 @@ _TRANSIENT = {
 
 
 class Wrapper(Optimizer):
-    """Shares everything with :attr:`base`, never copies of it.
+    """Shares parameter groups, state, defaults and hooks with :attr:`base`, never copies of them.
 
-    So schedulers, clipping, gradient scalers and checkpoints see one optimizer. State-dict hooks are called with
-    ``base``.
+    Schedulers, clipping, gradient scalers and checkpoints thus see one optimizer; with copies a scheduler would set a
+    learning rate that the base never reads. State-dict hooks are called with ``base``.
     """
 
     base: Optimizer
-    _zeroed: dict[Tensor, int | None]  # gradients that were set to 0, and their versions then
+    _zeroed: dict[Tensor, int | None]  # gradients that zero_grad(set_to_none=False) set to 0, and their versions then
 
     def wrap(self, base: Optimizer) -> None:
-        """Replaces ``Optimizer.__init__``, which would make groups and a state of its own."""
-        self.__setstate__({"base": base})  # which makes the rest, hooks and profiling
+        """Replaces ``Optimizer.__init__``, which would create groups and a state of its own."""
+        self.__setstate__({"base": base})  # torch's own creates what is left: hooks and the profiled step()
 
     @property
     def method(self) -> str:
-        """The method and its base in words, as state dicts and messages name them."""
+        """The name of the method and its base in state dicts and messages, such as ``SAM over AdamW``."""
         return f"{type(self).__name__} over {type(self.base).__name__}"
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -55,17 +55,17 @@ class Wrapper(Optimizer):
         self._zeroed = {grad: getattr(grad, "_version", None) for grad in grads}
 
     def _untouched(self, grad: Tensor) -> bool:
-        """Returns whether nothing was added to a gradient since it was set to 0."""
+        """Returns whether a gradient is unchanged since it was set to 0, without comparing its entries."""
         version = self._zeroed.get(grad)
         return version is not None and version == getattr(grad, "_version", None)
 
     def require_gradients(self, groups: Sequence[tuple[float, list[Tensor]]]) -> None:
-        """Raises RuntimeError if there was no backward pass since gradients were cleared; one that gave 0 is one."""
+        """Raises RuntimeError unless there was a backward pass since ``zero_grad()``, whatever gradient it gave."""
         params = [p for _, group in groups for p in group]
         grads = [p.grad for p in params if p.grad is not None]
         if params and all(self._untouched(grad) for grad in grads):
             raise RuntimeError(
-                f"{type(self).__name__}.perturbed() was entered without a gradient, and would displace nothing. Call "
+                f"{type(self).__name__}.perturbed() was entered without a gradient, and would perturb nothing. Call "
                 "backward() first, and zero_grad() before that or inside the block."
             )
 
@@ -93,6 +93,7 @@ class Wrapper(Optimizer):
     def defaults(self, defaults: dict[str, Any]) -> None:
         self.base.defaults = defaults
 
+    # In torch a pickled optimizer is its __dict__; here groups and state come back through ``base``.
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in vars(self).items() if key not in _TRANSIENT}
 

@@ -34,17 +34,19 @@ def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_alone(**others: object) -> None:
-    """Refuses methods that would take θ for the weights.
+    """Refuses methods that read the trained parameters as weights, which are θ here.
 
     Args:
-        **others: What is asked for beside a reparametrisation, by name; None where it is not.
+        **others: Sections of the recipe that cannot go with a reparametrisation, by name; None where absent.
 
     Raises:
-        InputError: names the first.
+        InputError: names the first section that is present.
     """
     for name, value in others.items():
         if value is not None:
-            raise InputError(f"{name} looks at what is trained, which reparametrization makes θ. Choose one of them.")
+            raise InputError(
+                f"{name} reads the trained parameters, which reparametrization makes θ. Choose one of them."
+            )
 
 
 __all__ = [

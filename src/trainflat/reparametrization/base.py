@@ -13,20 +13,20 @@ from trainflat.core.errors import InputError
 
 
 class Reparametrization(ABC):
-    """Holds θ in the model's matrices between passes, w = f(θ) during passes, and gradients of θ after them.
+    """Keeps θ in the model's matrices between passes, w = f(θ) during passes, and gradients of θ after them.
 
-    No module is patched and no name changes. Optimizers, weight decay, clipping, momentum and displacements see θ, so
-    SAM perturbs θ: a ball around θ, which in w is wide where weights are large and has no width where they are 0. A
-    gradient that arrives at a weight is turned into that of θ before it is added up or reduced, so accumulation and
-    data parallel are as without. Memory: one copy of the matrices. A method writes ``weight_of``, ``theta_of`` and
-    ``slope``.
+    No module is patched and no name changes. Optimizers, weight decay, clipping and momentum see θ, and SAM's ball is
+    around θ: in w it is wide where weights are large and has no width where they are 0. The gradient of a weight is
+    turned into the gradient of θ before it is accumulated or reduced over processes, so accumulation and data parallel
+    work as ever. Memory: one copy of the matrices. A subclass implements :meth:`weight_of`, :meth:`theta_of` and
+    :meth:`slope`.
 
     Args:
-        model: Its :func:`~trainflat.anatomy.params.prunable` matrices are reparametrised; biases, LayerNorm, embeddings
-            and the task head are not, and what is frozen is left as it is.
+        model: Its trainable :func:`~trainflat.anatomy.params.prunable` matrices are reparametrised; biases, LayerNorm,
+            embeddings, the task head and frozen matrices are not.
 
     Raises:
-        InputError: there are none.
+        InputError: the model has no such matrices.
 
     Example:
         >>> from trainflat.reparametrization import Powerprop
@@ -41,9 +41,9 @@ class Reparametrization(ABC):
     def __init__(self, model: nn.Module) -> None:
         self.weights: dict[str, nn.Parameter] = {n: p for n, p in prunable(model).items() if p.requires_grad}
         if not self.weights:
-            raise InputError(f"{type(model).__name__} has no matrices to reparametrise: none that trains.")
-        self._held = False  # whether the model's matrices are θ now, or f(θ) for a while
-        self._kept: dict[str, Tensor] = {}
+            raise InputError(f"{type(model).__name__} has no trainable matrices to reparametrise. Unfreeze some.")
+        self._held = False  # between begin() and end(): the matrices hold θ, or f(θ) inside weights_in_place()
+        self._kept: dict[str, Tensor] = {}  # θ, while the matrices hold f(θ)
 
     @abstractmethod
     def weight_of(self, theta: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class Reparametrization(ABC):
 
     @abstractmethod
     def theta_of(self, weight: Tensor) -> Tensor:
-        """Computes the θ of a weight into a new tensor."""
+        """Computes the inverse of f, the θ of a weight, into a new tensor."""
 
     @abstractmethod
     def slope(self, theta: Tensor) -> Tensor:
@@ -68,7 +68,10 @@ class Reparametrization(ABC):
 
     @torch.no_grad()
     def begin(self, theta: Mapping[str, Tensor] | None = None) -> None:
-        """Replaces the matrices by θ: computed from the weights, or given by an earlier training."""
+        """Replaces the matrices by θ, computed from the weights or, on resuming, read from a checkpoint.
+
+        Read, because f(θ) and back is not θ to the last bit, and a resumed run would take another path.
+        """
         for name, p in self.weights.items():
             p.copy_(self.theta_of(p) if theta is None else theta[name])
         self._held = True
@@ -82,7 +85,7 @@ class Reparametrization(ABC):
         self.forget()
 
     def forget(self) -> None:
-        """Drops θ after somebody else has put weights into the matrices."""
+        """Ends without writing, for callers that have put weights into the matrices (the best checkpoint's)."""
         self._held = False
         self._kept.clear()
 
@@ -94,7 +97,8 @@ class Reparametrization(ABC):
     def weights_in_place(self) -> Iterator[None]:
         """Puts f(θ) into the matrices for passes or evaluations in the block, then θ back, bit for bit.
 
-        Gradients that arrive inside are those of θ. Outside a training, and inside itself, it does nothing.
+        Gradients of passes inside the block are gradients of θ. Outside :meth:`training`, and nested in itself, it does
+        nothing, so that evaluations may use it wherever they run.
         """
         if not self._held or self._kept:
             yield
@@ -111,7 +115,7 @@ class Reparametrization(ABC):
 
     def _hook(self, name: str, p: nn.Parameter) -> torch.utils.hooks.RemovableHandle:
         def turn(gradient: Tensor) -> Tensor:
-            # Not what autograd makes of f: that is NaN at 0 for some f, and would put f into every graph.
+            # Not by autograd through f, which gives NaN at 0 for some f and would keep f in every graph.
             return gradient * self.slope(self._kept[name]).to(gradient.dtype)
 
         handle: torch.utils.hooks.RemovableHandle = p.register_hook(turn)  # type: ignore[no-untyped-call]

@@ -10,19 +10,19 @@ from trainflat.reparametrization.base import Reparametrization
 class Powerprop(Reparametrization):
     r"""Trains θ in w = θ·|θ|^(α − 1): large weights learn faster, small ones stay small.
 
-    The gradient of θ is that of w times :math:`\alpha |\theta|^{\alpha - 1}`. It is 0 at 0, so for α > 1 a weight that
-    is exactly 0 never moves again, under any optimizer that does not move parameters without a gradient: masks hold
-    by themselves. The order of |w| is that of |θ|, so magnitude pruning is the same for both. Pre-trained weights
-    convert by :math:`\theta = \mathrm{sign}(w) |w|^{1 / \alpha}`, with which the authors' notebook initialises; zeros
-    and signs exactly, the rest to about α units in the last place: powers are taken in float64.
+    By the chain rule the gradient of θ is the gradient of w times :math:`\alpha |\theta|^{\alpha - 1}`, so 0 at 0: for
+    α > 1 a weight that is exactly 0 never moves again, under any optimizer that does not move parameters without a
+    gradient, and masks need no enforcing. |θ| and |w| rank weights alike, so magnitude pruning is the same for both.
+    Pre-trained weights convert by :math:`\theta = \mathrm{sign}(w) |w|^{1 / \alpha}`, as in the authors' notebook;
+    zeros and signs exactly, the rest to about α units in the last place.
 
-    Departs from the paper in what is reparametrised: the matrices that are pruned, not the task head. Weight decay acts
-    on θ. SAM perturbs θ: a displacement ε of θ is one of :math:`\alpha |w|^{1 - 1 / \alpha} \epsilon` of w, none at 0
-    and wide where weights are large; between SAM, which is α = 1, and ASAM, whose displacements grow with |w| itself.
+    Departs from the paper: only the matrices that are pruned are reparametrised, not the task head. Weight decay acts
+    on θ. SAM perturbs θ: a perturbation ε of θ is :math:`\alpha |w|^{1 - 1 / \alpha} \epsilon` in w, 0 at 0 and large
+    where weights are large; between SAM (α = 1) and ASAM, whose perturbations grow with |w| itself.
 
     Args:
-        model: Whose matrices are reparametrised.
-        alpha: At least 1, which changes nothing; 2 to 4 in the paper.
+        model: The model whose matrices are reparametrised.
+        alpha: Exponent, at least 1, which changes nothing; 2 to 4 in the paper.
 
     Raises:
         InputError: for an α below 1.
@@ -42,6 +42,7 @@ class Powerprop(Reparametrization):
         self.alpha = float(alpha)
 
     def weight_of(self, theta: Tensor) -> Tensor:
+        # The paper's default without powers: exact to one rounding, and quick in every step.
         return theta * theta.abs() if self.alpha == 2 else _signed_power(theta, self.alpha)
 
     def theta_of(self, weight: Tensor) -> Tensor:
@@ -54,4 +55,6 @@ class Powerprop(Reparametrization):
 def _signed_power(x: Tensor, exponent: float) -> Tensor:
     if exponent == 1:
         return x.clone()
+    # In float64, as float32 powers are off by several units in the last place. copysign, because sign(x) * 0 would lose
+    # the sign of -0.0.
     return torch.copysign(x.double().abs().pow(exponent), x).to(x.dtype)

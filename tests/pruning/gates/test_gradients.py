@@ -276,7 +276,7 @@ def test_the_trainer_refuses_what_a_measuring_gate_cannot_do(tmp_path: Path) -> 
             return iter(())
 
     grasp = {"name": "grasp", "schedule": RAMP}
-    with pytest.raises(InputError, match="gate looks at what is trained, which reparametrization makes θ"):
+    with pytest.raises(InputError, match="gate reads the trained parameters, which reparametrization makes θ"):
         FlatTrainer(tiny_bert(), arguments(tmp_path), gate=grasp, reparametrization="powerprop")
     trainer = FlatTrainer(tiny_bert(), arguments(tmp_path, max_steps=12), gate=grasp, train_dataset=Endless())
     with pytest.raises(InputError, match="the gate draws training rows, and this data set has no length"):

@@ -113,7 +113,7 @@ def test_a_gate_with_scores_and_a_reparametrization_take_different_things_for_we
         given = recipe(place, section(name))
         given["training"] |= {"reparametrization": "powerprop", "epochs": 3}
         if refused:
-            with pytest.raises(InputError, match="gate looks at what is trained, which reparametrization makes θ"):
+            with pytest.raises(InputError, match="gate reads the trained parameters, which reparametrization makes θ"):
                 plan(given, out=place / "theta")
         else:
             [stage] = trainflat.run(given, out=place / "theta").stages
