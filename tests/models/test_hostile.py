@@ -222,7 +222,6 @@ def test_a_hub_name_stands_for_what_the_cache_holds(cached: Path, kind: str, rea
 SIZES = [key for key, value in tiny_bert().config.to_dict().items() if type(value) in (int, float)]
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("key", [*SIZES, "num_labels"])
 def test_absurd_numbers_are_refused_or_change_nothing(folder: Path, key: str) -> None:
     expected = trainflat.load(folder).state_dict()

@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -265,6 +266,7 @@ def processor() -> str:
     return platform.processor() or "unknown"
 
 
+@cache  # reading a package's metadata takes milliseconds, and a run asks for seven packages at each of its stages
 def package_version(package: str) -> str:
     """Of what is installed, or that it is not."""
     try:
