@@ -110,7 +110,7 @@ def held_bytes(rows: Mapping[str, Tensor]) -> tuple[float, float]:
         backward(model, rows)
     of_weights = sum(w.nbytes for w in gate.weights.values())
     scores = sum(score.nbytes for score in gate.scores.values())
-    rest = sum(kept.nbytes for kept in gate._kept.values())
+    rest = sum(kept.nbytes for kept in gate.swap.copies.values())
     return scores / of_weights, rest / of_weights
 
 

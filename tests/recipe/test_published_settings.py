@@ -13,7 +13,7 @@ from trainflat.distillation import complete_options as complete_distillation
 from trainflat.optim import OPTIMIZERS
 from trainflat.protocols import PROTOCOLS
 from trainflat.pruning import PRUNERS
-from trainflat.pruning.gates import GATES, HardConcrete, HardMovement, SoftMovement, make_gate
+from trainflat.pruning.gates import GATES, L0, HardMovement, SoftMovement, make_gate
 from trainflat.quantization import QUANTIZERS
 
 TENTHS, TWENTIETHS = (tuple(round(k / n, 2) for k in range(1, last + 1)) for n, last in ((10, 9), (20, 12)))
@@ -46,8 +46,9 @@ def test_defaults_are_the_published_ones(family: Registry[Any], name: str, publi
 
 
 def test_constants_of_the_published_code_of_movement_pruning():
-    assert (SoftMovement.published, HardConcrete.published) == (400, 125)
-    assert (HardMovement.first_score, SoftMovement.first_score, HardConcrete.first_score) == (0, 0, 2.197)
+    assert (SoftMovement.published, L0.published) == (400, 125)
+    first = [one(nn.Linear(1, 1)).function.first_score for one in (HardMovement, SoftMovement, L0)]
+    assert first == [0, 0, 2.197]
     assert complete_distillation({"teacher": "t"}) == {"teacher": "t", "weight": 0.5, "temperature": 2.0}
 
 

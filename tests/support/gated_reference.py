@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from trainflat.anatomy.params import prunable
-from trainflat.pruning.gates import Gate, HardConcrete, HardMovement, SoftMovement
+from trainflat.pruning.gates import L0, HardMovement, LearnedMask, SoftMovement
 
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
 
@@ -45,7 +45,7 @@ def spread(mask: Tensor, weight: Tensor, unit: str) -> Tensor:
 class ByHand:
     """A model that computes with ``W * m(S)`` as autograd sees it, next to the gate that it copies."""
 
-    def __init__(self, model: nn.Module, gate: Gate) -> None:
+    def __init__(self, model: nn.Module, gate: LearnedMask) -> None:
         self.model, self.gate = model, gate
         self.weights = prunable(model)
         self.scores = {name: nn.Parameter(s.detach().clone()) for name, s in gate.scores.items()}
@@ -54,16 +54,16 @@ class ByHand:
         """What the model computes with, and the penalty."""
         gate, none = self.gate, torch.zeros((), dtype=torch.float64)
         if isinstance(gate, HardMovement):
-            masks = top(self.scores, gate.wanted, gate.scope)
+            masks = top(self.scores, gate.at.scheduled(gate.sparsity), gate.scope)
             factors, penalty = {n: straight_through(masks[n], s) for n, s in self.scores.items()}, none
         elif isinstance(gate, SoftMovement):
             share = gate.schedule.share(gate.step, gate.total_steps)
             factors = {n: straight_through(s.sigmoid() > gate.threshold * share, s) for n, s in self.scores.items()}
             penalty = gate.penalty * share * torch.stack([s.sigmoid().mean() for s in self.scores.values()]).mean()
         else:
-            assert isinstance(gate, HardConcrete)
+            assert isinstance(gate, L0)
             share = gate.schedule.share(gate.step, gate.total_steps)
-            factors = {n: _hard_concrete(gate.noise(n), s) for n, s in self.scores.items()}
+            factors = {n: _hard_concrete(gate.function.noise(n, s, gate.at), s) for n, s in self.scores.items()}
             odds = [(s - BETA * math.log(-GAMMA / ZETA)).sigmoid().mean() for s in self.scores.values()]
             penalty = gate.penalty * share * torch.stack(odds).mean()
         return {n: w * spread(factors[n], w, gate.unit) for n, w in self.weights.items()}, penalty

@@ -9,7 +9,7 @@ from tests.conftest import tiny_bert
 from tests.support.plain_loop import collate, random_split
 from tests.support.training import NO_DROPOUT
 from trainflat.objective import Objective
-from trainflat.pruning.gates import ScoredGate, make_gate
+from trainflat.pruning.gates import LearnedMask, make_gate
 
 RAMP = {"name": "cubic", "start": 5, "hold": 10}
 
@@ -33,14 +33,14 @@ def batches(steps: int = STEPS) -> list[dict[str, torch.Tensor]]:
     return [collate([split[(8 * step + i) % 96] for i in range(8)]) for step in range(steps)]
 
 
-def begun(one: nn.Module, name: str, options: dict[str, Any], steps: int = STEPS) -> ScoredGate:
+def begun(one: nn.Module, name: str, options: dict[str, Any], steps: int = STEPS) -> LearnedMask:
     gate = make_gate(name, one, **options)
-    assert isinstance(gate, ScoredGate)
+    assert isinstance(gate, LearnedMask)
     gate.begin(steps)
     return gate
 
 
-def shaken(gate: ScoredGate, step: int) -> None:
+def shaken(gate: LearnedMask, step: int) -> None:
     """Scores on both sides of every threshold, in the middle of the run."""
     generator = torch.Generator().manual_seed(7)
     for score in gate.scores.values():

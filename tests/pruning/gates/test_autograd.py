@@ -11,7 +11,7 @@ from tests.support.gated_steps import RAMP, SCORED, assert_same, batches, begun,
 from tests.support.plain_loop import collate, random_split
 from trainflat.core.errors import InputError
 from trainflat.optim import SAM
-from trainflat.pruning.gates import GATES, ScoredGate
+from trainflat.pruning.gates import GATES, LearnedMask
 
 CASES = [(name, options, "weight") for name, options in SCORED.items()]
 CASES += [(name, options, unit) for name, options in SCORED.items() for unit in ("row", "column")]
@@ -19,7 +19,7 @@ CASES += [("hard-movement", SCORED["hard-movement"] | {"scope": "global"}, "weig
 
 
 def test_every_gate_with_scores_is_compared() -> None:
-    assert {name for name in GATES if issubclass(GATES[name], ScoredGate)} == set(SCORED)
+    assert {name for name in GATES if issubclass(GATES[name], LearnedMask)} == set(SCORED)
 
 
 @pytest.mark.parametrize(("name", "options", "unit"), CASES)
@@ -106,7 +106,7 @@ def test_sam_displaces_what_it_is_told_to(name: str, perturb: str) -> None:
     norm = torch.stack([g.norm() for g in grads]).norm() if grads else torch.ones(())
     origin = copy.deepcopy([p.detach() for p in hand.parameters()])
     if name == "hard-movement":  # Top_v by the threshold that stood before
-        kept = gate.kept()
+        kept = gate.pressure.kept(gate.scores, gate.at)
         cuts = {n: s.detach()[~kept[n]].max() for n, s in hand.scores.items()}
     with torch.no_grad():
         for p, g in zip(moved[perturb], grads, strict=True):

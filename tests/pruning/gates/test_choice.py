@@ -14,7 +14,7 @@ from tests.support.gated_reference import top
 from tests.support.gated_steps import on_noise, small
 from trainflat.core.errors import InputError, UnknownName
 from trainflat.pruning.gates import GATES, GradualPruner, HardMovement, complete_options, make_gate
-from trainflat.pruning.gates.threshold import Threshold
+from trainflat.pruning.gates.selection import Selection
 from trainflat.pruning.keys import Keys, Magnitudes
 from trainflat.pruning.scores import Score, ScoreInputs
 
@@ -31,10 +31,10 @@ numbers = st.lists(st.floats(-(2.0**60), 2.0**60, width=32), min_size=1, max_siz
 )
 def test_a_threshold_keeps_what_a_sort_keeps(scores: list[list[float]], sparsity: float, scope: Any) -> None:
     named = {str(k): torch.tensor(one) for k, one in enumerate(scores)}
-    threshold = Threshold()
+    threshold = Selection()
     threshold.refresh(named, sparsity, scope)
     expected = top(named, sparsity, scope)
-    restored = Threshold()
+    restored = Selection()
     restored.load_state_dict(threshold.state_dict(), named)
     for name, score in named.items():
         assert torch.equal(threshold.write(name, score, torch.empty_like(score)).bool(), expected[name])
@@ -51,7 +51,7 @@ def test_a_key_tells_its_score(scores: list[float], dtype: torch.dtype, absolute
 
 def test_between_refreshes_the_threshold_stays() -> None:
     scores = {"a": torch.tensor([0.0, 1.0, 2.0, 3.0])}
-    threshold = Threshold()
+    threshold = Selection()
     threshold.refresh(scores, 0.5, "layer")
     scores["a"][0] = 1.5
     assert threshold.write("a", scores["a"], torch.empty(4)).tolist() == [1, 0, 1, 1]
@@ -195,10 +195,14 @@ def test_more_penalty_is_more_sparsity() -> None:
 def test_draws_are_those_of_the_step() -> None:
     gate = make_gate("l0", small())
     gate.begin(10, seed=3)
-    one = gate.noise("0.weight")
-    assert torch.equal(one, gate.noise("0.weight")) and one.min() > 0 and one.max() < 1
+
+    def noise() -> Tensor:
+        return gate.function.noise("0.weight", gate.scores["0.weight"], gate.at)
+
+    one = noise()
+    assert torch.equal(one, noise()) and one.min() > 0 and one.max() < 1
     gate.advance(1)
-    assert not torch.equal(one, gate.noise("0.weight"))
+    assert not torch.equal(one, noise())
 
 
 @pytest.mark.parametrize(

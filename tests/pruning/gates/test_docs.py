@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from tests.conftest import tiny_bert
 from trainflat.pruning.gates import GATES, complete_options
 from trainflat.recipe import load_recipe
 
@@ -24,8 +25,11 @@ def test_the_table_is_the_codes() -> None:
 
 def test_the_examples_run() -> None:
     names: dict[str, Any] = {}
-    (code,) = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
-    exec(code, names)  # noqa: S102
+    for code in re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE):
+        exec(code, names)  # noqa: S102
+    gate = names["drop_units"](tiny_bert(), 0.5)
+    gate.begin(20)
+    assert {key.rstrip(" 0123456789") for key in gate.scores} == {"head", "feed-forward unit"}
     assert names["masks"].zeros == names["zeros"] == 48
     (recipe,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
     assert load_recipe(yaml.safe_load(recipe)).protocol.gate["perturb"] == "both"

@@ -14,17 +14,17 @@ from tests.support.training import NO_DROPOUT, arguments
 from trainflat.commands.check import plan
 from trainflat.core.errors import InputError
 from trainflat.optim import OPTIMIZERS, FlatOptimizer, L1Penalty
-from trainflat.pruning.gates import ScoredGate
+from trainflat.pruning.gates import LearnedMask
 from trainflat.training import FlatTrainer
 
 STILL = 1e-30  # a learning rate: the weights rest, the scores have their own
 OTHERS = [name for name, one in OPTIMIZERS.items() if issubclass(one, FlatOptimizer) and not one.rho_only_displaces]
 
 
-def assert_same_scores(one: ScoredGate, other: ScoredGate) -> None:
+def assert_same_scores(one: LearnedMask, other: LearnedMask) -> None:
     for name, score in one.scores.items():
         assert torch.equal(score, other.scores[name]), name
-        assert (score != one.first_score).any()
+        assert (score != one.function.first_score).any()
 
 
 @pytest.mark.parametrize("name", SCORED)
@@ -35,7 +35,7 @@ def test_l1_pulls_no_scores_in_the_trainer(tmp_path: Path, name: str, names: Any
         optimizer = {"name": "l1", "base": "sgd", "penalty": penalty, "lr": STILL, "exclude": names}
         bert = tiny_bert(**NO_DROPOUT).double()
         trainer = trained(tmp_path, optimizer, {"name": name, **RECIPES[name]}, model=bert, max_steps=8)
-        assert isinstance(trainer.gated.gate, ScoredGate)
+        assert isinstance(trainer.gated.gate, LearnedMask)
         found.append(trainer.gated.gate)
     assert_same_scores(*found)
 

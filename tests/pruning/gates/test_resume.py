@@ -20,9 +20,7 @@ def test_the_state_of_another_gate_is_refused(name: str) -> None:
     for one in ({"hard-movement": "l0", "l0": "soft-movement"}.get(name, other), other):
         gate = make_gate(one, model)
         gate.begin(200, objective=on_noise(model))
-        with pytest.raises(
-            InputError, match=rf"another gate, {type(gate).__name__}, and not of {GATES[name].__name__}"
-        ):
+        with pytest.raises(InputError, match=rf"another gate, {gate.kind}, and not of {make_gate(name, model).kind}"):
             make_gate(name, model).begin(200, state=gate.state_dict(), step=3, objective=on_noise(model))
 
 

@@ -8,6 +8,7 @@ from torch import nn
 from trainflat.core.registry import Registry
 from trainflat.core.schedules import Schedule, section
 from trainflat.pruning.gates.base import Gate
+from trainflat.pruning.gates.functions import GateFunction, HardConcrete, Position, Threshold, TopK
 from trainflat.pruning.gates.gradual import (
     PINS,
     GradualGradientNorm,
@@ -17,12 +18,12 @@ from trainflat.pruning.gates.gradual import (
     GradualPruner,
     GradualRandom,
 )
-from trainflat.pruning.gates.hard_concrete import HardConcrete
 from trainflat.pruning.gates.hard_movement import HardMovement
-from trainflat.pruning.gates.penalized import PenalizedGate
-from trainflat.pruning.gates.scored import ScoredGate
+from trainflat.pruning.gates.l0 import L0
+from trainflat.pruning.gates.learned import LearnedMask
+from trainflat.pruning.gates.pressure import Controller, Penalty, Pressure
 from trainflat.pruning.gates.soft_movement import SoftMovement
-from trainflat.pruning.gates.swapped import SwappedGate
+from trainflat.pruning.gates.units import MaskGroup, structure_units
 
 GATES: Registry[Gate] = Registry(
     "gate",
@@ -35,7 +36,7 @@ GATES: Registry[Gate] = Registry(
     pins=PINS,
     hard_movement=HardMovement,
     soft_movement=SoftMovement,
-    l0=HardConcrete,
+    l0=L0,
 )
 
 
@@ -66,8 +67,11 @@ def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 __all__ = [
     "GATES",
+    "L0",
     "PINS",
+    "Controller",
     "Gate",
+    "GateFunction",
     "GradualGradientNorm",
     "GradualGrasp",
     "GradualLossPreservation",
@@ -76,10 +80,15 @@ __all__ = [
     "GradualRandom",
     "HardConcrete",
     "HardMovement",
-    "PenalizedGate",
-    "ScoredGate",
+    "LearnedMask",
+    "MaskGroup",
+    "Penalty",
+    "Position",
+    "Pressure",
     "SoftMovement",
-    "SwappedGate",
+    "Threshold",
+    "TopK",
     "complete_options",
     "make_gate",
+    "structure_units",
 ]

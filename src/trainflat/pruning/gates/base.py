@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,18 +14,17 @@ from trainflat.core.schedules import Schedule, make_schedule
 from trainflat.objective import Objective
 from trainflat.pruning.enforcer import MaskEnforcer
 from trainflat.pruning.masks import Masks
+from trainflat.pruning.options import Perturb
 
 _KIND = "gate"  # the class that wrote a state
-
-Perturb = Literal["weights", "scores", "both", "none"]
 
 
 class Gate(ABC):
     """Decides while a model trains which of its weights stay; in the end they are pruned for good.
 
     Two kinds: a :class:`~trainflat.pruning.gates.gradual.GradualPruner` sets weights to zero, more and more of them,
-    and none comes back; a :class:`~trainflat.pruning.gates.swapped.SwappedGate` has the model compute with gated
-    weights while those behind them, pruned ones too, go on learning.
+    and none comes back; a :class:`~trainflat.pruning.gates.learned.LearnedMask` has the model compute with masked
+    weights while those behind the mask, pruned ones too, go on learning.
 
     A loop makes these calls, whatever the gate::
 
@@ -116,7 +115,8 @@ class Gate(ABC):
         frozen = [name for name, w in self.weights.items() if not w.requires_grad]
         if frozen:
             raise InputError(f"{frozen[0]} is frozen, so that no gate can learn. Let it train, or prune in one shot.")
-        sharded = [name for name, w in self.weights.items() if w.dim() < 2 or hasattr(w, "placements")]
+        flattened = [name for name, w in prunable(self.model).items() if w.dim() < 2]
+        sharded = flattened + [name for name, w in self.weights.items() if hasattr(w, "placements")]
         if sharded:
             raise InputError(f"{sharded[0]} is sharded, as FSDP does it; gates need whole matrices. Use data parallel.")
 
@@ -234,8 +234,9 @@ class Gate(ABC):
 
     def refuse_denser_than(self, target: float) -> None:
         """Raises InputError if more of the weights are zero already than will be at the end."""
-        zeros = sum(int((w == 0).sum()) for w in self.weights.values())
-        entries = sum(w.numel() for w in self.weights.values())
+        matrices = [w for w in self.weights.values() if w.dim() > 1]  # biases may begin at zero
+        zeros = sum(int((w == 0).sum()) for w in matrices)
+        entries = sum(w.numel() for w in matrices)
         if zeros - target * entries > len(self.weights):  # each matrix was rounded on its own
             raise InputError(
                 f"sparsity {target:g} is below the {zeros / entries:.4f} of the weights that are zero already. Ask "

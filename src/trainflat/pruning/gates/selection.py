@@ -1,4 +1,4 @@
-"""``Top_v(S)`` as a threshold that is kept for some steps."""
+"""``Top_v(S)``, chosen now and kept as a threshold for some steps."""
 
 from collections.abc import Mapping
 
@@ -11,8 +11,8 @@ from trainflat.pruning.masks import Masks
 from trainflat.pruning.options import Scope
 
 
-class Threshold:
-    """Which scores are high enough; exactly the share that was asked for when it was refreshed.
+class Selection:
+    """Which scores are among the highest; exactly the share that was asked for when it was refreshed.
 
     Between two refreshes the scores move and the threshold stays, so that the share is nearly right. Scores at the
     threshold itself, of which the first in index order were dropped, stay as they were chosen.
@@ -24,7 +24,7 @@ class Threshold:
 
     @torch.no_grad()
     def refresh(self, scores: Mapping[str, Tensor], sparsity: float, scope: Scope) -> None:
-        """Chooses anew as :func:`~trainflat.pruning.base.keep_highest` does, by selection and not by sorting."""
+        """Choose anew as :func:`~trainflat.pruning.choice.keep_highest` does, by selection and not by sorting."""
         self._cut, self._ties = {}, {}
         for together in [dict(scores)] if scope == "global" else [{name: score} for name, score in scores.items()]:
             keys = Keys(together)
@@ -40,7 +40,7 @@ class Threshold:
 
     @torch.no_grad()
     def write(self, name: str, score: Tensor, out: Tensor) -> Tensor:
-        """1 where a score is kept and 0 where it is dropped, into ``out``."""
+        """Write 1 where a score is kept and 0 where it is dropped."""
         if name not in self._cut:
             return out.fill_(1)
         # A comparison that writes numbers: products of numbers and booleans take twice as long.
@@ -50,11 +50,11 @@ class Threshold:
         return out
 
     def state_dict(self) -> dict[str, Tensor]:
-        """For safetensors."""
+        """Return the choice, for safetensors."""
         cuts = {f"threshold.{name}": torch.tensor(cut, dtype=torch.float64) for name, cut in self._cut.items()}
         return cuts | {f"tied.{name}": masks[name] for name, masks in self._ties.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor], scores: Mapping[str, Tensor]) -> None:
-        """Goes on from what ``state_dict`` returned."""
+        """Go on from what :meth:`state_dict` returned."""
         self._cut = {name: float(state[f"threshold.{name}"]) for name in scores if f"threshold.{name}" in state}
         self._ties = {name: Masks({name: state[f"tied.{name}"].cpu()}) for name in scores if f"tied.{name}" in state}

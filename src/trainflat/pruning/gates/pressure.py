@@ -1,0 +1,216 @@
+"""Pressures: what drives the sparsity of a learned mask."""
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from trainflat.core.errors import InputError
+from trainflat.pruning.choice import keep_highest
+from trainflat.pruning.gates.functions import GateFunction, Position, Scores
+from trainflat.pruning.gates.selection import Selection
+from trainflat.pruning.options import NON_NEGATIVE, SHARE
+
+_PROPORTIONAL, _INTEGRAL, _STRONGEST = 10.0, 0.1, 10.0
+_MEMORY = 0.9  # of the running mean of the data's gradient
+_NEAR = 0.01  # of the target: as near as counts as there
+
+Scratch = Callable[[str], Tensor]
+"""Memory like the scores of a name, with anything in it."""
+
+
+class Pressure:
+    """Adds nothing: the gate function alone decides how sparse the mask is.
+
+    Args:
+        function: Whose scores are driven.
+
+    Attributes:
+        target: The sparsity to end with, if there is one.
+    """
+
+    def __init__(self, function: GateFunction) -> None:
+        self.function, self.target = function, function.target
+
+    @property
+    def scheduled_quantity(self) -> tuple[str, float]:
+        """The name of what the schedule raises from 0, and its last value."""
+        return "sparsity", self.target or 0.0
+
+    def begin(self) -> None:
+        """Forget an earlier run."""
+
+    def advance(self, scores: Scores, at: Position, scratch: Scratch) -> None:
+        """Settle, after an optimizer step, what holds for the next one."""
+
+    def push(self, scores: Mapping[str, nn.Parameter], weight: float, scratch: Scratch) -> None:
+        """Add the gradient of a penalty on the scores to theirs, times ``weight``."""
+
+    def restrict(self, name: str, score: Tensor, values: Tensor) -> Tensor:
+        """Set values to 0 that the function would leave open; may write over them."""
+        return values
+
+    def arrived(self, scores: Scores, at: Position) -> bool:
+        """Whether the mask is as sparse as it will be in the end, once the schedule has arrived."""
+        return True
+
+    def kept(self, scores: Scores, at: Position) -> Mapping[str, Tensor]:
+        """Return booleans like the scores: which units would stay if the training ended now."""
+        return self.function.kept(scores, at)
+
+    def logs(self, scores: Scores, at: Position) -> dict[str, float]:
+        """Return numbers for the log."""
+        return {"sparsity": self.function.dropped(scores, at)}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what a resumed run needs, for safetensors."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor], scores: Scores) -> None:
+        """Go on from what :meth:`state_dict` returned."""
+
+
+class Penalty(Pressure):
+    """Adds ``lambda * mean over parameters of the mean of sigmoid(S - shift)`` to the loss; lambda rises by schedule.
+
+    Args:
+        function: Whose scores are lowered, and whose ``shift`` it is.
+        penalty: lambda.
+    """
+
+    def __init__(self, function: GateFunction, penalty: float) -> None:
+        super().__init__(function)
+        self.penalty, self.strength = penalty, 0.0
+
+    @property
+    def scheduled_quantity(self) -> tuple[str, float]:
+        return "lambda", self.penalty
+
+    def begin(self) -> None:
+        self.strength = 0.0
+
+    def advance(self, scores: Scores, at: Position, scratch: Scratch) -> None:
+        self.strength = self.penalty * at.share
+
+    @torch.no_grad()
+    def push(self, scores: Mapping[str, nn.Parameter], weight: float, scratch: Scratch) -> None:
+        if not self.strength:
+            return
+        for name, score in scores.items():
+            if score.grad is not None:
+                own = weight * self.strength / (score.numel() * len(scores))
+                share = torch.sub(score, self.function.shift, out=scratch(name)).sigmoid_()
+                score.grad.add_(share, alpha=own).addcmul_(share, share, value=-own)  # the slope of a sigmoid
+
+    def logs(self, scores: Scores, at: Position) -> dict[str, float]:
+        return super().logs(scores, at) | {"penalty": self.strength}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"penalty": torch.tensor([self.strength, 0.0, 0.0, 0.0], dtype=torch.float64)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor], scores: Scores) -> None:
+        self.strength = float(state["penalty"][0])
+
+
+class Controller(Penalty):
+    r"""Tunes lambda while training, so that the sparsity follows the schedule to a target.
+
+    What sparsity a lambda leads to depends on the task, the length of the run and the learning rates. Adam makes steps
+    of about one size, so a penalty counts only beside the data's gradient of the scores, whose mean size r is followed
+    (``r = 0.9 r + 0.1 mean |dL/dS|``). Sparsity is seen coming: p is the mean over scores of their progress from the
+    first value to the cut, between 0 and 1. With the sparsity s* that the schedule wants by now and N scores in all,
+    after every step::
+
+        e      = s* - p
+        I      = clip(I + 0.1 * e, -10, 10)
+        u      = clip(I + 10 * e, -10, 10)            a proportional-integral controller
+        lambda = 4 * N * r * u                        at u = 1 the penalty's largest slope is r
+
+    A negative lambda lifts the scores of a mask that is ahead of its schedule. Where the mask lags behind, the lowest
+    scores above the cut are dropped too, straight through, chosen anew for every step; so s* is always reached, and
+    missed only by a mask that is sparser. A checkpoint counts as the best within 0.01 of the target.
+
+    Args:
+        function: Whose scores are driven; it has a cut.
+        target: Share of the units to drop in the end.
+    """
+
+    def __init__(self, function: GateFunction, target: float) -> None:
+        super().__init__(function, penalty=0.0)
+        self.target: float = target
+        self.begin()
+
+    @property
+    def scheduled_quantity(self) -> tuple[str, float]:
+        return "sparsity", self.target
+
+    def begin(self) -> None:
+        self.strength = self._control = self._integral = self._size = 0.0
+        self._selection = Selection()
+
+    def advance(self, scores: Scores, at: Position, scratch: Scratch) -> None:
+        # At every step: the penalty moves all scores one way, so that an older choice soon drops another share.
+        wanted = at.scheduled(self.target)
+        self._selection.refresh(scores, wanted, "global")
+        missed = wanted - self._progress(scores, at, scratch)
+        self._integral = _clip(self._integral + _INTEGRAL * missed)
+        self._control = _clip(self._integral + _PROPORTIONAL * missed)
+
+    @torch.no_grad()
+    def push(self, scores: Mapping[str, nn.Parameter], weight: float, scratch: Scratch) -> None:
+        total = sum(score.numel() for score in scores.values())
+        now = sum(float(s.grad.abs().sum()) for s in scores.values() if s.grad is not None) / total / weight
+        if math.isfinite(now):  # else a loss scaler will skip the step
+            self._size = _MEMORY * self._size + (1 - _MEMORY) * now if self._size else now
+        self.strength = 4 * total * self._size * self._control
+        super().push(scores, weight, scratch)
+
+    def restrict(self, name: str, score: Tensor, values: Tensor) -> Tensor:
+        return values.mul_(self._selection.write(name, score, torch.empty_like(score)))
+
+    def arrived(self, scores: Scores, at: Position) -> bool:
+        return self.function.dropped(scores, at) - self.target <= _NEAR
+
+    def kept(self, scores: Scores, at: Position) -> Mapping[str, Tensor]:
+        wanted = at.scheduled(self.target)
+        lags = self.function.dropped(scores, at) < wanted
+        return keep_highest(scores, wanted) if lags else self.function.kept(scores, at)
+
+    def logs(self, scores: Scores, at: Position) -> dict[str, float]:
+        sparsity = max(self.function.dropped(scores, at), at.scheduled(self.target))
+        return {"sparsity": sparsity, "penalty": self.strength}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        numbers = [self.strength, self._control, self._integral, self._size]
+        return self._selection.state_dict() | {"penalty": torch.tensor(numbers, dtype=torch.float64)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor], scores: Scores) -> None:
+        self._selection.load_state_dict(state, scores)
+        self.strength, self._control, self._integral, self._size = state["penalty"].tolist()
+
+    @torch.no_grad()
+    def _progress(self, scores: Scores, at: Position, scratch: Scratch) -> float:
+        first, total = self.function.first_score, 0.0
+        way = first - self.function.cut(at)
+        for name, score in scores.items():
+            done = torch.sub(score, first, out=scratch(name)).div_(-way).clamp_(0, 1)
+            total += float(done.sum())
+        return total / sum(score.numel() for score in scores.values())
+
+
+def penalty_or_target(function: GateFunction, penalty: float | None, target: float | None, published: float) -> Penalty:
+    """Return a penalty of a fixed lambda, by default the published one, or a controller where there is a target.
+
+    Raises:
+        InputError: for both a lambda and a target, and for values that cannot be used.
+    """
+    if penalty is not None and target is not None:
+        raise InputError(f"penalty {penalty} fixes lambda, target_sparsity {target} tunes it. Give one of the two.")
+    if target is not None:
+        return Controller(function, SHARE.read("sparsity", target))
+    return Penalty(function, published if penalty is None else NON_NEGATIVE.read("penalty", penalty))
+
+
+def _clip(value: float) -> float:
+    return min(max(value, -_STRONGEST), _STRONGEST)
