@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.harness import Candidate, alternate
 from benchmarks.result import Result, options
 from benchmarks.workload import LR, backward, dense_step, minilm, random_rows
-from trainflat.optim import FlatOptimizer, make_optimizer
+from trainflat.optim import OPTIMIZERS, FlatOptimizer
 
 BATCH, LENGTH, CYCLE = 32, 50, 5
 GROUP, ADAMW = f"batch {BATCH} x {LENGTH} tokens, {CYCLE} steps", "fused AdamW"
@@ -30,7 +30,7 @@ CHEAP = {
 def flat_step(rows: Mapping[str, Tensor], name: str, **chosen: float) -> Callable[[], None]:
     """A step of ours on a model of its own, with the passes that it asks for."""
     model = minilm()
-    optimizer = make_optimizer(name, model.named_parameters(), lr=LR, **chosen)
+    optimizer = OPTIMIZERS.make(name, model.named_parameters(), lr=LR, **chosen)
     assert isinstance(optimizer, FlatOptimizer)
 
     def step() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from trainflat.averaging import AVERAGING, Averaging, complete_options, make_averaging, models_taken
+from trainflat.averaging import AVERAGING, Averaging, models_taken
 from trainflat.core.errors import InputError, UnknownName
 from trainflat.core.files import load_tensors, save_tensors
 from trainflat.pruning import MagnitudePruner
@@ -39,7 +39,7 @@ def move(model: nn.Module, seed: int) -> None:
 
 
 def averaged(name: str, model: nn.Module, models: int = 3) -> Averaging:
-    average = make_averaging(name, model, **EVERY_MODEL[name])
+    average = AVERAGING.make(name, model, **EVERY_MODEL[name])
     for seed in range(models):
         move(model, seed)
         average.collect()
@@ -62,9 +62,9 @@ def test_the_contract_is_for_all() -> None:
 @names
 def test_says_what_it_is_and_when_it_takes(name: str) -> None:
     assert AVERAGING.summary(name).endswith(".")
-    average = make_averaging(name, network(), **EVERY_MODEL[name])
+    average = AVERAGING.make(name, network(), **EVERY_MODEL[name])
     assert [average.update(step, 4, 2) for step in range(1, 5)][-1]  # a training's last weights belong to it
-    assert average.models == models_taken(name, EVERY_MODEL[name], 4, 2) > 0
+    assert average.models == models_taken(AVERAGING.read({"name": name, **EVERY_MODEL[name]}), 4, 2) > 0
 
 
 @names
@@ -98,7 +98,7 @@ def test_an_exception_half_way_into_the_average_leaves_no_trace(name: str) -> No
 @names
 def test_with_no_model_the_weights_stay(name: str) -> None:
     model = network()
-    average = make_averaging(name, model)
+    average = AVERAGING.make(name, model)
     with unchanged(model):
         with average.swapped_in(), unchanged(model):
             pass
@@ -110,7 +110,7 @@ def test_training_goes_on_as_if_nothing_had_stood_in(name: str) -> None:
     def trained(*, looks: bool) -> dict[str, bytes]:
         model, inputs = network(), torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
-        average = make_averaging(name, model, **EVERY_MODEL[name])
+        average = AVERAGING.make(name, model, **EVERY_MODEL[name])
         for step in range(1, 7):
             optimizer.zero_grad()
             model(inputs).square().mean().backward()
@@ -128,7 +128,7 @@ def test_training_goes_on_as_if_nothing_had_stood_in(name: str) -> None:
 def test_pruned_weights_stay_zero(name: str) -> None:
     model = network()
     masks = MagnitudePruner(model, sparsity=0.7).prune()
-    average = make_averaging(name, model, **EVERY_MODEL[name])
+    average = AVERAGING.make(name, model, **EVERY_MODEL[name])
     for seed in range(5):
         move(model, seed)
         masks.apply_(model)
@@ -145,7 +145,7 @@ def test_half_precision_is_averaged_in_full(name: str, dtype: torch.dtype) -> No
     """Steps of a slow average are smaller than what half precision can add."""
     full, half = network(), network().to(dtype)
     options = {"start": 0.0} if name == "swa" else {"decay": 0.999, "warmup": False}
-    one, two = make_averaging(name, full, **options), make_averaging(name, half, **options)
+    one, two = AVERAGING.make(name, full, **options), AVERAGING.make(name, half, **options)
     for seed in range(300):
         move(half, seed)
         full.load_state_dict(half.state_dict())  # the rounded weights, in float32
@@ -180,7 +180,7 @@ def test_frozen_and_trained_weights_alike(name: str) -> None:
     model = network().requires_grad_(False)
     model[2].requires_grad_(True)
     frozen = model[0].weight.clone()
-    average = make_averaging(name, model, **EVERY_MODEL[name])
+    average = AVERAGING.make(name, model, **EVERY_MODEL[name])
     for seed in range(7):
         move(model[2], seed)
         average.collect()
@@ -202,7 +202,7 @@ def test_saved_at_any_point_it_goes_on_to_the_same_bits(
     begun = network()
     path = tmp_path_factory.mktemp("average") / "average.safetensors"
     save_tensors(path, averaged(name, begun, saved_after).state_dict())
-    again = make_averaging(name, begun, **EVERY_MODEL[name])
+    again = AVERAGING.make(name, begun, **EVERY_MODEL[name])
     again.load_state_dict(load_tensors(path)[0])
     for seed in range(saved_after, models):
         move(begun, seed)
@@ -219,7 +219,7 @@ def test_saved_at_any_point_it_goes_on_to_the_same_bits(
 def test_a_state_is_a_copy_of_nobodys(name: str) -> None:
     model = network()
     average = averaged(name, model)
-    loaded = make_averaging(name, model)
+    loaded = AVERAGING.make(name, model)
     loaded.load_state_dict(average.state_dict())
     before = {key: tensor.clone() for key, tensor in loaded.state_dict().items()}
     move(model, 9)
@@ -259,8 +259,8 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
 @pytest.mark.parametrize(("name", "options", "message"), BAD)
 def test_bad_values_are_one_line(name: str, options: dict[str, Any], message: str) -> None:
     for attempt in (
-        lambda: make_averaging(name, network(), **options),
-        lambda: complete_options(name, options),
+        lambda: AVERAGING.make(name, network(), **options),
+        lambda: AVERAGING.read({"name": name, **options}),
         lambda: Averaged({"name": name, **options}),
     ):
         with pytest.raises(InputError, match=message) as error:
@@ -268,16 +268,16 @@ def test_bad_values_are_one_line(name: str, options: dict[str, Any], message: st
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("option", ["evry", "model", "name"])
+@pytest.mark.parametrize("option", ["evry", "model"])
 @names
 def test_unknown_names(name: str, option: str) -> None:
     with pytest.raises(UnknownName, match=f"no option of averaging '{name}' is called '{option}'"):
-        complete_options(name, {option: 1})
+        AVERAGING.read({"name": name, option: 1})
 
 
 def test_unknown_members_and_none() -> None:
     with pytest.raises(UnknownName, match=r"no averaging is called 'sma'\. Did you mean 'swa'"):
-        make_averaging("sma", network())
+        AVERAGING.make("sma", network())
     for nameless in ({}, {"every": 0.5}):
         with pytest.raises(InputError, match="name an averaging: swa, ema"):
             Averaged(nameless)
@@ -287,12 +287,12 @@ def test_unknown_members_and_none() -> None:
 def test_a_training_too_short_for_it_is_refused(name: str) -> None:
     options = {"every": 7}
     with pytest.raises(InputError, match=rf"averaging {name} \(.*every 7.*\) would average no model in 6 steps, 2 per"):
-        models_taken(name, options, total_steps=6, steps_per_epoch=2)
+        models_taken(AVERAGING.read({"name": name, **options}), total_steps=6, steps_per_epoch=2)
 
 
 @names
 def test_words_and_their_completion_mean_the_same(name: str) -> None:
-    complete = complete_options(name, {})
+    complete = AVERAGING.read(name).dump()
     assert complete.keys() == AVERAGING.options(name).keys()
-    assert complete == complete_options(name, complete)
+    assert complete == AVERAGING.read({"name": name, **complete}).dump()
     assert all(parameter.default == complete[key] for key, parameter in AVERAGING.options(name).items())

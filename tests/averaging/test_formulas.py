@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from trainflat.averaging import EMA, SWA, Averaging, models_taken
+from trainflat.averaging import AVERAGING, EMA, SWA, Averaging, models_taken
 
 values = st.lists(st.floats(-1e3, 1e3, allow_nan=False), min_size=1, max_size=12)
 
@@ -90,7 +90,8 @@ def test_swa_takes_each_multiple_behind_the_start(start: float, every: float, pe
     average = SWA(nn.Linear(1, 1), start=start, every=every)
     assert steps_taken(average, total, per_epoch) == sorted(expected)
     if expected:
-        assert models_taken("swa", {"start": start, "every": every}, total, per_epoch) == len(expected)
+        settings = AVERAGING.read({"name": "swa", "start": start, "every": every})
+        assert models_taken(settings, total, per_epoch) == len(expected)
 
 
 class Net(nn.Module):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.recipes import FEW_ROWS, GLUE, header
-from trainflat.averaging import models_taken
+from trainflat.averaging import AVERAGING, models_taken
 from trainflat.recipe import load_recipe, packaged_recipes
 
 NAMES = [name for name in packaged_recipes() if "-swa-" in name]
@@ -34,8 +34,7 @@ def test_protocol(task: str) -> None:
     assert {"name": "adam", "lr": 8e-5, "weight_decay": 0.0}.items() <= optimizer.items()
     averaging = training.pop("averaging")
     assert averaging == {"name": "swa", "start": 0.5, "every": 1.0 if task in FEW_ROWS else 0.5}
-    options = {key: value for key, value in averaging.items() if key != "name"}
-    assert models_taken("swa", options, int(training["epochs"]) * 100, 100) == (5 if task in FEW_ROWS else 3)
+    assert models_taken(AVERAGING.read(averaging), int(training["epochs"]) * 100, 100) == (5 if task in FEW_ROWS else 3)
     assert (training.pop("keep"), plain.pop("keep")) == ("last", "best")
     del plain["optimizer"], recipe["name"], without["name"]
     assert recipe == without

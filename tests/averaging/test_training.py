@@ -13,7 +13,7 @@ from tests.support.averaging import MEMBERS, SWA, State, Watched, same, state_of
 from tests.support.plain_loop import collate, random_split, train
 from tests.support.training import ADAMW, NO_DROPOUT, SAM, arguments, assert_same_weights
 from tests.support.two_processes import on_two_processes
-from trainflat.averaging import make_averaging
+from trainflat.averaging import AVERAGING
 from trainflat.core.errors import InputError, ZerosRevived
 from trainflat.pruning import MagnitudePruner
 from trainflat.training import FlatTrainer
@@ -85,7 +85,7 @@ def close(one: State, other: State) -> bool:
 def averages_by_hand(watched: Watched, averaging: dict[str, Any], steps: int) -> dict[int, State]:
     """The average as it is after each step; the weights themselves, as long as there is none."""
     model = tiny_bert()
-    average = make_averaging(averaging["name"], model, **{k: v for k, v in averaging.items() if k != "name"})
+    average = AVERAGING.make(averaging["name"], model, **{k: v for k, v in averaging.items() if k != "name"})
     found = {}
     for step in range(1, steps + 1):
         model.load_state_dict(watched.raw[step])

@@ -33,7 +33,7 @@ COUNTED = re.compile(rf"^ (?!(?:has|holds|names|changes|chooses|of) )(?:[a-z]+ )
 SAID_OF_SEVERAL = {  # sentences that are said of several alone, parts of a whole, and names before a noun
     *("self.rows rows", "found.sampled_rows rows", "one.flatness_rows rows", "rows rows", "len(found) texts"),
     *("len(values) rows", "len(table) rows", "len(groups) different texts", "zeros pruned weights", "len(names) files"),
-    *("len(plan.labels) classes", "len(names) or 'no' classes", "split rows", "name rows", "shape tokens"),
+    *("classes classes", "purpose rows", "len(names) or 'no' classes", "split rows", "name rows", "shape tokens"),
     "' x '.join(map(str, rows['input_ids'].shape)) tokens",
 }
 
@@ -75,7 +75,7 @@ def test_what_an_option_should_have_been_is_said_in_plain_words() -> None:
             try:
                 TypeAdapter(annotation).validate_python(value)
             except ValidationError as error:
-                said = wanted(error.errors())
+                said = wanted(error.errors()).partition(", got ")[0]
                 assert not INTERNAL.search(said), f"{where}, {value!r}: {said}"
 
 

@@ -167,7 +167,7 @@ def test_a_model_that_cannot_be_reached_is_said_not_to_be_looked_at(
     monkeypatch.setenv("COLUMNS", "200")
     plan = trainflat.plan(given, overrides={"model": "no/such-model-anywhere"}, out=tmp_path)
     print_plan(plan)
-    assert not plan.model_seen
+    assert plan.encoder is None
     assert "no/such-model-anywhere (not looked at: the hub cannot be reached)" in capsys.readouterr().out
     print_plan(trainflat.plan(given, out=tmp_path))
     assert "not looked at" not in capsys.readouterr().out
@@ -181,7 +181,7 @@ def test_a_plan_loads_no_weights(
 ) -> None:
     folder = write(tmp_path / "model", BertForSequenceClassification(config("Bert")))
     monkeypatch.setattr("trainflat.models.loading.read_tensors", lambda _: pytest.fail("weights are read"))
-    assert trainflat.plan(given, overrides={"model": str(folder)}).model_seen
+    assert trainflat.plan(given, overrides={"model": str(folder)}).encoder is not None
     (folder / "model.safetensors").write_bytes(b"no weights at all")
     with pytest.raises(InputError, match="not a whole safetensors file"):  # as its header tells
         trainflat.plan(given, overrides={"model": str(folder)})
@@ -229,12 +229,12 @@ def test_a_run_that_was_begun_is_kept_when_a_later_call_is_refused(
 
     with monkeypatch.context() as patch:  # as SIGKILL does it: nothing is taken back
         patch.setattr(folder_module, "_withdraw", lambda *args, **kwargs: None)
-        patch.setattr("trainflat.commands.run.load_encoder", dies)
+        patch.setattr("trainflat.commands.prepare.load_encoder", dies)
         with pytest.raises(Killed):
             trainflat.run(given, out=tmp_path)
     before = sorted(tmp_path.rglob("*"))
     assert {p.name for p in before} >= {"claim.json", "recipe.yaml"}
-    monkeypatch.setattr("trainflat.commands.run.load_encoder", dies)
+    monkeypatch.setattr("trainflat.commands.prepare.load_encoder", dies)
     with pytest.raises(Killed):
         trainflat.run(given, out=tmp_path)
     assert sorted(tmp_path.rglob("*")) == before
@@ -273,8 +273,8 @@ def test_steps_of_spans_are_not_known_before_they_are_encoded(given: dict[str, A
         (tmp_path / "squad" / f"{split}.jsonl").write_text(row)
     made = given | {"task": {"name": "squad", "doc_stride": 3}, "model": str(model)}
     plan = trainflat.plan(made, data=tmp_path, overrides={"protocol.rewind": 9})  # windows may well make nine steps
-    assert plan.model_seen
-    assert (plan.kind, plan.exact, plan.steps_per_training) == ("spans", False, 1)
+    assert plan.encoder is not None
+    assert (plan.task.head.kind, plan.exact, plan.steps_per_training) == ("spans", False, 1)
 
 
 def test_a_stray_rank_is_no_second_process(

@@ -11,7 +11,7 @@ from transformers import BertForSequenceClassification
 import trainflat
 from tests.support.families import config, write
 from tests.support.runs import own_files, recipe
-from trainflat.commands.refusals import check_method
+from trainflat.commands.refusals import check_optimizer
 from trainflat.core.errors import InputError
 from trainflat.recipe import load_recipe
 from trainflat.tasks.base import Head
@@ -79,5 +79,5 @@ def test_spans_have_no_labels_to_change_and_more_steps_than_rows_tell() -> None:
     spans: Any = SimpleNamespace(name="squad", head=Head("spans"))
     asked = {"task": "squad", "model": "minilm"}
     with pytest.raises(InputError, match=r"^training.optimizer label-noise changes classes or numbers, and squad has"):
-        check_method(load_recipe(asked | {"training": {"optimizer": "label-noise"}}), spans)
-    check_method(load_recipe(asked | {"training": {"optimizer": {"name": "sam", "start": 0.99}}}), spans)
+        check_optimizer(load_recipe(asked | {"training": {"optimizer": "label-noise"}}), spans)
+    check_optimizer(load_recipe(asked | {"training": {"optimizer": {"name": "sam", "start": 0.99}}}), spans)

@@ -22,7 +22,7 @@ from trainflat.evaluation import score
 from trainflat.models import load_encoder
 from trainflat.protocols import StageStore
 from trainflat.pruning import Masks
-from trainflat.quantization import QUANTIZERS, make_quantizer
+from trainflat.quantization import QUANTIZERS
 from trainflat.recipe import load_recipe
 from trainflat.records.run import Record
 from trainflat.report.panels import make_panels
@@ -55,7 +55,7 @@ def by_hand(folder: Path, given: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     task = TASKS.read(given["task"]).build(data=None, seed=derive_seed(0, "rows"))
     encoder = load_encoder(str(folder), task.head, fine_tuned=True)
     _, evaluation = task.encode(encoder.tokenizer, 16)
-    quantizer = make_quantizer("q8bert", encoder.model)
+    quantizer = QUANTIZERS.make("q8bert", encoder.model)
     quantizer.load_state_dict(load_tensors(folder / "quantization.safetensors")[0])
     small: Any = quantizer.convert()
     return {name: score(task, small, split, encoder.tokenizer) for name, split in evaluation.items()}, small

@@ -14,8 +14,8 @@ from trainflat.distillation import (
     Distillation,
     certainties,
     check_renewal,
-    complete_options,
     logit_losses,
+    read_distillation,
     span_certainties,
 )
 
@@ -96,15 +96,15 @@ def test_a_weight_by_row_needs_rows() -> None:
 
 def test_options_are_completed_and_those_unused_leave_no_trace() -> None:
     base = {"teacher": "t", "weight": "entropy", "temperature": 2.0}
-    assert complete_options({"teacher": "t", "weight": "entropy"}) == base
-    assert complete_options({"teacher": "t", "weight": "entropy", "renew": None}) == base
-    assert complete_options({"teacher": "t", "weight": "entropy", "renew": "best"}) == base | {"renew": "best"}
+    assert read_distillation({"teacher": "t", "weight": "entropy"}).dump() == base
+    assert read_distillation({"teacher": "t", "weight": "entropy", "renew": None}).dump() == base
+    assert read_distillation({"teacher": "t", "weight": "entropy", "renew": "best"}).dump() == base | {"renew": "best"}
 
 
 @pytest.mark.parametrize("renew", ["last", True, False, 3, "", ["best"]])
 def test_what_renew_may_not_be(renew: object) -> None:
     with pytest.raises(InputError, match="renew says whose weights the teacher takes on: best, or left out for none"):
-        complete_options({"teacher": "t", "renew": renew})
+        read_distillation({"teacher": "t", "renew": renew})
 
 
 def test_a_renewal_needs_an_evaluation_before_the_end() -> None:

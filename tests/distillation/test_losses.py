@@ -11,10 +11,10 @@ from tests.support.teachers import drawn
 from trainflat.core.errors import InputError, UnknownName
 from trainflat.distillation import (
     Distillation,
-    complete_options,
     logit_loss,
     logit_losses,
     number_losses,
+    read_distillation,
     span_losses,
 )
 
@@ -135,9 +135,9 @@ def test_the_kind_of_answer_is_told_by_its_shape() -> None:
 )
 def test_refusals(section: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        complete_options(section)
+        read_distillation(section)
 
 
 def test_an_unknown_option() -> None:
     with pytest.raises(UnknownName, match="no option of distillation is called 'temprature'"):
-        complete_options({"teacher": "t", "temprature": 2})
+        read_distillation({"teacher": "t", "temprature": 2})

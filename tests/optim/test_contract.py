@@ -12,24 +12,24 @@ from torch import nn
 
 from tests.support.optimizer_family import FLAT, options, setting, train, weights
 from trainflat.core.errors import UnknownName
-from trainflat.optim import OPTIMIZERS, average_passes, check_options, make_optimizer
+from trainflat.optim import OPTIMIZERS
 from trainflat.pruning import Masks
 
 flat = pytest.mark.parametrize("name", FLAT)
 
 
 def flat_optimizer(name, params, **changed):
-    return make_optimizer(name, params, **{"lr": 0.05, **options(name), **changed})
+    return OPTIMIZERS.make(name, params, **{"lr": 0.05, **options(name), **changed})
 
 
 @flat
 def test_no_option_is_swallowed(name):
     with pytest.raises(UnknownName) as caught:
-        check_options(name, {"lr": 0.1, "amplitude": 2})
+        OPTIMIZERS.read({"name": name, "lr": 0.1, "amplitude": 2})
     assert f"no option of optimizer '{name}' is called 'amplitude'." in str(caught.value)
     assert "\n" not in str(caught.value)
-    check_options(name, options(name))
-    assert 1 <= average_passes(name, options(name)) <= 2
+    OPTIMIZERS.read({"name": name, **options(name)})
+    assert 1 <= OPTIMIZERS.read({"name": name, **options(name)}).average_passes <= 2
 
 
 @flat

@@ -10,7 +10,7 @@ from torch.optim import SGD, AdamW
 
 from tests.support.optimizers import bits, problem
 from trainflat.core.errors import InputError
-from trainflat.optim import CrAM, check_options
+from trainflat.optim import OPTIMIZERS, CrAM
 from trainflat.pruning import Masks
 
 LR, RHO = 0.02, 0.3
@@ -187,5 +187,5 @@ def test_plus_survives_an_overflow_and_a_copy():
 )
 def test_values_that_do_not_fit(options, text):
     with pytest.raises(InputError) as caught:
-        check_options("cram", options)
+        OPTIMIZERS.read({"name": "cram", **options})
     assert text in str(caught.value)

@@ -13,7 +13,7 @@ from tests.support.optimizers import bits, problem
 from tests.support.quadratic import START, Quadratic, close, shifts
 from trainflat.core.errors import InputError
 from trainflat.core.rng import generator
-from trainflat.optim import EntropySGD, check_options
+from trainflat.optim import OPTIMIZERS, EntropySGD
 from trainflat.pruning import Masks
 
 OPTIONS = {"inner_steps": 3, "inner_lr": 0.05, "gamma": 0.4, "alpha": 0.75}
@@ -187,5 +187,5 @@ def test_a_parameter_that_the_last_batch_does_not_use_still_follows_its_walk():
 )
 def test_values_that_do_not_fit(options, text):
     with pytest.raises(InputError) as caught:
-        check_options("entropy-sgd", options)
+        OPTIMIZERS.read({"name": "entropy-sgd", **options})
     assert text in str(caught.value)

@@ -10,7 +10,7 @@ from torch import nn
 
 from tests.support.optimizer_family import options, setting, train, weights
 from trainflat.core.errors import InputError, UnknownName
-from trainflat.optim import OPTIMIZERS, SAM, Adam, AdamW, FlatOptimizer, check_options, make_optimizer
+from trainflat.optim import OPTIMIZERS, SAM, Adam, AdamW, FlatOptimizer
 
 members = pytest.mark.parametrize("method", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
 names = pytest.mark.parametrize("name", OPTIMIZERS)
@@ -55,7 +55,7 @@ def test_takes_groups_and_names(method):
 @names
 def test_made_from_words_as_from_python(name):
     (one, batches), (two, _) = setting(), setting()
-    train(one, make_optimizer(name, one.parameters(), lr="5e-2", betas=[0.8, 0.9]), batches)
+    train(one, OPTIMIZERS.make(name, one.parameters(), lr="5e-2", betas=[0.8, 0.9]), batches)
     options = {"base_optimizer": AdamW} if issubclass(OPTIMIZERS[name], FlatOptimizer) else {}
     train(two, OPTIMIZERS[name](two.parameters(), lr=0.05, betas=(0.8, 0.9), **options), batches)
     assert weights(one) == weights(two)
@@ -104,21 +104,21 @@ def test_fused_for_every_float(member, dtype):
 
 @pytest.mark.parametrize("base", ["SGD", "adamw", "RMSprop", "muon", "nadam", "Adafactor"])
 def test_any_base_by_name(base):
-    optimizer = make_optimizer("sam", [nn.Parameter(torch.ones(2, 2))], base=base, lr=0.1)
+    optimizer = OPTIMIZERS.make("sam", [nn.Parameter(torch.ones(2, 2))], base=base, lr=0.1)
     assert isinstance(optimizer, FlatOptimizer)
     assert type(optimizer.base).__name__.lower() == base.lower()
-    check_options("sam", {"base": base, "lr": 0.1})
+    OPTIMIZERS.read({"name": "sam", "base": base, "lr": 0.1})
 
 
 def test_the_default_base_is_fused():
-    optimizer = make_optimizer("sam", [nn.Parameter(torch.ones(2))], rho=0.02)
+    optimizer = OPTIMIZERS.make("sam", [nn.Parameter(torch.ones(2))], rho=0.02)
     assert type(optimizer.base) is AdamW
     assert optimizer.param_groups[0]["rho"] == 0.02
 
 
 def test_options_of_the_method_and_of_its_base():
     model, _ = setting()
-    optimizer = make_optimizer(
+    optimizer = OPTIMIZERS.make(
         "sam", model.named_parameters(), rho="1e-2", p="inf", exclude=["bias"], momentum=0.9, base="sgd"
     )
     assert isinstance(optimizer, SAM)
@@ -160,7 +160,10 @@ BAD = {
 @pytest.mark.parametrize(("name", "options", "text"), BAD.values(), ids=BAD.keys())
 def test_bad_options_are_one_line(name, options, text):
     model, _ = setting()
-    for attempt in (lambda: check_options(name, options), lambda: make_optimizer(name, model.parameters(), **options)):
+    for attempt in (
+        lambda: OPTIMIZERS.read({"name": name, **options}),
+        lambda: OPTIMIZERS.make(name, model.parameters(), **options),
+    ):
         with pytest.raises(InputError) as caught:
             attempt()
         assert text in str(caught.value)
@@ -170,10 +173,12 @@ def test_bad_options_are_one_line(name, options, text):
 
 def test_muon_says_that_it_takes_matrices_only():
     with pytest.raises(InputError, match="optimizer 'sam': Muon only supports 2D"):
-        make_optimizer("sam", [nn.Parameter(torch.ones(3))], base="muon")
+        OPTIMIZERS.make("sam", [nn.Parameter(torch.ones(3))], base="muon")
 
 
 def test_good_options_pass_without_a_model():
-    check_options("adamw", {"lr": "3e-5", "betas": [0.9, 0.98], "weight_decay": 0})
-    check_options("sam", {"rho": 0, "p": "inf", "exclude": ["*LayerNorm*", "bias"], "base": "AdamW", "eps": 1e-6})
-    check_options("sam", {})
+    OPTIMIZERS.read({"name": "adamw", "lr": "3e-5", "betas": [0.9, 0.98], "weight_decay": 0})
+    OPTIMIZERS.read(
+        {"name": "sam", "rho": 0, "p": "inf", "exclude": ["*LayerNorm*", "bias"], "base": "AdamW", "eps": 1e-6}
+    )
+    OPTIMIZERS.read({"name": "sam"})

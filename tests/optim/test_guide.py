@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from trainflat.optim import OPTIMIZERS, average_passes, complete_options, make_optimizer
+from trainflat.optim import OPTIMIZERS
 from trainflat.optim.options import base_class
 from trainflat.recipe import load_recipe
 
@@ -25,7 +25,7 @@ SHARED = {"params", "base_optimizer", "base_options", "exclude"}
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_is_there_with_its_passes_and_defaults(name: str) -> None:
     passes, options = ROWS[name][2], ROWS[name][3]
-    assert float(passes) == pytest.approx(average_passes(name, {}), abs=0.005)
+    assert float(passes) == pytest.approx(OPTIMIZERS.read({"name": name}).average_passes, abs=0.005)
     if name in ("adam", "adamw"):
         return
     said = {key: value.strip() for key, value in re.findall(r"`(\w+)` ([^,]+)", options)}
@@ -48,7 +48,7 @@ def _number(value: Any) -> Any:
 def test_what_is_not_given_is_what_the_base_alone_would_have(name: str, base: str) -> None:
     """So that SAM and AdamW without further words differ in the method, and in nothing else."""
     given = {"base": base, "lr": 1e-3} | ({"momentum": 0.9} if base == "sgd" else {})
-    made = make_optimizer(name, [torch.nn.Parameter(torch.ones(2))], **given)
+    made = OPTIMIZERS.make(name, [torch.nn.Parameter(torch.ones(2))], **given)
     own = {key: value for key, value in given.items() if key != "base"}
     alone = base_class(base)([torch.nn.Parameter(torch.ones(2))], **own)
     assert {key: made.defaults[key] for key in alone.defaults} == alone.defaults
@@ -57,7 +57,7 @@ def test_what_is_not_given_is_what_the_base_alone_would_have(name: str, base: st
 @pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name not in ("adam", "adamw")])
 def test_a_recipe_resolves_the_base_alike(name: str) -> None:
     for base in ("adam", "adamw"):
-        full, alone = complete_options(name, {"base": base}), complete_options(base, {})
+        full, alone = OPTIMIZERS.read({"name": name, "base": base}).dump(), OPTIMIZERS.read(base).dump()
         assert {key: full[key] for key in alone} == alone
 
 

@@ -7,7 +7,7 @@ from torch.optim import SGD, AdamW
 
 from tests.support.optimizers import bits, problem
 from trainflat.core.errors import InputError
-from trainflat.optim import L1Penalty, check_options
+from trainflat.optim import OPTIMIZERS, L1Penalty
 from trainflat.pruning import Masks
 
 PENALTY = 0.01
@@ -119,4 +119,4 @@ def test_pruned_weights_stay_pruned():
 @pytest.mark.parametrize("value", [-1, "strong", float("inf")])
 def test_values_that_do_not_fit(value):
     with pytest.raises(InputError, match=r"^penalty is a number >= 0, got "):
-        check_options("l1", {"penalty": value})
+        OPTIMIZERS.read({"name": "l1", "penalty": value})

@@ -13,7 +13,7 @@ from tests.support.optimizers import bits, problem
 from tests.support.plain_loop import collate, random_split
 from tests.support.training import ADAMW, NO_DROPOUT, arguments, assert_same_weights, trained
 from trainflat.core.errors import InputError
-from trainflat.optim import LabelNoise, check_options
+from trainflat.optim import OPTIMIZERS, LabelNoise
 from trainflat.training import FlatTrainer
 
 
@@ -146,5 +146,5 @@ def test_spans_are_refused(tmp_path: Path):
 )
 def test_values_that_do_not_fit(options, text):
     with pytest.raises(InputError) as caught:
-        check_options("label-noise", options)
+        OPTIMIZERS.read({"name": "label-noise", **options})
     assert text in str(caught.value)

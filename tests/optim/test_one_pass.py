@@ -10,7 +10,7 @@ from torch.optim import SGD, AdamW
 from tests.support.optimizers import bits, problem
 from tests.support.quadratic import CURVATURE, LR, START, Quadratic, close, shifts
 from trainflat.core.errors import InputError
-from trainflat.optim import MSAM, S2SAM, ExtrapolatedGradient, average_passes, check_options, make_optimizer
+from trainflat.optim import MSAM, OPTIMIZERS, S2SAM, ExtrapolatedGradient
 
 MOMENTUM = 0.9
 STEPS = 6
@@ -73,12 +73,12 @@ def test_msam_over_adamw_follows_the_first_mean():
 @pytest.mark.parametrize("base", ["sgd", "rmsprop", "adagrad", "adafactor", "asgd", "rprop"])
 def test_msam_needs_momentum(base):
     for attempt in (
-        lambda: check_options("msam", {"base": base, "lr": 0.1}),
-        lambda: check_options("extrapolated", {"base": base, "lr": 0.1, "direction": "momentum"}),
+        lambda: OPTIMIZERS.read({"name": "msam", "base": base, "lr": 0.1}),
+        lambda: OPTIMIZERS.read({"name": "extrapolated", "base": base, "lr": 0.1, "direction": "momentum"}),
     ):
         with pytest.raises(InputError, match=rf"goes along the momentum of its base optimizer, and (?i:{base}) has"):
             attempt()
-    check_options("extrapolated", {"base": base, "lr": 0.1, "direction": "previous"})
+    OPTIMIZERS.read({"name": "extrapolated", "base": base, "lr": 0.1, "direction": "previous"})
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_msam_needs_momentum(base):
 def test_msam_finds_the_momentum_of_every_base_that_has_one(base):
     name, momentum = (base, {}) if isinstance(base, str) else (base[0], {"momentum": base[1]})
     w = nn.Parameter(torch.tensor([[3.0, 4.0]]))
-    optimizer = make_optimizer("msam", [w], base=name, lr=0.01, rho=0.5, **momentum)
+    optimizer = OPTIMIZERS.make("msam", [w], base=name, lr=0.01, rho=0.5, **momentum)
     for expected in (0.0, 0.5):
         w.grad = None
         with optimizer.perturbed():
@@ -191,11 +191,11 @@ def test_without_displacement_it_is_the_base_bit_for_bit(make, passes):
 )
 def test_passes_are_those_that_are_announced(name, options, passes):
     model, closure = problem()
-    optimizer = make_optimizer(name, model.parameters(), lr=0.01, **options)
+    optimizer = OPTIMIZERS.make(name, model.parameters(), lr=0.01, **options)
     counted, calls = counting(closure)
     for _ in range(7):
         optimizer.step(counted)
-    assert len(calls) == 7 * passes == 7 * average_passes(name, options)
+    assert len(calls) == 7 * passes == 7 * OPTIMIZERS.read({"name": name, **options}).average_passes
 
 
 @pytest.mark.parametrize("direction", ["previous", "momentum"])
@@ -268,7 +268,7 @@ def test_a_parameter_that_a_batch_does_not_use_has_no_previous_gradient():
 )
 def test_values_that_do_not_fit(options, text):
     with pytest.raises(InputError) as caught:
-        check_options("extrapolated", options)
+        OPTIMIZERS.read({"name": "extrapolated", **options})
     assert text in str(caught.value)
 
 

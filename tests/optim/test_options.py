@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from trainflat.core.errors import InputError, UnknownName
-from trainflat.optim import OPTIMIZERS, complete_options, make_optimizer
+from trainflat.optim import OPTIMIZERS
 from trainflat.recipe import load_recipe
-from trainflat.training.options import optimizer_section
+from trainflat.training.options import read_optimizer
 
 BASES = ["adamw", "adam", "sgd", "rmsprop", "adagrad", "adafactor", "nadam", "rprop", "asgd", "radam", "adamax"]
 
@@ -22,20 +22,20 @@ def recipe(optimizer: object) -> dict[str, object]:
 def test_what_is_complete_stays_as_it_is_and_builds(name: str, base: str):
     given = {} if name in ("adam", "adamw") else {"base": base} | ({"momentum": 0.9} if base == "sgd" else {})
     try:
-        filled = complete_options(name, given)
+        filled = OPTIMIZERS.read({"name": name, **given}).dump()
     except InputError as error:
         assert "momentum" in str(error)  # of MSAM and its like, which need one
         return
-    assert complete_options(name, json.loads(json.dumps(filled))) == filled
-    optimizer = make_optimizer(name, [torch.nn.Parameter(torch.zeros(2, 2))], **filled)
-    bare = make_optimizer(name, [torch.nn.Parameter(torch.zeros(2, 2))], **({"lr": 2e-5} | given))
+    assert OPTIMIZERS.read({"name": name, **json.loads(json.dumps(filled))}).dump() == filled
+    optimizer = OPTIMIZERS.make(name, [torch.nn.Parameter(torch.zeros(2, 2))], **filled)
+    bare = OPTIMIZERS.make(name, [torch.nn.Parameter(torch.zeros(2, 2))], **({"lr": 2e-5} | given))
     groups = zip(optimizer.param_groups, bare.param_groups, strict=True)
     assert all({**one, "params": 0} == {**two, "params": 0} for one, two in groups)
 
 
 def test_fine_tunings_learning_rate_is_the_default():
-    assert load_recipe(recipe("sam")).training.optimizer["lr"] == 2e-5
-    assert load_recipe({"task": "cola", "model": "minilm"}).training.optimizer == {
+    assert load_recipe(recipe("sam")).training.optimizer.lr == 2e-5
+    assert load_recipe({"task": "cola", "model": "minilm"}).training.optimizer.section() == {
         "name": "adamw",
         "lr": 2e-5,
         "betas": [0.9, 0.999],
@@ -80,26 +80,26 @@ def test_one_experiment_has_one_hash(one: object, other: object):
 )
 def test_values_are_of_the_kind_of_the_default(options: dict[str, object], message: str):
     with pytest.raises(InputError, match=message):
-        complete_options("sam", options)
+        OPTIMIZERS.read({"name": "sam", **options})
 
 
 def test_a_name_that_looks_like_a_number_is_a_name():
-    assert complete_options("sam", {"exclude": "11"})["exclude"] == ["11"]
+    assert OPTIMIZERS.read({"name": "sam", "exclude": "11"}).dump()["exclude"] == ["11"]
 
 
 def test_without_a_name_it_is_the_default_one():
     given = {"task": "cola", "model": "minilm"}
-    assert load_recipe(given, ["training.optimizer.lr=1e-3"]).training.optimizer["name"] == "adamw"
+    assert load_recipe(given, ["training.optimizer.lr=1e-3"]).training.optimizer.name == "adamw"
 
 
 @pytest.mark.parametrize("given", [{"rho": 1}, 5, []])
 def test_what_names_no_optimizer_is_refused(given: object):
     with pytest.raises(InputError, match="optimizer is a name or a mapping"):
-        optimizer_section(given)  # type: ignore[arg-type]
+        read_optimizer(given)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("key", ["differentiable", "maximize", "foreach", "fused", "capturable"])
 @pytest.mark.parametrize("name", ["adamw", "sam"])
 def test_how_a_step_is_computed_is_no_option(name: str, key: str):
     with pytest.raises(UnknownName, match=f"is called '{key}'"):
-        complete_options(name, {key: True})
+        OPTIMIZERS.read({"name": name, key: True}).dump()

@@ -14,7 +14,7 @@ from tests.support.plain_loop import random_split, train
 from tests.support.training import ADAMW, NO_DROPOUT, assert_same_weights, trained
 from tests.support.training import SAM as RECIPE
 from trainflat.core.errors import InputError
-from trainflat.optim import SAM, average_passes, check_options
+from trainflat.optim import OPTIMIZERS, SAM
 from trainflat.optim.sam import Phase
 
 
@@ -56,7 +56,7 @@ def test_plain_steps_between_take_one_pass_and_are_the_bases():
             second()
             full.base.step()
         assert bits(one) == bits(two)
-    assert len(calls) == 9 * average_passes("sam", {"every": 3})
+    assert len(calls) == 9 * OPTIMIZERS.read({"name": "sam", "every": 3}).average_passes
 
 
 def test_a_plain_step_in_a_loop_of_ones_own():
@@ -122,7 +122,10 @@ def test_until_its_phase_it_is_the_base(tmp_path: Path):
     ids=str,
 )
 def test_values_that_do_not_fit(options, text):
-    for attempt in (lambda: check_options("sam", options), lambda: average_passes("sam", options)):
+    for attempt in (
+        lambda: OPTIMIZERS.read({"name": "sam", **options}),
+        lambda: OPTIMIZERS.read({"name": "sam", **options}).average_passes,
+    ):
         with pytest.raises(InputError) as caught:
             attempt()
         assert text in str(caught.value)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from trainflat.core.errors import InputError
-from trainflat.optim import OPTIMIZERS, Adam, AdamW, FlatOptimizer, make_optimizer
+from trainflat.optim import OPTIMIZERS, Adam, AdamW, FlatOptimizer
 from trainflat.pruning import Masks
 
 FLAT = [name for name in OPTIMIZERS if issubclass(OPTIMIZERS[name], FlatOptimizer)]
@@ -21,7 +21,7 @@ def network() -> nn.Module:
 
 def stepped(name: str, **options: Any) -> tuple[nn.Module, Any]:
     model = network()
-    optimizer = make_optimizer(name, model.named_parameters(), lr=1e-2, **options)
+    optimizer = OPTIMIZERS.make(name, model.named_parameters(), lr=1e-2, **options)
     for _ in range(2):
         optimizer.zero_grad()
         optimizer.step(lambda: loss_of(model, optimizer))

@@ -116,10 +116,10 @@ def test_what_is_recalled_is_what_was_committed(tmp_path: Path) -> None:
 
 
 def test_a_copy_has_a_quantizer_of_its_own() -> None:
-    from trainflat.quantization import make_quantizer
+    from trainflat.quantization import QUANTIZERS
 
     model = BertForSequenceClassification(config("Bert"))
-    trained = Produced(STAGES[0], model, seconds=1.0, quantizer=make_quantizer("q8bert", model))
+    trained = Produced(STAGES[0], model, seconds=1.0, quantizer=QUANTIZERS.make("q8bert", model))
     copied = trained.copied(STAGES[1])
     assert copied.quantizer is not None and copied.quantizer.model is copied.model is not model
     assert (copied.plan, copied.seconds) == (STAGES[1], 0.0)

@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from tests.conftest import tiny_bert
 from trainflat.anatomy.params import prunable, unwrapped
-from trainflat.averaging import make_averaging
+from trainflat.averaging import AVERAGING
 from trainflat.core.errors import InputError
 from trainflat.evaluation import measure_sizes
 from trainflat.export import save_sparse
@@ -23,7 +23,7 @@ from trainflat.models.base import weights_sha256
 from trainflat.objective import Objective
 from trainflat.pruning import MagnitudePruner, Masks
 from trainflat.pruning.gates import make_gate
-from trainflat.quantization import make_quantizer, quantize_dynamic
+from trainflat.quantization import QUANTIZERS, quantize_dynamic
 from trainflat.reparametrization import Powerprop
 from trainflat.training import FlatArguments, FlatTrainer
 
@@ -61,9 +61,9 @@ PLACES: dict[str, Callable[[nn.Module], Any]] = {
     "gate": lambda model: list(make_gate("magnitude", model, sparsity=0.5).weights),
     "reparametrization": lambda model: list(Powerprop(model).weights),
     "objective": lambda model: [Objective(model, [ROWS]).names, Objective(model, [ROWS]).value()],
-    "averaging": lambda model: [(a := make_averaging("ema", model)).collect(), sorted(a.state_dict())],
+    "averaging": lambda model: [(a := AVERAGING.make("ema", model)).collect(), sorted(a.state_dict())],
     "int8": lambda model: sorted(quantize_dynamic(model).state_dict()),
-    "quantizer": lambda model: sorted(make_quantizer("q8bert", model).attach()._layers),
+    "quantizer": lambda model: sorted(QUANTIZERS.make("q8bert", model).attach()._layers),
     "sizes": measure_sizes,
     "sha256": weights_sha256,
 }

@@ -15,7 +15,7 @@ from torch import nn
 from tests.conftest import tiny_bert
 from tests.support.plain_loop import collate
 from trainflat.core.errors import InputError, UnknownName
-from trainflat.quantization import Q8BERT, complete_quantization, make_quantizer, quantize_rows
+from trainflat.quantization import Q8BERT, QUANTIZERS, quantize_rows
 from trainflat.quantization.fake import FakeInt8Linear, fake_quantize, integers_of, step_of
 
 Array = NDArray[np.float64]
@@ -226,13 +226,13 @@ def test_attaching_leaves_everything_else_as_it_is():
 )
 def test_options_that_are_none(options: dict[str, Any], message: str):
     with pytest.raises(InputError, match=message):
-        make_quantizer("q8bert", nn.Linear(2, 2), **options)
+        QUANTIZERS.make("q8bert", nn.Linear(2, 2), **options)
 
 
 def test_names_that_are_none():
     with pytest.raises(UnknownName, match=r"no quantization is called 'q8bird'\. Did you mean 'q8bert'"):
-        complete_quantization("q8bird", {})
+        QUANTIZERS.read("q8bird")
     with pytest.raises(UnknownName, match="no option of quantization 'q8bert' is called 'model'"):
-        make_quantizer("q8bert", nn.Linear(2, 2), model=nn.Linear(2, 2))
+        QUANTIZERS.make("q8bert", nn.Linear(2, 2), model=nn.Linear(2, 2))
     with pytest.raises(InputError, match="has no linear layer to round"):
         Q8BERT(nn.LayerNorm(2)).attach()

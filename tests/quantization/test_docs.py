@@ -69,10 +69,12 @@ def test_the_loop_runs():
 def test_the_papers_recipe_is_the_papers():
     """Method and decay of Q8BERT, the rest of the dense model that it is compared with; figures of table 8."""
     recipe, beside = (load_recipe(f"paper/stsb-{kind}").training for kind in ("q8bert", "imp"))
-    assert recipe.quantization == {"name": "q8bert"} | {k: p.default for k, p in QUANTIZERS.options("q8bert").items()}
+    assert recipe.quantization.section() == {"name": "q8bert"} | {
+        k: p.default for k, p in QUANTIZERS.options("q8bert").items()
+    }
     own = {"optimizer", "quantization"}
     assert recipe.model_dump(exclude=own) == beside.model_dump(exclude=own)
-    assert (recipe.optimizer["name"], recipe.optimizer["lr"]) == ("adam", 2e-5)
+    assert (recipe.optimizer.name, recipe.optimizer.lr) == ("adam", 2e-5)
     with (files("trainflat") / "report/reference/quantized_int8.csv").open(encoding="utf8") as file:
         adam, sam = [row for row in csv.DictReader(file) if row["task"] == "stsb"]
     text = " ".join(line.strip() for line in header("paper/stsb-q8bert"))

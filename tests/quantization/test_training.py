@@ -24,7 +24,7 @@ from tests.support.two_processes import on_two_processes
 from trainflat.core.errors import InputError
 from trainflat.core.files import load_tensors
 from trainflat.pruning import MagnitudePruner
-from trainflat.quantization import make_quantizer
+from trainflat.quantization import QUANTIZERS
 from trainflat.quantization.fake import FakeInt8Linear
 from trainflat.training import FlatTrainer, checkpoints
 
@@ -73,7 +73,7 @@ def test_trains_as_a_plain_loop_does(tmp_path: Path, method: str, accumulate: in
     """Masked, with a ragged last window, and cut into micro-batches: one range per step, from the first passes."""
     given, by_hand = FLAT[method], tiny_bert(**NO_DROPOUT).double()
     masks = MagnitudePruner(by_hand, sparsity=0.6).prune()
-    quantizer = make_quantizer("q8bert", by_hand, decay=0.9).attach()
+    quantizer = QUANTIZERS.make("q8bert", by_hand, decay=0.9).attach()
     train(by_hand, random_split(45), given, epochs=2, batch_size=8, seed=3, masks=masks, quantizer=quantizer)
 
     cut = {"per_device_train_batch_size": 8 // accumulate, "gradient_accumulation_steps": accumulate}

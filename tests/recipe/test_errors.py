@@ -85,7 +85,7 @@ def test_short_forms_take_options():
         "scope": "global",
     }
     recipe = load_recipe(SOUND | {"training": {"optimizer": "sam"}}, ["training.optimizer.rho=1e-2"])
-    assert (recipe.training.optimizer["name"], recipe.training.optimizer["rho"]) == ("sam", 0.01)
+    assert (recipe.training.optimizer.name, recipe.training.optimizer.rho) == ("sam", 0.01)
 
 
 def test_later_override_wins_and_the_given_recipe_is_left_alone():
@@ -101,7 +101,7 @@ def test_exponents_are_numbers(text: str, tmp_path: Path):
     assert parse_yaml(text) == 2e-5
     path = tmp_path / "mine.yaml"
     path.write_text(f"task: cola\nmodel: minilm\ntraining: {{optimizer: {{name: adam, lr: {text}}}}}", encoding="utf8")
-    assert load_recipe(path).training.optimizer["lr"] == 2e-5
+    assert load_recipe(path).training.optimizer.lr == 2e-5
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))

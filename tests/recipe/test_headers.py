@@ -9,7 +9,6 @@ import pytest
 
 from experiments.prune import chosen
 from tests.support.recipes import header
-from trainflat.optim import average_passes
 from trainflat.recipe import Recipe, load_recipe, packaged_recipes
 from trainflat.records.run import Record
 from trainflat.tasks import TASKS
@@ -42,7 +41,7 @@ def test_steps_passes_and_batches(name: str):
     recipe = load_recipe(name)
     [found] = TRAININGS.findall(text_of(name))
     trainings, about, steps, passes, total, batch = found
-    per_step = average_passes(recipe.training.optimizer["name"], options_of(recipe))
+    per_step = recipe.training.optimizer.average_passes
     assert int(trainings) == 1 + len(recipe.protocol.options.get("sparsities", []))
     assert int(steps) == pytest.approx(steps_of(recipe), rel=1e-2 if about and recipe.task.rows else 0)
     assert {"one": 1, "two": 2}[passes] == per_step
@@ -50,19 +49,15 @@ def test_steps_passes_and_batches(name: str):
     assert int(batch) == recipe.training.batch_size
 
 
-def options_of(recipe: Recipe) -> dict[str, Any]:
-    return {key: value for key, value in recipe.training.optimizer.items() if key != "name"}
-
-
 # In the header's words, where it has them: the recipe has that.
 SAID: dict[str, Any] = {
-    r"\bSAM, iterative": lambda r: r.training.optimizer["name"] == "sam" and r.training.averaging is None,
-    r"\bSWA, iterative": lambda r: r.training.averaging["name"] == "swa",
+    r"\bSAM, iterative": lambda r: r.training.optimizer.name == "sam" and r.training.averaging is None,
+    r"\bSWA, iterative": lambda r: r.training.averaging.name == "swa",
     r"pruning with rewinding \(IMP\)\.": lambda r: r.protocol.rewind == 0,
     r"pruning without rewinding\.": lambda r: r.protocol.rewind == "none",
-    r"epochs 6 to 10": lambda r: (r.training.epochs, r.training.averaging["every"]) == (10, 1),
-    r"after 2, 2\.5 and 3 epochs": lambda r: (r.training.epochs, r.training.averaging["every"]) == (3, 0.5),
-    r"SWA's learning rate is 8e-5": lambda r: r.training.optimizer["lr"] == 8e-5,
+    r"epochs 6 to 10": lambda r: (r.training.epochs, r.training.averaging.every) == (10, 1),
+    r"after 2, 2\.5 and 3 epochs": lambda r: (r.training.epochs, r.training.averaging.every) == (3, 0.5),
+    r"SWA's learning rate is 8e-5": lambda r: r.training.optimizer.lr == 8e-5,
     r"clipped at norm 1": lambda r: r.training.max_grad_norm == 1,
     r"best epoch (of every round|among those)": lambda r: (
         (r.training.keep, r.training.evaluate_every) == ("best", "epoch")
@@ -79,8 +74,8 @@ SAID: dict[str, Any] = {
         0.9 in (r.protocol.gate.get("sparsity"), r.protocol.gate.get("target_sparsity"))
     ),
     r"share 128 tokens": lambda r: r.task.doc_stride == 128,
-    r"decay 0\.9999": lambda r: r.training.quantization["decay"] == 0.9999,
-    r"\(decay 0\.99\)": lambda r: r.training.quantization["decay"] == 0.99,
+    r"decay 0\.9999": lambda r: r.training.quantization.decay == 0.9999,
+    r"\(decay 0\.99\)": lambda r: r.training.quantization.decay == 0.99,
 }
 NUMBERS: dict[str, Any] = {
     r"(\d+) (?:training )?rows": lambda r: r.task.rows,
@@ -129,7 +124,7 @@ def test_figures_of_the_demo_are_those_of_its_record(name: str):
 def test_settings_that_a_sweep_chose_are_the_sweeps(task: str):
     recipe, text = load_recipe(f"small/{task}-imp"), text_of(f"small/{task}-imp")
     epochs, best = chosen(ROOT / f"results/sweeps/{task}.json")
-    assert {key: recipe.training.optimizer[key] for key in best["sam"]} == best["sam"]
+    assert {key: getattr(recipe.training.optimizer, key) for key in best["sam"]} == best["sam"]
     assert best["adamw"]["lr"] == best["sam"]["lr"]
     assert ("rho and epochs were chosen" in text) is (recipe.training.epochs == epochs)
     assert recipe.training.epochs == epochs or f"{epochs} epochs scored higher there" in text

@@ -68,7 +68,7 @@ def test_every_task_has_its_recipes():
 @pytest.mark.parametrize("name", RECIPES)
 def test_loads_and_plans_without_training(name: str, made_data: Path, tmp_path: Path):
     plan = trainflat.plan(name, data=made_data, out=tmp_path / "runs")
-    assert plan.stages[0].name == ("sparsity-0.90" if plan.protocol["name"] == "gradual" else "dense")
+    assert plan.stages[0].name == ("sparsity-0.90" if plan.protocol_options["name"] == "gradual" else "dense")
     assert plan.stages[-1].sparsity == 0.9 or name.endswith("-q8bert")
     assert plan.steps > 0 and list(tmp_path.iterdir()) == []
 
@@ -106,8 +106,8 @@ COMPARED = [
 @pytest.mark.parametrize(("name", "override"), COMPARED)
 def test_optimizers_that_are_compared_differ_in_the_method_alone(name: str, override: str):
     one, other = load_recipe(name), load_recipe(name, [override])
-    assert one.training.optimizer["name"] != other.training.optimizer["name"]
-    assert base_of(one.training.optimizer) == base_of(other.training.optimizer)
+    assert one.training.optimizer.name != other.training.optimizer.name
+    assert base_of(one.training.optimizer.section()) == base_of(other.training.optimizer.section())
 
 
 EXPERIMENTS = {
@@ -145,7 +145,9 @@ def test_papers_protocol(name: str):
     assert recipe.task.rows is None and recipe.task.evaluate in (None, ["validation"])
     assert (training.batch_size, training.max_length, training.epochs) == (batch, length, epochs)
     papers = {"name": "sam", "rho": 0.05, "base": "adam", "lr": lr, "weight_decay": 0.0}
-    assert training.optimizer == papers | {"p": 2.0, "exclude": [], "every": 1, "start": 0.0, "stop": 1.0} | ADAM
+    assert (
+        training.optimizer.section() == papers | {"p": 2.0, "exclude": [], "every": 1, "start": 0.0, "stop": 1.0} | ADAM
+    )
     assert (training.schedule, training.warmup, training.batching) == ("linear", 0.0, "random")
     assert (training.evaluate_every, training.keep) == ("epoch", "best")
     assert protocol["name"] == "iterative" and protocol["rewind"] == (0 if kind == "imp" else "none")

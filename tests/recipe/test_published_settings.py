@@ -9,7 +9,7 @@ from torch import nn
 from tests.conftest import tiny_bert
 from trainflat.averaging import AVERAGING
 from trainflat.core.registry import Registry
-from trainflat.distillation import complete_options as complete_distillation
+from trainflat.distillation import read_distillation
 from trainflat.optim import OPTIMIZERS
 from trainflat.protocols import PROTOCOLS
 from trainflat.pruning import PRUNERS
@@ -49,7 +49,7 @@ def test_constants_of_the_published_code_of_movement_pruning():
     assert (SoftMovement.published, L0.published) == (400, 125)
     first = [one(nn.Linear(1, 1)).function.first_score for one in (HardMovement, SoftMovement, L0)]
     assert first == [0, 0, 2.197]
-    assert complete_distillation({"teacher": "t"}) == {"teacher": "t", "weight": 0.5, "temperature": 2.0}
+    assert read_distillation({"teacher": "t"}).dump() == {"teacher": "t", "weight": 0.5, "temperature": 2.0}
 
 
 @pytest.mark.parametrize("name", GATES)

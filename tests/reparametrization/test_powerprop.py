@@ -35,7 +35,7 @@ from trainflat.core.errors import InputError, UnknownName
 from trainflat.core.files import load_tensors
 from trainflat.pruning import MagnitudePruner, RandomPruner
 from trainflat.recipe import load_recipe
-from trainflat.reparametrization import REPARAMETRIZATIONS, Powerprop, complete_options
+from trainflat.reparametrization import REPARAMETRIZATIONS, Powerprop
 from trainflat.training import FlatTrainer, checkpoints
 
 ALPHAS = pytest.mark.parametrize("alpha", [1.0, 1.3, 2.0, 3.5])
@@ -258,7 +258,7 @@ def test_a_checkpoint_goes_on_as_it_began(tmp_path: Path, before: Any, after: An
 def test_refusals(tmp_path: Path) -> None:
     for alpha in (0.5, -1, float("inf"), "2", True):
         with pytest.raises(InputError, match=f"alpha of powerprop is a number >= 1, got {alpha!r}"):
-            complete_options("powerprop", {"alpha": alpha})
+            REPARAMETRIZATIONS.read({"name": "powerprop", "alpha": alpha})
     with pytest.raises(UnknownName, match=r"Did you mean 'powerprop'"):
         student(tmp_path, "powerprp")
     with pytest.raises(UnknownName, match=r"Did you mean 'alpha'"):

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.support.records import make_record
-from trainflat.optim import OPTIMIZERS, FlatOptimizer, complete_options
+from trainflat.optim import OPTIMIZERS, FlatOptimizer
 from trainflat.records.run import Fingerprint, Record, TaskInfo
 from trainflat.report.notes import notes
 from trainflat.report.options import BASES, OWN, completed
@@ -23,7 +23,7 @@ def labels(*optimizers: dict[str, Any], **options: Any) -> list[str]:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_defaults_are_those_of_the_optimizers(name: str):
-    whole = complete_options(name, {})
+    whole = OPTIMIZERS.read(name).dump()
     del whole["lr"]
     flat = issubclass(OPTIMIZERS[name], FlatOptimizer)
     assert whole == OWN[name] | ({"base": "adamw"} | BASES["adamw"] if flat else BASES[name])
@@ -51,7 +51,7 @@ def test_what_one_panel_tells_the_others_tell_too():
 @pytest.mark.parametrize("name", ["adam", "adamw", "sam", "l1", "esam"])
 def test_a_record_that_leaves_defaults_out_is_on_the_line_of_one_that_has_them(name: str):
     bare = {"name": name, "lr": 1e-4}
-    whole = {"name": name, **complete_options(name, {"lr": 1e-4})}
+    whole = OPTIMIZERS.read(bare).section()
     rows = score_rows([make_record(optimizer=bare, seed=0), make_record(optimizer=whole, seed=1)])
     assert {(row["optimizer"], row["seeds"]) for row in rows} == {(name, 2)}
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import get_linear_schedule_with_warmup
 
-from trainflat.averaging import make_averaging
-from trainflat.optim import make_optimizer
+from trainflat.averaging import AVERAGING
+from trainflat.optim import OPTIMIZERS
 from trainflat.optim.base import FlatOptimizer
 from trainflat.pruning import Masks
 from trainflat.quantization import Q8BERT
@@ -60,13 +60,13 @@ def train(
     named = [(n, p) for n, p in model.named_parameters()]
     decay = [(n, p) for n, p in named if p.dim() > 1 and "LayerNorm" not in n]
     rest = [(n, p) for n, p in named if not (p.dim() > 1 and "LayerNorm" not in n)]
-    optimizer = make_optimizer(
+    optimizer = OPTIMIZERS.make(
         options.pop("name"), [{"params": decay}, {"params": rest, "weight_decay": 0.0}], **options
     )
     sampler = LengthGroupedSampler(split.lengths, batch_size, seed)
     per_epoch = -(-len(split) // batch_size)
     steps = epochs * per_epoch
-    average = None if averaging is None else make_averaging(averaging["name"], model, **without_name(averaging))
+    average = None if averaging is None else AVERAGING.make(averaging["name"], model, **without_name(averaging))
     schedule = get_linear_schedule_with_warmup(optimizer, 0, steps)
     losses = []
     model.train()

@@ -14,7 +14,7 @@ from tests.support.optimizer_family import FLAT, OWN_GRADIENT, recipe
 from tests.support.plain_loop import collate, random_split, train
 from tests.support.training import NO_DROPOUT, arguments, assert_same_weights, trained
 from tests.support.two_processes import pair
-from trainflat.optim import OPTIMIZERS, average_passes
+from trainflat.optim import OPTIMIZERS
 from trainflat.pruning import MagnitudePruner
 from trainflat.training import FlatTrainer, checkpoints
 
@@ -37,7 +37,7 @@ def test_two_micro_batches_take_the_steps_of_a_plain_loop_and_zeros_stay(tmp_pat
     zeros = sum(int((p == 0).sum()) for n, p in trainer.model.named_parameters() if n in trainer.masks)
     assert zeros == round(0.6 * trainer.masks.entries)
     asked = {key: value for key, value in given.items() if key != "name"}
-    assert trainer.passes.count == pytest.approx(6 * average_passes(name, asked))
+    assert trainer.passes.count == pytest.approx(6 * OPTIMIZERS.read({"name": name, **asked}).average_passes)
 
 
 class KeepsTheThird(TrainerCallback):

@@ -18,6 +18,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from tests.conftest import tiny_bert
 from tests.support.plain_loop import collate, random_split
 from trainflat.core.errors import InputError
+from trainflat.optim import OPTIMIZERS
 from trainflat.training import FlatArguments, FlatTrainer, given
 from trainflat.training.reparametrized import Reparametrized
 
@@ -476,7 +477,7 @@ def test_rows_are_grouped_by_the_column_that_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("own", [{"label_smoothing_factor": 0.1}, {"compute_loss_func": sum_over_items}])
 def test_rows_are_not_chosen_by_a_loss_that_tells_none(tmp_path: Path, own: dict[str, Any]) -> None:
     trainer = trainer_of(FlatTrainer, tmp_path, **own)
-    trainer.optimizer_recipe = {"name": "esam"}
+    trainer.optimizer_recipe = OPTIMIZERS.read("esam")
     with pytest.raises(
         InputError, match="ESAM chooses rows by their losses, which label smoothing and a loss function"
     ):

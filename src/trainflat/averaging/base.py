@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ _COUNT, _PREFIX = "models", "average."
 class Averaging(ABC):
     """Base of the running averages of a model's weights along a training.
 
-    A subclass says after which steps the weights enter the average (:meth:`takes`) and with which weight
+    A subclass says after which steps the weights enter the average (:meth:`is_due`) and with which weight
     (:meth:`share`). The average is kept beside the weights, on their device, in float32 at least. Floating-point
     buffers are averaged too; others (counters, indices) are copied from the last model. Statistics of batch norm should
     be computed anew for the average; models with LayerNorm have none. A weight that is zero in every averaged model is
@@ -49,9 +50,21 @@ class Averaging(ABC):
         self.models = 0
         self._average: dict[str, Tensor] = {}
 
+    @staticmethod
     @abstractmethod
+    def is_due(options: Any, step: int, total_steps: int, steps_per_epoch: int) -> bool:
+        """Returns whether the weights after ``step`` optimizer steps, counted from 1, enter the average.
+
+        Args:
+            options: Has the member's options as attributes: its settings, before there is a model, or the member.
+            step: Optimizer steps taken.
+            total_steps: Optimizer steps of the training.
+            steps_per_epoch: Optimizer steps of one epoch.
+        """
+
     def takes(self, step: int, total_steps: int, steps_per_epoch: int) -> bool:
-        """Returns whether the weights after ``step`` optimizer steps, counted from 1, enter the average."""
+        """Returns whether this average takes in the weights after a step; see :meth:`is_due`."""
+        return self.is_due(self, step, total_steps, steps_per_epoch)
 
     @abstractmethod
     def share(self) -> float:

@@ -1,9 +1,11 @@
 """Exponential moving average of weights (Polyak and Juditsky 1992; Tarvainen and Valpola 2017, arXiv:1703.01780)."""
 
+from typing import Annotated, Any
+
 from torch import nn
 
 from trainflat.averaging.base import Averaging
-from trainflat.core.checks import boolean, number, whole
+from trainflat.core.settings import Number, Truth, checked
 
 
 class EMA(Averaging):
@@ -36,15 +38,21 @@ class EMA(Averaging):
         1.0
     """
 
-    def __init__(self, model: nn.Module, decay: float = 0.999, every: int = 1, warmup: bool = True) -> None:
+    @checked
+    def __init__(
+        self,
+        model: nn.Module,
+        decay: Annotated[float, Number("is a share, in [0, 1)", lambda x: 0 <= x < 1)] = 0.999,
+        every: Annotated[int, Number("is a whole number of steps >= 1", lambda x: x >= 1, whole=True)] = 1,
+        warmup: Annotated[bool, Truth()] = True,
+    ) -> None:
         super().__init__(model)
-        self.decay = number("decay", decay, "a share, in [0, 1)", lambda x: 0 <= x < 1)
-        self.every = whole("every", every, unit="steps")
-        self.warmup = boolean("warmup", warmup)
+        self.decay, self.every, self.warmup = decay, every, warmup
 
-    def takes(self, step: int, total_steps: int, steps_per_epoch: int) -> bool:
+    @staticmethod
+    def is_due(options: Any, step: int, total_steps: int, steps_per_epoch: int) -> bool:
         """Returns whether the step is a multiple of ``every``."""
-        return step % self.every == 0
+        return bool(step % options.every == 0)
 
     def share(self) -> float:
         """Returns 1 minus the decay."""

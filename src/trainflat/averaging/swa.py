@@ -1,11 +1,13 @@
 """Stochastic weight averaging (Izmailov et al., UAI 2018, arXiv:1803.05407)."""
 
 from fractions import Fraction
+from functools import cache
+from typing import Annotated, Any
 
 from torch import nn
 
 from trainflat.averaging.base import Averaging
-from trainflat.core.checks import number
+from trainflat.core.settings import Number, checked
 
 
 class SWA(Averaging):
@@ -36,23 +38,34 @@ class SWA(Averaging):
         [20, 25, 30]
     """
 
-    def __init__(self, model: nn.Module, start: float = 0.5, every: float = 1.0) -> None:
+    @checked
+    def __init__(
+        self,
+        model: nn.Module,
+        start: Annotated[float, Number("is a share of the training, in [0, 1)", lambda x: 0 <= x < 1)] = 0.5,
+        every: Annotated[float, Number("is a number of epochs > 0", lambda x: x > 0)] = 1.0,
+    ) -> None:
         super().__init__(model)
-        self.start = number("start", start, "a share of the training, in [0, 1)", lambda x: 0 <= x < 1)
-        self.every = number("every", every, "a number of epochs > 0", lambda x: x > 0)
-        self._start, self._every = Fraction(str(self.start)), Fraction(str(self.every))
+        self.start, self.every = start, every
 
-    def takes(self, step: int, total_steps: int, steps_per_epoch: int) -> bool:
+    @staticmethod
+    def is_due(options: Any, step: int, total_steps: int, steps_per_epoch: int) -> bool:
         """Returns whether the step is the first at or after a multiple of ``every`` epochs beyond ``start``."""
         # Exact fractions: 3 * 0.1 is above 0.3 in floating point, and would come a step late. ``start`` is compared
         # with the multiple, not with the step: with an odd number of steps per epoch the step after 1.5 epochs lies
         # beyond half of 3 epochs, and 1.5 itself does not.
-        period, parts = self._every.numerator * steps_per_epoch, self._every.denominator
+        start, every = _exact(options.start), _exact(options.every)
+        period, parts = every.numerator * steps_per_epoch, every.denominator
         multiple = step * parts // period
         if multiple == (step - 1) * parts // period:
             return False
-        return multiple * self._every * steps_per_epoch > self._start * total_steps
+        return multiple * every * steps_per_epoch > start * total_steps
 
     def share(self) -> float:
         """Returns the weight of the next model in an equal average."""
         return 1 / (self.models + 1)
+
+
+@cache
+def _exact(value: float) -> Fraction:
+    return Fraction(str(value))

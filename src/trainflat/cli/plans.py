@@ -10,12 +10,12 @@ from rich.table import Table
 from trainflat.core.formatting import plural
 
 if TYPE_CHECKING:
-    from trainflat.commands.check import Plan
+    from trainflat.commands.prepare import Prepared
 
 _CLASSES = 20  # names of classes that are shown
 
 
-def print_plan(plan: "Plan") -> None:
+def print_plan(plan: "Prepared") -> None:
     """Prints what would be done, stage by stage, and the files that would be left."""
     console = Console(soft_wrap=True, highlight=False)
     table = Table(show_header=False)
@@ -28,30 +28,30 @@ def print_plan(plan: "Plan") -> None:
         console.print(escape(line))
 
 
-def _facts(plan: "Plan") -> Iterator[tuple[str, str]]:
+def _facts(plan: "Prepared") -> Iterator[tuple[str, str]]:
     recipe, training = plan.recipe, plan.recipe.training
     about = "" if plan.exact else "about "
     epochs = f"{plural(training.epochs, 'epoch')} of batch {training.batch_size}"
-    passes = plan.steps * plan.passes_per_step
+    passes = plan.steps * training.passes_per_step
     yield "recipe", f"{recipe.name}, hash {recipe.hash[:10]}, seed {recipe.seed}"
     yield from _task_facts(plan)
     yield "model", _model(plan)
-    yield "optimizer", _options(training.optimizer)
+    yield "optimizer", _options(training.optimizer.section())
     yield "averaging", _averaging(plan)
     yield "distillation", _distillation(plan)
     if training.reparametrization is not None:
-        yield "trained", _options(training.reparametrization)
-    yield "quantization", _options(training.quantization) if training.quantization else "none"
-    yield "protocol", _options(plan.protocol)
+        yield "trained", _options(training.reparametrization.section())
+    yield "quantization", _options(training.quantization.section()) if training.quantization else "none"
+    yield "protocol", _options(plan.protocol_options)
     yield from _curve(plan)
     yield "int8", _int8(plan)
     yield "trainings", f"{plan.trainings} of {about}{plural(plan.steps_per_training, 'step')} ({epochs})"
-    each = f"{plural(plan.passes_per_step, 'forward and backward pass', 'forward and backward passes')} each"
+    each = f"{plural(training.passes_per_step, 'forward and backward pass', 'forward and backward passes')} each"
     yield "steps", f"{about}{plan.steps} in all, {each}: {plural(passes, 'pass', 'passes', form='.0f')}"
     yield "folder", str(plan.folder)
 
 
-def _curve(plan: "Plan") -> Iterator[tuple[str, str]]:
+def _curve(plan: "Prepared") -> Iterator[tuple[str, str]]:
     if plan.curve is not None:
         name, points = plan.curve
         unit = "%" if name == "sparsity" else ""
@@ -60,54 +60,56 @@ def _curve(plan: "Plan") -> Iterator[tuple[str, str]]:
         yield f"{name} by step", f"{bars}  {', '.join(told)}"
 
 
-def _task_facts(plan: "Plan") -> Iterator[tuple[str, str]]:
+def _task_facts(plan: "Prepared") -> Iterator[tuple[str, str]]:
     rows = ", ".join(f"{name} {count}" for name, count in plan.evaluation_rows.items())
     yield "task", f"{plan.recipe.task.name}: {plural(plan.train_rows, 'training row')}; {rows}"
     if plan.texts:
         yield "text", f"column{'s' if len(plan.texts) > 1 else ''} {' and '.join(plan.texts)}"
     yield "learned", _learned(plan)
-    yield "main score", f"{_metric(plan)} on {plan.split}"
+    yield "main score", f"{_metric(plan)} on {plan.task.split}"
     partial = ", ".join(plan.partial) + ": not comparable with published figures"
     yield "partial splits", partial if plan.partial else "none"
 
 
-def _metric(plan: "Plan") -> str:
-    if plan.metric != "f1":
-        return plan.metric
-    macro = f"f1, mean over {len(plan.labels)} classes" if len(plan.labels) > 2 else plan.metric
-    return f"f1 of the class {plan.positive}" if plan.positive else macro
+def _metric(plan: "Prepared") -> str:
+    task, classes = plan.task, len(plan.task.head.labels)
+    if task.metric != "f1":
+        return task.metric
+    macro = f"f1, mean over {classes} classes" if classes > 2 else task.metric
+    return f"f1 of the class {task.positive}" if task.positive else macro
 
 
-def _learned(plan: "Plan") -> str:
-    if plan.kind != "classification":
-        return {"regression": "regression: a number", "spans": "spans: where the answer begins and ends"}[plan.kind]
-    more = len(plan.labels) - _CLASSES
-    names = ", ".join(plan.labels[:_CLASSES]) + (f" and {more} more" if more > 0 else "")
-    return f"classification: {plural(len(plan.labels), 'class', 'classes')}: {names}"
+def _learned(plan: "Prepared") -> str:
+    kind, labels = plan.task.head.kind, plan.task.head.labels
+    if kind != "classification":
+        return {"regression": "regression: a number", "spans": "spans: where the answer begins and ends"}[kind]
+    more = len(labels) - _CLASSES
+    names = ", ".join(labels[:_CLASSES]) + (f" and {more} more" if more > 0 else "")
+    return f"classification: {plural(len(labels), 'class', 'classes')}: {names}"
 
 
-def _model(plan: "Plan") -> str:
+def _model(plan: "Prepared") -> str:
     model = plan.recipe.model
     layers = f", first {plural(model.layers, 'layer')}" if model.layers else ""
-    return model.name + layers + ("" if plan.model_seen else " (not looked at: the hub cannot be reached)")
+    return model.name + layers + ("" if plan.encoder is not None else " (not looked at: the hub cannot be reached)")
 
 
-def _distillation(plan: "Plan") -> str:
+def _distillation(plan: "Prepared") -> str:
     section = plan.recipe.training.distillation
     if section is None:
         return "none"
-    return _options(section) + ("" if plan.teacher_seen else " (not looked at: the hub cannot be reached)")
+    return _options(section.dump()) + ("" if plan.teacher_seen else " (not looked at: the hub cannot be reached)")
 
 
-def _averaging(plan: "Plan") -> str:
+def _averaging(plan: "Prepared") -> str:
     section = plan.recipe.training.averaging
     if section is None:
         return "none"
     about = "" if plan.exact else "about "
-    return f"{_options(section)}: {about}{plural(plan.averaged_models, 'model')} of each training"
+    return f"{_options(section.section())}: {about}{plural(plan.averaged_models, 'model')} of each training"
 
 
-def _int8(plan: "Plan") -> str:
+def _int8(plan: "Prepared") -> str:
     options = plan.recipe.evaluation.int8
     if plan.recipe.training.quantization is not None:
         return "the copy of every stage that its training was for is scored too"
@@ -126,7 +128,7 @@ def _value(value: object) -> str:
     return f"{value.get('name', '')} ({_options(rest)})"
 
 
-def _lines(plan: "Plan") -> Iterator[str]:
+def _lines(plan: "Prepared") -> Iterator[str]:
     for stage in plan.stages:
         yield f"  {stage.name:<16} {'trained' if stage.trained else 'evaluated only'}"
     yield "files:"

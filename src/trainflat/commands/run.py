@@ -1,23 +1,20 @@
 """The main job as one screen of code: task, model, protocol, measures, record."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from trainflat.commands.claims import claim_models, environment_here, notes, read_claim, require_claim
 from trainflat.commands.measures import measure
-from trainflat.commands.refusals import check_encoder, check_gate, check_machine
+from trainflat.commands.prepare import AnyRecipe, Overrides, Prepared, prepare, read_job
 from trainflat.commands.run_folder import opened, require_whole
-from trainflat.commands.teaching import find_teacher, score_teacher
+from trainflat.commands.teaching import score_teacher
 from trainflat.core.formatting import plural
 from trainflat.core.processes import is_first_process
 from trainflat.core.progress import Progress
-from trainflat.core.rng import derive_seed
-from trainflat.evaluation import SPEED_NOTE
-from trainflat.models import load_encoder, meet, model_info
-from trainflat.protocols import Produced, Protocol, Workspace
-from trainflat.recipe import Recipe, load_recipe
+from trainflat.models import meet, model_info
+from trainflat.protocols import Produced, Workspace
+from trainflat.recipe import Recipe
 from trainflat.records import run as record
 from trainflat.records.run import Record
 from trainflat.tasks.base import Task
@@ -26,12 +23,12 @@ _NEXT_TO_ALL = 0.99  # pruned
 
 
 def run(
-    recipe: str | Path | Mapping[str, Any] | Recipe,
+    recipe: AnyRecipe,
     *,
     data: Path | None = None,
     out: Path = Path("runs"),
     progress: Progress | None = None,
-    overrides: Sequence[str] | Mapping[str, Any] = (),
+    overrides: Overrides = (),
 ) -> Record:
     """Trains, prunes, measures and records; continues where an earlier call was interrupted.
 
@@ -48,55 +45,63 @@ def run(
     Raises:
         InputError: something given cannot be used; see ``trainflat.core.errors``.
     """
-    recipe = load_recipe(recipe, overrides)
-    progress = progress or Progress()
-    task = recipe.task.build(data=data, seed=derive_seed(recipe.seed, "rows"))
-    folder = out / recipe.folder_name
-    for note in task.notes:
-        progress.say(f"note: {note}")
-    with opened(folder, recipe, task) as finished:
+    job, progress = read_job(recipe, data, out, overrides), progress or Progress()
+    _note(job.task.notes, progress)
+    with opened(job.folder, job.recipe, job.task) as finished:
         if finished is not None:
-            progress.say(f"{folder} is complete: nothing to do.")
+            progress.say(f"{job.folder} is complete: nothing to do.")
             return finished
-        for note in notes(folder) if is_first_process() else ():
-            progress.say(f"note: {note}")
-        workspace = _workspace(recipe, task, folder, progress)
-        info = model_info(workspace.encoder)
-        teacher = find_teacher(recipe, task.head, workspace.encoder)
-        if teacher is not None:
-            meet(replace(teacher, tokenizer=workspace.encoder.tokenizer), workspace.train_split.rows)
-        protocol: Protocol = recipe.protocol.build()
-        if workspace.writes:
-            claim_models(folder, workspace.encoder, info.weights_sha256, teacher, protocol.sources())
-        taught_by = score_teacher(teacher, workspace) if teacher else None
-        workspace = replace(workspace, teacher=teacher.model if teacher else None)
-        if protocol.unstructured:
-            progress.say(SPEED_NOTE)
-        stages = [_finish(workspace, produced, recipe) for produced in protocol.run(workspace)]
-        result = _record(recipe, task, info, taught_by, stages)
-        workspace.store.tidy()
-        if workspace.writes:
-            require_whole(folder, recipe, result)
-            environments = read_claim(folder).environments
-            result = result.model_copy(update={"environments": environments if len(environments) > 1 else []})
-            result.save(folder)
-        return result
+        _note(notes(job.folder) if is_first_process() else (), progress)
+        return _carry_out(prepare(job, weights=True), progress)
 
 
-def _workspace(recipe: Recipe, task: Task, folder: Path, progress: Progress) -> Workspace:
-    name, layers = recipe.model.name, recipe.model.layers
-    check_machine(recipe, task, folder)
-    check_gate(recipe)
-    encoder = load_encoder(name, task.head, layers=layers, seed=derive_seed(recipe.seed, "head"))
-    check_encoder(recipe, encoder)
-    if encoder.note:
-        progress.say(f"note: {encoder.note}")
+def _note(said: Iterable[str], progress: Progress) -> None:
+    for note in said:
+        progress.say(f"note: {note}")
+
+
+def _carry_out(prepared: Prepared, progress: Progress) -> Record:
+    workspace, teacher = _workspace(prepared, progress), prepared.teacher
+    info, folder = model_info(workspace.encoder), prepared.folder
+    if workspace.writes:
+        claim_models(folder, workspace.encoder, info.weights_sha256, teacher, prepared.protocol.sources())
+    taught_by = None if teacher is None else score_teacher(teacher, workspace)
+    if prepared.note:
+        progress.say(prepared.note)
+    stages = [_finish(workspace, produced, prepared.recipe) for produced in prepared.protocol.run(workspace)]
+    result = _record(prepared, info, taught_by, stages)
+    workspace.store.tidy()
+    if workspace.writes:
+        require_whole(folder, prepared.recipe, result)
+        environments = read_claim(folder).environments
+        result = result.model_copy(update={"environments": environments if len(environments) > 1 else []})
+        result.save(folder)
+    return result
+
+
+def _workspace(prepared: Prepared, progress: Progress) -> Workspace:
+    """Encodes the rows, and lets model and teacher read some of them."""
+    recipe, task, encoder, teacher = prepared.recipe, prepared.task, prepared.encoder, prepared.teacher
+    assert encoder is not None, "weights were asked for"
+    _note([encoder.note] if encoder.note else [], progress)
     train, evaluation = task.encode(encoder.tokenizer, recipe.training.max_length)
     meet(encoder, train.rows, learns=True)
     for split in evaluation.values():
         meet(encoder, split.rows)
-    first = is_first_process()
-    return Workspace(encoder, task, train, evaluation, recipe.training, folder, recipe.seed, first, progress)
+    if teacher is not None:
+        meet(replace(teacher, tokenizer=encoder.tokenizer), train.rows)
+    return Workspace(
+        encoder,
+        task,
+        train,
+        evaluation,
+        recipe.training,
+        prepared.folder,
+        recipe.seed,
+        is_first_process(),
+        progress,
+        None if teacher is None else teacher.model,
+    )
 
 
 def _finish(workspace: Workspace, produced: Produced, recipe: Recipe) -> record.Stage:
@@ -139,19 +144,16 @@ def _scope_of(recipe: Recipe) -> str:
 
 
 def _record(
-    recipe: Recipe,
-    task: Task,
-    info: record.ModelInfo,
-    teacher: record.TeacherInfo | None,
-    stages: list[record.Stage],
+    prepared: Prepared, info: record.ModelInfo, teacher: record.TeacherInfo | None, stages: list[record.Stage]
 ) -> Record:
+    recipe, task = prepared.recipe, prepared.task
     return Record(
         name=recipe.name,
         recipe=recipe.resolved(),
         recipe_hash=recipe.hash,
         seed=recipe.seed,
         protocol=recipe.protocol.name,
-        optimizer=recipe.training.optimizer["name"],
+        optimizer=recipe.training.optimizer.name,
         task=record.TaskInfo(
             name=task.name,
             kind=task.head.kind,

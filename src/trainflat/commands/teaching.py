@@ -1,29 +1,9 @@
-"""The teacher of a run: found, checked and scored before the student learns anything."""
-
-import torch
+"""Scores the teacher of a run before the student learns anything."""
 
 from trainflat.evaluation import main_score, predictions_of
 from trainflat.models import Encoder, model_info
 from trainflat.protocols import Workspace
-from trainflat.recipe import Recipe
 from trainflat.records import run as record
-from trainflat.tasks.base import Head
-from trainflat.training.teachers import check_weight, load_teacher
-
-
-def find_teacher(recipe: Recipe, head: Head, student: Encoder) -> Encoder | None:
-    """The teacher that a recipe asks for, where it asks for one.
-
-    Raises:
-        InputError: it is none for this student and task, or its weight is not.
-    """
-    section = recipe.training.distillation
-    if section is None:
-        return None
-    check_weight(section["weight"], head)
-    teacher = load_teacher(section["teacher"], head, student, recipe.training.max_length)
-    teacher.model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-    return teacher
 
 
 def score_teacher(teacher: Encoder, workspace: Workspace) -> record.TeacherInfo:

@@ -1,10 +1,10 @@
 """Holds the tables of named members that recipes, ``trainflat list`` and the contract tests read."""
 
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
-from pydantic import GetCoreSchemaHandler, create_model
+from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from trainflat.core.errors import InputError, UnknownName
@@ -53,6 +53,9 @@ class Registry(Mapping[str, type[T]], Generic[T]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._members)
 
+    def __hash__(self) -> int:  # annotations that hold one are hashed; a Mapping that compares by content is not
+        return id(self)
+
     def __len__(self) -> int:
         return len(self._members)
 
@@ -88,14 +91,16 @@ class Registry(Mapping[str, type[T]], Generic[T]):
     def settings(self, name: str) -> type[Settings]:
         """The class of a member's settings, made from its constructor's signature at the first call."""
         if name not in self._settings:
-            fields: dict[str, Any] = {
+            fields = {
                 key: (parameter.annotation, ... if parameter.default is parameter.empty else parameter.default)
                 for key, parameter in self.options(name).items()
             }
-            made = create_model(f"{self[name].__name__}Settings", __base__=Settings, **fields)
-            made.name, made.member = name, self[name]
-            self._settings[name] = made
+            self._settings[name] = Settings.made(name, self[name], fields)
         return self._settings[name]
+
+    def kind_of(self, name: str, options: Mapping[str, Any]) -> type[Settings]:
+        """The class of a section's settings, for a family in which it depends on the options too."""
+        return self.settings(name)
 
     def read(self, section: Section) -> Settings:
         """The settings that a section of a recipe stands for: checked without a model, complete with defaults.
@@ -117,19 +122,19 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         if isinstance(section, Settings):
             return section
         name, options = self.named(section)
-        self._check(name, options)
-        kind = self.settings(name)
+        kind = self.kind_of(name, options)
+        self._refuse_unknown(name, options, kind.model_fields)
         for key, field in kind.model_fields.items():
             if field.is_required() and key not in options:
                 raise InputError(f"{self.kind} {name!r} needs {key}")
-        return self._together(kind.of(options))
+        return self.together(kind.of(options))
 
-    def _together(self, made: Settings) -> Settings:
-        """Checks options that depend on each other; a member's ``settle`` also says what open ones come to."""
+    def together(self, made: Settings) -> Settings:
+        """Checks options that depend on each other; a member's ``resolve`` also says what open ones come to."""
         if not self.given:
             made.build()  # its constructor needs nothing but options, and checks them all
-        settle = getattr(made.member, "settle", None)
-        return made if settle is None else made.model_copy(update=settle(**made.options))
+        resolve = getattr(made.member, "resolve", None)
+        return made if resolve is None else made.model_copy(update=resolve(**made.options))
 
     def build(self, name: str, *args: Any, **options: Any) -> T:
         """Makes a member.
@@ -137,32 +142,28 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         Raises:
             UnknownName: for a name or an option that does not exist.
         """
-        self._check(name, options, self.given)
+        self._refuse_unknown(name, options, self.options(name), self.given)
         return self[name](*args, **options)
 
     def make(self, name: str, subject: Any, /, **options: Any) -> T:
-        """Makes a member on what it works on, from a recipe's words, which may not say what the pipeline supplies.
-
-        Args:
-            name: Of the member.
-            subject: Its constructor's first argument, such as a model.
-            **options: Of the recipe.
+        """Reads the options, as a recipe gives them, and builds the member on its subject, such as a model.
 
         Raises:
-            UnknownName: for a name or an option that does not exist.
+            UnknownName: for a name or an option that does not exist, such as one that the pipeline supplies.
             InputError: for a value that cannot be used.
         """
-        self._check(name, options)
-        member: Callable[..., T] = self[name]
-        return member(subject, **options)
+        made: T = self.read({"name": name, **options}).build(subject)
+        return made
 
     def complete(self, name: str, subject: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns all options of a member, each of which it keeps as an attribute; raises what :meth:`make` raises."""
-        member = self.make(name, subject, **options)
+        """Returns all options of a member, which it keeps as attributes."""
+        self._refuse_unknown(name, options, self.options(name))
+        member = self.build(name, subject, **options)
         return {key: getattr(member, key) for key in self.options(name)}
 
-    def _check(self, name: str, options: Mapping[str, Any], more: Collection[str] = ()) -> None:
-        known = self.options(name)
+    def _refuse_unknown(
+        self, name: str, options: Mapping[str, Any], known: Collection[str], more: Collection[str] = ()
+    ) -> None:
         for key in options:
             if key not in known and key not in more:
                 raise UnknownName(f"option of {self.kind} {name!r}", str(key), known)

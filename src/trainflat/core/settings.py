@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, wraps
-from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Self
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError, create_model
 from pydantic_core import CoreSchema, core_schema
 
 from trainflat.core.errors import InputError
@@ -39,14 +39,14 @@ class Check:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         # Plain: no type comes before the check, which says in its own words what is wrong with one.
         return core_schema.with_info_plain_validator_function(
-            lambda value, info: self.read(str(info.field_name), value),
+            lambda value, info: self.read(str(info.field_name or "it"), value),
             serialization=core_schema.plain_serializer_function_ser_schema(self.dump, when_used="json"),
         )
 
 
 @dataclass(frozen=True)
 class Number(Check):
-    """A finite number that fits, as a float; ``whole``: as an int, which 5.0 is too. Booleans are no numbers.
+    """A number that fits, as a float; ``whole``: as an int, which 5.0 is too. Booleans are no numbers.
 
     Example:
         >>> Number("is a share, in [0, 1)", lambda x: 0 <= x < 1).read("decay", 2)
@@ -58,24 +58,29 @@ class Number(Check):
     words: str
     fits: Callable[[float], bool]
     whole: bool = False
+    infinite: bool = False
     advice: str = "."
 
     def read(self, name: str, value: Any) -> float:
-        number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-        if not number or not self.fits(value) or (self.whole and value != int(value)):  # NaN compares false
+        # True is an int in Python, and a recipe that says `rho: yes` means no radius of 1. math.isfinite would overflow
+        # on an integer such as 10**400.
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        largest = math.inf if self.infinite else sys.float_info.max  # NaN compares false
+        if not number or not abs(value) <= largest or not self.fits(value) or (self.whole and value != int(value)):
             raise InputError(f"{name} {self.words}, got {value!r}{self.advice}")
         return int(value) if self.whole else float(value)
 
 
 @dataclass(frozen=True)
 class OneOf(Check):
-    """One of some words."""
+    """One of some words; ``listed`` is how a message lists them."""
 
     words: tuple[str, ...]
+    listed: str = ""
 
     def read(self, name: str, value: Any) -> str:
         if value not in self.words:
-            raise InputError(f"{name} is {' or '.join(self.words)}, got {value!r}.")
+            raise InputError(f"{name} is {self.listed or ' or '.join(self.words)}, got {value!r}.")
         return str(value)
 
 
@@ -124,11 +129,18 @@ class Settings(BaseModel):
         frozen=True, extra="forbid", arbitrary_types_allowed=True, validate_default=True, protected_namespaces=()
     )
     name: ClassVar[str]
-    member: ClassVar[type]
+    member: ClassVar[Any]
 
     if TYPE_CHECKING:
 
         def __getattr__(self, option: str) -> Any: ...
+
+    @classmethod
+    def made(cls, name: str, member: type, fields: Mapping[str, tuple[Any, Any]]) -> type[Self]:
+        """A class of settings with these fields: annotation and default of each, ``...`` where there is none."""
+        kind: type[Self] = create_model(f"{member.__name__}Settings", __base__=cls, **dict[str, Any](fields))
+        kind.name, kind.member = name, member
+        return kind
 
     @property
     def options(self) -> dict[str, Any]:
@@ -158,7 +170,7 @@ class Settings(BaseModel):
         return {key: check for key, [check] in ((k, v) for k, v in found.items() if v)}
 
     @classmethod
-    def of(cls, options: Mapping[str, Any]) -> "Settings":
+    def of(cls, options: Mapping[str, Any]) -> Self:
         """Reads the options of a section, of which every key is known.
 
         Raises:

@@ -8,16 +8,16 @@ from trainflat.distillation.losses import (
     span_certainties,
     span_losses,
 )
-from trainflat.distillation.options import Distillation, check_renewal, complete_options
+from trainflat.distillation.options import Distillation, check_renewal, read_distillation
 
 __all__ = [
     "Distillation",
     "certainties",
     "check_renewal",
-    "complete_options",
     "logit_loss",
     "logit_losses",
     "number_losses",
+    "read_distillation",
     "span_certainties",
     "span_losses",
 ]

@@ -1,20 +1,48 @@
 """Holds the options of distillation, and blends task and teacher losses."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from torch import Tensor
 
 from trainflat.core.errors import InputError, UnknownName
 from trainflat.core.formatting import plural
+from trainflat.core.settings import Check, Number, Settings, checks_of
 from trainflat.distillation.losses import certainties, logit_losses, number_losses, span_certainties, span_losses
 
 Logits = tuple[Tensor, ...]
 """What a head says: (logits [B, C],), (numbers [B, 1],), or (start [B, T], end [B, T])."""
 
-_OPTIONS = ("teacher", "weight", "temperature", "renew")
+_TEMPERATURE = Number("of the logits is a number above 0", lambda x: x > 0, advice="; usual is 2.")
+
+
+class _Weight(Check):
+    def read(self, name: str, value: Any) -> float | str:
+        if value == "entropy":
+            return "entropy"
+        advice = "; or entropy, by row."
+        return Number("is the teacher's share of the loss, in [0, 1]", _is_share, advice=advice).read(name, value)
+
+
+def _is_share(value: float) -> bool:
+    return 0 <= value <= 1
+
+
+class _Teacher(Check):
+    def read(self, name: str, value: Any) -> Any:
+        if value is None or (isinstance(value, str) and not value.strip()):
+            raise InputError("distillation needs a teacher: the folder or hub name of a model fine-tuned on the task.")
+        return value
+
+
+class _Renew(Check):
+    def read(self, name: str, value: Any) -> str | None:
+        if value not in (None, "best"):
+            raise InputError(
+                f"renew says whose weights the teacher takes on: best, or left out for none, got {value!r}."
+            )
+        return None if value is None else "best"
 
 
 @dataclass(frozen=True)
@@ -45,16 +73,12 @@ class Distillation:
         tensor([0.7000])
     """
 
-    weight: float | Literal["entropy"] = 0.5
-    temperature: float = 2.0
+    weight: Annotated[float | Literal["entropy"], _Weight()] = 0.5
+    temperature: Annotated[float, _TEMPERATURE] = 2.0
 
     def __post_init__(self) -> None:
-        if self.weight != "entropy" and (not _is_number(self.weight) or not 0 <= self.weight <= 1):
-            raise InputError(
-                f"weight is the teacher's share of the loss, in [0, 1], got {self.weight!r}; or entropy, by row."
-            )
-        if not _is_number(self.temperature) or not self.temperature > 0:
-            raise InputError(f"temperature of the logits is a number above 0, got {self.temperature!r}; usual is 2.")
+        for name, check in checks_of(Distillation).items():
+            object.__setattr__(self, name, check.read(name, getattr(self, name)))
 
     def losses(self, student: Logits, teacher: Logits, tokens: Tensor | None = None) -> Tensor:
         """Computes the loss to the teacher of every row [B]; ``tokens`` [B, T] as for :func:`span_losses`."""
@@ -87,32 +111,46 @@ class Distillation:
         return span_certainties((student[0], student[1]), tokens) if len(student) == 2 else certainties(student[0])
 
 
-def complete_options(section: Mapping[str, Any]) -> dict[str, Any]:
-    """All options of a section such as ``{"teacher": "folder", "weight": 0.9}``, those not given with their defaults.
+class DistillationSettings(Settings):
+    """Options of distillation in a recipe; ``renew`` came later, and is there only where it is used."""
 
-    ``renew`` is there only where it is used.
+    name, member = "distillation", Distillation
+
+    teacher: Annotated[Any, _Teacher()]
+    weight: Annotated[Any, _Weight()] = 0.5
+    temperature: Annotated[float, _TEMPERATURE] = 2.0
+    renew: Annotated[Any, _Renew()] = None
+
+    def build(self, *args: Any, **given: Any) -> Distillation:
+        """The loss, without its teacher."""
+        return Distillation(self.weight, self.temperature)
+
+    def dump(self) -> dict[str, Any]:
+        return {key: value for key, value in self.options.items() if key != "renew" or value is not None}
+
+
+def read_distillation(section: Any) -> Settings:
+    """Settings of distillation: ``teacher``, ``weight``, ``temperature`` and ``renew``, which builds a Distillation.
+
+    Args:
+        section: A teacher, or a mapping such as ``{"teacher": "folder", "weight": 0.9}``. A teacher is a folder or a
+            hub name, outside of recipes also a model.
 
     Raises:
         UnknownName: an option that does not exist.
         InputError: a value that cannot be used, or no teacher.
 
     Example:
-        >>> complete_options({"teacher": "fine-tuned", "weight": 1})
+        >>> read_distillation({"teacher": "fine-tuned", "weight": 1}).dump()
         {'teacher': 'fine-tuned', 'weight': 1.0, 'temperature': 2.0}
     """
-    for key in section:
-        if key not in _OPTIONS:
-            raise UnknownName("option of distillation", str(key), _OPTIONS)
-    teacher = section.get("teacher")
-    if teacher is None or (isinstance(teacher, str) and not teacher.strip()):
-        raise InputError("distillation needs a teacher: the folder or hub name of a model fine-tuned on the task.")
-    renew = section.get("renew")
-    if renew not in (None, "best"):
-        raise InputError(f"renew says whose weights the teacher takes on: best, or left out for none, got {renew!r}.")
-    made = Distillation(**{key: value for key, value in section.items() if key not in ("teacher", "renew")})
-    weight = made.weight if made.weight == "entropy" else float(made.weight)
-    full = {"teacher": teacher, "weight": weight, "temperature": float(made.temperature)}
-    return full if renew is None else full | {"renew": renew}
+    if isinstance(section, Settings):
+        return section
+    given = section if isinstance(section, Mapping) else {"teacher": section}
+    for key in given:
+        if key not in DistillationSettings.model_fields:
+            raise UnknownName("option of distillation", str(key), DistillationSettings.model_fields)
+    return DistillationSettings.of({"teacher": None} | dict(given))
 
 
 def check_renewal(total_steps: int, every: int) -> None:
@@ -128,7 +166,3 @@ def check_renewal(total_steps: int, every: int) -> None:
             f"{first}. "
             "Evaluate more often, or leave renew out."
         )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

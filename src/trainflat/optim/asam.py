@@ -1,16 +1,19 @@
 """Adaptive Sharpness-Aware Minimization (Kwon et al., ICML 2021, arXiv:2102.11600)."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from trainflat.core.checks import number
+from trainflat.core.settings import Number, checked
 from trainflat.optim.base import FlatOptimizer
+from trainflat.optim.bases import Radius
 from trainflat.optim.perturbation import NO_PERTURBATION, Perturbation, steepest, to_ball
 from trainflat.optim.vectors import joint_norm
+
+_ETA = Number("is a number >= 0 added to ASAM's absolute weights", lambda x: x >= 0)
 
 
 class ASAM(FlatOptimizer):
@@ -49,17 +52,18 @@ class ASAM(FlatOptimizer):
         tensor([[1.5050e+00, 2.0000e-05]])
     """
 
+    @checked
     def __init__(
         self,
         params: Iterable[Any],
         base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
-        rho: float = 0.5,
+        rho: Radius = 0.5,
         *,
-        eta: float = 0.01,
+        eta: Annotated[float, _ETA] = 0.01,
         exclude: Sequence[str] = (),
         **base_options: Any,
     ) -> None:
-        self.eta = number("eta", eta, "a number >= 0 added to ASAM's absolute weights", lambda x: x >= 0)
+        self.eta = eta
         super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
 
     def perturbation(self) -> Perturbation:

@@ -10,7 +10,8 @@ from torch.optim import Optimizer
 
 from trainflat.core.errors import InputError
 from trainflat.core.foreach import foreach
-from trainflat.optim.bases import check_rho, each_once, make_base, matches, refuse_idle_patterns
+from trainflat.core.settings import checked
+from trainflat.optim.bases import RADIUS, Radius, each_once, make_base, matches, refuse_idle_patterns
 from trainflat.optim.memory import Memory, join, signed, split, unsigned
 from trainflat.optim.perturbation import NO_PERTURBATION, Perturbation, apply_move
 from trainflat.optim.wrapper import Wrapper, without_dynamo
@@ -89,16 +90,16 @@ class FlatOptimizer(Wrapper):
     last_norm: Tensor
     _buffers: dict[Tensor, Tensor]
 
+    @checked
     def __init__(
         self,
         params: Iterable[Any],
         base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
-        rho: float = 0.05,
+        rho: Radius = 0.05,
         *,
         exclude: Sequence[str] = (),
         **base_options: Any,
     ) -> None:
-        rho = check_rho(rho)
         base = make_base(base_optimizer, params, base_options)
         base.defaults["rho"] = rho
         self.last_norm = torch.zeros(())
@@ -119,8 +120,23 @@ class FlatOptimizer(Wrapper):
         """Counts the forward and backward passes over a batch per step with these constructor options, on average."""
         return 2.0
 
-    def check_length(self, total: int) -> None:
+    @classmethod
+    def resolve(cls, **options: Any) -> Mapping[str, Any]:
+        """Checks options that depend on each other; returns those that others decide."""
+        return {}
+
+    @classmethod
+    def check_base(cls, base: Optimizer, options: Mapping[str, Any]) -> None:
+        """Raises InputError for a base optimizer that the method cannot be around with these options."""
+
+    @classmethod
+    def check_length(cls, options: Mapping[str, Any], total: int) -> None:
         """Raises InputError for a training of ``total`` steps in none of which the method would act."""
+
+    @classmethod
+    def second_share_of(cls, options: Mapping[str, Any]) -> float:
+        """What :attr:`second_share` is with these options."""
+        return 1.0
 
     @property
     def first_pass(self) -> bool:
@@ -282,7 +298,7 @@ class FlatOptimizer(Wrapper):
         return [(rho, params) for rho, params in groups if params]
 
     def _prepare(self, group: dict[str, Any]) -> None:
-        group["rho"] = check_rho(group.get("rho", self.defaults["rho"]))
+        group["rho"] = RADIUS.read("rho", group.get("rho", self.defaults["rho"]))
         if not self._exclude:
             return
         if "param_names" not in group:

@@ -4,12 +4,18 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Annotated, Any
 
 from torch.optim import Optimizer
 
-from trainflat.core.checks import number
 from trainflat.core.errors import InputError
+from trainflat.core.settings import Number
+
+RADIUS = Number("is the radius of the perturbation, a number >= 0", lambda x: x >= 0)
+WHOLE = Number("is a whole number >= 1", lambda x: x >= 1, whole=True)
+Radius = Annotated[float, RADIUS]
+Whole = Annotated[int, WHOLE]
+Seed = Annotated[int, Number("is a whole number >= 0", lambda x: x >= 0, whole=True)]
 
 UNFIT = {
     "lbfgs": "takes many gradients in one step",
@@ -62,15 +68,6 @@ def each_once() -> Iterator[None]:
                     "params holds a parameter more than once, whose step would be taken twice. Give each one once."
                 ) from error
             raise
-
-
-def check_rho(rho: Any) -> float:
-    """Validates a radius.
-
-    Raises:
-        InputError: ``rho`` is no number >= 0.
-    """
-    return number("rho", rho, "the radius of the perturbation, a number >= 0", lambda x: x >= 0)
 
 
 def matches(pattern: str, name: str) -> bool:

@@ -1,19 +1,31 @@
 """CrAM, a compression-aware minimizer (Peste, Vladu, Kurtic, Lampert and Alistarh, ICLR 2023, arXiv:2207.14200)."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from trainflat.core.checks import boolean, number, whole
 from trainflat.core.errors import InputError
 from trainflat.core.foreach import foreach
 from trainflat.core.rng import generator
+from trainflat.core.settings import Check, Number, Truth, checked
 from trainflat.optim.base import FlatOptimizer
+from trainflat.optim.bases import Radius, Seed
 from trainflat.optim.perturbation import NO_PERTURBATION, Groups, Move, Perturbation, joint_length
 from trainflat.optim.vectors import Gradients, gradients, joint_norm, largest, take_gradients
+
+
+class _Sparsities(Check):
+    """Shares of weights to drop, as a tuple."""
+
+    each = Number("is a list of shares of weights to drop, each in [0, 1)", lambda x: 0 <= x < 1)
+
+    def read(self, name: str, value: Any) -> tuple[float, ...]:
+        if not isinstance(value, list | tuple) or not value:
+            raise InputError(f"{name} is a list of shares of weights to drop, got {value!r}.")
+        return tuple(self.each.read(name, share) for share in value)
 
 
 class CrAM(FlatOptimizer):
@@ -59,23 +71,20 @@ class CrAM(FlatOptimizer):
     shares_first_gradient: ClassVar[bool] = True
     rho_only_displaces: ClassVar[bool] = False
 
+    @checked
     def __init__(
         self,
         params: Iterable[Any],
         base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
-        rho: float = 0.05,
+        rho: Radius = 0.05,
         *,
-        sparsities: Sequence[float] = (0.5, 0.7, 0.9),
-        plus: bool = False,
-        seed: int = 0,
+        sparsities: Annotated[Sequence[float], _Sparsities()] = (0.5, 0.7, 0.9),
+        plus: Annotated[bool, Truth()] = False,
+        seed: Seed = 0,
         exclude: Sequence[str] = (),
         **base_options: Any,
     ) -> None:
-        if not isinstance(sparsities, list | tuple) or not sparsities:
-            raise InputError(f"sparsities is a list of shares of weights to drop, got {sparsities!r}.")
-        words = "a list of shares of weights to drop, each in [0, 1)"
-        self.sparsities = tuple(number("sparsities", s, words, lambda x: 0 <= x < 1) for s in sparsities)
-        self.plus, self.seed = boolean("plus", plus), whole("seed", seed, least=0)
+        self.sparsities, self.plus, self.seed = sparsities, plus, seed
         self._kept: dict[Tensor, Tensor] = {}  # masks and, for CrAM+, first gradients of the current step
         self._first: Gradients = {}
         super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from trainflat.core.errors import InputError
 from trainflat.core.foreach import foreach
@@ -62,7 +63,7 @@ def store_gradients(optimizer: FlatOptimizer) -> None:
         kept.zero_()
 
 
-def require_momentum(optimizer: FlatOptimizer, group: Mapping[str, Any]) -> None:
+def require_momentum(flat: type[FlatOptimizer], base: Optimizer, group: Mapping[str, Any]) -> None:
     """Checks that the base optimizer keeps a momentum.
 
     Raises:
@@ -70,6 +71,6 @@ def require_momentum(optimizer: FlatOptimizer, group: Mapping[str, Any]) -> None
     """
     if "betas" in group or group.get("momentum"):
         return
-    name, base = type(optimizer).__name__, type(optimizer.base).__name__
     remedy = "Set momentum (0.9), or choose adamw" if "momentum" in group else "Choose adamw, or sgd with momentum"
-    raise InputError(f"{name} goes along the momentum of its base optimizer, and {base} has none. {remedy}.")
+    kind = type(base).__name__
+    raise InputError(f"{flat.__name__} goes along the momentum of its base optimizer, and {kind} has none. {remedy}.")

@@ -2,19 +2,24 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from trainflat.core.checks import number, whole
 from trainflat.core.errors import InputError
 from trainflat.core.foreach import foreach
 from trainflat.core.formatting import plural
 from trainflat.core.rng import generator
+from trainflat.core.settings import Number, checked
 from trainflat.optim.base import FlatOptimizer
+from trainflat.optim.bases import Seed, Whole
 from trainflat.optim.perturbation import NO_PERTURBATION, Move, Perturbation, joint_length
+
+_ABOVE_ZERO = Number("is a number > 0", lambda x: x > 0)
+_NOISE = Number("is a number >= 0", lambda x: x >= 0)
+_ALPHA = Number("is the weight of the newest point, in (0, 1]", lambda x: 0 < x <= 1)
 
 
 class EntropySGD(FlatOptimizer):
@@ -72,35 +77,34 @@ class EntropySGD(FlatOptimizer):
 
     rho_only_displaces: ClassVar[bool] = False
 
+    @checked
     def __init__(
         self,
         params: Iterable[Any],
         base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
-        inner_steps: int = 5,
+        inner_steps: Whole = 5,
         *,
-        inner_lr: float = 0.1,
-        gamma: float = 0.03,
-        noise: float = 1e-4,
-        alpha: float = 0.75,
-        seed: int = 0,
+        inner_lr: Annotated[float, _ABOVE_ZERO] = 0.1,
+        gamma: Annotated[float, _ABOVE_ZERO] = 0.03,
+        noise: Annotated[float, _NOISE] = 1e-4,
+        alpha: Annotated[float, _ALPHA] = 0.75,
+        seed: Seed = 0,
         **base_options: Any,
     ) -> None:
-        self.inner_steps, self.seed = whole("inner_steps", inner_steps), whole("seed", seed, least=0)
-        self.inner_lr = number("inner_lr", inner_lr, "a number > 0", lambda x: x > 0)
-        self.gamma = number("gamma", gamma, "a number > 0", lambda x: x > 0)
-        self.noise = number("noise", noise, "a number >= 0", lambda x: x >= 0)
-        self.alpha = number("alpha", alpha, "the weight of the newest point, in (0, 1]", lambda x: 0 < x <= 1)
+        self.inner_steps, self.inner_lr, self.seed = inner_steps, inner_lr, seed
+        self.gamma, self.noise, self.alpha = gamma, noise, alpha
         super().__init__(params, base_optimizer, rho=0.0, exclude=(), **base_options)
 
     @classmethod
     def average_passes(cls, options: Mapping[str, Any]) -> float:
         return 1.0
 
-    def check_length(self, total: int) -> None:
-        if total < self.inner_steps:
+    @classmethod
+    def check_length(cls, options: Mapping[str, Any], total: int) -> None:
+        if total < options["inner_steps"]:
             raise InputError(
                 f"the weights would not change in {plural(total, 'step')}: they do after every inner_steps = "
-                f"{self.inner_steps}. Train longer, or lower inner_steps."
+                f"{options['inner_steps']}. Train longer, or lower inner_steps."
             )
 
     @property

@@ -1,20 +1,25 @@
 """Efficient Sharpness-Aware Minimization (Du et al., ICLR 2022, arXiv:2110.03141)."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from trainflat.core.checks import number, whole
 from trainflat.core.rng import generator
+from trainflat.core.settings import Number, checked
 from trainflat.optim.base import FlatOptimizer
+from trainflat.optim.bases import Radius, Seed
 from trainflat.optim.perturbation import NO_PERTURBATION, Perturbation, steepest, to_ball
 from trainflat.optim.vectors import joint_norm
 
 # Cost of the forward pass that ranks the rows, as a share of a whole pass: a backward pass takes twice its forward.
 _FORWARD_ALONE = 1 / 3
+
+
+_BETA = Number("is the share of weights that ESAM perturbs, in (0, 1]", lambda x: 0 < x <= 1)
+_GAMMA = Number("is the share of rows in ESAM's second pass, in (0, 1]", lambda x: 0 < x <= 1)
 
 
 class ESAM(FlatOptimizer):
@@ -58,27 +63,30 @@ class ESAM(FlatOptimizer):
         1.83
     """
 
+    @checked
     def __init__(
         self,
         params: Iterable[Any],
         base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
-        rho: float = 0.05,
+        rho: Radius = 0.05,
         *,
-        beta: float = 0.5,
-        gamma: float = 0.5,
-        seed: int = 0,
+        beta: Annotated[float, _BETA] = 0.5,
+        gamma: Annotated[float, _GAMMA] = 0.5,
+        seed: Seed = 0,
         exclude: Sequence[str] = (),
         **base_options: Any,
     ) -> None:
-        self.beta = number("beta", beta, "the share of weights that ESAM perturbs, in (0, 1]", lambda x: 0 < x <= 1)
-        self.second_share = _gamma(gamma)
-        self.seed = whole("seed", seed, least=0)
+        self.beta, self.second_share, self.seed = beta, gamma, seed
         super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
 
     @classmethod
     def average_passes(cls, options: Mapping[str, Any]) -> float:
-        gamma = _gamma(options.get("gamma", 0.5))
+        gamma = cls.second_share_of(options)
         return 2.0 if gamma == 1 else 1 + _FORWARD_ALONE + gamma
+
+    @classmethod
+    def second_share_of(cls, options: Mapping[str, Any]) -> float:
+        return _GAMMA.read("gamma", options.get("gamma", 0.5))
 
     def perturbation(self) -> Perturbation:
         groups = self.perturbable()
@@ -100,7 +108,3 @@ class ESAM(FlatOptimizer):
             return kept.mul_(g).div_(self.beta)  # 1 / beta keeps the expectation, as in dropout
 
         return [[thin(g) for g in group] for group in gradients]
-
-
-def _gamma(value: Any) -> float:
-    return number("gamma", value, "the share of rows in ESAM's second pass, in (0, 1]", lambda x: 0 < x <= 1)

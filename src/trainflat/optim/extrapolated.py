@@ -1,13 +1,12 @@
 """Extrapolated gradients (Lin, Kong, Stich and Jaggi, ICML 2020, arXiv:2006.05720)."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch.optim import Optimizer
 
-from trainflat.core.checks import number
-from trainflat.core.errors import InputError
+from trainflat.core.settings import Number, OneOf, checked
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.directions import (
     Directions,
@@ -19,7 +18,10 @@ from trainflat.optim.directions import (
 from trainflat.optim.perturbation import NO_PERTURBATION, Move, Perturbation, joint_length
 from trainflat.optim.vectors import gradients
 
-_DIRECTIONS = ("gradient", "previous", "momentum")
+_DIRECTION = OneOf(("gradient", "previous", "momentum"), "one of gradient, previous, momentum")
+
+
+_EXTRAPOLATION = Number("is a multiple of the learning rate, a number >= 0", lambda x: x >= 0)
 
 
 class ExtrapolatedGradient(FlatOptimizer):
@@ -61,26 +63,28 @@ class ExtrapolatedGradient(FlatOptimizer):
         1.5
     """
 
+    @checked
     def __init__(
         self,
         params: Iterable[Any],
         base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
-        extrapolation: float = 1.0,
+        extrapolation: Annotated[float, _EXTRAPOLATION] = 1.0,
         *,
-        direction: str = "gradient",
+        direction: Annotated[str, _DIRECTION] = "gradient",
         exclude: Sequence[str] = (),
         **base_options: Any,
     ) -> None:
-        words = "a multiple of the learning rate, a number >= 0"
-        extrapolation = number("extrapolation", extrapolation, words, lambda x: x >= 0)
-        if direction not in _DIRECTIONS:
-            raise InputError(f"direction is one of {', '.join(_DIRECTIONS)}, got {direction!r}.")
         self.direction = direction
         super().__init__(params, base_optimizer, rho=extrapolation, exclude=exclude, **base_options)
 
     @classmethod
     def average_passes(cls, options: Mapping[str, Any]) -> float:
         return 2.0 if options.get("direction", "gradient") == "gradient" else 1.0
+
+    @classmethod
+    def check_base(cls, base: Optimizer, options: Mapping[str, Any]) -> None:
+        if options["direction"] == "momentum":
+            require_momentum(cls, base, base.param_groups[0])
 
     @property
     def first_pass(self) -> bool:
@@ -108,4 +112,4 @@ class ExtrapolatedGradient(FlatOptimizer):
     def _prepare(self, group: dict[str, Any]) -> None:
         super()._prepare(group)
         if self.direction == "momentum":
-            require_momentum(self, group)
+            require_momentum(type(self), self.base, group)

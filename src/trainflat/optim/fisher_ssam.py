@@ -1,16 +1,19 @@
 """Sparse SAM with a Fisher mask (Mi et al., NeurIPS 2022, arXiv:2210.05177)."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from trainflat.core.checks import number, whole
+from trainflat.core.settings import Number, checked
 from trainflat.optim.base import FlatOptimizer
+from trainflat.optim.bases import Radius, Whole
 from trainflat.optim.perturbation import NO_PERTURBATION, Perturbation, steepest, to_ball
 from trainflat.optim.vectors import joint_norm, largest
+
+_SPARSITY = Number("is the share of weights that SSAM does not perturb, in [0, 1)", lambda x: 0 <= x < 1)
 
 
 class FisherSSAM(FlatOptimizer):
@@ -47,20 +50,19 @@ class FisherSSAM(FlatOptimizer):
     # The first gradient makes the mask, and a checkpoint saves one mask: all processes must have made the same.
     shares_first_gradient: ClassVar[bool] = True
 
+    @checked
     def __init__(
         self,
         params: Iterable[Any],
         base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
-        rho: float = 0.05,
+        rho: Radius = 0.05,
         *,
-        sparsity: float = 0.5,
-        refresh: int = 100,
+        sparsity: Annotated[float, _SPARSITY] = 0.5,
+        refresh: Whole = 100,
         exclude: Sequence[str] = (),
         **base_options: Any,
     ) -> None:
-        words = "the share of weights that SSAM does not perturb, in [0, 1)"
-        self.sparsity = number("sparsity", sparsity, words, lambda x: 0 <= x < 1)
-        self.refresh = whole("refresh", refresh)
+        self.sparsity, self.refresh = sparsity, refresh
         super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
 
     def perturbation(self) -> Perturbation:

@@ -1,16 +1,20 @@
 """Friendly Sharpness-Aware Minimization (Li et al., CVPR 2024, arXiv:2403.12350)."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from trainflat.core.checks import number
+from trainflat.core.settings import Number, checked
 from trainflat.optim.base import FlatOptimizer
+from trainflat.optim.bases import Radius
 from trainflat.optim.perturbation import NO_PERTURBATION, Perturbation, steepest, to_ball
 from trainflat.optim.vectors import Gradients, take_gradients
+
+_SIGMA = Number("is the share of the mean that is subtracted, a number >= 0", lambda x: x >= 0)
+_LAMBDA = Number("is the decay of the running mean, in [0, 1)", lambda x: 0 <= x < 1)
 
 
 class FriendlySAM(FlatOptimizer):
@@ -49,19 +53,19 @@ class FriendlySAM(FlatOptimizer):
     # The running mean is state that checkpoints save, so it must be the same on all processes.
     shares_first_gradient: ClassVar[bool] = True
 
+    @checked
     def __init__(
         self,
         params: Iterable[Any],
         base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
-        rho: float = 0.05,
+        rho: Radius = 0.05,
         *,
-        sigma: float = 1.0,
-        lmbda: float = 0.6,
+        sigma: Annotated[float, _SIGMA] = 1.0,
+        lmbda: Annotated[float, _LAMBDA] = 0.6,
         exclude: Sequence[str] = (),
         **base_options: Any,
     ) -> None:
-        self.sigma = number("sigma", sigma, "the share of the mean that is subtracted, a number >= 0", lambda x: x >= 0)
-        self.lmbda = number("lmbda", lmbda, "the decay of the running mean, in [0, 1)", lambda x: 0 <= x < 1)
+        self.sigma, self.lmbda = sigma, lmbda
         self._first: Gradients = {}
         super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
 

@@ -1,18 +1,20 @@
 """Surrogate-Gap Sharpness-Aware Minimization (Zhuang et al., ICLR 2022, arXiv:2203.08065)."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from trainflat.core.checks import number
 from trainflat.core.foreach import foreach
+from trainflat.core.settings import Number, checked
 from trainflat.optim.base import FlatOptimizer
-from trainflat.optim.bases import check_rho
+from trainflat.optim.bases import Radius
 from trainflat.optim.perturbation import Perturbation, steepest_ascent
 from trainflat.optim.vectors import Gradients, coefficient, gradients, take_gradients
+
+_ALPHA = Number("is the weight of the descent on GSAM's gap, a number >= 0", lambda x: x >= 0)
 
 
 class GSAM(FlatOptimizer):
@@ -54,23 +56,26 @@ class GSAM(FlatOptimizer):
     # The step is made of both gradients, and one of a single process's rows would let the processes drift apart.
     shares_first_gradient: ClassVar[bool] = True
 
+    @checked
     def __init__(
         self,
         params: Iterable[Any],
         base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
-        rho: float = 0.05,
+        rho: Radius = 0.05,
         *,
         rho_min: float = 0.0,
-        alpha: float = 0.4,
+        alpha: Annotated[float, _ALPHA] = 0.4,
         exclude: Sequence[str] = (),
         **base_options: Any,
     ) -> None:
-        rho = check_rho(rho)
-        words = f"the smallest radius, a number from 0 to rho = {rho}"
-        self.rho_min = number("rho_min", rho_min, words, lambda x: 0 <= x <= rho)
-        self.alpha = number("alpha", alpha, "the weight of the descent on GSAM's gap, a number >= 0", lambda x: x >= 0)
+        self.rho_min, self.alpha = _smallest(rho_min, rho), alpha
         self._first: Gradients = {}
         super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
+
+    @classmethod
+    def resolve(cls, **options: Any) -> Mapping[str, Any]:
+        _smallest(options["rho_min"], options["rho"])
+        return {}
 
     def displaced(self) -> list[tuple[float, list[Tensor]]]:
         radii = [self._radius_now(group) for group in self.param_groups if group["rho"] > 0]
@@ -96,3 +101,8 @@ class GSAM(FlatOptimizer):
         most: float = group["rho"]
         least = min(self.rho_min, most)  # a group's own rho may be below rho_min
         return least + (most - least) * (lr / full if full > 0 else 1.0)
+
+
+def _smallest(rho_min: float, rho: float) -> float:
+    words = f"is the smallest radius, a number from 0 to rho = {rho}"
+    return Number(words, lambda x: 0 <= x <= rho).read("rho_min", rho_min)

@@ -1,15 +1,18 @@
 """The l1 penalty, a control of flat training (Na, Mehta and Strubell 2022, arXiv:2205.12694)."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch.optim import Optimizer
 
-from trainflat.core.checks import number
+from trainflat.core.settings import Number, checked
 from trainflat.optim.base import FlatOptimizer
 
 _EMBEDDINGS = "embedding"
+
+
+_PENALTY = Number("is a number >= 0", lambda x: x >= 0)
 
 
 class L1Penalty(FlatOptimizer):
@@ -47,16 +50,16 @@ class L1Penalty(FlatOptimizer):
     # "rho" is the group's penalty: a group key, because torch saves and restores those.
     rho_only_displaces: ClassVar[bool] = False
 
+    @checked
     def __init__(
         self,
         params: Iterable[Any],
         base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
-        penalty: float = 1e-5,
+        penalty: Annotated[float, _PENALTY] = 1e-5,
         *,
         exclude: Sequence[str] | None = None,
         **base_options: Any,
     ) -> None:
-        penalty = number("penalty", penalty, "a number >= 0", lambda x: x >= 0)
         self._by_default = exclude is None
         super().__init__(params, base_optimizer, rho=penalty, exclude=exclude or (), **base_options)
 

@@ -1,16 +1,19 @@
 """Label-noise training (Damian, Ma and Lee, NeurIPS 2021, arXiv:2106.06530)."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from trainflat.core.checks import number
 from trainflat.core.errors import InputError
 from trainflat.core.formatting import plural
+from trainflat.core.settings import Number, checked
 from trainflat.optim.base import FlatOptimizer
+
+_PROBABILITY = Number("is the share of labels to change, from 0 to 1", lambda x: 0 <= x <= 1)
+_SIGMA = Number("is the standard deviation of the labels' noise, >= 0", lambda x: x >= 0)
 
 
 class LabelNoise(FlatOptimizer):
@@ -43,18 +46,17 @@ class LabelNoise(FlatOptimizer):
     rho_only_displaces: ClassVar[bool] = False
     changes_labels: ClassVar[bool] = True
 
+    @checked
     def __init__(
         self,
         params: Iterable[Any],
         base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
-        probability: float = 0.1,
+        probability: Annotated[float, _PROBABILITY] = 0.1,
         *,
-        sigma: float = 0.1,
+        sigma: Annotated[float, _SIGMA] = 0.1,
         **base_options: Any,
     ) -> None:
-        words = "the share of labels to change, from 0 to 1"
-        self.probability = number("probability", probability, words, lambda x: 0 <= x <= 1)
-        self.sigma = number("sigma", sigma, "the standard deviation of the labels' noise, >= 0", lambda x: x >= 0)
+        self.probability, self.sigma = probability, sigma
         super().__init__(params, base_optimizer, rho=0.0, **base_options)
 
     @classmethod

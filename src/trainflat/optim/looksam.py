@@ -1,16 +1,19 @@
 """LookSAM (Liu et al., CVPR 2022, arXiv:2203.02714): SAM at every k-th step, its flat direction in between."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch.optim import Optimizer
 
-from trainflat.core.checks import number, whole
 from trainflat.core.foreach import foreach
+from trainflat.core.settings import Number, checked
 from trainflat.optim.base import FlatOptimizer
+from trainflat.optim.bases import WHOLE, Radius, Whole
 from trainflat.optim.perturbation import Move, Perturbation, apply_move, steepest_ascent
 from trainflat.optim.vectors import Gradients, cheaply_read, coefficient, gradients, joint_norm, take_gradients
+
+_ALPHA = Number("is the weight of LookSAM's reused direction, a number >= 0", lambda x: x >= 0)
 
 
 class LookSAM(FlatOptimizer):
@@ -42,25 +45,25 @@ class LookSAM(FlatOptimizer):
     # g_v is made of both gradients and saved in checkpoints, so it must be the same on all processes.
     shares_first_gradient: ClassVar[bool] = True
 
+    @checked
     def __init__(
         self,
         params: Iterable[Any],
         base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
-        rho: float = 0.05,
+        rho: Radius = 0.05,
         *,
-        k: int = 5,
-        alpha: float = 0.7,
+        k: Whole = 5,
+        alpha: Annotated[float, _ALPHA] = 0.7,
         exclude: Sequence[str] = (),
         **base_options: Any,
     ) -> None:
-        self.k = whole("k", k)
-        self.alpha = number("alpha", alpha, "the weight of LookSAM's reused direction, a number >= 0", lambda x: x >= 0)
+        self.k, self.alpha = k, alpha
         self._first: Gradients = {}
         super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
 
     @classmethod
     def average_passes(cls, options: Mapping[str, Any]) -> float:
-        return 1 + 1 / whole("k", options.get("k", 5))
+        return 1 + 1 / WHOLE.read("k", options.get("k", 5))
 
     @property
     def second_pass(self) -> bool:

@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from trainflat.core.settings import checked
 from trainflat.optim.base import FlatOptimizer
+from trainflat.optim.bases import Radius
 from trainflat.optim.directions import momentum_directions, require_momentum, to_sphere
 from trainflat.optim.perturbation import Perturbation
 
@@ -54,11 +56,12 @@ class MSAM(FlatOptimizer):
         1.21
     """
 
+    @checked
     def __init__(
         self,
         params: Iterable[Any],
         base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
-        rho: float = 0.3,
+        rho: Radius = 0.3,
         *,
         exclude: Sequence[str] = (),
         **base_options: Any,
@@ -69,6 +72,10 @@ class MSAM(FlatOptimizer):
     def average_passes(cls, options: Mapping[str, Any]) -> float:
         return 1.0
 
+    @classmethod
+    def check_base(cls, base: Optimizer, options: Mapping[str, Any]) -> None:
+        require_momentum(cls, base, base.param_groups[0])
+
     @property
     def first_pass(self) -> bool:
         return False
@@ -78,4 +85,4 @@ class MSAM(FlatOptimizer):
 
     def _prepare(self, group: dict[str, Any]) -> None:
         super()._prepare(group)
-        require_momentum(self, group)
+        require_momentum(type(self), self.base, group)

@@ -1,32 +1,137 @@
-"""Reads an optimizer's options from a recipe: resolves the base class, types and defaults."""
+"""Sections that name an optimizer: own options, those of its base optimizer, numbers that YAML reads as text."""
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch.optim import Optimizer
 
 from trainflat.core.errors import InputError, UnknownName
+from trainflat.core.registry import Registry
+from trainflat.core.settings import Check, Section, Settings, checks_of
 from trainflat.optim.adam import Adam, AdamW
 from trainflat.optim.base import FlatOptimizer
-from trainflat.optim.bases import UNFIT, refuse_unfit
+from trainflat.optim.bases import UNFIT, make_base, refuse_idle_patterns, refuse_unfit
 
 # Which kernel computes the step, and which way it goes, is no business of a recipe.
 _MECHANICS = {"foreach", "fused", "capturable", "differentiable", "maximize"}
 _FIXED = {"betas", "etas", "step_sizes", "ns_coefficients", "eps"}  # lists of torch whose length is given
-_BASE, _RATE = "adamw", 2e-5
+_BASE, _RATE = "adamw", 2e-5  # the rate of fine-tuning, not torch's for training from scratch
 _LARGEST = 2**53  # of whole numbers that a float holds exactly
 _BASES: dict[str, type[Optimizer]] = {
     name.lower(): member
     for name, member in vars(torch.optim).items()
     if isinstance(member, type) and issubclass(member, Optimizer) and member is not Optimizer
 } | {"adam": Adam, "adamw": AdamW}
+_RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "lr": ("a number > 0", lambda x: 0 < x < math.inf),
+    "rho": ("a number >= 0", lambda x: 0 <= x < math.inf),
+    "weight_decay": ("a number >= 0", lambda x: 0 <= x < math.inf),
+    "p": ("a number >= 1", lambda x: x >= 1),
+}
+
+
+class OptimizerSettings(Settings):
+    """Settings of an optimizer and, where it is a flat one, of its base.
+
+    Of classes that are torch's alone only the options that were given are used and written, because their defaults
+    differ from one torch to the next, and a recipe's hash must not.
+    """
+
+    foreign: ClassVar[frozenset[str]]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {key: v for key, v in self if key not in self.foreign or key in self.model_fields_set}
+
+    def dump(self) -> dict[str, Any]:
+        return {key: _as_json(value) for key, value in self.options.items()}
+
+    def build(self, *args: Any, **given: Any) -> Optimizer:
+        """The optimizer of parameters, groups or named parameters (which ``exclude`` needs).
+
+        Raises:
+            InputError: they do not fit, or torch refuses a value.
+        """
+        options = self.options
+        if "base" in options:
+            options["base_optimizer"] = base_class(options.pop("base"))
+        with _named(self.name):
+            made: Optimizer = self.member(*args, **given, **options)
+        return made
+
+    @property
+    def average_passes(self) -> float:
+        """Forward and backward passes over a batch per step, on average."""
+        return float(self.member.average_passes(self.options)) if issubclass(self.member, FlatOptimizer) else 1.0
+
+    def check_parameters(self, named: Iterable[tuple[str, torch.nn.Parameter]]) -> None:
+        """Checks that the optimizer takes such parameters, of which only names and shapes are looked at.
+
+        Raises:
+            InputError: it does not: a pattern that matches none, a class that is for matrices alone.
+        """
+        outlines = [(name, torch.nn.Parameter(torch.empty_like(p, device="meta"))) for name, p in named]
+        with _named(self.name):
+            self._base(outlines)
+        if issubclass(self.member, FlatOptimizer):
+            refuse_idle_patterns(self.options.get("exclude") or (), [{"param_names": [name for name, _ in outlines]}])
+
+    def check_values(self) -> None:
+        """Raises InputError for values that torch's own class refuses, which only its constructor tells."""
+        # A matrix, because some optimizers (Muon) take nothing else.
+        with _named(self.name):
+            base = self._base([torch.nn.Parameter(torch.zeros(1, 1))])
+        if issubclass(self.member, FlatOptimizer):
+            self.member.check_base(base, self.options)
+
+    def _base(self, params: Iterable[Any]) -> Optimizer:
+        if not issubclass(self.member, FlatOptimizer):
+            made: Optimizer = self.member(params, **self.options)
+            return made
+        own = {"base", *_own_options(self.member)}
+        return make_base(base_class(self.base), params, {k: v for k, v in self.options.items() if k not in own})
+
+
+class OptimizerTable(Registry[Optimizer]):
+    """Optimizers by name. A flat one also takes ``base``, a class of ``torch.optim`` in any case, and its options.
+
+    Example:
+        >>> from trainflat.optim import OPTIMIZERS
+        >>> settings = OPTIMIZERS.read({"name": "sam", "base": "sgd", "lr": "1e-1", "momentum": 0.9, "rho": 0.02})
+        >>> settings.build([torch.nn.Parameter(torch.ones(2))]).base.defaults["momentum"]
+        0.9
+        >>> OPTIMIZERS.read({"name": "adam", "lr": "3e-5"}).section()
+        {'name': 'adam', 'lr': 3e-05, 'betas': [0.9, 0.999], 'eps': 1e-08, 'weight_decay': 0.0, 'amsgrad': False}
+    """
+
+    def kind_of(self, name: str, options: Mapping[str, Any]) -> type[Settings]:
+        member = self[name]
+        base = base_class(options.get("base", _BASE)) if issubclass(member, FlatOptimizer) else None
+        key = f"{name} over {base}"
+        if key not in self._settings:
+            self._settings[key] = _settings_class(name, member, base)
+        return self._settings[key]
+
+    def read(self, section: Section) -> OptimizerSettings:
+        """The settings of a section; see :meth:`Registry.read`."""
+        settings = super().read(section)
+        assert isinstance(settings, OptimizerSettings)
+        return settings
+
+    def together(self, made: Settings) -> Settings:
+        made = super().together(made)
+        assert isinstance(made, OptimizerSettings)
+        made.check_values()
+        return made
 
 
 def base_class(name: Any) -> type[Optimizer]:
-    """Looks up a ``torch.optim`` class by name in any case; Adam and AdamW are this package's fused ones.
+    """The class of ``torch.optim`` with that name in any case; Adam and AdamW are the fused ones of this package.
 
     Raises:
         UnknownName: for a name that torch does not have.
@@ -39,64 +144,20 @@ def base_class(name: Any) -> type[Optimizer]:
     return _BASES[key]
 
 
-def settle(name: str, member: type[Optimizer], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns constructor arguments for ``member`` from a recipe's options: base by class, numbers as numbers.
-
-    Raises:
-        UnknownName: for an option that neither the member nor its base has.
-        InputError: for a value that cannot be used.
-    """
-    known = _known(member, options)
-    for key in options:
-        if key not in known:
-            raise UnknownName(f"option of optimizer {name!r}", key, known)
-    _check_values({key: _read(key, value) for key, value in options.items()})
-    # What a flat optimizer takes it checks itself, and says what it is; torch's classes take much without a word.
-    own = _own_options(member) if issubclass(member, FlatOptimizer) else set()
-    settled = {k: _read(k, v) if k in own else _typed(k, v, known[k]) for k, v in options.items()}
-    if issubclass(member, FlatOptimizer):
-        settled["base_optimizer"] = base_class(settled.pop("base", _BASE))
-    return settled
-
-
-def complete(name: str, member: type[Optimizer], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns every option with its value, as JSON: those of the member, its base, those of the base.
-
-    Two ways to write one optimizer are the same afterwards. Without a learning rate it is that of fine-tuning, 2e-5,
-    not torch's for training from scratch. Of classes that are torch's alone only what was given is there, because
-    their options differ from one torch to the next, and a recipe's hash must not.
-
-    Raises:
-        UnknownName, InputError: as :func:`settle`.
-    """
-    settle(name, member, options)
-    known = _known(member, options)
-    values = known | {"lr": _RATE} | {key: value for key, value in options.items() if value is not None}
-    shown = {"lr", *_own_options(member), *options}
-    if issubclass(member, FlatOptimizer):
-        shown |= {"base", *_own_options(base_class(options.get("base", _BASE)))}
-    filled = {key: _typed(key, values[key], default) for key, default in known.items() if key in shown}
-    if "base" in filled:
-        filled["base"] = str(filled["base"]).lower()
-    return {key: _as_json(value) for key, value in filled.items()}
-
-
-def build(name: str, member: type[Optimizer], params: Iterable[Any], settled: Mapping[str, Any]) -> Optimizer:
-    """Makes ``member(params, **settled)``; turns torch's objections into InputError."""
-    try:
-        return member(params, **settled)
-    except InputError:
-        raise
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise InputError(f"optimizer {name!r}: {error}") from error
-
-
-def _known(member: type[Optimizer], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the options that a recipe may set, with their defaults."""
-    if not issubclass(member, FlatOptimizer):
-        return _defaults(member)
-    own = {key: value for key, value in _defaults(member).items() if key != "base_optimizer"}
-    return own | {"base": _BASE} | _defaults(base_class(options.get("base", _BASE)))
+def _settings_class(name: str, member: type[Optimizer], base: type[Optimizer] | None) -> type[OptimizerSettings]:
+    own, defaults = _own_options(member), _defaults(member)
+    if base is not None:
+        defaults = {key: value for key, value in defaults.items() if key != "base_optimizer"}
+        defaults = defaults | {"base": _BASE} | _defaults(base)
+        own = {*own, "base", *_own_options(base)}
+    checks = checks_of(member)
+    fields = {
+        key: (Annotated[Any, _BaseName() if key == "base" else Option(default, checks.get(key))], default)
+        for key, default in (defaults | {"lr": _RATE}).items()
+    }
+    made = OptimizerSettings.made(name, member, fields)
+    made.foreign = frozenset(defaults.keys() - own - {"lr"})
+    return made
 
 
 def _defaults(member: type[Optimizer]) -> dict[str, Any]:
@@ -118,39 +179,67 @@ def _own_options(member: type[Optimizer]) -> set[str]:
     return set(inspect.signature(member).parameters) if member.__module__.startswith("trainflat.") else set()
 
 
-def _typed(key: str, value: Any, default: Any) -> Any:
-    """Converts a value to the type of its default, so that 1, 1.0 and YAML's text 1e0 are one value."""
-    if key == "exclude":
-        value = default if value is None else value
-        return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
-    if isinstance(default, bool):
-        return _fitting(key, value, "true or false", isinstance(value, bool))
-    if isinstance(default, tuple):
-        members = tuple(map(_number, value)) if isinstance(value, list | tuple) else ()
-        fits = len(members) > 0 and all(x is None or _is_number(x) for x in members)
-        fits = fits and (len(members) == len(default) or key not in _FIXED)
-        words = f"a list of {f'{len(default)} ' if key in _FIXED else ''}numbers such as {list(default)}"
-        return _fitting(key, members or value, words, fits)
-    if isinstance(default, int | float):
+@dataclass(frozen=True)
+class Option(Check):
+    """Reads an option as what its default is, so that 1, 1.0 and, as YAML reads it, the text 1e0 are one value.
+
+    Args:
+        default: Of the constructor.
+        own: The check that a flat optimizer's annotation carries; torch's classes take much without a word.
+    """
+
+    default: Any
+    own: Check | None = None
+
+    def read(self, name: str, value: Any) -> Any:
+        if name == "exclude":
+            return _patterns(self.default if value is None else value)
         number = _number(value)
-        finite = _is_number(number) and (math.isfinite(number) or key == "p")
-        _fitting(key, value, f"a number such as {default:g}", finite)
-        whole = isinstance(default, int) and float(number).is_integer()
-        return int(number) if whole else float(number)
-    return _number(value) if default is None else value
+        if name in _RANGES:
+            words, fits = _RANGES[name]
+            if not _is_number(number) or not fits(number):
+                raise InputError(f"{name} is {words}, got {number!r}.")
+        return self._typed(name, value if self.own is None else self.own.read(name, number))
+
+    def _typed(self, name: str, value: Any) -> Any:
+        default, number = self.default, _number(value)
+        if isinstance(default, bool):
+            return _fitting(name, value, "true or false", isinstance(value, bool))
+        if isinstance(default, tuple):
+            members = tuple(map(_number, value)) if isinstance(value, list | tuple) else ()
+            fits = len(members) > 0 and all(x is None or _is_number(x) for x in members)
+            fits = fits and (len(members) == len(default) or name not in _FIXED)
+            words = f"a list of {f'{len(default)} ' if name in _FIXED else ''}numbers such as {list(default)}"
+            return _fitting(name, members or value, words, fits)
+        if isinstance(default, int | float):
+            finite = _is_number(number) and (math.isfinite(number) or name == "p")
+            _fitting(name, value, f"a number such as {default:g}", finite)
+            whole = isinstance(default, int) and float(number).is_integer()
+            return int(number) if whole else float(number)
+        return number if default is None else value
+
+    def __hash__(self) -> int:
+        return id(self)
 
 
-def _fitting(key: str, value: Any, words: str, fits: bool) -> Any:
+class _BaseName(Check):
+    def read(self, name: str, value: Any) -> str:
+        return str(value).lower()
+
+
+def _patterns(value: Any) -> Any:
+    """Names are no numbers, though they may look like some: ``exclude: '11'``."""
+    patterns = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else value
+    if patterns is not None and not (isinstance(patterns, tuple) and all(isinstance(e, str) for e in patterns)):
+        shown = patterns if isinstance(patterns, tuple) else value
+        raise InputError(f"exclude is a list of parameter names or patterns, got {shown!r}.")
+    return patterns
+
+
+def _fitting(name: str, value: Any, words: str, fits: bool) -> Any:
     if not fits:
-        raise InputError(f"{key} is {words}, got {value!r}.")
+        raise InputError(f"{name} is {words}, got {value!r}.")
     return value
-
-
-def _read(key: str, value: Any) -> Any:
-    """Reads a number from text, except where the option takes names, which may look like one (exclude: '11')."""
-    if key == "exclude":
-        return tuple(value) if isinstance(value, list) else value
-    return _number(value)
 
 
 def _number(value: Any) -> Any:
@@ -163,27 +252,22 @@ def _number(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _as_json(value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
     return str(value) if value == math.inf else value  # an option may be infinite (p), a number of JSON may not
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _check_values(options: Mapping[str, Any]) -> None:
-    wanted: dict[str, tuple[str, Callable[[float], bool]]] = {
-        "lr": ("a number > 0", lambda x: 0 < x < math.inf),
-        "rho": ("a number >= 0", lambda x: 0 <= x < math.inf),
-        "weight_decay": ("a number >= 0", lambda x: 0 <= x < math.inf),
-        "p": ("a number >= 1", lambda x: x >= 1),
-    }
-    for key, (words, good) in wanted.items():
-        value = options.get(key, 1)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not good(value):
-            raise InputError(f"{key} is {words}, got {value!r}.")
-    exclude = () if options.get("exclude") is None else options["exclude"]
-    if not isinstance(exclude, str) and not (isinstance(exclude, tuple) and all(isinstance(e, str) for e in exclude)):
-        raise InputError(f"exclude is a list of parameter names or patterns, got {exclude!r}.")
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """What torch objects to inside becomes an InputError that names the optimizer."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"optimizer {name!r}: {error}") from error

@@ -2,15 +2,19 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch.optim import Optimizer
 
-from trainflat.core.checks import number, whole
 from trainflat.core.errors import InputError
+from trainflat.core.settings import Number, checked, checks_of
 from trainflat.optim.base import FlatOptimizer
+from trainflat.optim.bases import Radius, Whole
 from trainflat.optim.perturbation import Perturbation, steepest_ascent
+
+_NORM = Number("is the norm of SAM's ball, a number >= 1", lambda x: x >= 1, infinite=True)
+Share = Annotated[float, Number("is a share of the training, from 0 to 1", lambda x: 0 <= x <= 1)]
 
 
 @dataclass(frozen=True)
@@ -26,14 +30,13 @@ class Phase:
         [8]
     """
 
-    every: int = 1
-    start: float = 0.0
-    stop: float = 1.0
+    every: Whole = 1
+    start: Share = 0.0
+    stop: Share = 1.0
 
     def __post_init__(self) -> None:
-        whole("every", self.every)
-        for name in ("start", "stop"):
-            number(name, getattr(self, name), "a share of the training, from 0 to 1", lambda x: 0 <= x <= 1)
+        for name, check in checks_of(Phase).items():
+            check.read(name, getattr(self, name))
         if self.start >= self.stop:
             raise InputError(f"start and stop are shares with start < stop, got {self.start} and {self.stop}.")
 
@@ -104,31 +107,35 @@ class SAM(FlatOptimizer):
         0.05
     """
 
+    @checked
     def __init__(
         self,
         params: Iterable[Any],
         base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
-        rho: float = 0.05,
+        rho: Radius = 0.05,
         *,
-        p: float = 2.0,
+        p: Annotated[float, _NORM] = 2.0,
         exclude: Sequence[str] = (),
-        every: int = 1,
-        start: float = 0.0,
-        stop: float = 1.0,
+        every: Whole = 1,
+        start: Share = 0.0,
+        stop: Share = 1.0,
         **base_options: Any,
     ) -> None:
-        # Not checks.number: p may be infinite.
-        if isinstance(p, bool) or not isinstance(p, int | float) or not p >= 1:
-            raise InputError(f"p is the norm of SAM's ball, a number >= 1, got {p!r}.")
-        self.p, self.phase = float(p), Phase(every, start, stop)
+        self.p, self.phase = p, Phase(every, start, stop)
         super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
 
     @classmethod
     def average_passes(cls, options: Mapping[str, Any]) -> float:
-        return 1 + Phase(options.get("every", 1), options.get("start", 0.0), options.get("stop", 1.0)).share
+        return 1 + _phase(options).share
 
-    def check_length(self, total: int) -> None:
-        self.phase.check(total)
+    @classmethod
+    def resolve(cls, **options: Any) -> Mapping[str, Any]:
+        _phase(options)
+        return {}
+
+    @classmethod
+    def check_length(cls, options: Mapping[str, Any], total: int) -> None:
+        _phase(options).check(total)
 
     @property
     def second_pass(self) -> bool:
@@ -136,3 +143,7 @@ class SAM(FlatOptimizer):
 
     def perturbation(self) -> Perturbation:
         return steepest_ascent(self.perturbable(), self.p)
+
+
+def _phase(options: Mapping[str, Any]) -> Phase:
+    return Phase(**{key: options[key] for key in ("every", "start", "stop") if key in options})

@@ -1,9 +1,7 @@
 """Keeps the finished stages of a run on disk, and gives them back."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,11 +19,12 @@ from trainflat.core.files import (
     write_json,
     writing,
 )
+from trainflat.core.settings import Settings
 from trainflat.export.loading import load
 from trainflat.models import no_bars
 from trainflat.protocols.stages import Planned, Produced, stage_name
 from trainflat.pruning import Masks
-from trainflat.quantization import Q8BERT, make_quantizer
+from trainflat.quantization import Q8BERT
 from trainflat.records import run as record
 from trainflat.training.fit import forget
 from trainflat.training.fit_callbacks import SNAPSHOT
@@ -52,7 +51,7 @@ class StageStore:
 
     folder: Path
     writes: bool = True
-    quantization: Mapping[str, Any] | None = None
+    quantization: Settings | None = None
 
     def path(self, name: str) -> Path:
         """Returns the folder of a stage, whether or not it is there."""
@@ -110,14 +109,8 @@ class StageStore:
             return None
         model = load(folder)
         masks = None if known.masks_sha256 is None else Masks.load(folder / MASKS)
-        quantizer = None if self.quantization is None else self._quantizer(model, folder)
+        quantizer = None if self.quantization is None else _quantizer(self.quantization, model, folder)
         return Produced(plan, model, masks, known.training, known.timing.train_seconds, quantizer)
-
-    def _quantizer(self, model: PreTrainedModel, folder: Path) -> Q8BERT:
-        options = dict(self.quantization or {})
-        quantizer = make_quantizer(options.pop("name"), model, **options)
-        quantizer.load_state_dict(load_tensors(folder / RANGES)[0])
-        return quantizer
 
     @property
     def snapshot_folder(self) -> Path:
@@ -161,3 +154,9 @@ def masks_of_run(run: Path, sparsity: float) -> Masks:
     damaged = f"the folder {folder}" + (f" and {run / record.RECORD_FILE}" if complete else "")
     verify(folder, known={MASKS: None}, move=f"Delete {damaged}, then run the recipe of {run} again.")
     return Masks.load(folder / MASKS)
+
+
+def _quantizer(settings: Settings, model: PreTrainedModel, folder: Path) -> Q8BERT:
+    quantizer: Q8BERT = settings.build(model)
+    quantizer.load_state_dict(load_tensors(folder / RANGES)[0])
+    return quantizer

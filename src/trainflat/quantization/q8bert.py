@@ -3,13 +3,14 @@
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from torch import Tensor, distributed, nn
 
 from trainflat.anatomy.params import unwrapped
 from trainflat.core.errors import InputError
+from trainflat.core.settings import Number, OneOf, Truth, checked
 from trainflat.quantization.arithmetic import LARGEST, SMALLEST_STEP, Quantized
 from trainflat.quantization.dynamic import layers_to_round
 from trainflat.quantization.fake import (
@@ -72,21 +73,20 @@ class Q8BERT:
         True
     """
 
+    @checked
     def __init__(
         self,
         model: nn.Module,
         *,
-        weights: Weights = "tensor",
-        activations: Literal["ema", "token"] = "ema",
-        decay: float = 0.9999,
-        embeddings: bool = True,
-        head: bool = True,
+        weights: Annotated[Weights, OneOf(("tensor", "channel"))] = "tensor",
+        activations: Annotated[Literal["ema", "token"], OneOf(("ema", "token"))] = "ema",
+        decay: Annotated[float, Number("is a share, in [0, 1)", lambda x: 0 <= x < 1)] = 0.9999,
+        embeddings: Annotated[bool, Truth()] = True,
+        head: Annotated[bool, Truth()] = True,
     ) -> None:
         self.model: nn.Module = unwrapped(model)
-        self.weights: Weights = _one_of("weights", weights, ("tensor", "channel"))
-        self.activations = _one_of("activations", activations, ("ema", "token"))
-        self.decay = _share(decay)
-        self.embeddings, self.head = _truth("embeddings", embeddings), _truth("head", head)
+        self.weights, self.activations, self.decay = weights, activations, decay
+        self.embeddings, self.head = embeddings, head
         self._layers: dict[str, nn.Module] = {}
         self._ranges: dict[str, float] = {}
         self._steps: dict[str, Tensor] = {}  # that follow from them, where the weights are
@@ -240,21 +240,3 @@ class Q8BERT:
                 raise InputError(f"the ranges are of another model: {name} differs. Resume with the same model.")
         self._ranges = {name: float(value) for name, value in state.items()}
         self._seen, self._steps = {}, {}
-
-
-def _one_of(name: str, value: Any, known: tuple[str, ...]) -> Any:
-    if value not in known:
-        raise InputError(f"{name} is {' or '.join(known)}, got {value!r}.")
-    return value
-
-
-def _share(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:  # NaN compares false
-        raise InputError(f"decay is a share, in [0, 1), got {value!r}.")
-    return float(value)
-
-
-def _truth(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise InputError(f"{name} is true or false, got {value!r}.")
-    return value

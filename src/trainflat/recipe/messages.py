@@ -38,7 +38,7 @@ def _path(location: Sequence[int | str]) -> list[int | str]:
     path: list[int | str] = []
     model: Any = Recipe
     for key in location:
-        fields = getattr(model, "model_fields", None)
+        fields = getattr(model, "model_fields", None) or None  # settings of a member have no fields that are known here
         if fields is None and isinstance(key, str):
             break
         path.append(key)

@@ -1,10 +1,14 @@
 """Powerpropagation (Schwarz et al., NeurIPS 2021, arXiv:2110.00296)."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
-from trainflat.core.errors import InputError
+from trainflat.core.settings import Number, checked
 from trainflat.reparametrization.base import Reparametrization
+
+_ALPHA = Number("of powerprop is a number >= 1", lambda x: x >= 1, advice="; usual is 2 to 4.")
 
 
 class Powerprop(Reparametrization):
@@ -35,11 +39,10 @@ class Powerprop(Reparametrization):
         tensor([-9.0000,  0.0000,  0.2500])
     """
 
-    def __init__(self, model: nn.Module, alpha: float = 2.0) -> None:
-        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 1 <= alpha < float("inf"):
-            raise InputError(f"alpha of powerprop is a number >= 1, got {alpha!r}; usual is 2 to 4.")
+    @checked
+    def __init__(self, model: nn.Module, alpha: Annotated[float, _ALPHA] = 2.0) -> None:
         super().__init__(model)
-        self.alpha = float(alpha)
+        self.alpha = alpha
 
     def weight_of(self, theta: Tensor) -> Tensor:
         # The paper's default without powers: exact to one rounding, and quick in every step.

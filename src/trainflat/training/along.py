@@ -1,11 +1,10 @@
 """What is trained along with the weights: an average of them, the ranges of fake quantization."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
+from trainflat.core.settings import Section
 from trainflat.training.averaged import Averaged
 from trainflat.training.quantized import Quantized
 
@@ -18,7 +17,7 @@ class Along:
         quantization: As :class:`Quantized` takes it.
     """
 
-    def __init__(self, averaging: str | Mapping[str, Any] | None, quantization: str | Mapping[str, Any] | None) -> None:
+    def __init__(self, averaging: Section | None, quantization: Section | None) -> None:
         self.averaged, self.quantized = Averaged(averaging), Quantized(quantization)
 
     def begin(self, model: nn.Module, total_steps: int, steps_per_epoch: int) -> None:

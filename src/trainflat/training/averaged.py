@@ -1,14 +1,14 @@
 """The average of the weights of one training: when it is updated, where it stands in for them, how it is resumed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
-from trainflat.averaging import AVERAGING, Averaging, complete_options, make_averaging, models_taken
+from trainflat.averaging import AVERAGING, Averaging, models_taken
 from trainflat.core.files import save_tensors
+from trainflat.core.settings import Section
 from trainflat.training import checkpoints
 
 AVERAGE = "averaging.safetensors"
@@ -26,12 +26,11 @@ class Averaged:
         InputError: it names none, or options that cannot be used.
     """
 
-    def __init__(self, recipe: str | Mapping[str, Any] | None) -> None:
+    def __init__(self, recipe: Section | None) -> None:
         self.name: str | None = None
-        self._options: dict[str, Any] = {}
         if recipe is not None:
-            self.name, self._options = AVERAGING.named(recipe)
-            complete_options(self.name, self._options)
+            self._settings = AVERAGING.read(recipe)
+            self.name = self._settings.name
         self._length, self._running = (0, 0), False
         self._average: Averaging | None = None
 
@@ -52,8 +51,8 @@ class Averaged:
             InputError: it is too short for the average to take in anything.
         """
         if self.name is not None:
-            models_taken(self.name, self._options, total_steps, steps_per_epoch)
-            self._average = make_averaging(self.name, model, **self._options)
+            models_taken(self._settings, total_steps, steps_per_epoch)
+            self._average = self._settings.build(model)
             self._length, self._running = (total_steps, steps_per_epoch), True
 
     def update(self, step: int) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from trainflat.anatomy.heads import kind_of, row_losses
 from trainflat.core.errors import InputError
-from trainflat.distillation import Distillation, complete_options
+from trainflat.distillation import Distillation, read_distillation
 from trainflat.distillation.options import Logits
 from trainflat.tasks.base import ANSWERS
 from trainflat.training.renewed import Renewed
@@ -42,12 +42,11 @@ class Distilled:
     def __init__(self, trainer: "FlatTrainer", section: Any) -> None:
         self._trainer = trainer
         self._teacher: nn.Module | None = None
-        given = section if isinstance(section, Mapping) or section is None else {"teacher": section}
-        given = {} if given is None else complete_options(given)
-        self.renewed = Renewed(trainer, given.get("renew") == "best")
-        if given:
-            self._options = Distillation(given["weight"], given["temperature"])
-            self._teacher = teacher_of(trainer.model, given["teacher"], trainer.processing_class)
+        settings = None if section is None else read_distillation(section)
+        self.renewed = Renewed(trainer, settings is not None and settings.renew == "best")
+        if settings is not None:
+            self._options: Distillation = settings.build()
+            self._teacher = teacher_of(trainer.model, settings.teacher, trainer.processing_class)
             self._teacher.eval().to(trainer.args.device)
             self._check_rows()
 

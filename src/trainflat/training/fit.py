@@ -15,6 +15,7 @@ from trainflat.core.errors import InputError
 from trainflat.core.files import remove
 from trainflat.core.formatting import plural
 from trainflat.core.progress import Progress
+from trainflat.core.settings import Settings
 from trainflat.models import no_bars
 from trainflat.pruning import Masks
 from trainflat.quantization import Q8BERT
@@ -125,9 +126,9 @@ def _embeddings_frozen(model: torch.nn.Module) -> Iterator[None]:
             p.requires_grad_(True)
 
 
-def _distillation(options: TrainingOptions, teacher: torch.nn.Module | None) -> dict[str, Any] | None:
-    section = options.distillation
-    return section if section is None or teacher is None else section | {"teacher": teacher}
+def _distillation(options: TrainingOptions, teacher: torch.nn.Module | None) -> Settings | None:
+    known = options.distillation
+    return known if known is None or teacher is None else known.model_copy(update={"teacher": teacher})
 
 
 def _callbacks(progress: Progress, stage: str, options: TrainingOptions) -> list[TrainerCallback]:
@@ -171,7 +172,7 @@ def _step_arguments(options: TrainingOptions) -> dict[str, Any]:
     return {
         "num_train_epochs": options.epochs,
         "gradient_accumulation_steps": options.accumulate,
-        "learning_rate": options.optimizer["lr"],
+        "learning_rate": options.optimizer.lr,
         "lr_scheduler_type": _SCHEDULES[options.schedule],
         "warmup_steps": options.warmup,
         "max_grad_norm": options.max_grad_norm,
@@ -235,7 +236,7 @@ def _summary(trainer: FlatTrainer, options: TrainingOptions) -> record.Training:
         elif any(key.startswith("eval_") for key in entry):
             evaluations.append({_slashed(key, trainer): value for key, value in kept.items()})
     return record.Training(
-        optimizer=options.optimizer["name"],
+        optimizer=options.optimizer.name,
         steps=state.global_step,
         epochs=float(state.epoch or 0),
         passes=trainer.passes.count,

@@ -1,13 +1,13 @@
 """What FlatTrainer does not take of what the Trainer does, refused by name; and how it takes the rest."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import extract_model_from_parallel
 from torch import nn
 
 from trainflat.core.errors import InputError
+from trainflat.core.settings import Settings
 from trainflat.optim import FlatOptimizer
 from trainflat.training.arguments import FlatArguments
 
@@ -43,22 +43,27 @@ def refuse_sharding(trainer: "FlatTrainer") -> None:
         )
 
 
-def refuse_unheard(trainer: "FlatTrainer", recipe: Mapping[str, Any] | None, score: Any) -> None:
+def refuse_unheard(trainer: "FlatTrainer", recipe: Settings | None, score: Any) -> None:
     """Raises InputError for what was given beside something that takes its place, and for what would be wrong there."""
     args = trainer.args
     if args.push_to_hub and args.hub_strategy in ("checkpoint", "all_checkpoints"):
         raise InputError(
             f"hub_strategy {args.hub_strategy.value!r} would push checkpoints before they are whole. Use every_save."
         )
-    unheard = {} if recipe is None else _unheard_by_optimizer(trainer)
-    if unheard:
+    unheard = [] if recipe is None else _unheard_by_optimizer(trainer)
+    if recipe is not None and unheard:
         raise InputError(
-            f"{' and '.join(unheard)} would go unheard beside optimizer={dict(recipe or {})}. Leave them out, or give "
+            f"{' and '.join(unheard)} would go unheard beside optimizer={_as_given(recipe)}. Leave them out, or give "
             "the options in that mapping."
         )
     wrong = [] if score is None else _wrong_with_score(trainer)
     if wrong:
         raise InputError(f"score takes whole predictions in the order of the rows, and not {wrong[0]}. Leave it out.")
+
+
+def _as_given(settings: Settings) -> dict[str, Any]:
+    given = {"name", *settings.model_fields_set}
+    return {key: value for key, value in settings.section().items() if key in given}
 
 
 def _unheard_by_optimizer(trainer: "FlatTrainer") -> list[str]:

@@ -1,39 +1,33 @@
 """What a recipe may say about training."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainSerializer,
+    PlainValidator,
     SerializerFunctionWrapHandler,
-    ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
 )
 
 from trainflat.averaging import AVERAGING, models_taken
-from trainflat.averaging import complete_options as complete_averaging
 from trainflat.core.errors import InputError
-from trainflat.core.registry import Registry
-from trainflat.distillation import check_renewal
-from trainflat.distillation import complete_options as complete_distillation
-from trainflat.optim import average_passes
-from trainflat.optim import complete_options as complete_optimizer
-from trainflat.quantization import QUANTIZERS, complete_quantization
+from trainflat.core.formatting import shown
+from trainflat.core.settings import Section, Settings
+from trainflat.distillation import check_renewal, read_distillation
+from trainflat.optim import OPTIMIZERS, OptimizerSettings
+from trainflat.quantization import QUANTIZERS
 from trainflat.reparametrization import REPARAMETRIZATIONS, check_alone
-from trainflat.reparametrization import complete_options as complete_reparametrization
 from trainflat.training.trackers import check_names
 
-_FAMILIES: dict[str, tuple[Registry[Any], Callable[[str, Mapping[str, Any]], dict[str, Any]]]] = {
-    "averaging": (AVERAGING, complete_averaging),
-    "quantization": (QUANTIZERS, complete_quantization),
-    "reparametrization": (REPARAMETRIZATIONS, complete_reparametrization),
-}
-_CAME_LATER = frozenset({"distillation", *_FAMILIES})
+Distilling = Annotated[Settings, PlainValidator(read_distillation), PlainSerializer(lambda settings: settings.dump())]
+_CAME_LATER = frozenset({"averaging", "distillation", "quantization", "reparametrization"})
 
 
 class TrainingOptions(BaseModel):
@@ -49,11 +43,11 @@ class TrainingOptions(BaseModel):
     batch_size: Annotated[int, Field(ge=1)] = 32
     accumulate: Annotated[int, Field(ge=1)] = 1
     max_length: Annotated[int, Field(ge=4)] = 128
-    optimizer: Annotated[dict[str, Any], Field(validate_default=True)] = {"name": "adamw"}
-    averaging: dict[str, Any] | None = None  # what is evaluated and kept in place of the weights
-    distillation: dict[str, Any] | None = None  # a teacher, and how much is learned from it
-    reparametrization: dict[str, Any] | None = None  # what is trained in place of the weights
-    quantization: dict[str, Any] | None = None  # what the model computes with while it is trained
+    optimizer: Annotated[OptimizerSettings, OPTIMIZERS] = OPTIMIZERS.read("adamw")
+    averaging: Annotated[Settings, AVERAGING] | None = None  # what is evaluated and kept in place of the weights
+    distillation: Distilling | None = None  # a teacher, and how much is learned from it
+    reparametrization: Annotated[Settings, REPARAMETRIZATIONS] | None = None  # what is trained in place of the weights
+    quantization: Annotated[Settings, QUANTIZERS] | None = None  # what the model computes with while it is trained
     schedule: Literal["linear", "constant", "cosine"] = "linear"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the steps
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping
@@ -69,31 +63,17 @@ class TrainingOptions(BaseModel):
 
     @field_validator("optimizer", mode="before")
     @classmethod
-    def _known_optimizer(cls, value: Any) -> Any:
-        value = {"name": value} if isinstance(value, str) else value
-        if isinstance(value, dict):
-            name = str(value.get("name", "adamw"))
-            return {"name": name, **complete_optimizer(name, {key: v for key, v in value.items() if key != "name"})}
-        return value
+    def _adamw_by_default(cls, value: Any) -> Any:
+        return {"name": "adamw"} | value if isinstance(value, dict) else value
 
     @field_validator("distillation", mode="before")
     @classmethod
-    def _known_distillation(cls, value: Any) -> Any:
-        value = {"teacher": value} if isinstance(value, str) else value
-        if not isinstance(value, dict):
-            return value
-        if not isinstance(value.get("teacher", ""), str):
+    def _teacher_by_name(cls, value: Any) -> Any:
+        if isinstance(value, dict) and not isinstance(value.get("teacher", ""), str):
             raise ValueError(f"teacher is the folder or hub name of a fine-tuned model, got {value['teacher']!r}")
-        return complete_distillation(value)
-
-    @field_validator(*_FAMILIES, mode="before")
-    @classmethod
-    def _known_member(cls, value: Any, field: ValidationInfo) -> Any:
-        if not isinstance(value, str | dict):
-            return value
-        registry, complete = _FAMILIES[str(field.field_name)]
-        name, options = registry.named(value)
-        return {"name": name, **complete(name, options)}
+        if not isinstance(value, str | dict | Settings | None):
+            raise ValueError(f"a mapping is expected, got {shown(value)}")
+        return value
 
     @field_validator("report_to")
     @classmethod
@@ -124,7 +104,7 @@ class TrainingOptions(BaseModel):
     @property
     def passes_per_step(self) -> float:
         """Forward and backward passes over a batch behind each optimizer step, on average."""
-        return average_passes(self.optimizer["name"], {k: v for k, v in self.optimizer.items() if k != "name"})
+        return self.optimizer.average_passes
 
     def steps_per_epoch(self, rows: int) -> int:
         """Optimizer steps in one pass over ``rows`` training rows."""
@@ -142,23 +122,23 @@ class TrainingOptions(BaseModel):
         """
         if self.averaging is None:
             return 0
-        options = {key: value for key, value in self.averaging.items() if key != "name"}
-        return models_taken(self.averaging["name"], options, self.steps(rows), self.steps_per_epoch(rows))
+        return models_taken(self.averaging, self.steps(rows), self.steps_per_epoch(rows))
 
     def check_renewals(self, rows: int) -> None:
         """Raises InputError where a teacher is to be renewed, and no training evaluates early enough for that."""
-        if self.distillation is not None and "renew" in self.distillation:
+        if self.distillation is not None and self.distillation.renew is not None:
             per_epoch = self.steps_per_epoch(rows)
             check_renewal(self.steps(rows), per_epoch if self.evaluate_every == "epoch" else self.evaluate_every)
 
 
-def optimizer_section(given: str | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """An optimizer by name as the section that it is short for.
+def read_optimizer(section: Section | None) -> OptimizerSettings | None:
+    """Reads the optimizer that FlatTrainer was given.
 
     Raises:
-        InputError: it names none.
+        InputError: it names none, or options that cannot be used.
     """
-    section = {"name": given} if isinstance(given, str) else given
-    if section is not None and not (isinstance(section, Mapping) and "name" in section):
-        raise InputError(f"optimizer is a name or a mapping such as {{'name': 'sam', 'rho': 0.05}}, got {given!r}.")
-    return section
+    if section is None or isinstance(section, OptimizerSettings):
+        return section
+    if not isinstance(section, str) and not (isinstance(section, Mapping) and "name" in section):
+        raise InputError(f"optimizer is a name or a mapping such as {{'name': 'sam', 'rho': 0.05}}, got {section!r}.")
+    return OPTIMIZERS.read(section)

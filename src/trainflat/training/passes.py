@@ -104,7 +104,7 @@ class Passes:
         return loss
 
     def _both_at_once(self, model: nn.Module, flat: FlatOptimizer, batch: Replay) -> Tensor:
-        refuse_parts(flat)
+        refuse_parts(type(flat), flat.second_share)
         gated, share = self.trainer.gated, batch.rows / self.window.size.rows
         parameters = [*model.parameters(), *gated.parameters()]
         with gradients_set_aside(parameters) as put_back, self.trainer.accelerator.no_sync(model), gated.passes(share):
@@ -202,12 +202,11 @@ class Passes:
         return self.trainer.one_pass(model, batch, self.window.size if whole is None else whole)
 
 
-def refuse_parts(flat: FlatOptimizer) -> None:
+def refuse_parts(flat: type[FlatOptimizer], second_share: float) -> None:
     """What ``perturb_over: micro-batch`` asks of an optimizer.
 
     Raises:
         InputError: its step is made of the gradient of all rows.
     """
-    if flat.shares_first_gradient or flat.second_share < 1:
-        name = type(flat).__name__
-        raise InputError(f"{name} needs the gradient of the whole window. Use perturb_over: window.")
+    if flat.shares_first_gradient or second_share < 1:
+        raise InputError(f"{flat.__name__} needs the gradient of the whole window. Use perturb_over: window.")

@@ -1,14 +1,13 @@
 """Fake quantization during one training: when it is put on, what it learns from which passes, how it is resumed."""
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from trainflat.core.files import save_tensors
-from trainflat.quantization import Q8BERT, QUANTIZERS, complete_quantization, make_quantizer
+from trainflat.core.settings import Section
+from trainflat.quantization import Q8BERT, QUANTIZERS
 from trainflat.training import checkpoints
 
 RANGES = "quantization.safetensors"
@@ -24,12 +23,11 @@ class Quantized:
         InputError: it names none, or options that cannot be used.
     """
 
-    def __init__(self, recipe: str | Mapping[str, Any] | None) -> None:
+    def __init__(self, recipe: Section | None) -> None:
         self.name: str | None = None
-        self._options: dict[str, Any] = {}
         if recipe is not None:
-            self.name, self._options = QUANTIZERS.named(recipe)
-            complete_quantization(self.name, self._options)
+            self._settings = QUANTIZERS.read(recipe)
+            self.name = self._settings.name
         self.quantizer: Q8BERT | None = None
 
     def begin(self, model: nn.Module) -> None:
@@ -40,7 +38,7 @@ class Quantized:
         """
         self.end()
         if self.name is not None:
-            self.quantizer = make_quantizer(self.name, model, **self._options).attach()
+            self.quantizer = self._settings.build(model).attach()
 
     def update(self) -> None:
         """After an optimizer step."""

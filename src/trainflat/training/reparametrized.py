@@ -1,19 +1,18 @@
 """The reparametrisation of one training: when weights stand in for θ, how it is resumed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
+import torch
 from torch import nn
 
 from trainflat.core.files import save_tensors
+from trainflat.core.settings import Section
 from trainflat.reparametrization import (
     REPARAMETRIZATIONS,
     Reparametrization,
     check_alone,
-    complete_options,
-    make_reparametrization,
 )
 from trainflat.training import checkpoints
 
@@ -33,13 +32,13 @@ class Reparametrized:
         InputError: it names none, or options that cannot be used, or others that it does not go with.
     """
 
-    def __init__(self, recipe: str | Mapping[str, Any] | None, **others: object) -> None:
+    def __init__(self, recipe: Section | None, **others: object) -> None:
         self.name: str | None = None
-        self._options: dict[str, Any] = {}
         self._now: Reparametrization | None = None
         if recipe is not None:
-            self.name, self._options = REPARAMETRIZATIONS.named(recipe)
-            complete_options(self.name, self._options)
+            self._settings = REPARAMETRIZATIONS.read(recipe)
+            self.name = self._settings.name
+            torch.rand(2)  # drawn here by older versions: dropout, and so a run's bits, are those of runs before
             check_alone(**others)
 
     @contextmanager
@@ -64,7 +63,7 @@ class Reparametrized:
         if self._now is not None:
             self._now.end()  # of an attempt that memory was too small for
         if self.name is not None:
-            self._now = make_reparametrization(self.name, model, **self._options)
+            self._now = self._settings.build(model)
             self._now.begin(theta)
 
     def weights_in_place(self) -> AbstractContextManager[None]:

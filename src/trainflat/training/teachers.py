@@ -31,13 +31,13 @@ def load_teacher(name: str, head: Head, student: Encoder, max_length: int) -> En
     return teacher
 
 
-def outline_teacher(name: str, head: Head, student: Encoder | None, max_length: int) -> bool:
-    """What :func:`load_teacher` refuses, but for what only weights tell; whether the teacher could be looked at."""
+def load_teacher_on_meta(name: str, head: Head, student: Encoder | None, max_length: int) -> Encoder | None:
+    """The teacher without its weights, None where the hub does not answer; refuses what :func:`load_teacher` does."""
     with _named():
         teacher = load_on_meta(name, head, fine_tuned=True)
         if teacher is not None and student is not None:
             check_reads_alike(teacher, student, max_length)
-    return teacher is not None
+    return teacher
 
 
 def check_weight(weight: float | str, head: Head) -> None:

@@ -12,7 +12,7 @@ from torch.utils.data import Sampler
 
 from trainflat.anatomy.params import unwrapped
 from trainflat.core.errors import InputError
-from trainflat.optim import make_optimizer
+from trainflat.core.settings import Section
 from trainflat.optim.base import FlatOptimizer
 from trainflat.pruning import Masks
 from trainflat.training import checkpoints, given
@@ -22,7 +22,7 @@ from trainflat.training.distilled import Distilled
 from trainflat.training.finite import Finite
 from trainflat.training.gated import Gated
 from trainflat.training.hooks import micro_batch_rows, require_division, require_hooks
-from trainflat.training.options import optimizer_section
+from trainflat.training.options import read_optimizer
 from trainflat.training.passes import Passes
 from trainflat.training.reparametrized import Reparametrized
 from trainflat.training.sampler import LengthGroupedSampler, own_sampler
@@ -71,13 +71,13 @@ class FlatTrainer(SealedTrainer):
     def __init__(
         self,
         *args: Any,
-        optimizer: str | Mapping[str, Any] | None = None,
+        optimizer: Section | None = None,
         masks: Masks | None = None,
-        averaging: str | Mapping[str, Any] | None = None,
+        averaging: Section | None = None,
         gate: str | Mapping[str, Any] | None = None,
         distillation: Any = None,
-        reparametrization: str | Mapping[str, Any] | None = None,
-        quantization: str | Mapping[str, Any] | None = None,
+        reparametrization: Section | None = None,
+        quantization: Section | None = None,
         score: Score | None = None,
         **kwargs: Any,
     ) -> None:
@@ -89,7 +89,7 @@ class FlatTrainer(SealedTrainer):
         given.unprepared(self.model)
         given.complete(self.args)
         given.refuse_sharding(self)
-        self.optimizer_recipe = optimizer_section(optimizer)
+        self.optimizer_recipe = read_optimizer(optimizer)
         given.refuse_unheard(self, self.optimizer_recipe, score)
         self.masks, self.score = masks, score
         self._hold(masks)
@@ -123,8 +123,10 @@ class FlatTrainer(SealedTrainer):
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
         """The optimizer of the recipe over named parameters; biases and LayerNorm are not decayed."""
         if self.optimizer is None and self.optimizer_recipe is not None:
-            options = {"lr": self.args.learning_rate} | dict(self.optimizer_recipe)
-            self.optimizer = make_optimizer(options.pop("name"), self._groups(model or self.model), **options)
+            settings = self.optimizer_recipe
+            if "lr" not in settings.model_fields_set:
+                settings = settings.model_copy(update={"lr": self.args.learning_rate})
+            self.optimizer = settings.build(self._groups(model or self.model))
         else:
             super().create_optimizer(model)
         self.gated.join(self.optimizer)

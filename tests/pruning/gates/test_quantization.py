@@ -16,7 +16,7 @@ from tests.support.plain_loop import collate, random_split
 from tests.support.teachers import teach_by_hand, teacher_model
 from tests.support.training import ADAMW, NO_DROPOUT, SAM, StoppedError, arguments, assert_same_weights
 from trainflat.pruning.gates import GATES
-from trainflat.quantization import Int8Linear, make_quantizer
+from trainflat.quantization import QUANTIZERS, Int8Linear
 from trainflat.quantization.fake import FakeInt8Linear
 from trainflat.training import FlatTrainer, checkpoints
 
@@ -47,7 +47,7 @@ def test_gradients_are_those_of_autograd_through_both(name: str) -> None:
     shaken(gate, 30)
     hand, [batch] = ByHand(theirs, gate), batches(1)
     for one in (ours, theirs):
-        quantizer = make_quantizer("q8bert", one, decay=0.9).attach()
+        quantizer = QUANTIZERS.make("q8bert", one, decay=0.9).attach()
         one(**batch)
         quantizer.update()  # so that inputs are rounded too
         teach_by_hand(one, teacher_model().double(), **KD)
@@ -64,7 +64,7 @@ def test_gradients_are_those_of_autograd_through_both(name: str) -> None:
 def test_the_trainer_takes_the_steps_of_autograd(tmp_path: Path, optimizer: dict[str, Any]) -> None:
     """Weights, losses and ranges, which no displaced pass widens."""
     student = tiny_bert(**NO_DROPOUT).double()
-    quantizer = make_quantizer("q8bert", student, decay=0.9).attach()
+    quantizer = QUANTIZERS.make("q8bert", student, decay=0.9).attach()
     teach_by_hand(student, teacher_model().double(), **KD)
     hand, losses = by_hand(optimizer["name"], model=student, quantizer=quantizer)
     cut = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}

@@ -25,7 +25,7 @@ def test_papers_settings(name: str):
     epochs, batch, length = (10, 16, 384) if task == "squad" else (6, 32, 128)
     assert recipe.model.name == "bert-base-uncased" and recipe.task.name == task
     assert (training.epochs, training.batch_size, training.max_length) == (epochs, batch, length)
-    assert (training.optimizer["name"], training.optimizer["lr"], training.optimizer["weight_decay"]) == (
+    assert (training.optimizer.name, training.optimizer.lr, training.optimizer.weight_decay) == (
         "adamw",
         3e-5,
         0,
@@ -36,7 +36,7 @@ def test_papers_settings(name: str):
     assert gate.get("sparsity", gate.get("target_sparsity")) == 0.9
     curve = {"name": "cubic", "start": training.warmup, "hold": pytest.approx(2 * training.warmup, abs=2e-3)}
     assert gate["schedule"] == curve
-    assert (training.max_grad_norm, training.optimizer["eps"], training.optimizer["betas"]) == (1, 1e-8, [0.9, 0.999])
+    assert (training.max_grad_norm, training.optimizer.eps, training.optimizer.betas) == (1, 1e-8, (0.9, 0.999))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -106,6 +106,6 @@ def test_small_settings_follow_the_papers(kind: str):
     assert {k: v for k, v in gate.items() if k not in own} == {k: v for k, v in published.items() if k not in own}
     phase = 2 * recipe.training.warmup
     assert gate["schedule"] == {"name": "linear", "start": phase, "hold": phase}
-    assert recipe.protocol.freeze_embeddings and recipe.training.optimizer["weight_decay"] == 0
-    ratios = [r.protocol.gate.get("score_lr", 0) / r.training.optimizer["lr"] for r in (recipe, paper)]
+    assert recipe.protocol.freeze_embeddings and recipe.training.optimizer.weight_decay == 0
+    ratios = [r.protocol.gate.get("score_lr", 0) / r.training.optimizer.lr for r in (recipe, paper)]
     assert ratios[0] == pytest.approx(ratios[1], rel=0.01)

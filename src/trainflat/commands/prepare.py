@@ -1,0 +1,217 @@
+"""Finds out all that a run can be refused for: ``trainflat check`` prints it, ``trainflat run`` goes on from it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainflat.commands.refusals import check_encoder, check_machine, check_methods
+from trainflat.commands.run_folder import CLAIM, LOCK, RECIPE
+from trainflat.core.errors import InputError
+from trainflat.core.files import MANIFEST
+from trainflat.core.rng import derive_seed
+from trainflat.evaluation import SPEED_NOTE
+from trainflat.models import Encoder, load_encoder, load_on_meta, meet
+from trainflat.protocols import Planned, Protocol
+from trainflat.protocols.store import MASKS, STAGE, STAGES
+from trainflat.recipe import Recipe, load_recipe
+from trainflat.records.run import RECORD_FILE
+from trainflat.tasks.base import Task
+from trainflat.training.quantized import RANGES
+from trainflat.training.teachers import check_weight, load_teacher, load_teacher_on_meta
+
+AnyRecipe = str | Path | Mapping[str, Any] | Recipe
+Overrides = Sequence[str] | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a recipe asks for: its task, read, and the folder that its run has."""
+
+    recipe: Recipe
+    task: Task
+    folder: Path
+
+    @cached_property
+    def protocol(self) -> Protocol:
+        """The order of trainings and prunings."""
+        made: Protocol = self.recipe.protocol.build()
+        return made
+
+    @cached_property
+    def train_rows(self) -> int:
+        """Training rows."""
+        return int(self.task.fingerprints["train"].rows)
+
+    @property
+    def exact(self) -> bool:
+        """False where long paragraphs will be read in several windows, so that there are more steps than rows tell."""
+        return self.task.head.kind != "spans"
+
+    @property
+    def steps_per_training(self) -> int:
+        """Optimizer steps of one training."""
+        return self.recipe.training.steps(self.train_rows)
+
+
+@dataclass(frozen=True)
+class Prepared(Job):
+    """A job of which nothing was found that a run would be refused for.
+
+    Attributes:
+        encoder: The model, of which a plan has names and shapes only; None where the hub did not answer.
+        teacher: Likewise, where the recipe asks for one.
+    """
+
+    encoder: Encoder | None
+    teacher: Encoder | None
+
+    @property
+    def stages(self) -> list[Planned]:
+        """Every stage, in order."""
+        return self.protocol.plan()
+
+    @property
+    def trainings(self) -> int:
+        """How many stages are trained."""
+        return sum(stage.trained for stage in self.stages)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in all."""
+        return self.trainings * self.steps_per_training
+
+    @property
+    def averaged_models(self) -> int:
+        """Models in the average of each training; 0: none is averaged."""
+        return self.recipe.training.averaged_models(self.train_rows)
+
+    @property
+    def curve(self) -> tuple[str, list[tuple[int, float]]] | None:
+        """What a gate's schedule raises in each training, and (step, value) of its path."""
+        return self.protocol.curve(self.steps_per_training)
+
+    @property
+    def evaluation_rows(self) -> dict[str, int]:
+        """Rows of every split that is evaluated."""
+        return {name: one.rows for name, one in self.task.fingerprints.items() if name != "train"}
+
+    @property
+    def partial(self) -> list[str]:
+        """Splits that hold only some of the official rows."""
+        return [name for name, fingerprint in self.task.fingerprints.items() if fingerprint.partial]
+
+    @property
+    def note(self) -> str:
+        """What to know of the speed of models with zeros anywhere."""
+        return SPEED_NOTE if self.protocol.unstructured else ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to read of data and model before any score is trusted."""
+        return (*self.task.notes, *([self.encoder.note] if self.encoder and self.encoder.note else []))
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Columns of the user's own files; none for other tasks."""
+        text = self.recipe.task.options.get("text", ())
+        return (text,) if isinstance(text, str) else tuple(text)
+
+    @property
+    def protocol_options(self) -> dict[str, Any]:
+        """The protocol's section with what its open options come to."""
+        return {k: v for k, v in (self.recipe.protocol.section() | self.protocol.settled()).items() if v is not None}
+
+    @property
+    def teacher_seen(self) -> bool:
+        """Whether the teacher could be looked at, where there is one."""
+        return self.recipe.training.distillation is None or self.teacher is not None
+
+    def refuse_unseen(self) -> None:
+        """Raises InputError where a model was not looked at: it cannot be run here."""
+        distillation = self.recipe.training.distillation
+        names = [self.recipe.model.name] if self.encoder is None else []
+        names += [] if self.teacher_seen or distillation is None else [distillation.teacher]
+        if names:
+            raise InputError(
+                f"model {names[0]!r} was not looked at: it is neither packaged nor a folder nor in the hub's cache, "
+                "and the hub does not answer. This recipe cannot be run here; give a folder or `minilm`, or connect."
+            )
+
+    @property
+    def files(self) -> list[str]:
+        """What the run's folder will hold."""
+        per_stage = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", STAGE, MANIFEST]
+        per_stage += [RANGES] if self.recipe.training.quantization else []
+        names = [
+            f"{STAGES}/{s.name}/{f}"
+            for s in self.stages
+            for f in [*per_stage, *([MASKS] if s.sparsity or s.open else [])]
+        ]
+        return [LOCK, RECIPE, CLAIM, *self.protocol.files(), *names, RECORD_FILE]
+
+
+def read_job(recipe: AnyRecipe, data: Path | None, out: Path, overrides: Overrides) -> Job:
+    """Reads a recipe and its data.
+
+    Raises:
+        InputError: the recipe is none, or the task has no such data.
+    """
+    recipe = load_recipe(recipe, overrides)
+    task: Task = recipe.task.build(data=data, seed=derive_seed(recipe.seed, "rows"))
+    return Job(recipe, task, out / recipe.folder_name)
+
+
+def prepare(job: Job, *, weights: bool) -> Prepared:
+    """Finds the models of a job, and checks everything that does not take a training to know.
+
+    Args:
+        job: Recipe and task.
+        weights: Whether models are loaded, to be trained; else only their names and shapes are looked at.
+
+    Raises:
+        InputError: this machine cannot train so, methods do not go together, or do not fit the model or the rows; there
+            is no such model or teacher, or it is not for this task.
+    """
+    check_machine(job.recipe, job.task, job.folder)
+    check_methods(job.recipe, job.task)
+    encoder = _encoder(job, weights=weights)
+    if encoder is not None:
+        check_encoder(job.recipe, encoder)
+    if encoder is not None and not weights:
+        meet(encoder)  # a run does so with its own rows
+    teacher = _teacher(job, encoder, weights=weights)
+    _check_length(job, encoder)
+    return Prepared(job.recipe, job.task, job.folder, encoder, teacher)
+
+
+def _encoder(job: Job, *, weights: bool) -> Encoder | None:
+    model, head = job.recipe.model, job.task.head
+    if weights:
+        return load_encoder(model.name, head, layers=model.layers, seed=derive_seed(job.recipe.seed, "head"))
+    return load_on_meta(model.name, head, layers=model.layers)
+
+
+def _teacher(job: Job, student: Encoder | None, *, weights: bool) -> Encoder | None:
+    settings, head, length = job.recipe.training.distillation, job.task.head, job.recipe.training.max_length
+    if settings is None:
+        return None
+    check_weight(settings.weight, head)
+    if not weights or student is None:
+        return load_teacher_on_meta(settings.teacher, head, student, length)
+    teacher = load_teacher(settings.teacher, head, student, length)
+    teacher.model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    return teacher
+
+
+def _check_length(job: Job, encoder: Encoder | None) -> None:
+    """Checks that schedules, averages and rounds fit the number of steps, as far as the rows tell it."""
+    training = job.recipe.training
+    if job.exact or training.evaluate_every == "epoch":
+        training.check_renewals(job.train_rows)
+    if job.exact:
+        training.averaged_models(job.train_rows)
+    job.protocol.check(job.steps_per_training if job.exact else None, encoder.model if encoder else None)
