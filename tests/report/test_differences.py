@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 
+from tests.support.pages import figures_of, markdown
 from tests.support.records import make_record
 from trainflat.core.margins import Answers
 from trainflat.records.run import Record
 from trainflat.report import caveats, score_rows, summary_table, write_report
 from trainflat.report.differences import differences
 from trainflat.report.notes import notes
-from trainflat.report.palette import Palette
 from trainflat.report.panels import make_panels
-from trainflat.report.static import draw_score
-from trainflat.report.tables import to_csv, to_markdown
+from trainflat.report.sections.curve import ScoreCurve
+from trainflat.report.static import draw
+from trainflat.report.tables import to_csv
 
 SAM = {"name": "sam", "base": "adamw", "lr": 2e-5, "rho": 0.05, "weight_decay": 0.0}
 ADAMW = {"name": "adamw", "lr": 2e-5, "weight_decay": 0.0}
@@ -67,10 +68,11 @@ def test_every_setting_that_differs_between_methods_is_told_everywhere(key: str)
     (panel,) = make_panels([one, other])
     (said,) = [sentence for sentence in caveats([one, other]) if "lines differ in" in sentence]
     assert name in said and said in notes([panel])
-    assert name in to_markdown([panel], [])
+    assert name in markdown(one, other)
     back = list(csv.DictReader(io.StringIO(to_csv(score_rows([one, other])))))
     assert all(name in row["differs_in"] for row in back)
-    title = draw_score(panel, Palette(["adamw", "sam"])).get_suptitle()
+    (figure,) = figures_of(ScoreCurve(), [one, other])
+    title = draw(figure).get_suptitle()
     assert f"lines differ also in {name.removeprefix('training.')}"[:80] in title
 
 

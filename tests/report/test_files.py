@@ -16,8 +16,10 @@ from trainflat.cli import main as cli
 from trainflat.core.errors import DamagedFile, InputError, UnknownName
 from trainflat.report import FORMATS, find_records, find_results, read_records, write_diagnosis, write_report
 from trainflat.report.comparison import write_comparison
-from trainflat.report.panels import make_panels
-from trainflat.report.series import at, curves, focus, shares_seen, zero_grid
+from trainflat.report.panels import at, make_panels
+from trainflat.report.sections.base import focus
+from trainflat.report.sections.training import curves
+from trainflat.report.sections.zeros import shares_seen, zero_grid
 
 ODD = {
     "one stage": [make_record(sparsities=(0.0,))],

@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 
-from tests.support.pages import WIDTHS, Visit
+from tests.support.pages import WIDTHS, Visit, figures_of
 from tests.support.records import make_record
 from trainflat.records.run import Record
 from trainflat.report import write_report
-from trainflat.report.flatness import flatness_table
-from trainflat.report.palette import Palette
 from trainflat.report.panels import make_panels
-from trainflat.report.static import draw_curves, draw_score, save, styled
+from trainflat.report.sections.curve import ScoreCurve
+from trainflat.report.sections.flatness import flatness_table
+from trainflat.report.sections.training import TrainingCurves
+from trainflat.report.static import draw, styled
 from trainflat.report.tables import score_rows, to_csv
-from trainflat.report.web import score_plot
+from trainflat.report.web import figure_data
 
 SAM = {"name": "sam", "base": "adamw", "lr": 2e-5}
 
@@ -105,15 +106,16 @@ def many(count: int) -> list[Record]:
 
 
 def test_thirty_variants_are_drawn_whole_and_look_apart(tmp_path: Path):
-    (panel,) = make_panels(many(30))
-    palette = Palette(["sam"])
+    figures = [figure for section in (ScoreCurve(), TrainingCurves()) for figure in figures_of(section, many(30))]
     with styled():
-        for k, figure in enumerate([draw_score(panel, palette), draw_curves(panel, palette)]):
-            assert save(figure, tmp_path / f"{k}.svg", "svg")  # no layout would warn, which is an error here
-            axes = figure.axes[0].get_window_extent()
+        for figure in figures:
+            canvas = draw(figure)
+            canvas.savefig(tmp_path / f"{figure.file}.svg")  # no layout would warn, which is an error here
+            axes = canvas.axes[0].get_window_extent()
             assert axes.height > 200
-            assert figure.legends[0].get_window_extent().y1 < axes.y0
-    lines = [trace for trace in score_plot(panel, palette)["frames"][0]["data"] if "marker" in trace]
+            assert canvas.legends[0].get_window_extent().y1 < axes.y0
+    (plot,) = figure_data(figures[0])["plots"]
+    lines = [trace for trace in plot["frames"][0]["data"] if "marker" in trace]
     assert len({(trace["line"]["dash"], trace["marker"]["symbol"]) for trace in lines}) == 30
 
 

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
+from tests.support.pages import markdown
 from tests.support.records import make_record
 from trainflat.records.run import Int8, Record, TaskInfo
-from trainflat.report.int8 import drawings, int8_table, metric
 from trainflat.report.panels import make_panels
-from trainflat.report.tables import score_rows, to_markdown
+from trainflat.report.sections.int8 import drawings, int8_table, metric
+from trainflat.report.tables import score_rows
 
 SAM = {"name": "sam", "base": "adamw", "lr": 2e-5}
 
@@ -108,7 +109,7 @@ def test_f1_of_the_paper_is_set_beside_our_f1():
 def test_nothing_is_said_of_int8_where_there_is_none():
     (panel,) = make_panels([make_record()])
     assert int8_table(panel) == drawings(panel) == []
-    assert "int8" not in to_markdown([panel], [])
+    assert "int8" not in markdown(make_record())
 
 
 @pytest.mark.parametrize(
@@ -116,8 +117,8 @@ def test_nothing_is_said_of_int8_where_there_is_none():
 )
 def test_a_finer_arithmetic_than_the_published_one_is_told_and_not_drawn_beside_it(ways: list[str], compares: bool):
     """Also of records from before there was the published one."""
-    (panel,) = make_panels([rounded({0.0: 1.0}, how=way, seed=k) for k, way in enumerate(ways)])
-    text = to_markdown([panel], [])
+    records = [rounded({0.0: 1.0}, how=way, seed=k) for k, way in enumerate(ways)]
+    (panel,), text = make_panels(records), markdown(*records)
     assert "one step per weight matrix, inputs per batch in 7 bits" in text
     assert ("finer arithmetic than the published" in text) is not compares
     beside = {each.title: [one.optimizer for one in each.published] for each in drawings(panel)}

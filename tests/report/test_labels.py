@@ -7,10 +7,10 @@ import pytest
 from tests.support.records import make_record
 from trainflat.optim import OPTIMIZERS, FlatOptimizer
 from trainflat.records.run import Fingerprint, Record, TaskInfo
+from trainflat.report import score_rows, summary_table
 from trainflat.report.notes import notes
 from trainflat.report.options import BASES, OWN, completed
 from trainflat.report.panels import make_panels
-from trainflat.report.tables import score_rows, summary_table
 
 ADAMW = {"name": "adamw", "lr": 2e-5}
 SAM = {"name": "sam", "base": "adamw", "lr": 2e-5}

@@ -10,14 +10,14 @@ from PIL import Image
 from pydantic import ValidationError
 
 from tests.support.landscapes import make_landscapes, make_line, make_plane, make_spectrum
-from tests.support.pages import HOSTILE
+from tests.support.pages import HOSTILE, figures_of
 from tests.support.records import make_record
 from trainflat.cli import main as cli
 from trainflat.core.errors import DamagedFile, InputError
 from trainflat.records.landscape import LineRecord, PlaneRecord, load_landscape
 from trainflat.report import find_landscapes, find_records, write_report
-from trainflat.report.landscape_panels import landscape_groups
-from trainflat.report.landscape_series import density_range, landscape_table, loss_range, together
+from trainflat.report.elements import Field, Line
+from trainflat.report.sections.landscapes import Landscapes, density_range, landscape_table, loss_range, together
 
 
 @pytest.mark.parametrize("landscape", make_landscapes(), ids=lambda each: each.name)
@@ -98,19 +98,19 @@ def test_planes_of_one_basis_stand_together_and_others_apart():
 
 
 def test_figures_share_a_scale_and_mark_what_was_found():
-    groups = landscape_groups(make_landscapes())
-    plane, line, spectrum = groups
-    contours = [plot["frames"][0]["data"][0] for plot in plane.plots[:2]]
-    assert contours[0]["zmin"] == contours[1]["zmin"] == loss_range([make_plane("adam"), make_plane("sam")])[0]
-    assert contours[0]["z"][0][0] is None
-    assert [plot["title"] for plot in plane.plots] == [
+    plane, line, spectrum = figures_of(Landscapes(), [], make_landscapes())
+    contours = [plot.frames[0][0] for plot in plane.plots[:2] if isinstance(plot.frames[0][0], Field)]
+    assert contours[0].low == contours[1].low == loss_range([make_plane("adam"), make_plane("sam")])[0]
+    assert contours[0].z[0][0] is None
+    assert [plot.title for plot in plane.plots] == [
         f"{kind} · head of {head}" for kind in ("Contours", "Surface") for head in ("adam", "sam")
     ]
     assert "barrier is 0.9 over the straight line" in line.caption
-    bar = line.plots[0]["frames"][0]["data"][2]
-    assert bar["x"] == [0.5, 0.5]
-    assert bar["y"] == pytest.approx((0.35, 1.25))
-    assert spectrum.plots[0]["frames"][0]["data"][1]["x"] == [14.0, 1.2]
+    bar = line.plots[0].frames[0][2]
+    assert isinstance(bar, Line)
+    assert bar.x == [0.5, 0.5]
+    assert bar.y == pytest.approx((0.35, 1.25))
+    assert spectrum.plots[0].frames[0][1].x == [14.0, 1.2]
     assert density_range(make_spectrum())[1] > max(make_spectrum().density)
 
 

@@ -8,12 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.pages import markdown
 from tests.support.records import SPARSITIES, make_record, make_records
 from trainflat.records.run import Record, Timing
 from trainflat.report import score_rows, summary_table
 from trainflat.report.notes import notes
 from trainflat.report.panels import make_panels
-from trainflat.report.tables import PLAIN, cost_table, score_table, to_csv, to_markdown
+from trainflat.report.sections.costs import cost_table
+from trainflat.report.sections.scores import PLAIN, score_table
+from trainflat.report.tables import to_csv
 
 RECORDS = make_records()
 SAM = {"name": "sam", "base": "adamw", "lr": 2e-5}
@@ -179,14 +182,14 @@ def test_csv_reads_back_as_the_rows():
 
 
 def test_markdown_shows_names_and_never_obeys_them():
-    text = to_markdown(make_panels([make_record(model="a|b<script>`[x](y)\n# no")]), [])
+    text = markdown(make_record(model="a|b<script>`[x](y)\n# no"))
     title = next(line for line in text.splitlines() if line.startswith("## "))
     assert title == "## STS-B · a\\|b&lt;script&gt;\\`\\[x](y) # no, 12 layers · iterative, rewound to the start"
     assert "\n# no" not in text
 
 
 def test_markdown_says_that_zeros_alone_are_not_fast():
-    assert PLAIN in to_markdown(make_panels(RECORDS), [])
+    assert PLAIN in markdown(*RECORDS)
     assert PLAIN.startswith("Unstructured zeros alone do not speed up dense kernels")
 
 
@@ -234,12 +237,12 @@ def test_names_of_runs_are_no_formulas_in_any_table(text):
     record = make_record(text, text, optimizer={"name": text}, sparsities=(0.0,))
     cells = [cell for row in csv.reader(io.StringIO(to_csv(score_rows([record])), newline="")) for cell in row]
     assert "'" + text.replace("\r", "\n") in cells and text not in cells
-    markdown = to_markdown(make_panels([record]), [])
-    assert "| --- |" in markdown
-    rows = [line.split(" | ") for line in markdown.splitlines() if line.startswith("| ")]
+    shown = markdown(record)
+    assert "| --- |" in shown
+    rows = [line.split(" | ") for line in shown.splitlines() if line.startswith("| ")]
     assert not [cell for row in rows for cell in row if cell.strip("| ")[:1] in tuple("=+@") and cell.strip("| ")]
 
 
 def test_a_backslash_opens_no_column_and_stars_no_markup():
     record = make_record(optimizer={"name": "a\\|b *c*"}, sparsities=(0.0,))
-    assert "| a\\\\\\|b \\*c\\* |" in to_markdown(make_panels([record]), [])
+    assert "| a\\\\\\|b \\*c\\* |" in markdown(record)

@@ -1,11 +1,30 @@
 """Text that must not become markup, and a page opened in a browser."""
 
 import re
+from collections.abc import Sequence
+
+from trainflat.records.landscape import Landscape
+from trainflat.records.run import Record
+from trainflat.report.elements import Figure
+from trainflat.report.sections import show
+from trainflat.report.sections.base import Results, Section
+from trainflat.report.tables import to_markdown
 
 HOSTILE = '</script><script>alert("x")</script> $\\frac{ %{x} {{911*911}} <b>&amp;'
 
 
 WIDTHS = {"desk": (1280, 900), "phone": (390, 844)}
+
+
+def figures_of(section: Section, records: Sequence[Record], landscapes: Sequence[Landscape] = ()) -> list[Figure]:
+    """The figures of one section, one per panel or landscape that has any."""
+    return [each for entry in section.show(Results.of(records, landscapes)).entries for each in entry.figures]
+
+
+def markdown(*records: Record) -> str:
+    """The tables of a report on these runs, for people."""
+    results = Results.of(records)
+    return to_markdown(results, show(results))
 
 
 class Visit:

@@ -1,8 +1,9 @@
 """Reports: what runs left behind, as one page, figures and tables. Reads records only, and never imports torch."""
 
-from trainflat.report.diagnosis_page import write_diagnosis
+from trainflat.report.diagnosis import write_diagnosis
 from trainflat.report.reading import Found, find_landscapes, find_records, find_results, read_records
-from trainflat.report.tables import caveats, score_rows, summary_table
+from trainflat.report.sections.scores import caveats, summary_table
+from trainflat.report.tables import score_rows
 from trainflat.report.write import FORMATS, write_report
 
 __all__ = [

@@ -1,42 +1,38 @@
 """What ``trainflat bench`` shows: tables for the terminal, and a figure."""
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from matplotlib.figure import Figure
 
 from trainflat.core.files import together
 from trainflat.core.formatting import plural
 from trainflat.core.margins import Difference
-from trainflat.records.comparison import Cell, Comparison, Speedup, Timing, save_comparison
+from trainflat.records.comparison import Cell, Comparison, Speedup, save_comparison
+from trainflat.report.elements import Axis, Figure, Line, Mark, Plot, Points, Rows
 from trainflat.report.marks import refuse_foreign
 from trainflat.report.notes import PARTIAL
-from trainflat.report.palette import LIGHT
-from trainflat.report.static import GREY, SYMBOLS, save, styled
+from trainflat.report.palette import LIGHT, MARKERS
+from trainflat.report.static import KINDS, write_figures
 from trainflat.report.words import DASH, megabytes, metric_name, task_name
 
 FIGURE = "bench"
 NOT_TOLD = "not told apart"
-_COLUMNS = 3  # of the figure
 
 
 def write_comparison(found: Comparison, out: Path) -> Path:
     """Writes ``bench.json``, ``bench.png`` and ``bench.svg`` into a folder, all or none; returns the JSON file.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: the folder cannot be written, or a file in it that is to be replaced is somebody else's.
     """
-    with together(out) as place, styled():
+    with together(out) as place:
         path = save_comparison(found, place)
-        for kind in ("png", "svg"):
-            save(draw_comparison(found), place / f"{FIGURE}.{kind}", kind)
+        for kind in KINDS:
+            write_figures([comparison_figure(found)], place, kind)
         refuse_foreign(place, out)
     return out / path.name
 
 
-def variant_rows(found: Comparison) -> list[dict[str, str]]:
+def variant_rows(found: Comparison) -> Rows:
     """What does not depend on the input: size, memory and score of every variant."""
     rows = []
     for n, one in enumerate(found.variants):
@@ -49,7 +45,7 @@ def variant_rows(found: Comparison) -> list[dict[str, str]]:
     return rows
 
 
-def cell_rows(found: Comparison, cell: Cell) -> list[dict[str, str]]:
+def cell_rows(found: Comparison, cell: Cell) -> Rows:
     """Latency, throughput and speed-up of every variant in one cell; a star where none is told to beat it."""
     best = found.frontier(cell)
     return [
@@ -71,8 +67,7 @@ def notes(found: Comparison) -> list[str]:
     first = found.variants[0]
     said = [
         f"Speed-up: over {first.name}, median of {plural(found.rounds, 'round')} with an interval that holds it in "
-        "95 of 100 "
-        f"cases; where that holds 1, the two are {NOT_TOLD}.",
+        f"95 of 100 cases; where that holds 1, the two are {NOT_TOLD}.",
         f"Best: told apart from another in time or {'score' if found.metric else 'size'}, and no other is told to be "
         "better in one of the two and not worse in the other.",
     ]
@@ -95,56 +90,35 @@ def notes(found: Comparison) -> list[str]:
     return said
 
 
-def draw_comparison(found: Comparison) -> Figure:
-    """Score against latency, or where nothing was scored size against latency: one plot per cell."""
-    count = len(found.cells)
-    columns, rows = min(count, _COLUMNS), -(-count // _COLUMNS)
-    figure = Figure(figsize=(max(4.8, 3.6 * columns), 3.0 * rows + 0.7), layout="constrained")
-    figure.suptitle(_title(found), fontsize=10)
-    places = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes, cell in zip(places, found.cells, strict=False):
-        _draw_cell(axes, found, cell)
-    for unused in places[count:]:
-        unused.remove()
-    handles, names = places[0].get_legend_handles_labels()
-    lines = -(-len(names) // columns)
-    figure.set_size_inches(figure.get_figwidth(), figure.get_figheight() + 0.2 * lines + 0.1)
-    figure.legend(handles, names, loc="outside lower center", ncols=columns)
-    return figure
+def comparison_figure(found: Comparison) -> Figure:
+    """Returns score against latency, or where nothing was scored size against latency: one plot per cell."""
+    up = Axis(metric_name(found.metric) if found.metric else "MB on disk")
+    plots = [Plot([_marks(found, cell)], Axis("Latency (ms)", low=0), up, cell.name) for cell in found.cells]
+    return Figure(FIGURE, FIGURE, _title(found), plots)
 
 
-def _draw_cell(axes: Any, found: Comparison, cell: Cell) -> None:
-    heights = [_height(found, n) for n in range(len(found.variants))]
+def _marks(found: Comparison, cell: Cell) -> list[Mark]:
     best = found.frontier(cell)
-    steps: Sequence[tuple[float, float]] = [(1e3 * cell.timings[n].median, heights[n]) for n in best]
-    axes.step(
-        *zip(*steps, strict=True) if steps else ([], []),
-        where="post",
-        color=GREY,
-        linewidth=1,
-        linestyle=":",
-        label="frontier",
+    milliseconds = [1e3 * timing.median for timing in cell.timings]
+    heights = [_height(found, n) for n in range(len(found.variants))]
+    steps = Line(
+        [milliseconds[n] for n in best], [heights[n] for n in best], "frontier", width=1.5, dash=2, stepped=True
     )
-    for n, (one, timing) in enumerate(zip(found.variants, cell.timings, strict=True)):
-        slot, ring = n % len(LIGHT), n // len(LIGHT)
-        axes.errorbar(
-            [1e3 * timing.median],
-            [heights[n]],
-            xerr=_bar(timing),
-            label=one.name,
-            color=LIGHT[slot],
-            marker=SYMBOLS[(slot + ring) % len(SYMBOLS)],
-            linestyle="none",
-            markersize=9 if n in best else 5,
-            markeredgecolor="black" if n in best else LIGHT[slot],
-            capsize=2,
-        )
-    axes.set_xlim(left=0)
-    axes.set(title=cell.name, xlabel="Latency (ms)", ylabel=metric_name(found.metric) if found.metric else "MB on disk")
+    return [steps, *(_point(found, cell, n, ringed=n in best) for n in range(len(found.variants)))]
 
 
-def _bar(timing: Timing) -> list[list[float]]:
-    return [[1e3 * (timing.median - timing.low)], [1e3 * (timing.high - timing.median)]]
+def _point(found: Comparison, cell: Cell, n: int, *, ringed: bool) -> Points:
+    timing, slot, ring = cell.timings[n], n % len(LIGHT), n // len(LIGHT)
+    return Points(
+        [1e3 * timing.median],
+        [_height(found, n)],
+        label=found.variants[n].name,
+        color=f"series-{slot}",
+        symbol=(slot + ring) % len(MARKERS),
+        size=12 if ringed else 7,
+        errors=[(1e3 * (timing.median - timing.low), 1e3 * (timing.high - timing.median))],
+        ringed=ringed,
+    )
 
 
 def _height(found: Comparison, variant: int) -> float:

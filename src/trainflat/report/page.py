@@ -1,7 +1,6 @@
-"""The page: everything in one file, which asks for nothing else."""
+"""Renders what is shown as a page: everything in one file, which asks for nothing else."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -10,197 +9,97 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from trainflat.core.formatting import plural
-from trainflat.records.landscape import Landscape
-from trainflat.records.run import ModelInfo, Record
-from trainflat.report.differences import ABOUT as ABOUT_DIFFERENCES
-from trainflat.report.differences import differences
-from trainflat.report.flatness import ABOUT, ABOUT_PUBLISHED, comparable, flatness_table, measured
-from trainflat.report.int8 import ABOUT as ABOUT_INT8
-from trainflat.report.int8 import about_published, int8_table, metric
-from trainflat.report.landscape_panels import landscape_groups
-from trainflat.report.notes import PARTIAL, notes
-from trainflat.report.palette import DARK, HEAT_DARK, HEAT_LIGHT, LIGHT, Palette
-from trainflat.report.panels import Panel, is_partial, make_panels
-from trainflat.report.published import published, reference_sparsity
-from trainflat.report.tables import PLAIN, cost_table, score_table
-from trainflat.report.web import Group, curve_plots, flatness_plots, int8_plots, score_plot, zero_plots
-from trainflat.report.words import DASH, metric_name, percent, task_name
+from trainflat.report.elements import Facts, Figure, Rows, Sentences, Shown, Source, Table
+from trainflat.report.notes import notes
+from trainflat.report.palette import DARK, HEAT_DARK, HEAT_LIGHT, LIGHT
+from trainflat.report.panels import Panel
+from trainflat.report.sections.base import Results
+from trainflat.report.web import figure_data, plot_height
+from trainflat.report.words import DASH, percent
+
+_KINDS = {"figure": Figure, "table": Table, "facts": Facts, "sentences": Sentences, "source": Source}
 
 
-def render(records: Sequence[Record], landscapes: Sequence[Landscape] = ()) -> str:
-    """The whole page as HTML. Same records and landscapes, same bytes."""
-    panels = make_panels(records)
-    sections = _sections(panels, landscapes)
-    return (
-        environment()
-        .get_template("report.html")
-        .render(
-            headline=_headline(panels),
-            notes=notes(panels),
-            plain=PLAIN,
-            panels=panels,
-            sections=sections,
-            figures={
-                group.id: {"plots": group.plots, "active": group.active} for _, groups in sections for group in groups
-            },
-            score_table=score_table,
-            differences=differences,
-            about_differences=ABOUT_DIFFERENCES,
-            cost_table=cost_table,
-            runs=[_run(record, line.label) for panel in panels for line in panel.lines for record in line.records],
-            themes=theme_colors(),
-            plotly=plotly_source(),
-        )
+def render_report(results: Results, sections: Sequence[Shown]) -> str:
+    """Returns the page of a report as HTML. Same results, same bytes."""
+    facts = _headline(results.panels) if results.panels else {}
+    lead = (
+        f"What {facts.pop('Runs')} of <b>trainflat</b> left behind: how well each model does at each sparsity, where "
+        "its zeros are, what it weighs and what it cost."
+        if facts
+        else ""
+    )
+    title = f"trainflat report: {facts.get('Tasks') or 'loss landscapes'}"
+    return render(
+        title, "Trained flat, then compressed", Markup(lead), sections, facts=facts, warnings=notes(results.panels)
     )
 
 
-def _sections(panels: Sequence[Panel], landscapes: Sequence[Landscape]) -> list[tuple[str, list[Group]]]:
-    palette = Palette(record.optimizer for panel in panels for record in panel.records)
-    numbered = list(enumerate(panels))
-    found = [
-        ("Score against sparsity", [_scores(k, panel, palette) for k, panel in numbered]),
-        ("Flatness", [_flatness(k, panel, palette) for k, panel in numbered]),
-        ("int8", [_int8(k, panel, palette) for k, panel in numbered]),
-        ("Where the zeros are", [_zeros(k, panel) for k, panel in numbered]),
-        ("Training curves", [_curves(k, panel, palette) for k, panel in numbered]),
-        ("Landscape", landscape_groups(landscapes)),
-    ]
-    kept = [(title, [group for group in groups if group.plots]) for title, groups in found]
-    return [(title, groups) for title, groups in kept if groups]
+def render(
+    title: str,
+    heading: str,
+    lead: Markup,
+    sections: Sequence[Shown],
+    *,
+    facts: Mapping[str, str] | None = None,
+    warnings: Sequence[str] = (),
+) -> str:
+    """Returns a page as HTML.
 
-
-def _scores(k: int, panel: Panel, palette: Palette) -> Group:
-    caption = f"{panel.scored_on}. Lines are means over seeds"
-    several = any(len({record.seed for record in line.records}) > 1 for line in panel.lines)
-    caption += ", shaded bands one standard deviation to either side." if several else "; here every line is one seed."
-    if published(panel):
-        caption += (
-            " Short bars are published means ± standard deviations, of the same model, task, metric and protocol."
-        )
-    if reference_sparsity(panel) is not None:
-        caption += " The dotted line is the sparsity at which the papers compare this task."
-    return Group(f"score-{k}", panel.title, _marked(caption, panel), [score_plot(panel, palette)])
-
-
-def _flatness(k: int, panel: Panel, palette: Palette) -> Group:
-    plots = flatness_plots(panel, palette)
-    compared = any(comparable(panel, name) for name in measured(panel))
-    caption = f"{ABOUT} Short bars are published means ± standard deviations. {ABOUT_PUBLISHED}" if compared else ABOUT
-    return Group(f"flatness-{k}", panel.title, _marked(caption, panel), plots, rows=flatness_table(panel))
-
-
-def _int8(k: int, panel: Panel, palette: Palette) -> Group:
-    caption = f"{ABOUT_INT8} Plots show {metric_name(metric(panel), panel.positive)}."
-    if told := about_published(panel):
-        caption += f" Short bars are published means ± standard deviations. {told}"
-    plots, rows = int8_plots(panel, palette), int8_table(panel)
-    return Group(f"int8-{k}", panel.title, _marked(caption, panel), plots, rows=rows)
-
-
-def _zeros(k: int, panel: Panel) -> Group:
-    choices, active, plots = zero_plots(panel)
-    caption = (
-        "Share of zeros in every prunable matrix, in percent, mean over seeds. Layers are counted from 0, as in "
-        "parameter names; a matrix behind the last layer stands in the last column. Colours span the layers' values."
+    Args:
+        title: Of the document.
+        heading: On the page.
+        lead: What it is about.
+        sections: What it shows; those without entries are left out.
+        facts: Names and values below the lead.
+        warnings: What to know before comparing.
+    """
+    kept = [section for section in sections if section.entries]
+    figures = [figure for section in kept for entry in section.entries for figure in entry.figures]
+    template = _environment().get_template("page.html")
+    return template.render(
+        title=title,
+        heading=heading,
+        lead=lead,
+        facts=facts or {},
+        warnings=warnings,
+        sections=kept,
+        anchors=_anchors(kept),
+        figures={figure.id: figure_data(figure) for figure in figures},
+        themes={"light": _theme(LIGHT, HEAT_LIGHT), "dark": _theme(DARK, HEAT_DARK)},
+        plotly=_plotly_source(),
     )
-    return Group(f"zeros-{k}", panel.title, _marked(caption, panel), plots, choices, active, broad=True)
 
 
-def _curves(k: int, panel: Panel, palette: Palette) -> Group:
-    choices, active, plots = curve_plots(panel, palette)
-    caption = "One line per seed, while the model of the chosen sparsity was trained."
-    if len(plots) > 1:
-        caption += " ‖ε‖ is how far the weights stood displaced for the second gradient, the loss gap what that added."
-        caption += " Were they near zero, the run would not have been a flat one."
-    return Group(f"curves-{k}", panel.title, _marked(caption, panel), plots, choices, active)
-
-
-def _marked(caption: str, panel: Panel) -> str:
-    return f"{caption} {PARTIAL[0].upper()}{PARTIAL[1:]}." if panel.partial else caption
+def _anchors(sections: Sequence[Shown]) -> list[str]:
+    numbered = [section for section in sections if not section.anchor]
+    return [section.anchor or f"section-{numbered.index(section) + 1}" for section in sections]
 
 
 def _headline(panels: Sequence[Panel]) -> dict[str, str]:
     records = [record for panel in panels for record in panel.records]
-    tasks = list(dict.fromkeys(panel.task_title for panel in panels))
-    models = list(dict.fromkeys(panel.model for panel in panels))
-    optimizers = list(dict.fromkeys(record.optimizer for record in records))
-    seeds = sorted({record.seed for record in records})
     sparsities = sorted({target for panel in panels for target in panel.targets})
     return {
         "Runs": plural(len(records), "run"),
-        "Tasks": ", ".join(tasks),
-        "Models": ", ".join(models),
-        "Optimizers": ", ".join(optimizers),
-        "Seeds": ", ".join(map(str, seeds)),
+        "Tasks": ", ".join(dict.fromkeys(panel.task_title for panel in panels)),
+        "Models": ", ".join(dict.fromkeys(panel.model for panel in panels)),
+        "Optimizers": ", ".join(dict.fromkeys(record.optimizer for record in records)),
+        "Seeds": ", ".join(map(str, sorted({record.seed for record in records}))),
         "Sparsities": ", ".join(map(percent, sparsities)),
     }
 
 
-def _run(record: Record, label: str) -> dict[str, Any]:
-    model = record.model
-    return {
-        "title": f"{task_name(record.task.name)} · {model.name} · {record.protocol} · {label} · seed {record.seed}",
-        "partial": is_partial(record),
-        "facts": {
-            "Name": record.name,
-            "Digest": record.digest,
-            "Recipe hash": record.recipe_hash,
-            "Starting weights": _weights(model),
-            **_teacher(record),
-        },
-        "data": [
-            {
-                "Split": name,
-                "Rows": f"{f.rows:,}",
-                "Source": f.source,
-                "SHA-256": f.sha256,
-                "Partial": "yes" if f.partial else "no",
-            }
-            for name, f in sorted(record.data.items())
-        ],
-        "environment": {str(key): str(value) for key, value in record.environment.items()},
-        "recipe": json.dumps(record.recipe, indent=1, sort_keys=True, ensure_ascii=False),
-    }
-
-
-def _weights(model: ModelInfo) -> str:
-    return f"{model.architecture}, {plural(model.parameters, 'parameter', form=',')}, {model.weights_sha256}"
-
-
-def _teacher(record: Record) -> dict[str, str]:
-    if record.teacher is None:
-        return {}
-    score = record.teacher.scores.get(record.task.split, {}).get(record.task.metric)
-    told = DASH if score is None else f"{score:.1f}"
-    where = f"{metric_name(record.task.metric, record.task.positive)} on {record.task.split}"
-    return {"Teacher": f"{record.teacher.name}: {told}, {where}; {_weights(record.teacher)}{_renewals(record)}"}
-
-
-def _renewals(record: Record) -> str:
-    """Where a student became the teacher."""
-    steps = {stage.name: stage.training.teacher_steps for stage in record.stages if stage.training is not None}
-    told = [f"{name} after step {', '.join(map(str, found))}" for name, found in steps.items() if found]
-    return f"; then the student as it was: {'; '.join(told)}" if told else ""
-
-
-def theme_colors() -> dict[str, dict[str, str]]:
-    """The colours of both themes by the names that figures use."""
-    return {"light": _theme(LIGHT, HEAT_LIGHT), "dark": _theme(DARK, HEAT_DARK)}
-
-
 def _theme(series: Sequence[str], heat: Sequence[str]) -> dict[str, str]:
-    return {f"series-{k}": color for k, color in enumerate(series)} | {
-        f"heat-{k}": color for k, color in enumerate(heat)
-    }
+    named = {"series": series, "heat": heat}
+    return {f"{name}-{k}": color for name, colors in named.items() for k, color in enumerate(colors)}
 
 
-def _columns(table: Sequence[dict[str, str]]) -> list[str]:
-    return list(dict.fromkeys(name for row in table for name in row))
+def _columns(rows: Rows) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
 
 
 @cache
-def environment() -> Environment:
-    """Templates, with what all pages share."""
+def _environment() -> Environment:
     found = Environment(
         loader=FunctionLoader(_template),
         autoescape=True,
@@ -208,13 +107,18 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters["columns"] = _columns
+    found.filters |= {"columns": _columns, "height": plot_height}
+    found.tests |= {name: _is_a(kind) for name, kind in _KINDS.items()}
     found.globals |= {
-        "style": Markup(_template("report.css")),
-        "script": Markup(_template("report.js")),
+        "style": Markup(_template("page.css")),
+        "script": Markup(_template("page.js")),
         "dash": DASH,
     }
     return found
+
+
+def _is_a(kind: type[Any]) -> Any:
+    return lambda part: isinstance(part, kind)
 
 
 def _template(name: str) -> str:
@@ -222,8 +126,7 @@ def _template(name: str) -> str:
 
 
 @cache
-def plotly_source() -> Markup:
-    """The library that draws, to be put into a page."""
+def _plotly_source() -> Markup:
     from plotly.offline import get_plotlyjs
 
     return Markup(get_plotlyjs())  # the library's own text

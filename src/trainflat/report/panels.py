@@ -127,6 +127,11 @@ def make_panels(records: Iterable[Record]) -> list[Panel]:
     return [replace(panel, lines=_lines(groups[panel], told)) for panel in sorted(groups, key=astuple)]
 
 
+def at(line: Line, target: float) -> Point | None:
+    """Returns the line's last point at a sparsity."""
+    return next((point for point in reversed(line.points) if point.target == target), None)
+
+
 def main_score(record: Record, stage: Stage) -> float | None:
     """The main score of a stage in percent, if it was measured."""
     return stage.scores.get(record.task.split, {}).get(record.task.metric)

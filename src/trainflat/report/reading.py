@@ -1,8 +1,8 @@
 """Finds the records of finished runs on disk, and the loss landscapes that lie beside them."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TypeVar
@@ -21,8 +21,8 @@ class Found:
 
     records: list[Record]  # each run once, in a fixed order
     unfinished: list[Path]  # folders of runs that have not written their record yet
-    landscapes: list[Landscape] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)  # why files that cannot be read are not among them
+    landscapes: Sequence[Landscape] = ()
+    left_out: Sequence[str] = ()  # why files that cannot be read are not among them
 
 
 def find_records(paths: Iterable[Path]) -> Found:
@@ -68,7 +68,7 @@ def find_results(paths: Iterable[Path]) -> Found:
 
 
 def read_records(paths: Iterable[Path]) -> list[Record]:
-    """The records at or below ``paths``; see :func:`find_records`."""
+    """Returns the records at or below ``paths``; see :func:`find_records`."""
     return find_records(paths).records
 
 
@@ -78,14 +78,14 @@ def find_landscapes(paths: Iterable[Path]) -> list[Landscape]:
     Copies count once. The order depends on the landscapes only, not on where they lie.
 
     Raises:
-        InputError: a file of that name is something else.
-        DamagedFile: a landscape is not what was written.
+        InputError: another version of trainflat wrote one.
+        DamagedFile: a file of that name is something else, or not what was written.
     """
     return _landscapes(map(load_landscape, _landscape_files(paths)))
 
 
 def _record_files(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """Files of records, and folders of runs that have none yet."""
+    """Returns files of records, and folders of runs that have none yet."""
     files: list[Path] = []
     unfinished: set[Path] = set()
     for path in paths:
@@ -94,8 +94,9 @@ def _record_files(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
                 f"there is nothing at {path}. Name a record.json, the folder of a run, or a folder of runs."
             )
         here = _files(path, RECORD_FILE)
+        done = {parent for record in here for parent in record.parents}
+        unfinished |= {recipe.parent for recipe in path.rglob(RECIPE_FILE)} - done
         files += here
-        unfinished |= set(_unfinished(path, here))
     return files, sorted(unfinished)
 
 
@@ -103,23 +104,10 @@ def _landscape_files(paths: Iterable[Path]) -> list[Path]:
     return [file for path in paths for file in _files(path, PATTERN)]
 
 
-def _records(found: Iterable[Record]) -> list[Record]:
-    return sorted({record.digest: record for record in found}.values(), key=_order)
-
-
-def _landscapes(found: Iterable[Landscape]) -> list[Landscape]:
-    known = {landscape.model_dump_json(): landscape for landscape in found}
-    return [known[key] for key in sorted(known)]
-
-
-def _is_landscape(path: Path) -> bool:
-    return path.is_file() and path.match(PATTERN)
-
-
 def _files(path: Path, pattern: str) -> list[Path]:
-    """Files of a name at or below a path; a path to a file stands for itself, if it is not one of the other kind."""
+    """Returns the files of a name at or below a path; a file stands for itself, if it is not of the other kind."""
     if path.is_file():
-        return [path] if _is_landscape(path) == (pattern == PATTERN) else []
+        return [path] if path.match(PATTERN) == (pattern == PATTERN) else []
     found = []
     for place, folders, files in os.walk(path):
         found += [Path(place) / name for name in sorted(files) if fnmatch(name, pattern)]
@@ -128,12 +116,17 @@ def _files(path: Path, pattern: str) -> list[Path]:
     return found
 
 
-def _unfinished(path: Path, records: list[Path]) -> list[Path]:
-    if path.is_file():
-        return []
-    started = {recipe.parent for recipe in path.rglob(RECIPE_FILE)}
-    done = {parent for record in records for parent in record.parents}
-    return [folder for folder in started if folder not in done]
+def _records(found: Iterable[Record]) -> list[Record]:
+    def order(record: Record) -> tuple[object, ...]:
+        who = record.task.name, record.model.name, record.protocol, record.optimizer
+        return *who, record.recipe_hash, record.seed, record.digest
+
+    return sorted({record.digest: record for record in found}.values(), key=order)
+
+
+def _landscapes(found: Iterable[Landscape]) -> list[Landscape]:
+    known = {landscape.model_dump_json(): landscape for landscape in found}
+    return [known[key] for key in sorted(known)]
 
 
 def _nothing(paths: list[Path], unfinished: list[Path]) -> str:
@@ -142,16 +135,4 @@ def _nothing(paths: list[Path], unfinished: list[Path]) -> str:
         return f"no run at {where} is finished. Run the recipe of {sorted(unfinished)[0]} again to finish it."
     return (
         f"there is no {RECORD_FILE} at or below {where}, and no {PATTERN}. Name the folder that `trainflat run` wrote."
-    )
-
-
-def _order(record: Record) -> tuple[str, str, str, str, str, int, str]:
-    return (
-        record.task.name,
-        record.model.name,
-        record.protocol,
-        record.optimizer,
-        record.recipe_hash,
-        record.seed,
-        record.digest,
     )

@@ -1,4 +1,4 @@
-"""The figures of the page, as data for plotly.
+"""Draws neutral figures for the page, as data for plotly.
 
 Colours are written as names of the page's own (``@series-0``, ``@ink/0.15`` with an opacity): its script puts in
 those of the light or the dark theme, and again when the reader's system changes. Labels come from records and are
@@ -7,275 +7,245 @@ escaped, since plotly reads a subset of HTML.
 
 import html
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from math import log10
 from typing import Any
 
-from trainflat.core.formatting import plural
-from trainflat.report.flatness import comparable, figure_name, flatness_of, measured
-from trainflat.report.int8 import drawings
-from trainflat.report.palette import DASHES, MARKERS, Palette
-from trainflat.report.panels import Line, Panel, Point, Statistics
-from trainflat.report.published import Figure, published, reference_sparsity
-from trainflat.report.series import CURVES, Curve, Grid, at, curves, focus, shares_seen, zero_grid
-from trainflat.report.words import metric_name, percent, spread
+from trainflat.report.elements import Axis, Bars, Field, Figure, Heat, Line, Mark, Note, Plot, Points, Rule
+from trainflat.report.palette import DASHES, MARKERS
 
-Plot = dict[str, Any]  # title, height and one frame (data, layout) per choice
+Data = dict[str, Any]
+_SCALE = [[0, "@heat-0"], [0.5, "@heat-1"], [1, "@heat-2"]]
+_WIDTH, _LETTER, _KEY, _ROW = 290, 7, 45, 20  # pixels: narrowest column, a letter, a line's sample, a row of names
 
 
-@dataclass(frozen=True)
-class Group:
-    """A figure of the page: one or more plots that are switched together, and a sentence on what is seen."""
-
-    id: str
-    title: str
-    caption: str
-    plots: list[Plot]
-    choices: list[str] = field(default_factory=list)
-    active: int = 0
-    broad: bool = False  # plots need more than a third of the page
-    rows: list[dict[str, str]] = field(default_factory=list)  # a table under the plots
+def figure_data(figure: Figure) -> Data:
+    """Returns a figure as the page's script takes it: plots with a frame per choice, and the choice shown first."""
+    return {"plots": [_plot(plot) for plot in figure.plots], "active": figure.active}
 
 
-def score_plot(panel: Panel, palette: Palette) -> Plot:
-    """Score against sparsity, with published figures and the reference sparsity where they apply."""
-    width = max(100 * max(panel.targets, default=0.0), 10.0)
-    bands = _published(published(panel), palette, width)
-    lines = [trace for line in panel.lines for trace in _line(line, palette, lambda point: point.score)]
-    layout: dict[str, Any] = {
-        "xaxis": _sparsities(width),
-        "yaxis": {"title": {"text": as_text(metric_name(panel.metric, panel.positive))}},
-    }
-    reference = reference_sparsity(panel)
-    if reference is not None:
-        layout |= _reference_line(100 * reference)
-    return {"height": _height(400, bands + lines), "frames": [{"data": bands + lines, "layout": layout}]}
+def plot_height(plot: Plot) -> int:
+    """Returns the pixels of a plot with its legend, in the narrowest column; up to three rows of it fit in."""
+    return max((_height(plot.height, marks) for marks in plot.frames), default=plot.height)
 
 
-def flatness_plots(panel: Panel, palette: Palette) -> list[Plot]:
-    """One figure of flatness against sparsity per plot, with published values where they apply."""
-    width = max(100 * max(panel.targets, default=0.0), 10.0)
-    layout = {"xaxis": _sparsities(width), "yaxis": {"rangemode": "tozero"}}
-    plots = []
-    for name in measured(panel):
-        data = _published(comparable(panel, name), palette, width)
-        data += [t for line in panel.lines for t in _line(line, palette, partial(flatness_of, name=name))]
-        frames = [{"data": data, "layout": layout}]
-        plots.append({"title": figure_name(name), "height": _height(300, data), "frames": frames})
-    return plots
+def as_text(label: str) -> str:
+    """Escapes a label so that plotly shows it literally; a percent sign before a brace would open a placeholder."""
+    return html.escape(" ".join(label.split())).replace("%{", "%&#123;")
 
 
-def int8_plots(panel: Panel, palette: Palette) -> list[Plot]:
-    """Scores in float32 and int8 on one scale, and what int8 costs, against sparsity."""
-    width, plots = max(100 * max(panel.targets, default=0.0), 10.0), []
-    for each in drawings(panel):
-        data = _published(each.published, palette, width)
-        data += [trace for line in panel.lines for trace in _line(line, palette, each.measure)]
-        shared = {} if each.low is None else {"range": [each.low, each.high]}
-        frames = [{"data": data, "layout": {"xaxis": _sparsities(width), "yaxis": shared}}]
-        plots.append({"title": each.title, "height": _height(300, data), "frames": frames})
-    return plots
-
-
-def zero_plots(panel: Panel) -> tuple[list[str], int, list[Plot]]:
-    """Where the zeros lie: choices of sparsity, the first one to show, and a heat map per line."""
-    targets = [target for target in panel.targets if any(_has_matrices(at(line, target)) for line in panel.lines)]
-    shown = [line for line in panel.lines if any(_has_matrices(point) for point in line.points)]
-    frames: list[list[dict[str, Any]]] = [[] for _ in shown]
-    for target in targets:
-        grids = [zero_grid(point) if (point := at(line, target)) else Grid([], [], []) for line in shown]
-        low, high = shares_seen(grids)
-        for k, grid in enumerate(grids):
-            frames[k].append(_heat(grid, low, high))
-    rows = max((len(frame["data"][0]["y"]) for several in frames for frame in several), default=0)
-    plots = [{"title": line.label, "height": 110 + 26 * rows, "frames": frames[k]} for k, line in enumerate(shown)]
-    return [percent(target) for target in targets], _first(targets, focus(panel)), plots
-
-
-def curve_plots(panel: Panel, palette: Palette) -> tuple[list[str], int, list[Plot]]:
-    """Training curves: choices of sparsity, the first one to show, and a plot per quantity that some run logged."""
-    everything = {
-        (quantity, target): _curves(panel, quantity, target, palette) for quantity in CURVES for target in panel.targets
-    }
-    targets = [target for target in panel.targets if any(everything[quantity, target] for quantity in CURVES)]
-    plots = []
-    for quantity, name in CURVES.items():
-        frames: list[Plot] = [{"data": everything[quantity, target], "layout": _CURVE_LAYOUT} for target in targets]
-        if any(frame["data"] for frame in frames):
-            height = max(_height(300, frame["data"]) for frame in frames)
-            plots.append({"title": name, "height": height, "frames": frames})
-    return [percent(target) for target in targets], _first(targets, focus(panel)), plots
-
-
-def _height(plot: int, data: Sequence[Plot]) -> int:
-    """Pixels of a plot with its legend, in the narrowest column; up to three rows of it fit in as they are."""
-    names = [trace["name"] for trace in data if "name" in trace and trace.get("showlegend", True)]
+def _height(plot: int, marks: Sequence[Mark]) -> int:
+    names = {mark.label for mark in marks if isinstance(mark, Line | Points | Bars) and mark.label}
     if not names:
         return plot
-    in_a_row = max(1, 290 // (45 + 7 * max(map(len, names))))
-    return plot + 20 * max(0, -(-len(names) // in_a_row) - 3)
+    in_a_row = max(1, _WIDTH // (_KEY + _LETTER * max(map(len, names))))
+    return plot + _ROW * max(0, -(-len(names) // in_a_row) - 3)
 
 
-def _line(line: Line, palette: Palette, measure: Callable[[Point], Statistics | None]) -> list[Plot]:
-    scored = [(100 * point.target, found) for point in line.points if (found := measure(point))]
-    if not scored:
+def _plot(plot: Plot) -> Data:
+    return {"title": plot.title, "frames": [_frame(plot, marks) for marks in plot.frames]}
+
+
+def _frame(plot: Plot, marks: Sequence[Mark]) -> Data:
+    data: list[Data] = []
+    layout: Data = {"xaxis": _axis(plot.x), "yaxis": _axis(plot.y)}
+    named: set[str] = set()
+    for mark in marks:
+        traces, additions = _DRAW[type(mark)](mark, plot)
+        for trace in traces:
+            trace["showlegend"] = trace.get("showlegend", True) and "name" in trace and trace["name"] not in named
+            named |= {trace["name"]} if trace["showlegend"] else set()
+        data += traces
+        layout = _merged(layout, additions)
+    return {"data": data, "layout": layout}
+
+
+def _merged(layout: Data, additions: Data) -> Data:
+    """Adds to lists and mappings of a layout, and replaces anything else."""
+    found = dict(layout)
+    for key, value in additions.items():
+        before = layout.get(key)
+        if isinstance(before, list):
+            found[key] = before + value
+        else:
+            found[key] = before | value if isinstance(before, dict) else value
+    return found
+
+
+def _axis(axis: Axis) -> Data:
+    found: Data = {"title": {"text": as_text(axis.title)}} if axis.title else {}
+    if axis.low is not None and axis.high is not None:
+        found["range"] = [log10(axis.low), log10(axis.high)] if axis.log else [axis.low, axis.high]
+    if axis.log:
+        found |= {"type": "log", "exponentformat": "power"}
+    if axis.ticks:
+        found |= {"tickvals": [at for at, _ in axis.ticks], "ticktext": [as_text(text) for _, text in axis.ticks]}
+    if axis.step:
+        found["dtick"] = axis.step
+    return found | ({"rangemode": "tozero"} if axis.from_zero else {})
+
+
+def _line(line: Line, plot: Plot) -> tuple[list[Data], Data]:
+    color, name = f"@{line.color}", as_text(line.label)
+    look = {"color": color, "width": line.width, "dash": DASHES[line.dash % len(DASHES)]}
+    trace = {"x": line.x, "y": line.y, "line": look, **_named(name), **_hover(name, line.hover)}
+    if line.symbol is None:
+        trace["mode"] = "lines"
+    else:
+        marker = {"color": color, "size": 8 if name else 5, "symbol": MARKERS[line.symbol]}
+        trace |= {"mode": "lines+markers", "marker": marker}
+    if line.texts:
+        trace["text"] = list(line.texts)
+    if line.stepped:
+        look["shape"] = "hv"
+    return [*_band(line, name), trace], {}
+
+
+def _band(line: Line, name: str) -> list[Data]:
+    held = [(x, y, s) for x, y, s in zip(line.x, line.y, line.spread, strict=False) if y is not None and s is not None]
+    if not held:
         return []
-    color, name = f"@series-{palette.slot(line.optimizer)}", as_text(line.label)
-    mean = {
-        "x": [x for x, _ in scored],
-        "y": [score.mean for _, score in scored],
-        "text": [f"{x:g} %: {spread(s.mean, s.std, 2)} ({plural(s.n, 'seed')})" for x, s in scored],
-        "hovertemplate": f"{name}<br>%{{text}}<extra></extra>",
-        "name": name,
-        "legendgroup": name,
-        "mode": "lines+markers",
-        "line": {"color": color, "width": 2.5, "dash": DASHES[line.variant % len(DASHES)]},
-        "marker": {"color": color, "size": 8, "symbol": MARKERS[palette.symbol(line.optimizer, line.variant)]},
-    }
-    spreads = [(x, score.mean, score.std) for x, score in scored if score.std is not None]
-    if not spreads:
-        return [mean]
-    area = [(x, m + s) for x, m, s in spreads] + [(x, m - s) for x, m, s in reversed(spreads)]
-    return [_area(area, f"{color}/0.18", legendgroup=name), mean]
-
-
-def _sparsities(width: float) -> dict[str, Any]:
-    return {
-        "title": {"text": "Sparsity of the encoder (%)"},
-        "range": [-0.08 * width, 1.05 * width],
-        "dtick": 20 if width > 40 else 5,
-    }
-
-
-def _published(figures: Sequence[Figure], palette: Palette, width: float) -> list[Plot]:
-    named = [figure.label for figure in figures]
-    return [
-        trace
-        for k, figure in enumerate(figures)
-        for trace in _bar(figure, palette, width, showlegend=figure.label not in named[:k])
-    ]
-
-
-def _bar(figure: Figure, palette: Palette, width: float, *, showlegend: bool) -> list[Plot]:
-    """A short bar at the figure's sparsity: mean ± standard deviation."""
-    slot = palette.published_slot(figure.optimizer)
-    color = "@muted" if slot is None else f"@series-{slot}"
-    half = 0.02 * width
-    middle = 100 * figure.sparsity + 2 * half * figure.beside
-    low, high = middle - half, middle + half
-    mean = {
-        "x": [low, high],
-        "y": [figure.mean, figure.mean],
-        "mode": "lines",
-        "line": {"color": color, "width": 3},
-        "name": as_text(figure.label),
-        "legendgroup": figure.label,
-        "showlegend": showlegend,
-        "hovertemplate": f"{as_text(figure.label)}<br>published: {spread(figure.mean, figure.std)}<extra></extra>",
-    }
-    if figure.std is None:
-        return [mean]
-    top, bottom = figure.mean + figure.std, figure.mean - figure.std
-    return [
-        _area([(low, top), (high, top), (high, bottom), (low, bottom)], f"{color}/0.3", legendgroup=figure.label),
-        mean,
-    ]
-
-
-def _area(corners: Sequence[tuple[float, float]], color: str, **options: Any) -> Plot:
+    corners = [(x, y + s) for x, y, s in held] + [(x, y - s) for x, y, s in reversed(held)]
     x, y = zip(*corners, strict=True)
-    shape = {"x": x, "y": y, "mode": "lines", "line": {"width": 0}, "fill": "toself", "fillcolor": color}
-    return {**shape, "hoverinfo": "skip", "showlegend": False, **options}
+    shape = {"x": x, "y": y, "mode": "lines", "line": {"width": 0}, "fill": "toself"}
+    color = f"@{line.color}/{line.opacity:g}"
+    return [{**shape, "fillcolor": color, "hoverinfo": "skip", "showlegend": False, "legendgroup": name}]
 
 
-def _reference_line(at_percent: float) -> dict[str, Any]:
-    line = {
-        "type": "line",
-        "xref": "x",
-        "yref": "paper",
-        "x0": at_percent,
-        "x1": at_percent,
-        "y0": 0,
-        "y1": 1,
-        "layer": "below",
+def _points(points: Points, plot: Plot) -> tuple[list[Data], Data]:
+    color, name = f"@{points.color}", as_text(points.label)
+    texts = [as_text(each) for each in points.names]
+    hover = _hover(": ".join(filter(None, (name, *texts))), points.hover, between=": ")
+    if points.z:
+        return [_pin(points, plot, color, texts, hover)], {}
+    marker = {"color": color, "size": points.size, "symbol": MARKERS[points.symbol]}
+    if texts or points.ringed:
+        marker["line"] = {"color": "@ground" if texts else "@ink", "width": 1.5}
+    trace = {"x": points.x, "y": points.y, "mode": "markers", "marker": marker, **_named(name), **hover}
+    if points.errors:
+        below, above = ([pair[k] for pair in points.errors] for k in (0, 1))
+        trace["error_x"] = {"type": "data", "array": above, "arrayminus": below, "thickness": 1, "width": 2}
+    label = {"showarrow": False, "yshift": 18, "font": {"color": "@ink", "size": 12}, "bgcolor": "@ground/0.85"}
+    places = zip(points.x, points.y, texts, strict=False)
+    return [trace], {"annotations": [{**label, "x": x, "y": y, "text": text} for x, y, text in places]}
+
+
+def _pin(points: Points, plot: Plot, color: str, texts: Sequence[str], hover: Data) -> Data:
+    """Draws a point on a surface under a pin that carries its name, since basins hide what is in them."""
+    high = max(mark.high for marks in plot.frames for mark in marks if isinstance(mark, Field))
+    (x,), (y,), (z,) = points.x, points.y, points.z
+    place = {"x": [x, x], "y": [y, y], "z": [z, high if z is None else max(high, z)]}
+    label = {"text": ["", *texts], "textposition": "top center", "textfont": {"color": "@ink", "size": 12}}
+    look = {
+        "mode": "lines+markers+text",
+        "line": {"color": color, "width": 4},
+        "marker": {"color": color, "size": [6, 0]},
     }
-    note = {
-        "x": at_percent,
-        "y": 0,
-        "yref": "paper",
-        "xanchor": "right",
-        "yanchor": "bottom",
-        "showarrow": False,
-        "textangle": -90,
-    }
-    return {
-        "shapes": [line | {"line": {"color": "@muted", "width": 1, "dash": "dot"}}],
-        "annotations": [
-            note | {"text": f"reference sparsity {at_percent:g} %", "font": {"color": "@muted", "size": 11}}
-        ],
-    }
+    return {"type": "scatter3d", **place, **label, **look, **hover}
 
 
-def _heat(grid: Grid, low: float, high: float) -> dict[str, Any]:
+def _bars(bars: Bars, plot: Plot) -> tuple[list[Data], Data]:
+    name = as_text(bars.label)
+    errors = [high - y for high, y in zip(bars.above, bars.y, strict=True)] if bars.above else []
+    trace = {
+        "type": "bar",
+        "x": [as_text(each) for each in bars.x],
+        "y": bars.y,
+        "marker": {"color": f"@{bars.color}"},
+        "error_y": {"type": "data", "array": errors, "thickness": 1, "width": 2},
+        **_named(name),
+        **_hover(name, bars.hover),
+    }
+    return [trace], {"barmode": "group", "xaxis": {"title": {"text": as_text(plot.x.title)}, "type": "category"}}
+
+
+def _heat(heat: Heat, plot: Plot) -> tuple[list[Data], Data]:
+    rows = [as_text(row) for row in heat.rows]
     cells = {
         "type": "heatmap",
-        "x": grid.layers,
-        "y": [as_text(kind) for kind in grid.kinds],
-        "z": grid.shares,
-        "zmin": low,
-        "zmax": high,
+        "x": heat.columns,
+        "y": rows,
+        "z": heat.values,
+        "zmin": heat.low,
+        "zmax": heat.high,
         "xgap": 1,
         "ygap": 1,
-        "colorscale": [[0, "@heat-0"], [0.5, "@heat-1"], [1, "@heat-2"]],
-        "colorbar": {"thickness": 8, "outlinewidth": 0, "ticksuffix": " %"},
+        "colorscale": _SCALE,
+        "colorbar": {"thickness": 8, "outlinewidth": 0, "ticksuffix": heat.unit},
         "texttemplate": "%{z:.0f}",
         "textfont": {"size": 10},
-        "hovertemplate": "layer %{x}, %{y}: %{z:.2f} % zero<extra></extra>",
+        **_hover("", heat.hover),
     }
-    names = {"tickvals": cells["y"], "ticktext": [as_text(_short(kind)) for kind in grid.kinds]}
+    names = {"tickvals": rows, "ticktext": [as_text(_short(row)) for row in heat.rows]}
     layout = {
-        "xaxis": {"title": {"text": "Layer"}, "type": "category", "showgrid": False, "tickangle": 0},
+        "xaxis": {"title": {"text": as_text(plot.x.title)}, "type": "category", "showgrid": False, "tickangle": 0},
         "yaxis": {"autorange": "reversed", "type": "category", "showgrid": False, **names},
         "margin": {"t": 8, "r": 8},
     }
-    return {"data": [cells], "layout": layout}
+    return [cells], layout
 
 
-def _curves(panel: Panel, quantity: str, target: float, palette: Palette) -> list[Plot]:
-    found = [(line, curve) for line in panel.lines if (point := at(line, target)) for curve in curves(point, quantity)]
-    firsts = {line.label: curve for line, curve in reversed(found)}
-    return [_curve(line, curve, palette, showlegend=firsts[line.label] is curve) for line, curve in found]
-
-
-def _curve(line: Line, curve: Curve, palette: Palette, showlegend: bool) -> Plot:
-    color, name = f"@series-{palette.slot(line.optimizer)}", as_text(line.label)
-    return {
-        "x": curve.steps,
-        "y": curve.values,
-        "name": name,
-        "legendgroup": name,
-        "showlegend": showlegend,
-        "mode": "lines" if len(curve.steps) > 3 else "lines+markers",
-        "line": {"color": color, "width": 1.5, "dash": DASHES[line.variant % len(DASHES)]},
-        "hovertemplate": f"{name}, seed {curve.seed}<br>step %{{x}}: %{{y:.4g}}<extra></extra>",
+def _field(field: Field, plot: Plot) -> tuple[list[Data], Data]:
+    values = {"x": field.x, "y": field.y, "z": field.z, "colorscale": _SCALE}
+    values |= _hover("", f"{{x:.3g}}, {{y:.3g}}: {field.label.lower()} {{z:.4g}}")
+    if not field.surface:
+        lines = {"ncontours": 24, "line": {"width": 0.6, "color": "@ground"}}
+        bar = {"colorbar": {"thickness": 8, "outlinewidth": 0}}
+        return [values | {"type": "contour", "zmin": field.low, "zmax": field.high, **lines, **bar}], {}
+    sheet = {"type": "surface", "cmin": field.low, "cmax": field.high, "showscale": False}
+    contours = {"contours": {"z": {"show": True, "color": "@muted", "width": 1}}}
+    titles = {"xaxis": plot.x.title, "yaxis": plot.y.title, "zaxis": field.label}
+    scene = {
+        **{axis: _scene_axis(title) for axis, title in titles.items()},
+        "dragmode": "turntable",
+        "aspectmode": "manual",
+        "aspectratio": {"x": 1, "y": 1, "z": 0.7},
+        "camera": {"eye": {"x": 1.45, "y": 1.45, "z": 1.3}, "center": {"x": 0, "y": 0, "z": -0.15}},
     }
+    flat = {"visible": False}  # the page gives every figure flat axes
+    layout = {"scene": scene, "margin": {"l": 0, "r": 0, "t": 0, "b": 0}, "xaxis": flat, "yaxis": flat}
+    return [values | sheet | contours], layout
 
 
-_CURVE_LAYOUT = {"xaxis": {"title": {"text": "Step"}}, "yaxis": {"rangemode": "tozero"}}
+def _scene_axis(text: str) -> Data:
+    rules = {"gridcolor": "@rule", "linecolor": "@muted", "tickcolor": "@muted", "backgroundcolor": "@ground"}
+    return {"title": {"text": as_text(text), "font": {"size": 11}}, "color": "@ink", "zeroline": False, **rules}
+
+
+def _rule(rule: Rule, plot: Plot) -> tuple[list[Data], Data]:
+    ends = {"type": "line", "xref": "x", "yref": "paper", "x0": rule.x, "x1": rule.x, "y0": 0, "y1": 1}
+    shape = {**ends, "layer": "below", "line": {"color": "@muted", "width": 1, "dash": "dot"}}
+    place = {"x": rule.x, "y": 0, "yref": "paper", "xanchor": "right", "yanchor": "bottom", "textangle": -90}
+    note = {**place, "showarrow": False, "text": as_text(rule.text), "font": {"color": "@muted", "size": 11}}
+    return [], {"shapes": [shape], "annotations": [note]}
+
+
+def _note(note: Note, plot: Plot) -> tuple[list[Data], Data]:
+    look = {"showarrow": False, "yshift": 10, "font": {"color": "@ink", "size": 12}}
+    return [], {"annotations": [{"x": note.x, "y": note.y, "text": as_text(note.text), **look}]}
+
+
+def _named(name: str) -> Data:
+    return {"name": name, "legendgroup": name} if name else {}
+
+
+def _hover(name: str, template: str, between: str = "<br>") -> Data:
+    """Returns what a pointer is told: the name, then the template, whose braces become plotly's."""
+    if not template:
+        return {"hoverinfo": "skip"}
+    told = between.join(filter(None, (name, template.replace("{", "%{"))))
+    return {"hovertemplate": f"{told}<extra></extra>"}
 
 
 def _short(name: str) -> str:
     return name if len(name) <= 24 else "…" + name[-23:]
 
 
-def _has_matrices(point: Point | None) -> bool:
-    return point is not None and any(stage.matrices for _, stage in point.runs)
-
-
-def _first(targets: Sequence[float], wanted: float) -> int:
-    return min(range(len(targets)), key=lambda k: abs(targets[k] - wanted), default=0)
-
-
-def as_text(label: str) -> str:
-    """As plotly shows it literally; a percent sign before a brace would open a placeholder."""
-    return html.escape(" ".join(label.split())).replace("%{", "%&#123;")
+_DRAW: dict[type[Any], Callable[[Any, Plot], tuple[list[Data], Data]]] = {
+    Line: _line,
+    Points: _points,
+    Bars: _bars,
+    Heat: _heat,
+    Field: _field,
+    Rule: _rule,
+    Note: _note,
+}

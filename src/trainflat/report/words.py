@@ -41,6 +41,11 @@ def metric_name(metric: str, positive: str = "") -> str:
     return _METRICS.get(metric, metric.replace("_", " "))
 
 
+def figure_name(name: str) -> str:
+    """Writes a record's name of a measure's figure as people read it."""
+    return name.replace("_", " ")
+
+
 def percent(share: float, digits: int = 0) -> str:
     """A share in [0, 1] in percent; as many digits as it takes, at most two, to say an odd sparsity."""
     value = 100 * share

@@ -7,14 +7,14 @@ from trainflat.core.errors import InputError, UnknownName
 from trainflat.core.files import together, write_text
 from trainflat.records.landscape import Landscape
 from trainflat.records.run import Record
+from trainflat.report import sections
+from trainflat.report.elements import Shown
 from trainflat.report.marks import is_ours, mark, refuse_foreign
-from trainflat.report.notes import notes
-from trainflat.report.panels import make_panels
+from trainflat.report.sections.base import Results
 from trainflat.report.tables import score_rows, to_csv, to_markdown
 
 FORMATS = ("html", "png", "svg", "csv", "md")
 PAGE, CSV, MARKDOWN, FIGURES = "report.html", "results.csv", "results.md", "figures"
-Writer = Callable[[Sequence[Record], Sequence[Landscape], Path], None]
 
 
 def write_report(
@@ -33,21 +33,23 @@ def write_report(
         The page; the folder, if no page was asked for.
 
     Raises:
-        InputError: neither record nor landscape is given, a format is unknown, or the folder cannot be written.
+        InputError: neither record nor landscape is given, a format is unknown, the folder cannot be written, or a file
+            in it that is to be replaced is somebody else's.
     """
-    writers = _writers()
     for name in formats:
-        if name not in writers:
-            raise UnknownName("report format", name, writers)
+        if name not in _WRITERS:
+            raise UnknownName("report format", name, _WRITERS)
     if out.exists() and not out.is_dir():
         raise InputError(f"a report needs a folder, but {out} is a file. Choose another --out.")
     if not records and not landscapes:
         raise InputError(
             "a report needs at least one record or landscape, got none. Name the folder of a finished run."
         )
+    results = Results.of(records, landscapes)
+    shown = sections.show(results)
     with together(out) as place:
         for name in formats:
-            writers[name](records, landscapes, place)
+            _WRITERS[name](results, shown, place)
         written = {path.name for path in (place / FIGURES).glob("*")}
         refuse_foreign(place, out)
     for path in (out / FIGURES).glob("*"):  # an earlier report may have been on other runs
@@ -56,29 +58,36 @@ def write_report(
     return out / PAGE if "html" in formats else out
 
 
-def _writers() -> dict[str, Writer]:
-    def html(records: Sequence[Record], landscapes: Sequence[Landscape], out: Path) -> None:
-        from trainflat.report.page import render
+def _write_page(results: Results, shown: Sequence[Shown], out: Path) -> None:
+    from trainflat.report.page import render_report
 
-        write_text(out / PAGE, render(records, landscapes))
+    write_text(out / PAGE, render_report(results, shown))
 
-    def figures(kind: str) -> Writer:
-        def write(records: Sequence[Record], landscapes: Sequence[Landscape], out: Path) -> None:
-            from trainflat.report.landscape_static import write_landscapes
-            from trainflat.report.static import write_figures  # matplotlib takes half a second to import
 
-            write_figures(make_panels(records), out / FIGURES, kind)
-            write_landscapes(landscapes, out / FIGURES, kind)
+def _write_figures(kind: str) -> Callable[[Results, Sequence[Shown], Path], None]:
+    def write(results: Results, shown: Sequence[Shown], out: Path) -> None:
+        from trainflat.report.static import write_figures  # matplotlib takes half a second to import
 
-        return write
+        figures = [figure for section in shown for entry in section.entries for figure in entry.figures]
+        write_figures(figures, out / FIGURES, kind)
 
-    def table(records: Sequence[Record], landscapes: Sequence[Landscape], out: Path) -> None:
-        if records:  # landscapes have no rows
-            write_text(out / CSV, to_csv(score_rows(records)))
+    return write
 
-    def markdown(records: Sequence[Record], landscapes: Sequence[Landscape], out: Path) -> None:
-        panels = make_panels(records)
-        text = to_markdown(panels, notes(panels), landscapes)
-        write_text(out / MARKDOWN, f"<!-- {mark(out / MARKDOWN)} -->\n\n{text}")
 
-    return {"html": html, "png": figures("png"), "svg": figures("svg"), "csv": table, "md": markdown}
+def _write_csv(results: Results, shown: Sequence[Shown], out: Path) -> None:
+    records = [record for panel in results.panels for record in panel.records]
+    if records:  # landscapes have no rows
+        write_text(out / CSV, to_csv(score_rows(records)))
+
+
+def _write_markdown(results: Results, shown: Sequence[Shown], out: Path) -> None:
+    write_text(out / MARKDOWN, f"<!-- {mark(out / MARKDOWN)} -->\n\n{to_markdown(results, shown)}")
+
+
+_WRITERS: dict[str, Callable[[Results, Sequence[Shown], Path], None]] = {
+    "html": _write_page,
+    "png": _write_figures("png"),
+    "svg": _write_figures("svg"),
+    "csv": _write_csv,
+    "md": _write_markdown,
+}

@@ -19,7 +19,7 @@ from trainflat.pruning.gates import GATES
 from trainflat.recipe import load_recipe
 from trainflat.records.run import Record
 from trainflat.report.panels import make_panels
-from trainflat.report.series import curves
+from trainflat.report.sections.training import curves
 
 
 @pytest.mark.parametrize("name", GATES)

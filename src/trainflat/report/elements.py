@@ -1,0 +1,224 @@
+"""What a report is made of, without a word on how it is drawn: tables, facts, and figures of plots, axes and marks.
+
+A section (``trainflat.report.sections``) yields these from records. Two renderers draw them: the page (``page`` and
+``web``) and the static files (``static`` and ``tables``).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trainflat.report.panels import Panel
+
+Rows = list[dict[str, str]]  # of a table; the keys head its columns
+Values = Sequence[float | None]  # None is a gap
+MUTED = "muted"  # the colour of what is no method's own; else ``series-0``, ``series-1``, … of the palette
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a plot; limits that are not given follow from the marks."""
+
+    title: str = ""
+    low: float | None = None
+    high: float | None = None
+    ticks: Sequence[tuple[float, str]] = ()
+    step: float | None = None  # between ticks
+    from_zero: bool = False
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """Points that are joined, with a band of ``spread`` to either side.
+
+    ``hover`` is what a pointer over a point is told: ``{x}`` and ``{y}`` stand for its place, ``{text}`` for its text.
+    """
+
+    x: Sequence[float]
+    y: Values
+    label: str = ""  # in the legend, where each label stands once; "" is not in it
+    color: str = MUTED
+    width: float = 2.0  # pixels
+    dash: int = 0  # place in the palette's table
+    symbol: int | None = None  # place in the palette's table; None marks no points
+    spread: Values = ()
+    opacity: float = 0.18  # of the band
+    hover: str = ""
+    texts: Sequence[str] = ()
+    stepped: bool = False
+
+
+@dataclass(frozen=True)
+class Points:
+    """Single points; with ``names`` written beside them, with ``z`` in space, with ``errors`` along x as bars."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    z: Values = ()
+    label: str = ""
+    color: str = MUTED
+    symbol: int = 0
+    size: float = 9.0
+    names: Sequence[str] = ()
+    errors: Sequence[tuple[float, float]] = ()  # below and above
+    ringed: bool = False
+    hover: str = ""
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Values of named things; of several, those of one thing stand side by side."""
+
+    x: Sequence[str]
+    y: Sequence[float]
+    above: Sequence[float] = ()  # up to where the error bar reaches, over the value
+    label: str = ""
+    color: str = MUTED
+    hover: str = ""
+
+
+@dataclass(frozen=True)
+class Heat:
+    """A table of values as colours; None is an empty cell."""
+
+    columns: Sequence[str]
+    rows: Sequence[str]
+    values: Sequence[Values]
+    low: float
+    high: float
+    label: str = ""  # of the colours
+    unit: str = ""
+    hover: str = ""
+
+
+@dataclass(frozen=True)
+class Field:
+    """Values over a plane, ``z[i][k]`` at ``x[k], y[i]``: as contours, or as a surface in space."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    z: Sequence[Values]
+    low: float
+    high: float
+    label: str = ""  # of the values
+    surface: bool = False
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A vertical line with words along it."""
+
+    x: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """Words above a place."""
+
+    x: float
+    y: float
+    text: str
+
+
+Mark = Line | Points | Bars | Heat | Field | Rule | Note
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Axes with marks: one tuple of marks for each choice of the figure, or a single one."""
+
+    frames: Sequence[Sequence[Mark]]
+    x: Axis = Axis()
+    y: Axis = Axis()
+    title: str = ""
+    height: int = 300  # pixels, without the legend
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Plots that are switched together by a choice, and a sentence on what is seen."""
+
+    id: str  # on the page
+    file: str  # name of the static file, without its ending
+    title: str
+    plots: Sequence[Plot]
+    caption: str = ""
+    under: Sequence[str] = ()  # lines below the title in a file, which has no page around it
+    choices: Sequence[str] = ()
+    active: int = 0  # the choice that is shown first, and in files
+    broad: bool = False  # whether plots need more than a third of the page
+    columns: int = 3  # of plots in a file
+    size: tuple[float, float] = (3.6, 2.9)  # of a plot in a file, in inches
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows with a sentence above and one below; beside a figure its caption says these on the page."""
+
+    rows: Rows
+    about: str = ""
+    note: str = ""
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names and values in one paragraph."""
+
+    values: dict[str, str]
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """A list of sentences that no reader should miss."""
+
+    texts: Sequence[str]
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Text that is shown letter by letter."""
+
+    text: str
+    title: str = ""
+
+
+Part = Figure | Table | Facts | Sentences | Source
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a section shows of one panel, landscape or run."""
+
+    title: str
+    parts: Sequence[Part]
+    sub: str = ""  # a line below the title
+    partial: bool = False  # whether its data are only a part of the official ones
+    panel: Panel | None = None
+
+    @property
+    def figures(self) -> list[Figure]:
+        """Returns the parts that are figures."""
+        return [part for part in self.parts if isinstance(part, Figure)]
+
+    @property
+    def tables(self) -> list[Table]:
+        """Returns the parts that are tables."""
+        return [part for part in self.parts if isinstance(part, Table)]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A section with its entries, as renderers take it."""
+
+    title: str
+    entries: Sequence[Entry]
+    anchor: str = ""  # on the page; "" is numbered
+    about: str = ""  # below the title
+    closing: tuple[str, str] = ("", "")  # below all, the first in bold
+    folded: bool = False  # whether a reader opens each entry
+    opened: bool = False  # whether they stand open at first
+    in_files: bool = True  # whether its tables are in the Markdown file

@@ -1,0 +1,31 @@
+"""What a report shows, one file per section; a section that stands here is on the page and among the files."""
+
+from trainflat.report.elements import Shown
+from trainflat.report.sections.base import Results, Section
+from trainflat.report.sections.costs import Costs
+from trainflat.report.sections.curve import ScoreCurve
+from trainflat.report.sections.flatness import Flatness
+from trainflat.report.sections.int8 import Int8Scores
+from trainflat.report.sections.landscapes import Landscapes
+from trainflat.report.sections.runs import Runs
+from trainflat.report.sections.scores import Scores
+from trainflat.report.sections.training import TrainingCurves
+from trainflat.report.sections.zeros import Zeros
+
+# In the order in which they are shown.
+SECTIONS: tuple[Section, ...] = (
+    Scores(),
+    ScoreCurve(),
+    Flatness(),
+    Int8Scores(),
+    Zeros(),
+    TrainingCurves(),
+    Landscapes(),
+    Costs(),
+    Runs(),
+)
+
+
+def show(results: Results) -> list[Shown]:
+    """Returns what every section shows of some results, in order."""
+    return [section.show(results) for section in SECTIONS]

@@ -1,0 +1,37 @@
+"""Score against sparsity, with the papers' figures and their sparsity where they apply."""
+
+from collections.abc import Sequence
+
+from trainflat.report.elements import Axis, Mark, Plot, Rule
+from trainflat.report.palette import Palette
+from trainflat.report.panels import Panel
+from trainflat.report.published import published, reference_sparsity
+from trainflat.report.sections.base import Section, against_sparsity, sparsity_axis
+from trainflat.report.words import metric_name
+
+
+class ScoreCurve(Section):
+    """One line per method, with a band of one standard deviation."""
+
+    title = "Score against sparsity"
+    key = "score"
+    size = (5.6, 3.8)
+
+    def plots(self, panel: Panel, palette: Palette) -> Sequence[Plot]:
+        marks = against_sparsity(panel, palette, lambda point: point.score, published(panel))
+        wanted = reference_sparsity(panel)
+        rule: list[Mark] = [] if wanted is None else [Rule(100 * wanted, f"reference sparsity {100 * wanted:g} %")]
+        score = Axis(metric_name(panel.metric, panel.positive))
+        return [Plot([[*rule, *marks]], sparsity_axis(panel), score, height=400)]
+
+    def caption(self, panel: Panel) -> str:
+        several = any(len({record.seed for record in line.records}) > 1 for line in panel.lines)
+        bands = ", shaded bands one standard deviation to either side." if several else "; here every line is one seed."
+        said = [f"{panel.scored_on}. Lines are means over seeds{bands}"]
+        if published(panel):
+            said.append(
+                "Short bars are published means ± standard deviations, of the same model, task, metric and protocol."
+            )
+        if reference_sparsity(panel) is not None:
+            said.append("The dotted line is the sparsity at which the papers compare this task.")
+        return " ".join(said)

@@ -1,0 +1,112 @@
+"""Scores by sparsity: the table, what else differs between its lines, and a summary for a terminal."""
+
+from collections.abc import Iterable, Sequence
+
+from trainflat.records.run import Record
+from trainflat.report.differences import ABOUT, SETTING, differences
+from trainflat.report.elements import Rows, Table
+from trainflat.report.notes import MARK, remarks
+from trainflat.report.panels import Line, Panel, Point, make_panels
+from trainflat.report.published import published
+from trainflat.report.sections.base import Row, Section
+from trainflat.report.words import DASH, percent, spread
+
+PLAIN = (
+    "Unstructured zeros alone do not speed up dense kernels: a pruned matrix is multiplied like a full one, so latency "
+    "stays as it is. What zeros save is storage (one bit per entry and the surviving values), until a kernel or a "
+    "structured cut uses them."
+)
+
+
+class Scores(Section):
+    """Mean and spread of the main score."""
+
+    title = "Scores"
+    anchor = "summary"
+    about = "Mean ± sample standard deviation over seeds, by sparsity of the encoder."
+    closing = ("Sparse is not fast.", PLAIN)
+
+    def tables(self, panel: Panel) -> Sequence[Table]:
+        return [Table(score_table(panel)), Table(differences(panel), ABOUT, title="Settings")]
+
+    def columns(self, panel: Panel, point: Point) -> Row:
+        score = point.score
+        baseline = point.over_seeds(lambda _, stage: stage.answers.baseline if stage.answers else None)
+        return {
+            "score_mean": score.mean if score else None,
+            "score_std": score.std if score else None,
+            "seeds": score.n if score else 0,
+            "baseline_mean": baseline.mean if baseline else None,
+            "remark": "; ".join(point.remarks) or None,
+        }
+
+
+def score_table(panel: Panel) -> Rows:
+    """Returns lines × sparsities, and under them the published figures where they compare."""
+    head = [
+        {"Optimizer": line.label, "Seeds": str(_seeds(line)), **_scores(line, panel.targets)} for line in panel.lines
+    ]
+    return head + _published_rows(panel)
+
+
+def differing_settings(panel: Panel) -> dict[str, str | None]:
+    """Returns for each line, by its label, the settings in which it differs from others, as a recipe has them."""
+    rows = differences(panel)
+    return {line.label: "; ".join(f"{row[SETTING]}={row[line.label]}" for row in rows) or None for line in panel.lines}
+
+
+def summary_table(records: Iterable[Record], columns: int = 6) -> Rows:
+    """Returns scores by sparsity in few columns, one row per line of the plots, for a terminal.
+
+    Of many sparsities, ``columns`` evenly chosen ones are shown, always with the lowest and the highest.
+    """
+    panels = make_panels(records)
+    targets = _thinned(sorted({target for panel in panels for target in panel.targets}), columns)
+    return [_summary(panel, line, targets) for panel in panels for line in panel.lines]
+
+
+def caveats(records: Iterable[Record]) -> list[str]:
+    """Says what to know of a summary: models that learned nothing, and lines that differ in more than the method."""
+    return remarks(make_panels(records))
+
+
+def _summary(panel: Panel, line: Line, targets: Sequence[float]) -> dict[str, str]:
+    return {
+        "Task": panel.task_title + (" (partial)" if panel.partial else ""),
+        "Model": panel.model,
+        "Protocol": panel.protocol,
+        "Optimizer": line.label,
+        "Metric": panel.metric,
+        "Seeds": str(_seeds(line)),
+        **_scores(line, targets),
+    }
+
+
+def _scores(line: Line, targets: Sequence[float]) -> dict[str, str]:
+    at = {point.target: point for point in line.points}
+    return {percent(target): _score(at.get(target)) for target in targets}
+
+
+def _score(point: Point | None) -> str:
+    score = point.score if point else None
+    if point is None or score is None:
+        return DASH
+    return spread(score.mean, score.std) + (f" {MARK}" if point.remarks else "")
+
+
+def _published_rows(panel: Panel) -> Rows:
+    rows: dict[str, dict[str, str]] = {}
+    for figure in published(panel):
+        empty = {"Optimizer": figure.label, "Seeds": "published", **{percent(target): DASH for target in panel.targets}}
+        rows.setdefault(figure.label, empty)[percent(figure.sparsity)] = spread(figure.mean, figure.std)
+    return list(rows.values())
+
+
+def _seeds(line: Line) -> int:
+    return len({record.seed for record in line.records})
+
+
+def _thinned(values: Sequence[float], count: int) -> list[float]:
+    if len(values) <= count:
+        return list(values)
+    return [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]

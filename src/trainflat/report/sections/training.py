@@ -1,0 +1,91 @@
+"""What was logged while the model of each sparsity was trained."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trainflat.report.elements import Axis, Line, Plot
+from trainflat.report.palette import Palette
+from trainflat.report.panels import Panel, Point, at
+from trainflat.report.sections.base import Section
+
+CURVES = {
+    "loss": "Training loss",
+    "perturbation": "‖ε‖, length of the perturbation",
+    "loss_gap": "Loss gap, L(w + ε) − L(w)",
+    "sparsity": "Sparsity, share of the gate's weights or units",
+    "penalty": "λ, strength of the penalty on scores",
+}
+_POINTS = 400  # per curve; more cannot be seen
+
+
+class TrainingCurves(Section):
+    """One plot per quantity that some run logged, one line per seed."""
+
+    title = "Training curves"
+    key = "curves"
+    file = "training"
+
+    def targets(self, panel: Panel) -> Sequence[float]:
+        logged = [{name for line in panel.lines for name in _logged(at(line, target))} for target in panel.targets]
+        return [target for target, names in zip(panel.targets, logged, strict=True) if names]
+
+    def plots(self, panel: Panel, palette: Palette) -> Sequence[Plot]:
+        targets = self.targets(panel)
+        frames = {name: [_lines(panel, name, target, palette) for target in targets] for name in CURVES}
+        return [
+            Plot(frames[name], Axis("Step"), Axis(from_zero=True), title)
+            for name, title in CURVES.items()
+            if any(frames[name])
+        ]
+
+    def caption(self, panel: Panel) -> str:
+        said = "One line per seed, while the model of the chosen sparsity was trained."
+        names = {name for line in panel.lines for point in line.points for name in _logged(point)}
+        if len(names) > 1:
+            said += " ‖ε‖ is how far the weights stood displaced for the second gradient, the loss gap what that added."
+            said += " Were they near zero, the run would not have been a flat one."
+        return said
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One logged quantity of one training."""
+
+    seed: int
+    steps: list[float]
+    values: list[float]
+
+
+def curves(point: Point, quantity: str) -> list[Curve]:
+    """Returns a curve per run that was trained and logged the quantity, thinned evenly to what can be seen."""
+    found = []
+    for record, stage in point.runs:
+        logged = stage.training.curve if stage.training else []
+        entries = [(entry["step"], entry[quantity]) for entry in logged if quantity in entry and "step" in entry]
+        if entries:
+            stride = -(-len(entries) // _POINTS)
+            kept = sorted({*range(0, len(entries), stride), len(entries) - 1})
+            steps, values = zip(*(entries[i] for i in kept), strict=True)
+            found.append(Curve(record.seed, list(steps), list(values)))
+    return found
+
+
+def _lines(panel: Panel, quantity: str, target: float, palette: Palette) -> list[Line]:
+    found = [(line, curve) for line in panel.lines if (point := at(line, target)) for curve in curves(point, quantity)]
+    return [
+        Line(
+            curve.steps,
+            curve.values,
+            line.label,
+            f"series-{palette.slot(line.optimizer)}",
+            1.5,
+            line.variant,
+            palette.symbol(line.optimizer, line.variant) if len(curve.steps) <= 3 else None,
+            hover=f"seed {curve.seed}, step {{x}}: {{y:.4g}}",
+        )
+        for line, curve in found
+    ]
+
+
+def _logged(point: Point | None) -> set[str]:
+    return {name for name in CURVES if point is not None and curves(point, name)}
