@@ -72,7 +72,7 @@ def test_writers_of_one_file_leave_each_other_s_temporary_files_alone(tmp_path: 
 def test_processes_share_one_store_of_losses(tmp_path: Path) -> None:
     def measure(number: int) -> None:
         for turn in range(60):
-            Store(tmp_path / "store.json", "work").get(f"{number}-{turn}", lambda: 0.5)
+            Store(tmp_path / "store.json", "work")[f"{number}-{turn}"] = 0.5
 
     assert together(measure, 3) == [0] * 3
     assert [path.name for path in tmp_path.iterdir()] == ["store.json"]

@@ -31,7 +31,7 @@ def test_the_same_seed_gives_the_same_numbers(name, options):
     torch.manual_seed(99), np.random.seed(99), random.seed(99)
     assert measure.measure(bert_objective(3, 2), seed=4) == first
     assert all(np.isfinite(value) for value in first.values())
-    assert measure.take(bert_objective(3, 2), seed=4).figures() == first
+    assert measure.compute(bert_objective(3, 2), seed=4).figures() == first
     if name in ("gaussian", "spectrum") or options.get("dimension") or "samples" in options:
         assert measure.measure(bert_objective(3, 2), seed=5) != first
 
@@ -45,7 +45,7 @@ def test_it_names_its_numbers_beforehand(name, options):
 @every
 def test_it_counts_its_passes_beforehand(name, options):
     measure = MEASURES.build(name, **options)
-    effort, passes = measure.take(bert_objective(3, 2)).effort, measure.passes()
+    effort, passes = measure.compute(bert_objective(3, 2)).effort, measure.passes()
     spent = {kind: getattr(effort, kind) for kind in ("values", "gradients", "products")}
     assert {kind for kind, count in spent.items() if count} == set(passes)
     assert all(
@@ -69,8 +69,8 @@ def test_a_model_that_has_diverged(name, options):
         with torch.no_grad():
             objective.model.classifier.bias[0] = float("nan")
         calls.clear()
-        with pytest.raises(InputError, match=r" is nan at the weights themselves; no sharpness can be told") as caught:
-            MEASURES.build(name, **options).take(objective)
+        with pytest.raises(InputError, match=r" is nan at the weights themselves; the sharpness of a model") as caught:
+            MEASURES.build(name, **options).compute(objective)
         assert "\n" not in str(caught.value)
         assert len(calls) <= 2 * len(sizes)
 
@@ -79,7 +79,7 @@ def test_a_model_that_has_diverged(name, options):
 def test_seeds_that_are_none(name, options):
     for seed in (-1, 1.5, True, "0", None, np.int64(3), 2**63):
         with pytest.raises(InputError, match=r"seed is .* a whole number from 0 to 2\^63 - 1, got "):
-            MEASURES.build(name, **options).take(bert_objective(2), seed)
+            MEASURES.build(name, **options).compute(bert_objective(2), seed)
 
 
 @every
@@ -88,7 +88,7 @@ def test_without_a_weight_that_may_move(name, options):
     named = zip(objective.names, objective.weights, strict=True)
     masks = {key: torch.zeros_like(w, dtype=torch.bool) for key, w in named}
     with pytest.raises(InputError, match="no weight may move, so that nothing can be measured"):
-        MEASURES.build(name, **options).take(bert_objective(2, masks=masks))
+        MEASURES.build(name, **options).compute(bert_objective(2, masks=masks))
 
 
 def test_figures_of_one_name_are_refused():
@@ -162,7 +162,7 @@ def test_only_survivors_move(name, options):
     with torch.no_grad():
         for key, mask in masks.items():
             objective.model.get_parameter(key).mul_(mask)
-    found = MEASURES.build(name, **options).take(objective)
+    found = MEASURES.build(name, **options).compute(objective)
     assert found.effort.weights == objective.size < sum(w.numel() for w in objective.weights)
     for place in places:
         assert all((place[key][~mask] == 0).all() for key, mask in masks.items())
@@ -175,7 +175,7 @@ def test_only_survivors_move(name, options):
 def test_batches_do_not_matter(name, options):
     if "m" in options:
         pytest.skip("a displacement of its own for every few rows is defined by the batches")
-    whole, parts = (MEASURES.build(name, **options).take(bert_objective(*sizes)) for sizes in ((7,), (3, 3, 1)))
+    whole, parts = (MEASURES.build(name, **options).compute(bert_objective(*sizes)) for sizes in ((7,), (3, 3, 1)))
     # float64 rounding, which a search may enlarge
     tolerance = 1e-4 if options.get("products") == "differences" else 1e-6
     assert list(parts.figures().values()) == pytest.approx(list(whole.figures().values()), rel=tolerance)

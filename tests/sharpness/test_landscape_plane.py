@@ -24,7 +24,8 @@ from tests.support.loss_planes import (
 from trainflat.core.errors import InputError
 from trainflat.pruning import MagnitudePruner
 from trainflat.sharpness import Objective, filter_normalised, loss_plane
-from trainflat.sharpness.paths import AffineSubspace, through
+from trainflat.sharpness.directions import orthonormal_basis
+from trainflat.sharpness.paths import AffineSubspace
 
 
 def test_three_points_have_their_own_losses_and_distances():
@@ -42,12 +43,12 @@ def test_three_points_have_their_own_losses_and_distances():
 def test_coordinates_lead_to_the_points():
     objective = bowl()
     models = [[corner["a"], corner["b"]] for corner in corners().values()]
-    u, v, places = through(models, list(CORNERS))
+    u, v, places = orthonormal_basis(models, list(CORNERS))
     plane = AffineSubspace(objective, models[0], (u, v))
     with objective.measuring():
         plane.enter()
         for place, values in zip(places, CORNERS.values(), strict=True):
-            plane.stand_at(*place)
+            plane.move_to(*place)
             assert objective.value() == pytest.approx(
                 quadratic(torch.tensor(values, dtype=torch.float64)).item(), abs=1e-12
             )
@@ -76,7 +77,7 @@ triple = st.lists(st.lists(st.floats(-3, 3), min_size=3, max_size=3), min_size=3
 def test_the_basis_is_orthonormal_or_refused(points):
     vectors = [torch.tensor(values, dtype=torch.float64) for values in points]
     try:
-        (u,), (v,), places = through([[w] for w in vectors], ["a", "b", "c"])
+        (u,), (v,), places = orthonormal_basis([[w] for w in vectors], ["a", "b", "c"])
     except InputError as error:
         assert "on one line" in str(error)
         return
@@ -93,11 +94,11 @@ def test_a_long_walk_does_not_drift():
     whole = loss_plane(Objective(model, batches), BERT, size=5)
     objective = Objective(model, batches)
     models = [[state[key] for key in objective.names] for state in BERT.values()]
-    u, v, _ = through(models, ["a", "b", "c"])
+    u, v, _ = orthonormal_basis(models, ["a", "b", "c"])
     with objective.measuring():
         plane = AffineSubspace(objective, models[0], (u, v))
         plane.enter()
-        plane.stand_at(whole.x[3], whole.y[4])
+        plane.move_to(whole.x[3], whole.y[4])
         assert objective.value() == whole.losses[4][3]
 
 
@@ -119,10 +120,10 @@ def test_weights_that_do_not_move_are_not_written():
     }
     objective = Objective(model, sentences(batches=1))
     models = [[points[name][key] for key in objective.names] for name in points]
-    u, v, _ = through(models, list(points))
+    u, v, _ = orthonormal_basis(models, list(points))
     plane = AffineSubspace(objective, models[0], (u, v))
     versions = [w._version for w in objective.weights]
-    plane.stand_at(1.0, 1.0)
+    plane.move_to(1.0, 1.0)
     written = [
         name
         for name, w, before in zip(objective.names, objective.weights, versions, strict=True)

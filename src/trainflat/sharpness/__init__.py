@@ -4,6 +4,7 @@ from trainflat.core.registry import Registry
 from trainflat.objective.base import Objective, model_loss
 from trainflat.objective.passes import Effort
 from trainflat.sharpness.ball import Ball, BallSharpness, ball_sharpness
+from trainflat.sharpness.directions import filter_normalised
 from trainflat.sharpness.gaussian import Gaussian, GaussianSharpness, gaussian_sharpness
 from trainflat.sharpness.hessian import (
     Hessian,
@@ -14,12 +15,11 @@ from trainflat.sharpness.hessian import (
     hessian_trace,
 )
 from trainflat.sharpness.keskar import Keskar, KeskarSharpness, keskar_sharpness
-from trainflat.sharpness.landscape import loss_plane, spectrum_record
+from trainflat.sharpness.landscape import loss_plane
 from trainflat.sharpness.lines import barrier, loss_line
 from trainflat.sharpness.measure import Measure, Result, distinct
-from trainflat.sharpness.paths import filter_normalised
 from trainflat.sharpness.slope import GradientNorm, Slope, gradient_norm
-from trainflat.sharpness.spectrum import SpectralDensity, Spectrum, spectral_density
+from trainflat.sharpness.spectrum import SpectralDensity, Spectrum, spectral_density, spectrum_record
 
 MEASURES: Registry[Measure] = Registry(
     "measure of sharpness",

@@ -9,19 +9,18 @@ from trainflat.objective.base import Objective
 from trainflat.objective.passes import Effort, Kind
 from trainflat.objective.vectors import Vector, norm, scaled
 from trainflat.sharpness.measure import (
-    AT_THE_WEIGHTS,
     Measure,
-    above_zero,
-    at_least,
-    finite,
-    shrinking_steps,
-    yes_or_no,
+    check_at_least,
+    check_bool,
+    check_positive,
+    projected_ascent,
+    times,
 )
 
 
 @dataclass(frozen=True)
 class BallSharpness:
-    """Holds the rise of the loss in a ball."""
+    """Holds the rise of the loss in a ball, and the options of the search."""
 
     sharpness: float  # max f(w + e) - f(w), in units of the loss; at least 0
     loss: float  # f(w)
@@ -33,7 +32,7 @@ class BallSharpness:
     effort: Effort
 
     def figures(self) -> dict[str, float]:
-        """Returns the rise by the name of its ball."""
+        """Returns the rise, named by type and radius of the ball."""
         return {_name(self.rho, self.adaptive, self.m): self.sharpness}
 
 
@@ -47,11 +46,11 @@ class Ball(Measure):
     iterations: int = 10
 
     def __post_init__(self) -> None:
-        above_zero("rho", self.rho, "the radius of the ball")
-        yes_or_no("adaptive", self.adaptive)
-        at_least(1, "iterations", self.iterations, "the budget of the search in the ball")
+        check_positive("rho", self.rho, "the radius of the ball")
+        check_bool("adaptive", self.adaptive)
+        check_at_least(1, "iterations", self.iterations, "the budget of the search in the ball")
         if self.m is not None:
-            at_least(1, "m", self.m, "the rows that share one displacement")
+            check_at_least(1, "m", self.m, "the rows that share one displacement")
 
     def names(self) -> list[str]:
         return [_name(self.rho, self.adaptive, self.m)]
@@ -59,8 +58,9 @@ class Ball(Measure):
     def passes(self) -> dict[Kind, float]:
         return {"values": 1, "gradients": self.iterations}
 
-    def take(self, objective: Objective, seed: int = 0) -> BallSharpness:
+    def compute(self, objective: Objective, seed: int = 0) -> BallSharpness:
         self.check(objective, seed)
+        # Batches are weighted by their rows, so that the mean is over rows however they are divided.
         with objective.taking(f"sharpness in a ball of {self.rho:g}", sum(self.passes().values())) as effort:
             loss = rise = 0.0
             for part in objective.split(self.m) if self.m else [objective]:
@@ -70,30 +70,23 @@ class Ball(Measure):
             return BallSharpness(rise, loss, self.rho, self.adaptive, self.m, self.iterations, seed, effort())
 
     def _climb(self, objective: Objective, seed: int) -> tuple[float, float]:
-        """Returns f(w) and the largest f met by projected gradient ascent in units of the scales T."""
-        loss, gradient = objective.value_and_gradient()
-        best = finite(loss, AT_THE_WEIGHTS)
+        """Computes f(w) and the highest f that the ascent meets; positions are e / (rho T), in the unit ball."""
         scales = [w.detach().abs() for w in objective.weights] if self.adaptive else None
-        unit: Vector = objective.zeros()  # e / (rho T)
-        for left, step in zip(reversed(range(self.iterations)), shrinking_steps(self.iterations), strict=True):
-            uphill = _times(gradient, scales)
-            if norm(uphill) == 0:  # a flat point or a saddle: any direction
+
+        def advance(unit: Vector, gradient: Vector, step: float) -> Vector:
+            uphill = times(gradient, scales)
+            if norm(uphill) == 0:  # at a flat point or a saddle any direction is as good
                 uphill = objective.random_direction(torch.Generator().manual_seed(seed))
             foreach("add_", unit, scaled(uphill, step / norm(uphill)))
-            unit = scaled(unit, 1 / max(1.0, norm(unit)))
-            with objective.displaced(_times(unit, scales), self.rho):
-                value, gradient = objective.value_and_gradient() if left else (objective.value(), gradient)
-            best = max(best, finite(value, "in the ball; take a smaller rho"))
-        return loss, best
+            return scaled(unit, 1 / max(1.0, norm(unit)))
+
+        where = "in the ball; take a smaller rho"
+        return projected_ascent(objective, self.iterations, advance, where=where, scale=self.rho, scales=scales)
 
 
 def _name(rho: float, adaptive: bool, m: int | None) -> str:
     name = f"{'adaptive_' if adaptive else ''}ball_{rho:g}"
     return f"{name}_m{m}" if m else name
-
-
-def _times(vector: Vector, scales: Vector | None) -> Vector:
-    return vector if scales is None else [x * t for x, t in zip(vector, scales, strict=True)]
 
 
 def ball_sharpness(
@@ -111,19 +104,20 @@ def ball_sharpness(
 
         max f(w + e) - f(w)      ||e||_2 <= rho,  or  ||T^-1 e||_2 <= rho  with T = |w|
 
-    by projected gradient ascent, with steps that shrink from 2 rho linearly. One step is SAM's own estimate,
-    e = rho g / ||g||. A lower bound that rises with the budget. Where |w| = 0 an adaptive ball has
-    no extent, so a pruned weight stays.
+    by projected gradient ascent with step sizes that fall linearly from 2 rho. One step gives SAM's own estimate,
+    e = rho g / ||g||. The result is a lower bound, which rises with the budget. The optimizer of Kwon et al. adds
+    eta = 0.01 to T; without it an adaptive ball has no extent where w = 0, and pruned weights stay 0.
 
     Args:
         objective: Loss, weights and rows.
-        rho: Radius, a norm over all weights together.
-        adaptive: Measures distances relative to each weight, so that rescaling layers changes nothing.
-        m: Gives every ``m`` rows a displacement of their own and averages (m-sharpness); all rows share one if None.
-        iterations: Gradient steps; each costs one gradient.
-        seed: Of the direction taken where the gradient is exactly 0.
+        rho: Radius, as an L2 norm over all weights together.
+        adaptive: Whether distances are relative to each weight, so that the measure does not change when layers are
+            rescaled without changing the function.
+        m: Rows that share one displacement; the result is averaged (m-sharpness). By default all rows share one.
+        iterations: Gradient steps, at the cost of one gradient each.
+        seed: Seed of the direction taken where the gradient is exactly 0.
 
     Raises:
         InputError: a value that cannot be used, or a loss that is not finite.
     """
-    return Ball(rho, adaptive, m, iterations).take(objective, seed)
+    return Ball(rho, adaptive, m, iterations).compute(objective, seed)

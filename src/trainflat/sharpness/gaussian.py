@@ -9,12 +9,12 @@ import torch
 from trainflat.core.foreach import foreach
 from trainflat.objective.base import Objective
 from trainflat.objective.passes import Effort, Kind
-from trainflat.sharpness.measure import AT_THE_WEIGHTS, Measure, above_zero, at_least, finite, yes_or_no
+from trainflat.sharpness.measure import AT_THE_WEIGHTS, Measure, check_at_least, check_bool, check_positive, finite
 
 
 @dataclass(frozen=True)
 class GaussianSharpness:
-    """Holds the average rise of the loss under noise."""
+    """Holds the mean rise of the loss under noise, and the options of the estimate."""
 
     sharpness: float  # mean of f(w + s) - f(w), in units of the loss
     standard_error: float  # of that mean
@@ -26,7 +26,7 @@ class GaussianSharpness:
     effort: Effort
 
     def figures(self) -> dict[str, float]:
-        """Returns mean and standard error by the name of the noise."""
+        """Returns mean and standard error, named by type and size of the noise."""
         mean, error = _names(self.sigma, self.relative)
         return {mean: self.sharpness, error: self.standard_error}
 
@@ -40,9 +40,9 @@ class Gaussian(Measure):
     samples: int = 10
 
     def __post_init__(self) -> None:
-        above_zero("sigma", self.sigma, "the standard deviation of the noise")
-        yes_or_no("relative", self.relative)
-        at_least(2, "samples", self.samples, "how often noise is drawn")
+        check_positive("sigma", self.sigma, "the standard deviation of the noise")
+        check_bool("relative", self.relative)
+        check_at_least(2, "samples", self.samples, "how often noise is drawn")
 
     def names(self) -> list[str]:
         return list(_names(self.sigma, self.relative))
@@ -50,7 +50,7 @@ class Gaussian(Measure):
     def passes(self) -> dict[Kind, float]:
         return {"values": self.samples + 1}
 
-    def take(self, objective: Objective, seed: int = 0) -> GaussianSharpness:
+    def compute(self, objective: Objective, seed: int = 0) -> GaussianSharpness:
         self.check(objective, seed)
         generator = torch.Generator().manual_seed(seed)
         with objective.taking(f"sharpness under noise of {self.sigma:g}", sum(self.passes().values())) as effort:
@@ -79,16 +79,18 @@ def gaussian_sharpness(
 
         E f(w + s) - f(w)      s_i ~ N(0, sigma^2),  or  N(0, sigma^2 w_i^2) if relative
 
-    To second order it is :math:`\sigma^2 / 2` times the trace of the Hessian. It can be negative away from a minimum.
+    To second order the rise is :math:`\sigma^2 / 2` times the trace of the Hessian. It may be negative away from a
+    minimum. Relative noise leaves pruned weights at 0, and the measure does not change when layers are rescaled without
+    changing the function.
 
     Args:
         objective: Loss, weights and rows.
-        sigma: Standard deviation of the noise, in units of a weight or, if ``relative``, as a share of each weight.
-        relative: Noise in proportion to each weight.
-        samples: Draws, at least 2; each costs one forward pass.
-        seed: Of the draws.
+        sigma: Standard deviation of the noise, in units of a weight or, if ``relative``, of its absolute value.
+        relative: Whether the noise is proportional to each weight.
+        samples: Draws, at least 2, at the cost of one forward pass each; the standard error falls as 1 / sqrt(samples).
+        seed: Seed of the draws.
 
     Raises:
         InputError: a value that cannot be used, or a loss that is not finite.
     """
-    return Gaussian(sigma, relative, samples).take(objective, seed)
+    return Gaussian(sigma, relative, samples).compute(objective, seed)

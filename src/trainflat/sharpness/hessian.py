@@ -18,10 +18,10 @@ from trainflat.sharpness.lanczos import Tridiagonal, lanczos
 from trainflat.sharpness.measure import (
     AT_THE_WEIGHTS,
     Measure,
-    above_zero,
-    at_least,
+    check_at_least,
+    check_positive,
+    check_product,
     finite,
-    known_product,
     product_passes,
 )
 
@@ -32,11 +32,11 @@ _TRACE_NAMES = ("trace", "trace_error")
 class HessianEigenvalues:
     """Holds the eigenvalues at the upper end of the spectrum."""
 
-    values: tuple[float, ...]  # falling; in units of loss per squared weight
-    errors: tuple[float, ...]  # an eigenvalue lies within this distance of each value
-    lowest: float  # the smallest Ritz value: the smallest eigenvalue is at most that
-    converged: bool  # whether all errors kept the tolerance within the iterations
-    iterations: int  # that were used
+    values: tuple[float, ...]  # descending, in units of loss per squared weight
+    errors: tuple[float, ...]  # residual norms: some eigenvalue lies within this distance of each value
+    lowest: float  # smallest Ritz value, an upper bound of the smallest eigenvalue
+    converged: bool  # whether all errors are within the tolerance
+    iterations: int  # products used
     tolerance: float
     seed: int
     effort: Effort
@@ -48,7 +48,7 @@ class HessianEigenvalues:
 
 @dataclass(frozen=True)
 class HessianTrace:
-    """Holds the estimated sum of all eigenvalues."""
+    """Holds the estimated trace, the sum of all eigenvalues."""
 
     trace: float  # in units of loss per squared weight
     standard_error: float
@@ -70,11 +70,11 @@ class HessianSummary:
 
     @property
     def effort(self) -> Effort:
-        """The effort of both together."""
+        """The effort of both estimates together."""
         return self.eigenvalues.effort + self.trace.effort
 
     def figures(self) -> dict[str, float]:
-        """Returns the figures of both."""
+        """Returns the eigenvalues, the lowest, the trace and its standard error."""
         return self.eigenvalues.figures() | self.trace.figures()
 
 
@@ -89,11 +89,11 @@ class Hessian(Measure):
     products: ProductMethod = "exact"
 
     def __post_init__(self) -> None:
-        at_least(1, "k", self.k, "the number of eigenvalues")
-        at_least(self.k, "iterations", self.iterations, "the dimensions of the Krylov space")
-        above_zero("tolerance", self.tolerance, "the error allowed to an eigenvalue, as a share of the largest")
-        at_least(2, "samples", self.samples, "the number of random vectors that estimate the trace")
-        known_product(self.products)
+        check_at_least(1, "k", self.k, "the number of eigenvalues")
+        check_at_least(self.k, "iterations", self.iterations, "the dimensions of the Krylov space")
+        check_positive("tolerance", self.tolerance, "the error allowed to an eigenvalue, as a share of the largest")
+        check_at_least(2, "samples", self.samples, "the number of random vectors that estimate the trace")
+        check_product(self.products)
 
     def names(self) -> list[str]:
         return [*_eigenvalue_names(self.k), *_TRACE_NAMES]
@@ -106,11 +106,11 @@ class Hessian(Measure):
     def passes(self) -> dict[Kind, float]:
         return product_passes(self.products, self.iterations + self.samples)
 
-    def take(self, objective: Objective, seed: int = 0) -> HessianSummary:
+    def compute(self, objective: Objective, seed: int = 0) -> HessianSummary:
         return HessianSummary(self.eigenvalues(objective, seed), self.trace(objective, seed))
 
     def eigenvalues(self, objective: Objective, seed: int = 0) -> HessianEigenvalues:
-        """Estimates the largest eigenvalues: the first half of :meth:`take`."""
+        """Estimates the largest eigenvalues: the first half of :meth:`compute`."""
         self.check(objective, seed)
         generator = torch.Generator().manual_seed(seed)
 
@@ -124,14 +124,15 @@ class Hessian(Measure):
                     values, errors, lowest = _upper(space, self.k)
                     scale = max(abs(values[0]), abs(lowest))
                     converged = len(values) == self.k and max(errors) <= self.tolerance * scale
-                    # An invariant space may miss copies of an eigenvalue, which count among several.
+                    # A Krylov space holds one eigenvector per eigenvalue. Once it is invariant (rest 0), further copies
+                    # of a multiple eigenvalue show only after a restart, and they count among the k largest.
                     if converged and (space.rest > 0 or self.k == 1):
                         break
             used = len(space.diagonal)
             return HessianEigenvalues(values, errors, lowest, converged, used, self.tolerance, seed, effort())
 
     def trace(self, objective: Objective, seed: int = 0) -> HessianTrace:
-        """Estimates the trace: the second half of :meth:`take`."""
+        """Estimates the trace: the second half of :meth:`compute`."""
         self.check(objective, seed)
         generator = torch.Generator().manual_seed(seed)
         with objective.taking("Hessian trace", self.samples) as effort:
@@ -151,7 +152,7 @@ def _eigenvalue_names(k: int) -> list[str]:
 def _upper(space: Tridiagonal, k: int) -> tuple[tuple[float, ...], tuple[float, ...], float]:
     """Returns the ``k`` largest Ritz values in descending order, their error bounds, and the smallest Ritz value."""
     values, vectors = space.ritz()
-    errors = space.rest * np.abs(vectors[-1])
+    errors = space.rest * np.abs(vectors[-1])  # ||H x - theta x|| = beta_m |s_m| (Paige)
     top = slice(None, -k - 1, -1)
     return tuple(map(float, values[top])), tuple(map(float, errors[top])), float(values[0])
 
@@ -167,17 +168,18 @@ def hessian_eigenvalues(
 ) -> HessianEigenvalues:
     r"""Estimates the ``k`` largest eigenvalues of the Hessian of the mean loss over all rows.
 
-    Lanczos with full reorthogonalisation. It ends when each Ritz value's residual :math:`\|H x - \theta x\|` is
-    at most ``tolerance`` of the largest one. An eigenvalue that is exactly multiple may be found once only.
+    Lanczos with full reorthogonalization, which converges to both ends of the spectrum much faster than power
+    iteration. It ends once the residual :math:`\|H x - \theta x\|` of each of the k largest Ritz pairs is at most
+    ``tolerance`` times the largest absolute Ritz value. An eigenvalue that is exactly multiple may be found only once.
     Memory: every iteration holds one more copy of the weights.
 
     Args:
         objective: Loss, weights and rows.
-        k: How many.
-        iterations: Products at most.
-        tolerance: Error allowed, as a share of the largest eigenvalue in absolute value.
-        seed: Of the first vector.
-        products: ``"exact"``, or ``"differences"`` of gradients, where memory is short: see :meth:`Objective.products`.
+        k: Number of eigenvalues.
+        iterations: Most products to spend.
+        tolerance: Allowed error, as a share of the largest absolute eigenvalue.
+        seed: Seed of the first vector.
+        products: ``"exact"``, or ``"differences"`` of gradients if memory is short: see :meth:`Objective.products`.
 
     Raises:
         InputError: a value that cannot be used, or a Hessian that is not finite.
@@ -199,12 +201,12 @@ def hessian_trace(
     r"""Estimates the trace of the Hessian of the mean loss over all rows, with its standard error.
 
     The mean of :math:`v^T H v` over random signs v (Hutchinson 1989). Unbiased; the variance of one sample is
-    :math:`2(\|H\|_F^2 - \sum_i H_{ii}^2)`.
+    :math:`2(\|H\|_F^2 - \sum_i H_{ii}^2)`, less than with Gaussian v, for which the diagonal counts too.
 
     Args:
         objective: Loss, weights and rows.
-        samples: Products to spend, at least 2; the error falls as 1 / sqrt(samples).
-        seed: Of the signs.
+        samples: Products to spend, at least 2; the standard error falls as 1 / sqrt(samples).
+        seed: Seed of the signs.
         products: As for :func:`hessian_eigenvalues`.
 
     Raises:

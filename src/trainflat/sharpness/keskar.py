@@ -15,29 +15,37 @@ from trainflat.core.formatting import plural
 from trainflat.objective.base import Objective
 from trainflat.objective.passes import Effort, Kind
 from trainflat.objective.vectors import Vector, flatten, unflatten
-from trainflat.sharpness.measure import AT_THE_WEIGHTS, Measure, above_zero, at_least, finite, shrinking_steps
+from trainflat.sharpness.measure import (
+    AT_THE_WEIGHTS,
+    Measure,
+    check_at_least,
+    check_positive,
+    finite,
+    projected_ascent,
+)
 from trainflat.sharpness.subspace import Subspace
 
 Space = Literal["subspace", "full"]
 Array = NDArray[np.float64]
+_IN_THE_BOX = "in Keskar's box; take a smaller epsilon"
 
 
 @dataclass(frozen=True)
 class KeskarSharpness:
-    """Holds the highest loss found in a box around the weights."""
+    """Holds the highest loss found in a box around the weights, and the options of the search."""
 
     sharpness: float  # phi, in percent of 1 + loss; at least 0
     loss: float  # f(w)
     highest: float  # the largest f met in the box
     epsilon: float
     space: Space
-    dimension: int  # of the space that was searched
-    iterations: int  # the budget
+    dimension: int  # of the searched space: p, or the number of weights
+    iterations: int  # budget of the search
     seed: int
     effort: Effort
 
     def figures(self) -> dict[str, float]:
-        """Returns phi by the name of its box."""
+        """Returns phi, named by space and size of the box."""
         return {_name(self.epsilon, self.space): self.sharpness}
 
 
@@ -51,11 +59,11 @@ class Keskar(Measure):
     iterations: int = 10
 
     def __post_init__(self) -> None:
-        above_zero("epsilon", self.epsilon, "the size of Keskar's box")
+        check_positive("epsilon", self.epsilon, "the size of Keskar's box")
         if self.space not in get_args(Space):
             raise UnknownName("space for Keskar's box", self.space, get_args(Space))
-        at_least(1, "dimension", self.dimension, "the number of random directions of Keskar's subspace")
-        at_least(1, "iterations", self.iterations, "the budget of the search in Keskar's box")
+        check_at_least(1, "dimension", self.dimension, "the number of random directions of Keskar's subspace")
+        check_at_least(1, "iterations", self.iterations, "the budget of the search in Keskar's box")
 
     def names(self) -> list[str]:
         return [_name(self.epsilon, self.space)]
@@ -79,17 +87,17 @@ class Keskar(Measure):
             return super().seconds(objective, each)
         entries = sum(w.numel() for w in objective.weights)
         made, product = Subspace.seconds(entries, self.dimension, objective.weights[0].detach())
-        about, most = self.passes()["gradients"], 1 + 2 * self.iterations  # L-BFGS-B asks as often as it likes
+        about, most = self.passes()["gradients"], 1 + 2 * self.iterations  # a line search may take several gradients
         looks = [made + looks * (each["gradients"] + 2 * product) for looks in (about, most)]
         return looks[0], looks[1]
 
-    def take(self, objective: Objective, seed: int = 0) -> KeskarSharpness:
+    def compute(self, objective: Objective, seed: int = 0) -> KeskarSharpness:
         self.check(objective, seed)
         full = self.space == "full"
         with objective.taking(f"Keskar sharpness, epsilon {self.epsilon:g}", sum(self.passes().values())) as effort:
             search = _ascend_signs if full else _climb_subspace
             loss, highest = search(objective, self, seed)
-            if loss <= -1:
+            if loss <= -1:  # phi divides by 1 + loss: the paper has losses of classifiers, which are not negative
                 raise InputError(
                     f"Keskar's sharpness is a share of 1 + loss, and the loss is {loss:g}. Give one above -1."
                 )
@@ -121,22 +129,22 @@ def keskar_sharpness(
 ) -> KeskarSharpness:
     r"""Measures the highest rise of the loss in a small box around the weights, in percent of 1 + loss.
 
-    Metric 2.1 of the paper, A in R^{n x p} random with standard normal entries (their law is not stated there)::
+    Metric 2.1 of the paper, with A in R^{n x p} of standard normal entries (the paper says only that it is random)::
 
         phi = 100 (max f(w + A z) - f(w)) / (1 + f(w))      |z_i| <= epsilon (|(A^+ w)_i| + 1)
 
-    ``"subspace"`` searches p directions by L-BFGS-B, as the paper does; ``"full"`` takes A = I and searches by
-    projected sign ascent, with steps that shrink from the width of the box linearly, because L-BFGS-B would
-    need many times the memory of the weights there. Both find a lower bound that rises with the budget: compare only
-    numbers of the same budget, rows and p.
+    ``"subspace"`` searches p directions by L-BFGS-B, as the paper does. ``"full"`` takes A = I and searches by
+    projected sign ascent, with step sizes that fall linearly from the width of the box; a departure, since L-BFGS-B
+    needs many copies of the searched variables. Both find a lower bound that rises with the budget: compare only
+    results of the same budget, rows and p.
 
     Args:
         objective: Loss, weights and rows.
         epsilon: Size of the box; the papers use 5e-3, 1e-3 and 5e-4.
         space: ``"subspace"`` or ``"full"``.
-        dimension: p, of the subspace; the paper's 100.
-        iterations: Steps of the search, of one gradient each, for L-BFGS-B of one to two; one more comes before.
-        seed: Of A.
+        dimension: p, the dimension of the subspace; 100 in Keskar et al., not stated in Na et al.
+        iterations: Steps of the search, after a first gradient; each takes one gradient, or one to two in L-BFGS-B.
+        seed: Seed of A.
 
     Raises:
         InputError: a value that cannot be used, or a loss that is not finite or not above -1.
@@ -149,15 +157,15 @@ def keskar_sharpness(
         >>> keskar_sharpness(objective, space="full").sharpness
         0.0
     """
-    return Keskar(epsilon, space, dimension, iterations).take(objective, seed)
+    return Keskar(epsilon, space, dimension, iterations).compute(objective, seed)
 
 
 class _BudgetSpent(Exception):
-    """Ends L-BFGS-B when it asks for the loss once more than allowed."""
+    """Ends L-BFGS-B once the gradients are spent: its ``maxfun`` is checked between iterations only."""
 
 
 class _Box:
-    """Maps the box of the subspace to [-1, 1]^p, and gives a minimiser -f and its gradient."""
+    """Computes -f and its gradient for a minimizer, as a function of y in [-1, 1]^p, with z = limits * y."""
 
     def __init__(self, objective: Objective, options: Keskar, seed: int) -> None:
         self.objective = objective
@@ -170,19 +178,20 @@ class _Box:
         self.left = 2 * options.iterations
         self.loss, slope = self._look(np.zeros(options.dimension), AT_THE_WEIGHTS)
         self.best = self.loss
-        # L-BFGS-B's first step is the negative gradient, cut at the box. Steepened like this it reaches the corner in
-        # all coordinates but the flattest; as it comes, it would hardly leave the middle within the budget.
+        # L-BFGS-B begins with a step along the negative gradient, projected onto the box. Scaled to a largest entry of
+        # 100, it reaches the boundary in all coordinates but the flattest; unscaled, it would hardly leave the center
+        # within a budget of a few iterations.
         self.flat = not slope.any()
         self.steepness = 1.0 if self.flat else 100 / max(float(np.abs(slope).max()), 1e-99)
         self.origin = -self.loss * self.steepness, -slope * self.steepness
 
     def __call__(self, y: Array) -> tuple[float, Array]:
-        if not y.any():
+        if not y.any():  # the search begins there, and the constructor has spent that gradient
             return self.origin
         if not self.left:
             raise _BudgetSpent
         self.left -= 1
-        value, slope = self._look(y, "in Keskar's box; take a smaller epsilon")
+        value, slope = self._look(y, _IN_THE_BOX)
         self.best = max(self.best, value)
         return -value * self.steepness, -slope * self.steepness
 
@@ -194,10 +203,10 @@ class _Box:
 
 
 def _climb_subspace(objective: Objective, options: Keskar, seed: int) -> tuple[float, float]:
-    """Returns f(w) and the largest f that L-BFGS-B met."""
+    """Computes f(w) and the highest f that L-BFGS-B meets."""
     box = _Box(objective, options, seed)
     start = np.zeros(options.dimension)
-    if box.flat:  # no search would leave; a corner is as good a start as any
+    if box.flat:  # a zero gradient ends the search where it begins; any corner is as good a start
         start = np.random.default_rng(seed).choice([-1.0, 1.0], size=options.dimension)
     bounds = [(-1.0, 1.0)] * options.dimension
     with suppress(_BudgetSpent):
@@ -206,16 +215,13 @@ def _climb_subspace(objective: Objective, options: Keskar, seed: int) -> tuple[f
 
 
 def _ascend_signs(objective: Objective, options: Keskar, seed: int) -> tuple[float, float]:
-    """Returns f(w) and the largest f that projected sign ascent met."""
-    loss, gradient = objective.value_and_gradient()
-    best = finite(loss, AT_THE_WEIGHTS)
+    """Computes f(w) and the highest f that projected sign ascent meets."""
+    # Signs, because the box is the ball of a maximum norm: they are the steepest direction there.
     box = [options.epsilon * (w.detach().abs() + 1) for w in objective.weights]
-    moved: Vector = objective.zeros()
-    for left, step in zip(reversed(range(options.iterations)), shrinking_steps(options.iterations), strict=True):
-        if not any(g.any() for g in gradient):
+
+    def advance(moved: Vector, gradient: Vector, step: float) -> Vector:
+        if not any(g.any() for g in gradient):  # at a flat point any corner is as good
             gradient = objective.random_signs(torch.Generator().manual_seed(seed))
-        moved = [(z + step * b * g.sign()).clamp(-b, b) for z, b, g in zip(moved, box, gradient, strict=True)]
-        with objective.displaced(moved):
-            value, gradient = objective.value_and_gradient() if left else (objective.value(), gradient)
-        best = max(best, finite(value, "in Keskar's box; take a smaller epsilon"))
-    return loss, best
+        return [(z + step * b * g.sign()).clamp(-b, b) for z, b, g in zip(moved, box, gradient, strict=True)]
+
+    return projected_ascent(objective, options.iterations, advance, where=_IN_THE_BOX)

@@ -13,16 +13,18 @@ from trainflat.objective.vectors import norm
 from trainflat.sharpness.measure import AT_THE_WEIGHTS, finite
 
 Array = NDArray[np.float64]
-_CHUNK = 1 << 16  # entries at a time: small enough for the cache, and float32 sums of so few stay exact to 1e-6
+# Entries at a time: they fit the processor's cache, and float32 sums of 65536 products stay accurate to about 1e-6,
+# where one over 1e8 weights would lose the orthogonality that the method rests on.
+_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
 class Tridiagonal:
-    """Holds T = Qᵀ H Q of a Krylov space of m dimensions."""
+    """Holds the tridiagonal T = Qᵀ H Q of a Krylov space of m dimensions."""
 
     diagonal: Array  # [m]
-    beside: Array  # [m - 1]
-    rest: float  # the next entry beside: what the space misses of H Q; 0 once it is invariant
+    beside: Array  # [m - 1], the off-diagonal
+    rest: float  # norm of the part of H q_m outside the space, the next off-diagonal entry; 0 once it is invariant
 
     def ritz(self) -> tuple[Array, Array]:
         """Computes the eigenvalues [m] of T in ascending order, and its eigenvectors [m, m] as columns."""
@@ -35,14 +37,19 @@ def lanczos(
 ) -> Iterator[Tridiagonal]:
     """Grows a Krylov space of a symmetric H, known through its products, by one dimension per item.
 
-    Every vector of the basis is kept: m items hold m vectors like ``start``. Ends when the space is invariant.
-    A product that is not finite raises :class:`~trainflat.core.errors.InputError`.
+    Every vector of the basis is kept: m items hold m vectors like ``start``. Without reorthogonalization against all of
+    them rounding brings converged eigenvectors back, as spurious copies of their eigenvalues. Ends when the space is
+    invariant.
 
     Args:
         product: Takes v [n], gives H v [n].
         start: Any vector [n] but 0.
-        restart: Gives random vectors [n]. With it an invariant space is left through one of them, until all that they
-            span is covered, so that eigenvalues of which ``start`` holds nothing, or that are multiple, are found.
+        restart: Draws random vectors [n]. An invariant space is then extended by one of them, until the space of all
+            such vectors is covered, so that eigenvalues are found whose eigenvectors are orthogonal to ``start``, or
+            that are multiple.
+
+    Raises:
+        InputError: a product is not finite.
     """
     basis = [start / norm([start])]
     diagonal: list[float] = []
@@ -52,7 +59,7 @@ def lanczos(
         size = finite(norm([vector]), AT_THE_WEIGHTS, "Hessian's product with a vector")
         diagonal.append(orthogonalize(vector, basis)[-1])
         rest = norm([vector])
-        # Below the rounding of the product nothing is left but noise.
+        # A remainder below the rounding of the product is noise; normalized, it would be a random direction.
         if rest <= 100 * torch.finfo(vector.dtype).eps * max(size, abs(diagonal[-1]), *map(abs, diagonal)):
             rest = 0.0
         yield Tridiagonal(np.array(diagonal), np.array(beside), rest)
@@ -68,7 +75,7 @@ def lanczos(
 def orthogonalize(vector: Tensor, basis: Sequence[Tensor]) -> Array:
     """Projects the orthonormal ``basis`` out of ``vector``, in place and twice; returns the coefficients."""
     total = np.zeros(len(basis))
-    for _ in range(2):  # "twice is enough" (Parlett)
+    for _ in range(2):  # once leaves rounding of the size of what was removed; "twice is enough" (Kahan, Parlett)
         coefficients = torch.zeros(len(basis), dtype=torch.float64)
         for start in range(0, len(vector), _CHUNK):
             part = torch.stack([q[start : start + _CHUNK] for q in basis])

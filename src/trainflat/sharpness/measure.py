@@ -3,23 +3,24 @@
 import math
 import numbers
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, get_args
 
 from trainflat.core.errors import InputError, UnknownName
 from trainflat.objective.base import Objective, ProductMethod
 from trainflat.objective.passes import Effort, Kind
+from trainflat.objective.vectors import Vector
 
 
 class Result(Protocol):
-    """Holds the numbers of a measure and everything they depend on."""
+    """Holds the numbers of a measure, with the options, seed and effort that they depend on."""
 
     @property
     def effort(self) -> Effort:
         """Rows, weights and passes that were used."""
 
     def figures(self) -> dict[str, float]:
-        """Returns the numbers, each by a name with its main setting, such as ``keskar_0.001``."""
+        """Returns the numbers by name; a name includes the main option, such as ``keskar_0.001``."""
 
 
 class Measure(ABC):
@@ -30,65 +31,72 @@ class Measure(ABC):
     """
 
     @abstractmethod
-    def take(self, objective: Objective, seed: int = 0) -> Result:
-        """Takes the measure; ``seed`` is for random draws."""
+    def compute(self, objective: Objective, seed: int = 0) -> Result:
+        """Computes the measure; ``seed`` seeds its random draws."""
 
     @abstractmethod
     def names(self) -> list[str]:
-        """Lists the names of its numbers, known before anything is measured."""
+        """Lists the names of its figures, known before anything is computed."""
 
     @abstractmethod
     def passes(self) -> dict[Kind, float]:
-        """Estimates the passes over all rows that it takes, by kind."""
+        """Estimates its passes over all rows, by kind."""
 
     def seconds(self, objective: Objective, each: Mapping[Kind, float]) -> tuple[float, float]:
-        """Estimates its duration, expected and at most, where one pass over all rows takes ``each`` seconds."""
+        """Estimates its duration in seconds, expected and at most.
+
+        Args:
+            each: Seconds of one pass over all rows, by kind.
+        """
         del objective
         about = sum(count * each[kind] for kind, count in self.passes().items())
         return about, about
 
     def fits(self, weights: int) -> None:
-        """Refuses a model with too few weights to measure.
+        """Checks that there are enough weights for the options.
+
+        Args:
+            weights: Number of entries that may move; in a pruned model the survivors.
 
         Raises:
-            InputError: there are too few of them.
+            InputError: there are too few.
         """
         if weights < 1:
             raise InputError("no weight may move, so that nothing can be measured. Leave some outside of the masks.")
 
     def check(self, objective: Objective, seed: int) -> None:
-        """Refuses what :meth:`take` cannot measure, before it begins."""
+        """Checks, before the first pass, that the measure can be computed; raises :class:`InputError`."""
         check_seed(seed)
         self.fits(objective.size)
 
     def measure(self, objective: Objective, seed: int = 0) -> dict[str, float]:
-        """Takes the measure and returns its numbers alone."""
-        return self.take(objective, seed).figures()
+        """Computes the measure and returns its figures alone."""
+        return self.compute(objective, seed).figures()
 
 
 def is_number(value: object) -> bool:
-    """Returns whether a value is a real number, also NumPy's, and no boolean."""
+    """Returns whether a value is a real number, NumPy's included; booleans are none."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def is_whole(value: object) -> bool:
-    """Returns whether a value is a whole number, also NumPy's, and no boolean."""
+    """Returns whether a value is a whole number, NumPy's included; booleans are none."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
-def above_zero(name: str, value: float, meaning: str) -> None:
-    """Validates a finite number above 0."""
+def check_positive(name: str, value: float, meaning: str) -> None:
+    """Validates a finite number above 0; ``meaning`` describes the option in the message."""
     if not (is_number(value) and 0 < value < math.inf):
         raise InputError(f"{name} is {meaning}, a number above 0, got {value!r}.")
 
 
-def at_least(least: int, name: str, value: int, meaning: str) -> None:
+def check_at_least(least: int, name: str, value: int, meaning: str) -> None:
     """Validates a whole number of at least ``least``."""
     if not (is_whole(value) and value >= least):
         raise InputError(f"{name} is {meaning}, a whole number of at least {least}, got {value!r}.")
 
 
-def yes_or_no(name: str, value: bool) -> None:
+def check_bool(name: str, value: bool) -> None:
     """Validates a boolean."""
     if not isinstance(value, bool):
         raise InputError(f"{name} is True or False, got {value!r}.")
@@ -96,12 +104,16 @@ def yes_or_no(name: str, value: bool) -> None:
 
 def check_seed(seed: int) -> None:
     """Validates a seed."""
-    if not (isinstance(seed, int) and is_whole(seed) and 0 <= seed < 2**63):  # torch takes none of NumPy's
-        raise InputError(f"seed is what random draws begin from, a whole number from 0 to 2^63 - 1, got {seed!r}.")
+    if not (isinstance(seed, int) and is_whole(seed) and 0 <= seed < 2**63):  # torch takes no NumPy integer
+        raise InputError(f"seed is the seed of the random draws, a whole number from 0 to 2^63 - 1, got {seed!r}.")
 
 
 def distinct(measures: Iterable[Measure]) -> None:
-    """Refuses measures whose numbers would share a name, since only the last would be kept."""
+    """Checks that no two measures have a figure of one name: the record would keep only the last.
+
+    Raises:
+        InputError: a name occurs twice.
+    """
     taken: set[str] = set()
     for measure in measures:
         for name in measure.names():
@@ -110,31 +122,63 @@ def distinct(measures: Iterable[Measure]) -> None:
             taken.add(name)
 
 
-def known_product(name: str) -> None:
-    """Validates the name of a way to multiply with the Hessian."""
+def check_product(name: str) -> None:
+    """Validates the name of a method to multiply with the Hessian."""
     if name not in get_args(ProductMethod):
         raise UnknownName("way to multiply with the Hessian", name, get_args(ProductMethod))
 
 
 def product_passes(method: ProductMethod, count: float) -> dict[Kind, float]:
-    """Counts the passes that so many products with the Hessian take."""
+    """Counts the passes of ``count`` products with the Hessian; a difference takes two gradients each."""
     return {"products": count} if method == "exact" else {"gradients": 2 * count}
 
 
-def shrinking_steps(iterations: int) -> list[float]:
-    """Returns the step sizes of an ascent inside a body of radius 1: from its diameter down, linearly.
-
-    The first reaches the rim from anywhere, so that a linear loss needs no second one; the sum grows with the budget,
-    so that an ascent along the rim is not cut short, as it is by the 2.5 / iterations common for adversarial examples.
-    """
-    return [2 * left / iterations for left in range(iterations, 0, -1)]
-
-
 def finite(value: float, where: str, what: str = "loss") -> float:
-    """Validates a finite number."""
+    """Returns ``value``; raises :class:`InputError` if it is NaN or infinite."""
     if not math.isfinite(value):
         raise InputError(f"the {what} is {value} {where}.")
     return value
 
 
-AT_THE_WEIGHTS = "at the weights themselves; no sharpness can be told of a model that has diverged"
+AT_THE_WEIGHTS = "at the weights themselves; the sharpness of a model that has diverged is not defined"
+
+
+def projected_ascent(
+    objective: Objective,
+    iterations: int,
+    advance: Callable[[Vector, Vector, float], Vector],
+    *,
+    where: str,
+    scale: float = 1.0,
+    scales: Vector | None = None,
+) -> tuple[float, float]:
+    """Searches the highest loss in a body around the weights by projected gradient ascent.
+
+    Step sizes, relative to a body of radius 1, fall linearly from its diameter. The first reaches the boundary from
+    anywhere, so that a linear loss needs no second step. Their sum grows with the budget, so that an ascent along the
+    boundary is not cut short, as by the constant step 2.5 / iterations common for adversarial examples.
+
+    Args:
+        iterations: Gradients to spend.
+        advance: Takes position, gradient and step size, and gives the next position, projected onto the body.
+        where: Place of the search in the message for a loss that is not finite.
+        scale, scales: The weights are displaced by ``scale * scales * position``.
+
+    Returns:
+        The loss at the weights, and the highest loss met there or in the body.
+    """
+    loss, gradient = objective.value_and_gradient()
+    best = finite(loss, AT_THE_WEIGHTS)
+    position: Vector = objective.zeros()
+    for left in range(iterations, 0, -1):
+        position = advance(position, gradient, 2 * left / iterations)
+        with objective.displaced(times(position, scales), scale):
+            # No step follows the last point, which therefore needs no gradient.
+            value, gradient = objective.value_and_gradient() if left > 1 else (objective.value(), gradient)
+        best = max(best, finite(value, where))
+    return loss, best
+
+
+def times(vector: Vector, scales: Vector | None) -> Vector:
+    """Multiplies entry by entry; without scales returns the vector itself."""
+    return vector if scales is None else [x * t for x, t in zip(vector, scales, strict=True)]

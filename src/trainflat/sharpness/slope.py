@@ -1,4 +1,4 @@
-"""Measures the length of the gradient: 0 at a minimum, and the slope that a small ball meets."""
+"""Measures the norm of the gradient: 0 at a minimum, and to first order the rise in a ball per radius."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from trainflat.sharpness.measure import AT_THE_WEIGHTS, Measure, finite
 
 @dataclass(frozen=True)
 class Slope:
-    """Holds the length of the gradient and the loss."""
+    """Holds the norm of the gradient and the loss."""
 
     norm: float  # 2-norm over all weights together, in units of loss per weight
     loss: float
@@ -23,7 +23,7 @@ class Slope:
 
 @dataclass(frozen=True)
 class GradientNorm(Measure):
-    """Length of the gradient of the whole data set."""
+    """Norm of the gradient of the loss over all rows."""
 
     def names(self) -> list[str]:
         return ["gradient_norm"]
@@ -31,7 +31,7 @@ class GradientNorm(Measure):
     def passes(self) -> dict[Kind, float]:
         return {"gradients": 1}
 
-    def take(self, objective: Objective, seed: int = 0) -> Slope:
+    def compute(self, objective: Objective, seed: int = 0) -> Slope:
         self.check(objective, seed)
         with objective.taking("gradient norm", 1) as effort:
             loss, gradient = objective.value_and_gradient()
@@ -44,4 +44,4 @@ def gradient_norm(objective: Objective) -> Slope:
     Raises:
         InputError: the loss is not finite.
     """
-    return GradientNorm().take(objective)
+    return GradientNorm().compute(objective)

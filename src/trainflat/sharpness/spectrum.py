@@ -1,5 +1,6 @@
 """Estimates the density of the Hessian's eigenvalues by stochastic Lanczos quadrature (Ghorbani et al. 2019)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -7,11 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from trainflat.core.formatting import plural
 from trainflat.objective.base import Objective, Product, ProductMethod
 from trainflat.objective.passes import Effort, Kind
 from trainflat.objective.vectors import Vector, flatten, unflatten
+from trainflat.records.landscape import SpectrumRecord
 from trainflat.sharpness.lanczos import lanczos
-from trainflat.sharpness.measure import Measure, above_zero, at_least, known_product, product_passes
+from trainflat.sharpness.measure import Measure, check_at_least, check_positive, check_product, product_passes
 
 Array = NDArray[np.float64]
 _NAMES = ("spectrum_lowest", "spectrum_highest", "spectrum_negative_share")
@@ -21,12 +24,12 @@ _NAMES = ("spectrum_lowest", "spectrum_highest", "spectrum_negative_share")
 class SpectralDensity:
     """Holds the density of eigenvalues, as weighted points and as a smooth curve."""
 
-    nodes: tuple[Array, ...]  # of each probe: up to ``steps`` points, rising, in units of loss per squared weight
-    weights: tuple[Array, ...]  # of each probe: the share of all eigenvalues that each point stands for; sums to 1
+    nodes: tuple[Array, ...]  # per probe, up to ``steps`` Ritz values, ascending, in units of loss per squared weight
+    weights: tuple[Array, ...]  # per probe, the share of all eigenvalues that each node represents; sums to 1
     grid: Array  # [g]
     density: Array  # [g], averaged over the probes; integrates to 1
     standard_error: Array  # [g], over the probes; 0 if there is one
-    width: float  # standard deviation of the Gaussian that smooths
+    width: float  # standard deviation of the smoothing Gaussian
     steps: int
     probes: int
     seed: int
@@ -34,13 +37,13 @@ class SpectralDensity:
 
     @property
     def negative_share(self) -> float:
-        """The share of negative eigenvalues in the sum of absolute ones, from 0 to 1."""
+        """The share of the negative eigenvalues in the sum of absolute eigenvalues, from 0 to 1."""
         nodes, weights = np.concatenate(self.nodes), np.concatenate(self.weights)
         mass = np.abs(nodes) * weights
         return float(mass[nodes < 0].sum() / max(mass.sum(), np.finfo(float).tiny))
 
     def figures(self) -> dict[str, float]:
-        """Returns both ends of the spectrum and its negative share."""
+        """Returns the outermost Ritz values and the negative share."""
         lowest, highest = min(n[0] for n in self.nodes), max(n[-1] for n in self.nodes)
         return dict(zip(_NAMES, map(float, (lowest, highest, self.negative_share)), strict=True))
 
@@ -56,11 +59,11 @@ class Spectrum(Measure):
     products: ProductMethod = "exact"
 
     def __post_init__(self) -> None:
-        at_least(1, "steps", self.steps, "the number of Lanczos steps for each probe")
-        at_least(1, "probes", self.probes, "the number of random vectors")
-        at_least(2, "grid", self.grid, "the number of points of the density")
-        above_zero("smoothing", self.smoothing, "the width of the smoothing as a share of the spectrum's")
-        known_product(self.products)
+        check_at_least(1, "steps", self.steps, "the number of Lanczos steps for each probe")
+        check_at_least(1, "probes", self.probes, "the number of random vectors")
+        check_at_least(2, "grid", self.grid, "the number of points of the density")
+        check_positive("smoothing", self.smoothing, "the width of the smoothing as a share of the spectrum's")
+        check_product(self.products)
 
     def names(self) -> list[str]:
         return list(_NAMES)
@@ -68,7 +71,7 @@ class Spectrum(Measure):
     def passes(self) -> dict[Kind, float]:
         return product_passes(self.products, self.steps * self.probes)
 
-    def take(self, objective: Objective, seed: int = 0) -> SpectralDensity:
+    def compute(self, objective: Objective, seed: int = 0) -> SpectralDensity:
         self.check(objective, seed)
         generator = torch.Generator().manual_seed(seed)
         with objective.taking("spectral density", self.steps * self.probes) as effort:
@@ -90,8 +93,9 @@ class Spectrum(Measure):
 
     def _grid(self, nodes: Array) -> tuple[Array, float]:
         low, high = float(nodes.min()), float(nodes.max())
-        # A spectrum of one point has no width of its own.
+        # A single eigenvalue (a multiple of the identity) gives no width to take a share of.
         width = self.smoothing * ((high - low) or max(abs(high), 1.0))
+        # Four standard deviations beyond the nodes all but 3e-5 of a Gaussian at the end is within the grid.
         return np.linspace(low - 4 * width, high + 4 * width, self.grid), width
 
 
@@ -115,19 +119,37 @@ def spectral_density(
 
     For each of ``probes`` random Gaussian vectors, ``steps`` of Lanczos give a Gauss quadrature rule: its nodes are
     the Ritz values, its weights the squared first entries of their vectors. The curve is the mean of the rules, each
-    node spread to a Gaussian of ``smoothing`` times the width of the spectrum.
+    node smoothed by a Gaussian.
 
     Args:
-        objective: Loss, weights and rows. With masks the spectrum is that among the surviving weights.
-        steps: m; each costs one product, and holds one more copy of the weights.
-        probes: Random vectors, whose spread gives the standard error.
-        grid: Points of the curve.
-        smoothing: Standard deviation of the Gaussian as a share of the distance between the outermost nodes.
-        seed: Of the probes.
+        objective: Loss, weights and rows. With masks it is the spectrum of the Hessian of the surviving weights.
+        steps: Lanczos steps per probe, at the cost of one product each; each also holds one more copy of the weights.
+        probes: Number of random vectors; their spread gives the standard error.
+        grid: Number of points of the curve.
+        smoothing: Standard deviation of the Gaussian, as a share of the distance between the outermost nodes.
+        seed: Seed of the probes.
         products: As for :func:`trainflat.sharpness.hessian_eigenvalues`.
 
     Raises:
         InputError: a value that cannot be used, or a Hessian that is not finite.
         UnknownName: another kind of product.
     """
-    return Spectrum(steps, probes, grid, smoothing, products).take(objective, seed)
+    return Spectrum(steps, probes, grid, smoothing, products).compute(objective, seed)
+
+
+def spectrum_record(found: SpectralDensity, top: Sequence[float] = ()) -> SpectrumRecord:
+    """Converts a spectral density to the record that reports draw.
+
+    Args:
+        top: Largest eigenvalues, if known, marked in the figure: a few outliers have too little mass to show.
+    """
+    return SpectrumRecord(
+        name="spectrum",
+        measured_on=plural(found.effort.rows, "row", form=","),
+        eigenvalues=found.grid.tolist(),
+        density=found.density.tolist(),
+        width=found.width,
+        top=sorted(top, reverse=True),
+        probes=found.probes,
+        steps=found.steps,
+    )

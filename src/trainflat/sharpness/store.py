@@ -2,7 +2,8 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable
+from collections import UserDict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +15,24 @@ from trainflat.core.files import MOVE, read_json, write_json
 from trainflat.records.landscape import Loss
 
 
-class Store:
+class Store(UserDict[str, Loss]):
     """Stores losses by key; each is on disk before the next one is measured.
 
     Args:
-        path: JSON, written anew and atomically with every loss; None keeps them in memory only.
+        path: JSON file, rewritten atomically with every loss: a plane has a few hundred losses, and each takes a pass
+            over all rows. None keeps the losses in memory only.
         work: Hash of everything that the losses depend on.
 
     Raises:
         InputError: the file holds losses of other work.
-        DamagedFile: it is not what was written.
+        DamagedFile: the file is not what was written.
     """
 
     def __init__(self, path: Path | None, work: str) -> None:
+        super().__init__()
         self.path, self.work = path, work
-        self.found: dict[str, Loss] = {}
         if path is not None and path.exists():
-            self.found = self._read(path)
+            self.data = self._read(path)
 
     def _read(self, path: Path) -> dict[str, Loss]:
         value = read_json(path)
@@ -44,13 +46,10 @@ class Store:
         losses: dict[str, Loss] = value["losses"]
         return losses
 
-    def get(self, key: str, measure: Callable[[], Loss]) -> Loss:
-        """Returns the loss of that key; measured and kept if it is not there."""
-        if key not in self.found:
-            self.found[key] = measure()
-            if self.path is not None:
-                write_json(self.path, {"work": self.work, "losses": self.found})
-        return self.found[key]
+    def __setitem__(self, key: str, loss: Loss) -> None:
+        self.data[key] = loss
+        if self.path is not None:
+            write_json(self.path, {"work": self.work, "losses": self.data})
 
 
 def _is_whole(value: Any) -> bool:
@@ -61,10 +60,10 @@ def _is_whole(value: Any) -> bool:
 
 
 def fingerprint(texts: Iterable[str], tensors: Iterable[Tensor]) -> str:
-    """Hashes texts and the shapes, types and bits of tensors, in order, by SHA-256; 64 hexadecimal digits."""
+    """Hashes texts and the shapes, dtypes and bits of tensors, in order, by SHA-256; 64 hexadecimal digits."""
     digest = hashlib.sha256("\0".join(texts).encode())
     for tensor in tensors:
         flat = tensor.detach().cpu().contiguous()
         digest.update(f"\0{flat.dtype}{list(flat.shape)}".encode())
-        digest.update(flat.reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(flat.reshape(-1).view(torch.uint8).numpy().tobytes())  # as bytes, for numpy has no bfloat16
     return digest.hexdigest()
