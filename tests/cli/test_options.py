@@ -37,7 +37,7 @@ class Reached(Exception):
 def test_every_command_reads_the_task_the_same_way(command: str, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def reached(*given: Any, task: Any = None, **options: Any) -> None:
         recipe = next((one for one in given if isinstance(one, Recipe)), None)
-        section = recipe.task if recipe else task if task is not None else given[1]
+        section = recipe.task.section() if recipe else task if task is not None else given[1]
         raise Reached(section)
 
     monkeypatch.setattr(running, "run", reached)

@@ -25,7 +25,7 @@ _FAMILIES = {
         "export/__init__.py",
         "EXPORTERS",
     ),
-    "models": ("models", "models/builtin.py", "MODELS"),
+    "models": ("models", "models/locate.py", "MODELS"),
 }
 KINDS = (*_FAMILIES, "recipes")
 _ANY_MODEL = "any encoder that transformers' Auto classes load, by hub name or folder"
