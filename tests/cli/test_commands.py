@@ -281,6 +281,7 @@ def test_report_of_a_folder(trainflat_, tmp_path: Path):
     assert page.is_file() and page.suffix == ".html" and page.resolve().is_relative_to(tmp_path / "page")
 
 
+@pytest.mark.long
 def test_run_ends_with_a_table_and_leaves_what_was_planned(trainflat_, tmp_path: Path):
     options = (*DEMO, "--set", "task.rows=32", "--set", "task.holdout=0.02", "--set", "training.epochs=1")
     short = (*options, "--set", "protocol={name: one-shot, sparsities: [0.5]}")

@@ -44,6 +44,7 @@ def test_every_block_is_of_a_kind_that_is_tried() -> None:
         assert text.count("\n```") == 2 * len(blocks(page, "python", "yaml", "console", ""))
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:'pin_memory'")  # what the Trainer's default is without a GPU
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
 def test_python_runs_as_written(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

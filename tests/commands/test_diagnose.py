@@ -85,6 +85,7 @@ def test_nothing_is_left_behind(run: tuple[Path, dict[str, Any]], monkeypatch: p
     assert weights_sha256(model) == before
 
 
+@pytest.mark.long
 def test_what_the_command_writes(found: list[Diagnosis], run: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch):
     stages, task = run
     sets = [f"--set={key}={json.dumps(value)}" for key, value in task.items() if key != "name"]
@@ -285,6 +286,7 @@ def without_seconds(found: Diagnosis) -> Diagnosis:
     return found.model_copy(update={"seconds": 0.0, "flatness": measured})
 
 
+@pytest.mark.long
 def test_parts_are_used_where_nothing_differs(run: tuple[Path, dict[str, Any]], tmp_path: Path):
     model, keep = run[0] / "dense", tmp_path / "unfinished.json"
     said: list[str] = []

@@ -182,6 +182,7 @@ def test_a_diagnosis_tells_what_int8_costs(record: Record, given: dict[str, Any]
     assert found.int8_loss.value == found.score - rounded
 
 
+@pytest.mark.long
 def test_a_report_of_the_run_has_a_section(record: Record, browser: Any, tmp_path: Path):
     visit = Visit(browser, write_report([record], tmp_path), WIDTHS["phone"])
     assert visit.complaints == []

@@ -124,6 +124,7 @@ def test_answers_that_learned_nothing_are_told(gold, answers, metric, classes, w
     assert re.search(words, answers_found.remark()), answers_found.remark()
 
 
+@pytest.mark.long
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(["accuracy", "f1", "matthews"]))
 def test_random_answers_are_never_called_better_than_blind_ones_and_right_ones_are(seed: int, metric: str):
