@@ -45,7 +45,7 @@ def test_the_tables_say_what_is_known():
 @pytest.mark.parametrize("remaining", [0.1, 0.03])
 def test_every_run_is_a_recipe(method: str, remaining: float):
     recipe = load_recipe(pruning(method, remaining, 0, "teacher"))
-    gate, optimizer = recipe.protocol.gate, recipe.training.optimizer.name
+    gate, optimizer = recipe.protocol.gate.section(), recipe.training.optimizer.name
     assert recipe.name == f"sst2-{method}-{round(100 * remaining)}"
     assert gate.get("sparsity", gate.get("target_sparsity")) == 1 - remaining
     assert (gate.get("perturb"), optimizer) == (("weights", "sam") if method.endswith("-sam") else (None, "adamw"))

@@ -129,4 +129,4 @@ def test_the_recipe_of_the_docs_is_one() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "distillation.md").read_text(encoding="utf8")
     *_, section = re.findall(r"^```yaml\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
     found = load_recipe(yaml.safe_load(section))
-    assert found.training.distillation.renew == "best" and found.protocol.gate["name"] == "pins"
+    assert found.training.distillation.renew == "best" and found.protocol.gate.name == "pins"

@@ -22,7 +22,7 @@ from trainflat.export import save_sparse
 from trainflat.models.base import weights_sha256
 from trainflat.objective import Objective
 from trainflat.pruning import MagnitudePruner, Masks
-from trainflat.pruning.gates import make_gate
+from trainflat.pruning.gates import GATES
 from trainflat.quantization import QUANTIZERS, quantize_dynamic
 from trainflat.reparametrization import Powerprop
 from trainflat.training import FlatArguments, FlatTrainer
@@ -58,7 +58,7 @@ PLACES: dict[str, Callable[[nn.Module], Any]] = {
     "pruner": lambda model: dict(MagnitudePruner(model, 0.5).prune().packed),
     "masks": lambda model: Masks.ones(model).parameters(model).keys(),
     "held": lambda model: Masks.ones(model).hold(model).mask_weights(),
-    "gate": lambda model: list(make_gate("magnitude", model, sparsity=0.5).weights),
+    "gate": lambda model: list(GATES.make("magnitude", model, sparsity=0.5).weights),
     "reparametrization": lambda model: list(Powerprop(model).weights),
     "objective": lambda model: [Objective(model, [ROWS]).names, Objective(model, [ROWS]).value()],
     "averaging": lambda model: [(a := AVERAGING.make("ema", model)).collect(), sorted(a.state_dict())],

@@ -9,6 +9,7 @@ import pytest
 
 from experiments.prune import chosen
 from tests.support.recipes import header
+from trainflat.pruning.gates import final_sparsity
 from trainflat.recipe import Recipe, load_recipe, packaged_recipes
 from trainflat.records.run import Record
 from trainflat.tasks import TASKS
@@ -66,13 +67,11 @@ SAID: dict[str, Any] = {
     r"task head is reset": lambda r: r.protocol.head is None and r.protocol.rewind == 0,
     r"task head is kept": lambda r: r.protocol.head is None and r.protocol.rewind == "none",
     r"frozen, as published": lambda r: r.protocol.freeze_embeddings,
-    r"chosen anew every 16 steps": lambda r: r.protocol.gate["every"] == 16,
-    r"threshold is refreshed every 16 steps": lambda r: r.protocol.gate["refresh"] == 16,
-    r"selected exactly for every step": lambda r: r.protocol.gate["refresh"] == 1,
-    r"penalty is tuned": lambda r: r.protocol.gate["target_sparsity"] == 0.9 and not r.protocol.gate["penalty"],
-    r"10% (of the weights )?remain\.": lambda r: (
-        0.9 in (r.protocol.gate.get("sparsity"), r.protocol.gate.get("target_sparsity"))
-    ),
+    r"chosen anew every 16 steps": lambda r: r.protocol.gate.every == 16,
+    r"threshold is refreshed every 16 steps": lambda r: r.protocol.gate.refresh == 16,
+    r"selected exactly for every step": lambda r: r.protocol.gate.refresh == 1,
+    r"penalty is tuned": lambda r: r.protocol.gate.target_sparsity == 0.9 and not r.protocol.gate.penalty,
+    r"10% (of the weights )?remain\.": lambda r: final_sparsity(r.protocol.gate) == 0.9,
     r"share 128 tokens": lambda r: r.task.doc_stride == 128,
     r"decay 0\.9999": lambda r: r.training.quantization.decay == 0.9999,
     r"\(decay 0\.99\)": lambda r: r.training.quantization.decay == 0.99,

@@ -150,9 +150,9 @@ def test_papers_protocol(name: str):
     )
     assert (training.schedule, training.warmup, training.batching) == ("linear", 0.0, "random")
     assert (training.evaluate_every, training.keep) == ("epoch", "best")
-    assert protocol["name"] == "iterative" and protocol["rewind"] == (0 if kind == "imp" else "none")
-    assert protocol["sparsities"] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
-    assert (protocol["pruner"], protocol["scope"]) == ("magnitude", "global")
+    assert protocol.name == "iterative" and protocol.rewind == (0 if kind == "imp" else "none")
+    assert [*protocol.sparsities] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    assert (protocol.build().pruner.name, protocol.scope) == ("magnitude", "global")
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -179,4 +179,4 @@ def test_demo_differs_only_in_its_optimizer():
 @pytest.mark.parametrize("name", [n for n in RECIPES if n.startswith("small/")])
 def test_small_recipes_never_take_partial_splits_on_their_own(name: str):
     task = load_recipe(name).task
-    assert "partial" not in str(task["train"]) + str(task["evaluate"]) and task["holdout"] == 0
+    assert "partial" not in str(task.train) + str(task.options.get("evaluate")) and task.holdout == 0

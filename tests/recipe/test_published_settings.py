@@ -13,7 +13,7 @@ from trainflat.distillation import read_distillation
 from trainflat.optim import OPTIMIZERS
 from trainflat.protocols import PROTOCOLS
 from trainflat.pruning import PRUNERS
-from trainflat.pruning.gates import GATES, L0, HardMovement, SoftMovement, make_gate
+from trainflat.pruning.gates import GATES, L0, HardMovement, SoftMovement
 from trainflat.quantization import QUANTIZERS
 
 TENTHS, TWENTIETHS = (tuple(round(k / n, 2) for k in range(1, last + 1)) for n, last in ((10, 9), (20, 12)))
@@ -55,7 +55,7 @@ def test_constants_of_the_published_code_of_movement_pruning():
 @pytest.mark.parametrize("name", GATES)
 def test_a_gate_is_on_the_pooler_and_on_no_bias(name: str):
     """The code of Sanh et al. leaves the pooler whole; that of PINS does too, and prunes biases."""
-    weights = make_gate(name, tiny_bert()).weights
+    weights = GATES.make(name, tiny_bert()).weights
     assert sum("pooler" in one for one in weights) == 1
     assert not any(one.endswith("bias") or w.dim() != 2 for one, w in weights.items())
 
@@ -63,7 +63,7 @@ def test_a_gate_is_on_the_pooler_and_on_no_bias(name: str):
 def test_one_ranking_of_all_scores_may_empty_a_matrix():
     """Where the published code keeps 0.5 % of each."""
     model = nn.Sequential(nn.Linear(20, 20, bias=False), nn.Linear(20, 20, bias=False))
-    gate = make_gate("hard-movement", model, sparsity=0.5, scope="global", schedule="linear")
+    gate = GATES.make("hard-movement", model, sparsity=0.5, scope="global", schedule="linear")
     gate.begin(total_steps=2)
     with torch.no_grad():
         gate.scores["0.weight"].sub_(1)

@@ -9,7 +9,7 @@ from tests.conftest import tiny_bert
 from tests.support.plain_loop import collate, random_split
 from tests.support.training import NO_DROPOUT
 from trainflat.objective import Objective
-from trainflat.pruning.gates import LearnedMask, make_gate
+from trainflat.pruning.gates import GATES, LearnedMask
 
 RAMP = {"name": "cubic", "start": 5, "hold": 10}
 
@@ -34,7 +34,7 @@ def batches(steps: int = STEPS) -> list[dict[str, torch.Tensor]]:
 
 
 def begun(one: nn.Module, name: str, options: dict[str, Any], steps: int = STEPS) -> LearnedMask:
-    gate = make_gate(name, one, **options)
+    gate = GATES.make(name, one, **options)
     assert isinstance(gate, LearnedMask)
     gate.begin(steps)
     return gate

@@ -11,7 +11,7 @@ from tests.conftest import tiny_bert
 from tests.support.gated_reference import ByHand
 from tests.support.plain_loop import collate, random_split
 from tests.support.training import NO_DROPOUT, arguments
-from trainflat.pruning.gates import make_gate
+from trainflat.pruning.gates import GATES
 from trainflat.training import FlatTrainer
 from trainflat.training.sampler import LengthGroupedSampler
 
@@ -65,7 +65,7 @@ def by_hand(
     """Hard movement by autograd, refreshed at every step, scores and weights clipped together; SAM moves weights."""
     model = tiny_bert(**NO_DROPOUT).double() if model is None else model
     twin = tiny_bert(**NO_DROPOUT).double()
-    gate = make_gate("hard-movement", twin, sparsity=0.6, schedule=RAMP, refresh=1)
+    gate = GATES.make("hard-movement", twin, sparsity=0.6, schedule=RAMP, refresh=1)
     gate.begin(12)
     hand, split = ByHand(model, gate), random_split()
     decayed = [p for p in model.parameters() if p.dim() > 1]

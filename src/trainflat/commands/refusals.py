@@ -7,7 +7,6 @@ from trainflat.core.errors import InputError
 from trainflat.core.formatting import plural
 from trainflat.models import Encoder
 from trainflat.optim import FlatOptimizer
-from trainflat.pruning.gates import GATES
 from trainflat.quantization import layers_to_round
 from trainflat.recipe import Recipe
 from trainflat.reparametrization import check_alone
@@ -58,13 +57,16 @@ def check_optimizer(recipe: Recipe, task: Task) -> None:
 
 def check_gate(recipe: Recipe) -> None:
     """Checks that a gate goes with what is trained, and its ``perturb`` with an optimizer that displaces."""
-    gate, optimizer = recipe.protocol.options.get("gate", {}), recipe.training.optimizer
-    if gate and GATES[gate["name"]].needs_weights and recipe.training.reparametrization is not None:
-        check_alone(gate=gate["name"])
+    gate, optimizer = recipe.protocol.options.get("gate"), recipe.training.optimizer
+    if gate is None:
+        return
+    if gate.member.needs_weights and recipe.training.reparametrization is not None:
+        check_alone(gate=gate.name)
     displaces = issubclass(optimizer.member, FlatOptimizer) and optimizer.member.rho_only_displaces
-    if gate.get("perturb") is not None and not displaces:
+    perturb = gate.options.get("perturb")
+    if perturb is not None and not displaces:
         raise InputError(
-            f"protocol.gate.perturb {gate['perturb']} says what an optimizer like sam displaces, and {optimizer.name} "
+            f"protocol.gate.perturb {perturb} says what an optimizer like sam displaces, and {optimizer.name} "
             "is not one. Leave it out, or set training.optimizer.name=sam."
         )
 

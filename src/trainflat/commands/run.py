@@ -140,7 +140,7 @@ def _scope_of(recipe: Recipe) -> str:
     gate = recipe.protocol.options.get("gate")
     if gate is None:
         return "protocol.scope"
-    return "protocol.gate.scope" if "scope" in gate else ""
+    return "protocol.gate.scope" if "scope" in gate.options else ""
 
 
 def _record(

@@ -155,12 +155,6 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         made: T = self.read({"name": name, **options}).build(subject)
         return made
 
-    def complete(self, name: str, subject: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns all options of a member, which it keeps as attributes."""
-        self._refuse_unknown(name, options, self.options(name))
-        member = self.build(name, subject, **options)
-        return {key: getattr(member, key) for key in self.options(name)}
-
     def _refuse_unknown(
         self, name: str, options: Mapping[str, Any], known: Collection[str], more: Collection[str] = ()
     ) -> None:

@@ -2,10 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from trainflat.core.errors import InputError, UnknownName
 from trainflat.core.formatting import plural
+from trainflat.core.settings import Check
 
 Length = int | float
 """A whole number of optimizer steps, or a share of the run in [0, 1)."""
@@ -32,6 +33,12 @@ class Schedule(ABC):
 
     def __init__(self, start: Length = 0, hold: Length = 0) -> None:
         self.start, self.hold = _length("start", start), _length("hold", hold)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), *vars(self).values()))
 
     @abstractmethod
     def shape(self, progress: float) -> float:
@@ -120,8 +127,10 @@ class Steps(Schedule):
 SCHEDULES: dict[str, type[Schedule]] = {"cubic": Cubic, "linear": Linear, "constant": Constant, "step": Steps}
 
 
-def make_schedule(given: str | Mapping[str, Any]) -> Schedule:
+def make_schedule(given: str | Mapping[str, Any] | Schedule) -> Schedule:
     """Builds a schedule from a name or a mapping such as ``{"name": "cubic", "start": 0.1, "hold": 0.3}``.
+
+    A schedule is returned as it is.
 
     Raises:
         UnknownName: for a name or option that does not exist.
@@ -131,6 +140,8 @@ def make_schedule(given: str | Mapping[str, Any]) -> Schedule:
         >>> section(make_schedule("cubic"))
         {'name': 'cubic', 'start': 0, 'hold': 0}
     """
+    if isinstance(given, Schedule):
+        return given
     options = {"name": given} if isinstance(given, str) else dict(given) if isinstance(given, Mapping) else {}
     name = options.pop("name", None)
     if not isinstance(name, str):
@@ -150,6 +161,18 @@ def section(schedule: Schedule) -> dict[str, Any]:
     """Returns a schedule as a recipe's section, every option with its value."""
     name = next(name for name, kind in SCHEDULES.items() if type(schedule) is kind)
     return {"name": name, **vars(schedule)}
+
+
+class _Scheduled(Check):
+    def read(self, name: str, value: Any) -> Schedule:
+        return make_schedule(value)
+
+    def dump(self, value: Schedule) -> dict[str, Any]:
+        return section(value)
+
+
+SCHEDULED = _Scheduled()
+ScheduleOption = Annotated[str | Mapping[str, Any] | Schedule, SCHEDULED]
 
 
 def _length(name: str, value: Any) -> Length:

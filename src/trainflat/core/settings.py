@@ -93,6 +93,19 @@ class Truth(Check):
         return value
 
 
+@dataclass(frozen=True)
+class Maybe(Check):
+    """None, or what another check takes."""
+
+    check: Check
+
+    def read(self, name: str, value: Any) -> Any:
+        return None if value is None else self.check.read(name, value)
+
+    def dump(self, value: Any) -> Any:
+        return None if value is None else self.check.dump(value)
+
+
 def checks_of(function: Callable[..., Any]) -> dict[str, Check]:
     """The checks that the annotations of a function's or class's parameters carry, by parameter."""
     parameters = inspect.signature(function, eval_str=True).parameters

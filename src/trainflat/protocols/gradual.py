@@ -1,28 +1,16 @@
 """Pruning while the model trains (Zhu and Gupta 2017; Sanh, Wolf and Rush 2020)."""
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import Annotated
 
-from pydantic import BeforeValidator
 from torch import nn
 
+from trainflat.core.schedules import Schedule
+from trainflat.core.settings import Section
 from trainflat.protocols.base import Protocol
 from trainflat.protocols.stages import Planned, Produced, check_sparsities, stage_name
 from trainflat.protocols.workspace import Workspace, train
-from trainflat.pruning.gates import GATES, complete_options, make_gate
-
-
-def completed(gate: Any) -> dict[str, Any]:
-    """Completes a gate's section of a recipe with all its options.
-
-    Raises:
-        InputError: it names none, or options that cannot be used.
-    """
-    name, options = GATES.named(gate if isinstance(gate, str | Mapping) else {})
-    return {"name": name, **complete_options(name, options)}
-
-
-_MAGNITUDE = completed("magnitude")
+from trainflat.pruning.gates import GATES, Gate, final_sparsity
 
 
 class Gradual(Protocol):
@@ -36,12 +24,9 @@ class Gradual(Protocol):
         freeze_embeddings: Leaves the embeddings as they are, as published.
     """
 
-    def __init__(
-        self, gate: Annotated[dict[str, Any], BeforeValidator(completed)] = _MAGNITUDE, freeze_embeddings: bool = True
-    ) -> None:
-        self.gate, self.freeze_embeddings = completed(gate), freeze_embeddings
-        options = self._options()
-        self.sparsity = options.get("target_sparsity", options.get("sparsity"))
+    def __init__(self, gate: Annotated[Section, GATES] = "magnitude", freeze_embeddings: bool = True) -> None:
+        self.gate, self.freeze_embeddings = GATES.read(gate), freeze_embeddings
+        self.sparsity = final_sparsity(self.gate)
         if self.sparsity is not None:
             check_sparsities([self.sparsity])
 
@@ -53,17 +38,18 @@ class Gradual(Protocol):
 
     def check(self, steps: int | None, model: nn.Module | None) -> None:
         """Checks that the schedule fits the steps, and the gate the model."""
-        gate = make_gate(self.gate["name"], model or nn.Module(), **self._options())
+        kind: type[Gate] = self.gate.member
         if model is not None:
-            gate.refuse_unfit()
+            kind.check_model(self.gate, model)
         if steps is not None:
-            gate.check_schedule(steps)
+            kind.check_length(self.gate, steps)
 
     def curve(self, steps: int) -> tuple[str, list[tuple[int, float]]]:
         """Returns the gate's schedule."""
-        gate = make_gate(self.gate["name"], nn.Module(), **self._options())
-        quantity, last = gate.scheduled_quantity
-        return quantity, gate.schedule.curve(steps, 0.0, last)
+        schedule: Schedule = self.gate.schedule
+        if self.sparsity is not None:
+            return "sparsity", schedule.curve(steps, 0.0, self.sparsity)
+        return "lambda", schedule.curve(steps, 0.0, self.gate.penalty)
 
     def run(self, workspace: Workspace) -> Iterator[Produced]:
         """Trains and prunes."""
@@ -72,6 +58,3 @@ class Gradual(Protocol):
         yield workspace.store.recall(stage) or train(
             workspace, stage, workspace.untrained(), gate=self.gate, freeze_embeddings=self.freeze_embeddings
         )
-
-    def _options(self) -> dict[str, Any]:
-        return {key: value for key, value in self.gate.items() if key != "name"}

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -92,7 +91,7 @@ def train(
     *,
     masks: Masks | None = None,
     snapshot: int | None = None,
-    gate: Mapping[str, Any] | None = None,
+    gate: Settings | None = None,
     freeze_embeddings: bool = False,
 ) -> Produced:
     """Trains ``model`` in place, from where it stands, masked or pruned by a gate on the way.

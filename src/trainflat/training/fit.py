@@ -56,7 +56,7 @@ def fit(
     masks: Masks | None = None,
     teacher: torch.nn.Module | None = None,
     snapshot: tuple[int, Path] | None = None,
-    gate: Mapping[str, Any] | None = None,
+    gate: Settings | None = None,
     freeze_embeddings: bool = False,
     progress: Progress | None = None,
 ) -> Fitted:

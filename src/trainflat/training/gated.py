@@ -10,14 +10,13 @@ from torch.optim import Optimizer
 
 from trainflat.core.errors import InputError
 from trainflat.core.files import save_tensors
+from trainflat.core.settings import Section, Settings
 from trainflat.objective import Objective
 from trainflat.optim import FlatOptimizer
 from trainflat.pruning import Masks
 from trainflat.pruning.gates import (
     GATES,
     Gate,
-    complete_options,
-    make_gate,
 )
 from trainflat.training import checkpoints
 from trainflat.training.rows import objective_on_training_rows
@@ -39,15 +38,14 @@ class Gated:
         InputError: it names none, or options that cannot be used; it has scores, and the trainer a scheduler already.
     """
 
-    def __init__(self, trainer: "FlatTrainer", recipe: str | Mapping[str, Any] | None) -> None:
+    def __init__(self, trainer: "FlatTrainer", recipe: Section | None) -> None:
         self._trainer = trainer
         self.name: str | None = None
-        self._options: dict[str, Any] = {}
         if recipe is not None:
-            if not isinstance(recipe, str | Mapping):
+            if not isinstance(recipe, str | Mapping | Settings):
                 raise InputError(f"gate is a name or a mapping such as {{'name': 'hard-movement'}}, got {recipe!r}.")
-            self.name, self._options = GATES.named(recipe)
-            complete_options(self.name, self._options)
+            self._settings = GATES.read(recipe)
+            self.name = self._settings.name
             if GATES[self.name].learns and trainer.lr_scheduler is not None:
                 raise InputError(
                     f"the gate {self.name!r} adds its scores to the optimizer, and a scheduler that was made before "
@@ -72,7 +70,7 @@ class Gated:
         state = None if checkpoint is None else self._read(checkpoint)
         if self.name is None:
             return
-        self.gate = make_gate(self.name, self._trainer.model, **self._options)
+        self.gate = self._settings.build(self._trainer.model)
         if self.gate.learns and self._processes > 1 and self._trainer.args.perturb_over == "micro-batch":
             raise InputError("a gate with scores needs perturb_over: window where several processes train.")
         self.gate.begin(total_steps, self._trainer.args.seed, state, step, self._objective)

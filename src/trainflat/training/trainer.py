@@ -1,6 +1,6 @@
 """``transformers.Trainer`` with flat optimizers, masks, averages and exact resuming. The mathematics live below."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ class FlatTrainer(SealedTrainer):
         optimizer: Section | None = None,
         masks: Masks | None = None,
         averaging: Section | None = None,
-        gate: str | Mapping[str, Any] | None = None,
+        gate: Section | None = None,
         distillation: Any = None,
         reparametrization: Section | None = None,
         quantization: Section | None = None,

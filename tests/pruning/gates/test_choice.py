@@ -13,7 +13,7 @@ from tests.conftest import tiny_bert
 from tests.support.gated_reference import top
 from tests.support.gated_steps import on_noise, small
 from trainflat.core.errors import InputError, UnknownName
-from trainflat.pruning.gates import GATES, GradualPruner, HardMovement, complete_options, make_gate
+from trainflat.pruning.gates import GATES, GradualPruner, HardMovement
 from trainflat.pruning.gates.selection import Selection
 from trainflat.pruning.keys import Keys, Magnitudes
 from trainflat.pruning.scores import Score, ScoreInputs
@@ -83,7 +83,7 @@ def trained(gate: Any, model: nn.Module, steps: int, lr: float = 0.05) -> list[d
 def test_a_zero_of_a_held_gate_never_comes_back(name: str, scope: str) -> None:
     model = small()
     own = {"temperature": 1} if GATES[name].needs_weights else {}
-    gate = make_gate(name, model, sparsity=0.75, scope=scope, schedule=RAMP, every=3, **own)
+    gate = GATES.make(name, model, sparsity=0.75, scope=scope, schedule=RAMP, every=3, **own)
     masks = trained(gate, model, 24)
     for before, after in itertools.pairwise(masks):
         assert all(not (after[name] & ~before[name]).any() for name in after)
@@ -111,7 +111,7 @@ def test_zeros_stay_also_where_the_importance_changes() -> None:
 
 def test_a_weight_can_come_back_in_movement() -> None:
     model = small()
-    masks = trained(make_gate("hard-movement", model, sparsity=0.6, refresh=1, schedule=RAMP), model, 40)
+    masks = trained(GATES.make("hard-movement", model, sparsity=0.6, refresh=1, schedule=RAMP), model, 40)
     assert any((after[n] & ~before[n]).any() for before, after in itertools.pairwise(masks) for n in after)
 
 
@@ -119,7 +119,7 @@ def test_a_weight_can_come_back_in_movement() -> None:
 def test_a_weight_that_wants_to_grow_comes_back(name: str) -> None:
     model = nn.Linear(2, 1, bias=False)
     nn.init.constant_(model.weight, 0.5)
-    gate = make_gate(name, model, penalty=0.0, schedule="constant")
+    gate = GATES.make(name, model, penalty=0.0, schedule="constant")
     gate.begin(20)
     gate.scores["weight"].data.copy_(torch.tensor([[-2.5, 3.0]]))
     assert gate.masks()["weight"].tolist() == [[False, True]]
@@ -148,7 +148,7 @@ def test_a_weight_that_is_gated_away_rests() -> None:
 
 def test_magnitude_takes_the_smallest_of_what_training_made() -> None:
     model = small()
-    gate = make_gate("magnitude", model, sparsity=0.5, schedule="linear", every=1)
+    gate = GATES.make("magnitude", model, sparsity=0.5, schedule="linear", every=1)
     gate.begin(4)
     nn.init.uniform_(model[0].weight)
     expected = top({n: w.detach().abs() for n, w in gate.weights.items()}, 0.125, "layer")
@@ -160,7 +160,7 @@ def test_magnitude_takes_the_smallest_of_what_training_made() -> None:
 @pytest.mark.parametrize("target", [0.5, 0.9])
 def test_a_penalty_is_tuned_to_the_target(name: str, target: float) -> None:
     model = small()
-    gate = make_gate(name, model, target_sparsity=target, schedule={"name": "cubic", "start": 0.1, "hold": 0.3})
+    gate = GATES.make(name, model, target_sparsity=target, schedule={"name": "cubic", "start": 0.1, "hold": 0.3})
     trained(gate, model, 120)
     assert gate.masks().sparsity == pytest.approx(target, abs=0.01) and gate.settled
     assert all((w != 0).sum() <= gate.masks()[n].sum() for n, w in gate.weights.items())
@@ -168,7 +168,9 @@ def test_a_penalty_is_tuned_to_the_target(name: str, target: float) -> None:
 
 def test_a_pass_is_as_sparse_as_the_schedule_while_the_penalty_moves_all_scores() -> None:
     model = small()
-    gate = make_gate("soft-movement", model, target_sparsity=0.9, schedule={"name": "cubic", "start": 0.1, "hold": 0.3})
+    gate = GATES.make(
+        "soft-movement", model, target_sparsity=0.9, schedule={"name": "cubic", "start": 0.1, "hold": 0.3}
+    )
     gate.begin(120)
     optimizer = torch.optim.AdamW([{"params": model.parameters()}, {"params": gate.scores.values(), "lr": 0.2}], 0.05)
     for step in range(120):
@@ -186,14 +188,14 @@ def test_more_penalty_is_more_sparsity() -> None:
     reached = []
     for penalty in (0.0, 0.05, 50.0):
         model = small()
-        gate = make_gate("soft-movement", model, penalty=penalty, schedule=RAMP)
+        gate = GATES.make("soft-movement", model, penalty=penalty, schedule=RAMP)
         trained(gate, model, 60)
         reached.append(gate.masks().sparsity)
     assert reached[0] < reached[1] < reached[2]
 
 
 def test_draws_are_those_of_the_step() -> None:
-    gate = make_gate("l0", small())
+    gate = GATES.make("l0", small())
     gate.begin(10, seed=3)
 
     def noise() -> Tensor:
@@ -224,14 +226,14 @@ def test_draws_are_those_of_the_step() -> None:
 )
 def test_bad_options_are_refused_in_one_line(name: str, options: dict[str, Any], text: str) -> None:
     with pytest.raises((InputError, UnknownName)) as caught:
-        complete_options(name, options)
+        GATES.read({"name": name, **options}).section()
     assert text in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_target_has_a_way_to_go() -> None:
     """All scores begin alike: of those dropped at once only their order in the model would decide."""
-    assert complete_options("l0", {"target_sparsity": 0.9})["schedule"]["name"] == "cubic"
-    assert complete_options("l0", {})["schedule"]["name"] == "constant"
+    assert GATES.read({"name": "l0", "target_sparsity": 0.9}).section()["schedule"]["name"] == "cubic"
+    assert GATES.read({"name": "l0"}).section()["schedule"]["name"] == "constant"
     late = {"name": "constant", "start": 1}
     for name, target in (
         ("soft-movement", "target_sparsity"),
@@ -240,8 +242,8 @@ def test_a_target_has_a_way_to_go() -> None:
     ):
         for schedule in ("constant", "step"):
             with pytest.raises(InputError, match=r"sparsity 0\.9 before the first step, and all scores begin alike"):
-                make_gate(name, small(), schedule=schedule, **{target: 0.9}).begin(20)
-        make_gate(name, small(), schedule=late, **{target: 0.9}).begin(20)
+                GATES.make(name, small(), schedule=schedule, **{target: 0.9}).begin(20)
+        GATES.make(name, small(), schedule=late, **{target: 0.9}).begin(20)
 
 
 @pytest.mark.parametrize("name", GATES)
@@ -250,17 +252,17 @@ def test_what_does_not_fit_the_run_is_refused_before_it(name: str) -> None:
     with pytest.raises(
         InputError, match="the schedule holds 8 steps at its start and 4 at its end, and the run has 12"
     ):
-        make_gate(name, small(), **late).begin(12)
+        GATES.make(name, small(), **late).begin(12)
     with pytest.raises(InputError, match="ReLU has no prunable weights"):
-        make_gate(name, nn.ReLU()).begin(12)
+        GATES.make(name, nn.ReLU()).begin(12)
     frozen = small()
     frozen[0].weight.requires_grad_(False)
     with pytest.raises(InputError, match=r"0\.weight is frozen"):
-        make_gate(name, frozen).begin(12)
+        GATES.make(name, frozen).begin(12)
     sharded = small()
     sharded[0].weight = nn.Parameter(torch.zeros(120))
     with pytest.raises(InputError, match=r"0\.weight is sharded, as FSDP does it"):
-        make_gate(name, sharded).begin(12)
+        GATES.make(name, sharded).begin(12)
 
 
 @pytest.mark.parametrize("name", ["magnitude", "hard-movement", "soft-movement"])
@@ -269,18 +271,18 @@ def test_a_target_below_the_sparsity_that_is_there_is_refused(name: str) -> None
     nn.init.zeros_(model[0].weight)
     key = "target_sparsity" if name == "soft-movement" else "sparsity"
     with pytest.raises(InputError, match=r"sparsity 0.5 is below the 0.7500 of the weights that are zero already"):
-        make_gate(name, model, **{key: 0.5}).begin(20)
+        GATES.make(name, model, **{key: 0.5}).begin(20)
 
 
 @pytest.mark.parametrize("name", GATES)
 def test_the_state_of_another_model_is_refused(name: str) -> None:
     bert, other = tiny_bert(), small()
-    gate = make_gate(name, bert)
+    gate = GATES.make(name, bert)
     gate.begin(200, objective=on_noise(bert))
     with pytest.raises(InputError, match=r"of another model: .* differs. Resume with the same model."):
-        make_gate(name, other).begin(200, state=gate.state_dict(), step=3, objective=on_noise(other))
+        GATES.make(name, other).begin(200, state=gate.state_dict(), step=3, objective=on_noise(other))
 
 
 def test_blocks_that_do_not_fit_are_refused() -> None:
     with pytest.raises(InputError, match=r"0\.weight of 10 by 12 cannot be cut into blocks of 32 by 32"):
-        make_gate("hard-movement", small(), unit="block").begin(20)
+        GATES.make("hard-movement", small(), unit="block").begin(20)

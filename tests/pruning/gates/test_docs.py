@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from tests.conftest import tiny_bert
-from trainflat.pruning.gates import GATES, complete_options
+from trainflat.pruning.gates import GATES
 from trainflat.recipe import load_recipe
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "gates.md").read_text(encoding="utf8")
@@ -20,7 +20,7 @@ def test_the_table_is_the_codes() -> None:
         said = {key: yaml.safe_load(value) for key, value in re.findall(r"`(\w+)` ([^,]+)", options)}
         known = {key: p.default for key, p in GATES.options(name).items() if key != "schedule"}
         assert said == known
-        assert complete_options(name, {}).keys() == known.keys() | {"schedule"}
+        assert GATES.read(name).dump().keys() == known.keys() | {"schedule"}
 
 
 def test_the_examples_run() -> None:
@@ -32,4 +32,4 @@ def test_the_examples_run() -> None:
     assert {key.rstrip(" 0123456789") for key in gate.scores} == {"head", "feed-forward unit"}
     assert names["masks"].zeros == names["zeros"] == 48
     (recipe,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
-    assert load_recipe(yaml.safe_load(recipe)).protocol.gate["perturb"] == "both"
+    assert load_recipe(yaml.safe_load(recipe)).protocol.gate.perturb == "both"

@@ -22,8 +22,6 @@ from trainflat.pruning.gates import (
     Gate,
     GradualGradientNorm,
     GradualLossPreservation,
-    complete_options,
-    make_gate,
 )
 from trainflat.pruning.scores import ScoreInputs
 from trainflat.training import FlatTrainer
@@ -88,7 +86,7 @@ def pruned_by_hand(marks: dict[str, list[Any]], gone: set[Any], sparsity: float,
 def test_the_choices_are_those_of_plain_python(name: str, options: dict[str, Any], mark: Any, scope: str) -> None:
     """Also when resumed halfway, and whatever a loss scaler multiplies by."""
     model, dice = small().double(), random.Random(7)
-    gate = make_gate(name, model, sparsity=0.8, scope=scope, schedule=CUBIC, **options)
+    gate = GATES.make(name, model, sparsity=0.8, scope=scope, schedule=CUBIC, **options)
     gate.begin(STEPS)
     marks = {key: [mark() for _ in range(size)] for key, size in SIZES.items()}
     gone: set[Any] = set()
@@ -109,7 +107,7 @@ def test_the_choices_are_those_of_plain_python(name: str, options: dict[str, Any
         assert dropped(gate) == gone, step
         if step == 23:
             state = {key: tensor.clone() for key, tensor in gate.state_dict().items()}
-            gate = make_gate(name, model, sparsity=0.8, scope=scope, schedule=CUBIC, **options)
+            gate = GATES.make(name, model, sparsity=0.8, scope=scope, schedule=CUBIC, **options)
             gate.begin(STEPS, state=state, step=24)
     assert len(gone) == sum(round(0.8 * n) for n in SIZES.values())
 
@@ -154,7 +152,7 @@ def test_the_norm_of_the_gradient_in_closed_form(name: str, kept: list[list[bool
         (theta,), (h,) = model.weight, batch["h"]
         return (theta[:3].square() * h).sum() / 2 + 2 * theta[3].sin()
 
-    gate = make_gate(name, model, sparsity=0.75, schedule="linear", every=1, temperature=1)
+    gate = GATES.make(name, model, sparsity=0.75, schedule="linear", every=1, temperature=1)
     gate.begin(3, objective=Objective(model, [{"h": torch.tensor([[1.0, 3.0, 1.0]]).double()}], loss=loss))
     for step in range(3):
         gate.advance(step + 1)
@@ -169,7 +167,7 @@ def test_a_choice_is_the_one_shot_methods_at_this_moment(name: str, pruner: Any)
         [{"x": torch.randn(8, 12, generator=torch.Generator().manual_seed(k)).double()} for k in range(2)],
         loss=lambda model, batch: model(batch["x"]).square().mean(),
     )
-    gate = make_gate(name, model, sparsity=0.8, scope="global", schedule="linear", every=2, temperature=1)
+    gate = GATES.make(name, model, sparsity=0.8, scope="global", schedule="linear", every=2, temperature=1)
     gate.begin(8, objective=objective)
     for step in range(8):
         before = gate.masks()
@@ -234,21 +232,21 @@ def test_the_trainer_shows_the_gradients_before_they_are_clipped(tmp_path: Path,
 )
 def test_bad_options_are_refused(name: str, options: dict[str, Any], text: str) -> None:
     with pytest.raises(InputError) as caught:
-        complete_options(name, options)
+        GATES.read({"name": name, **options}).section()
     assert text in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_biased_is_true_or_false() -> None:
     for value in ("no", 1, None):
         with pytest.raises(InputError, match=rf"biased is true or false, got {value!r}"):
-            make_gate("loss-preservation", small(), biased=value)
+            GATES.make("loss-preservation", small(), biased=value)
 
 
 def test_what_cannot_be_ranked_is_refused() -> None:
     early = {"name": "pins", "schedule": "constant"}
     text = "the schedule prunes before the first step, and PINS ranks by gradients"
     with pytest.raises(InputError, match=text):
-        make_gate("pins", small(), schedule="constant").begin(20)
+        GATES.make("pins", small(), schedule="constant").begin(20)
     with pytest.raises(InputError, match=text):
         Gradual(early).check(20, None)
     blind = GradualLossPreservation(small(), schedule="linear", every=1)

@@ -21,7 +21,7 @@ def test_papers_settings(name: str):
     """Sanh, Wolf and Rush 2020, section 5, and their published commands."""
     task, kind = name.removeprefix("paper/").split("-", 1)
     recipe = load_recipe(name)
-    training, gate = recipe.training, recipe.protocol.gate
+    training, gate = recipe.training, recipe.protocol.gate.section()
     epochs, batch, length = (10, 16, 384) if task == "squad" else (6, 32, 128)
     assert recipe.model.name == "bert-base-uncased" and recipe.task.name == task
     assert (training.epochs, training.batch_size, training.max_length) == (epochs, batch, length)
@@ -46,12 +46,12 @@ def test_commands_of_the_header_are_the_papers_way(name: str):
     text = " ".join(line.strip() for line in header(name))
     [teaching] = re.findall(r"--set '(training\.distillation=[^']+)'", text)
     taught = load_recipe(name, [teaching]).training.distillation
-    assert (taught["weight"], taught["temperature"]) == (0.5, 2.0)
+    assert (taught.weight, taught.temperature) == (0.5, 2.0)
     [teacher] = re.findall(rf"paper/{task}-imp --set protocol=dense --set '([^']+)'", text)
     optimizer = load_recipe(f"paper/{task}-imp", ["protocol=dense", teacher]).training.optimizer
-    assert (optimizer["name"], optimizer["weight_decay"]) == ("adam", 0)
-    gates = [load_recipe(name, [g]).protocol.gate for g in re.findall(r"'(protocol\.gate=\{[^']+)'", text)]
-    own = load_recipe(name).protocol.gate
+    assert (optimizer.name, optimizer.weight_decay) == ("adam", 0)
+    gates = [load_recipe(name, [g]).protocol.gate.section() for g in re.findall(r"'(protocol\.gate=\{[^']+)'", text)]
+    own = load_recipe(name).protocol.gate.section()
     lambdas = {"soft-movement": (400.0, own["schedule"]), "l0": (125.0, {"name": "constant", "start": 0, "hold": 0})}
     assert [(gate["penalty"], gate["schedule"]) for gate in gates] == [lambdas[k] for k in lambdas if k == kind]
     changed = {"penalty", "schedule", "target_sparsity"}
@@ -101,11 +101,11 @@ def test_small_settings_are_those_of_the_experiment_but_for_what_is_told(kind: s
 def test_small_settings_follow_the_papers(kind: str):
     """The same gates with a slower ramp; rates of scores keep the published ratio to that of the weights."""
     recipe, paper = load_recipe(f"small/sst2-{kind}"), load_recipe(f"paper/mnli-{kind}")
-    gate, published = recipe.protocol.gate, paper.protocol.gate
+    gate, published = recipe.protocol.gate.section(), paper.protocol.gate.section()
     own = {"schedule", "score_lr", "refresh"}
     assert {k: v for k, v in gate.items() if k not in own} == {k: v for k, v in published.items() if k not in own}
     phase = 2 * recipe.training.warmup
     assert gate["schedule"] == {"name": "linear", "start": phase, "hold": phase}
     assert recipe.protocol.freeze_embeddings and recipe.training.optimizer.weight_decay == 0
-    ratios = [r.protocol.gate.get("score_lr", 0) / r.training.optimizer.lr for r in (recipe, paper)]
+    ratios = [r.protocol.gate.section().get("score_lr", 0) / r.training.optimizer.lr for r in (recipe, paper)]
     assert ratios[0] == pytest.approx(ratios[1], rel=0.01)

@@ -11,17 +11,17 @@ from tests.support.gated_steps import on_noise, small
 from tests.support.gated_training import HARD, trained
 from tests.support.training import SAM, assert_same_weights
 from trainflat.core.errors import InputError
-from trainflat.pruning.gates import GATES, make_gate
+from trainflat.pruning.gates import GATES
 
 
 @pytest.mark.parametrize("name", GATES)
 def test_the_state_of_another_gate_is_refused(name: str) -> None:
     other, model = "magnitude" if name != "magnitude" else "random", small()
     for one in ({"hard-movement": "l0", "l0": "soft-movement"}.get(name, other), other):
-        gate = make_gate(one, model)
+        gate = GATES.make(one, model)
         gate.begin(200, objective=on_noise(model))
-        with pytest.raises(InputError, match=rf"another gate, {gate.kind}, and not of {make_gate(name, model).kind}"):
-            make_gate(name, model).begin(200, state=gate.state_dict(), step=3, objective=on_noise(model))
+        with pytest.raises(InputError, match=rf"another gate, {gate.kind}, and not of {GATES.make(name, model).kind}"):
+            GATES.make(name, model).begin(200, state=gate.state_dict(), step=3, objective=on_noise(model))
 
 
 def test_a_run_goes_on_from_a_checkpoint_in_another_folder(tmp_path: Path) -> None:

@@ -63,12 +63,12 @@ def test_embeddings_train_where_a_recipe_says_so(place: Path) -> None:
 def test_a_recipe_tells_every_option_and_has_one_hash() -> None:
     base = {"task": "stdlib-docs", "model": "minilm"}
     short = load_recipe(base | {"protocol": {"name": "gradual", "gate": "hard-movement"}})
-    gate = short.protocol.gate
+    gate = short.protocol.gate.section()
     assert gate["score_lr"] == 0.01 and gate["schedule"] == {"name": "cubic", "start": 0, "hold": 0}
     long = load_recipe(base | {"protocol": {"name": "gradual", "gate": dict(gate), "freeze_embeddings": True}})
     assert short.hash == long.hash == load_recipe(short).hash
     over = load_recipe(base, ["protocol.name=gradual", "protocol.gate.name=magnitude", "protocol.gate.sparsity=0.5"])
-    assert over.protocol.gate["sparsity"] == 0.5
+    assert over.protocol.gate.sparsity == 0.5
 
 
 @pytest.mark.parametrize(

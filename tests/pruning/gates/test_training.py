@@ -14,7 +14,7 @@ from tests.support.plain_loop import collate, random_split
 from tests.support.training import ADAMW, NO_DROPOUT, SAM, arguments, assert_same_weights
 from trainflat.core.errors import InputError
 from trainflat.pruning import MagnitudePruner
-from trainflat.pruning.gates import GATES, make_gate
+from trainflat.pruning.gates import GATES
 from trainflat.training import FlatTrainer
 
 
@@ -185,7 +185,7 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path) -> None:
         InputError, match="the schedule holds 20 steps at its start and 0 at its end, and the run has 12"
     ):
         trained(tmp_path, ADAMW, {"name": "magnitude", "schedule": {"name": "linear", "start": 20}})
-    for given in (3, ["magnitude"], make_gate("magnitude", model)):
+    for given in (3, ["magnitude"], GATES.make("magnitude", model)):
         with pytest.raises(InputError, match=r"gate is a name or a mapping such as \{'name': 'hard-movement'\}, got"):
             FlatTrainer(model, arguments(tmp_path), gate=given)  # type: ignore[arg-type]
 

@@ -1,13 +1,7 @@
 """Gates: which weights stay, decided while the model trains."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from torch import nn
-
 from trainflat.core.registry import Registry
-from trainflat.core.schedules import Schedule, section
-from trainflat.pruning.gates.base import Gate
+from trainflat.pruning.gates.base import Gate, final_sparsity
 from trainflat.pruning.gates.functions import GateFunction, HardConcrete, Position, Threshold, TopK
 from trainflat.pruning.gates.gradual import (
     PINS,
@@ -39,32 +33,6 @@ GATES: Registry[Gate] = Registry(
     l0=L0,
 )
 
-
-def make_gate(name: str, model: nn.Module, /, **options: Any) -> Gate:
-    """A gate on a model from a recipe's words.
-
-    Raises:
-        UnknownName: for a name or option that does not exist.
-        InputError: for a value that cannot be used.
-
-    Example:
-        >>> make_gate("hard-movement", nn.Linear(2, 2), sparsity=0.5).score_lr
-        0.01
-    """
-    return GATES.make(name, model, **options)
-
-
-def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """All options of a member, those not given with their defaults; raises what :func:`make_gate` raises.
-
-    Example:
-        >>> complete_options("magnitude", {"sparsity": 0.5, "schedule": "linear"})
-        {'sparsity': 0.5, 'scope': 'layer', 'schedule': {'name': 'linear', 'start': 0, 'hold': 0}, 'every': 100}
-    """
-    values = GATES.complete(name, nn.Module(), options)
-    return {key: section(value) if isinstance(value, Schedule) else value for key, value in values.items()}
-
-
 __all__ = [
     "GATES",
     "L0",
@@ -88,7 +56,6 @@ __all__ = [
     "SoftMovement",
     "Threshold",
     "TopK",
-    "complete_options",
-    "make_gate",
+    "final_sparsity",
     "structure_units",
 ]

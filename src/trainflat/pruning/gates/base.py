@@ -10,13 +10,25 @@ from torch import Tensor, nn
 
 from trainflat.anatomy.params import prunable, unwrapped
 from trainflat.core.errors import InputError
-from trainflat.core.schedules import Schedule, make_schedule
+from trainflat.core.schedules import ScheduleOption, make_schedule
 from trainflat.objective import Objective
 from trainflat.pruning.enforcer import MaskEnforcer
 from trainflat.pruning.masks import Masks
 from trainflat.pruning.options import Perturb
 
 _KIND = "gate"  # the class that wrote a state
+
+
+def final_sparsity(options: Any) -> float | None:
+    """The sparsity that a gate with these settings ends with; None where a penalty decides.
+
+    Example:
+        >>> from trainflat.pruning.gates import GATES
+        >>> final_sparsity(GATES.read("magnitude")), final_sparsity(GATES.read("l0"))
+        (0.9, None)
+    """
+    target: float | None = getattr(options, "target_sparsity", getattr(options, "sparsity", None))
+    return target
 
 
 class Gate(ABC):
@@ -67,10 +79,10 @@ class Gate(ABC):
     held: MaskEnforcer | None = None
     """Masks for the optimizer to hold, of a gate that sets weights to zero; made by ``begin``."""
 
-    def __init__(self, model: nn.Module, schedule: str | Mapping[str, Any] | Schedule = "cubic") -> None:
+    def __init__(self, model: nn.Module, schedule: ScheduleOption = "cubic") -> None:
         self.model = unwrapped(model)
         self.weights: dict[str, nn.Parameter] = prunable(model)
-        self.schedule = schedule if isinstance(schedule, Schedule) else make_schedule(schedule)
+        self.schedule = make_schedule(schedule)
         self.scores: dict[str, nn.Parameter] = {}
         self.step, self.total_steps, self.seed = 0, 0, 0
         self.objective: Objective | Callable[[int, int], Objective] | None = None
@@ -110,19 +122,26 @@ class Gate(ABC):
 
     def refuse_unfit(self) -> None:
         """Raises InputError for a model whose weights cannot be gated."""
-        if not self.weights:
-            raise InputError(f"{type(self.model).__name__} has no prunable weights: no matrix outside its embeddings.")
-        frozen = [name for name, w in self.weights.items() if not w.requires_grad]
-        if frozen:
-            raise InputError(f"{frozen[0]} is frozen, so that no gate can learn. Let it train, or prune in one shot.")
-        flattened = [name for name, w in prunable(self.model).items() if w.dim() < 2]
-        sharded = flattened + [name for name, w in self.weights.items() if hasattr(w, "placements")]
-        if sharded:
-            raise InputError(f"{sharded[0]} is sharded, as FSDP does it; gates need whole matrices. Use data parallel.")
+        _refuse_weights(self.model, self.weights)
 
     def check_schedule(self, total_steps: int) -> None:
         """Raises InputError for a schedule that does not fit a run of so many steps, or not this gate."""
-        self.schedule.lengths(total_steps)
+        self.check_length(self, total_steps)
+
+    @classmethod
+    def check_model(cls, options: Any, model: nn.Module) -> None:
+        """Raises InputError for a model whose weights a gate with these settings cannot be on."""
+        _refuse_weights(model, prunable(model))
+
+    @classmethod
+    def check_length(cls, options: Any, total_steps: int) -> None:
+        """Raises InputError for a schedule that does not fit so many steps, or not this kind of gate.
+
+        Args:
+            options: Has the gate's options as attributes: its settings, before there is a model, or the gate.
+            total_steps: Optimizer steps of the training.
+        """
+        options.schedule.lengths(total_steps)
 
     @contextmanager
     def passes(self, weight: float = 1.0) -> Iterator[None]:
@@ -242,3 +261,15 @@ class Gate(ABC):
                 f"sparsity {target:g} is below the {zeros / entries:.4f} of the weights that are zero already. Ask "
                 "for more, or begin with a dense model."
             )
+
+
+def _refuse_weights(model: nn.Module, weights: Mapping[str, nn.Parameter]) -> None:
+    if not weights:
+        raise InputError(f"{type(model).__name__} has no prunable weights: no matrix outside its embeddings.")
+    frozen = [name for name, w in weights.items() if not w.requires_grad]
+    if frozen:
+        raise InputError(f"{frozen[0]} is frozen, so that no gate can learn. Let it train, or prune in one shot.")
+    flattened = [name for name, w in prunable(model).items() if w.dim() < 2]
+    sharded = flattened + [name for name, w in weights.items() if hasattr(w, "placements")]
+    if sharded:
+        raise InputError(f"{sharded[0]} is sharded, as FSDP does it; gates need whole matrices. Use data parallel.")

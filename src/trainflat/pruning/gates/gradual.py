@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainflat.core.errors import InputError
-from trainflat.core.schedules import Schedule
+from trainflat.core.schedules import ScheduleOption
 from trainflat.core.settings import checked
 from trainflat.pruning import scores as by
 from trainflat.pruning.choice import keep_highest
@@ -57,7 +57,7 @@ class GradualPruner(Gate):
         model: nn.Module,
         sparsity: SparsityOption = 0.9,
         scope: ScopeOption = "layer",
-        schedule: str | Mapping[str, Any] | Schedule = "cubic",
+        schedule: ScheduleOption = "cubic",
         every: Steps = 100,
         *,
         score: Score | None = None,
@@ -78,11 +78,12 @@ class GradualPruner(Gate):
     def scheduled_quantity(self) -> tuple[str, float]:
         return "sparsity", self.sparsity
 
-    def check_schedule(self, total_steps: int) -> None:
-        super().check_schedule(total_steps)
-        if self.observes and self.schedule.share(0, total_steps) > 0:
+    @classmethod
+    def check_length(cls, options: Any, total_steps: int) -> None:
+        super().check_length(options, total_steps)
+        if getattr(options, "observes", cls.observes) and options.schedule.share(0, total_steps) > 0:
             raise InputError(
-                f"the schedule prunes before the first step, and {type(self).__name__} ranks by gradients; there "
+                f"the schedule prunes before the first step, and {cls.__name__} ranks by gradients; there "
                 "are none yet. Give it a start of at least 1 step."
             )
 
@@ -223,7 +224,7 @@ class PINS(GradualPruner, score=by.SmoothedImportance):
         model: nn.Module,
         sparsity: SparsityOption = 0.9,
         scope: ScopeOption = "global",
-        schedule: str | Mapping[str, Any] | Schedule = "cubic",
+        schedule: ScheduleOption = "cubic",
         every: Steps = 10,
         **options: Any,
     ) -> None:

@@ -1,11 +1,8 @@
 """Movement pruning (Sanh, Wolf and Rush, NeurIPS 2020, arXiv:2005.07683), with a hard threshold."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import nn
 
-from trainflat.core.schedules import Schedule
+from trainflat.core.schedules import ScheduleOption
 from trainflat.core.settings import checked
 from trainflat.pruning.gates.functions import TopK
 from trainflat.pruning.gates.learned import LearnedMask, PerturbOption, ScoreRate, UnitOption
@@ -54,7 +51,7 @@ class HardMovement(LearnedMask):
         sparsity: SparsityOption = 0.9,
         *,
         scope: ScopeOption = "layer",
-        schedule: str | Mapping[str, Any] | Schedule = "cubic",
+        schedule: ScheduleOption = "cubic",
         refresh: Steps = 16,
         unit: UnitOption = "weight",
         score_lr: ScoreRate = 1e-2,

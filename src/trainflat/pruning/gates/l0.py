@@ -1,15 +1,15 @@
 """L0 regularisation with hard-concrete gates (Louizos, Welling and Kingma, ICLR 2018, arXiv:1712.01312)."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from torch import nn
 
-from trainflat.core.schedules import Schedule
-from trainflat.core.settings import checked
+from trainflat.core.schedules import SCHEDULED, Schedule, make_schedule
+from trainflat.core.settings import Maybe, checked
 from trainflat.pruning.gates.functions import HardConcrete
 from trainflat.pruning.gates.learned import LearnedMask, PerturbOption, ScoreRate, UnitOption
-from trainflat.pruning.gates.pressure import penalty_or_target
+from trainflat.pruning.gates.pressure import Lambda, Target, one_of_both, penalty_or_target
 
 
 class L0(LearnedMask):
@@ -34,10 +34,10 @@ class L0(LearnedMask):
     def __init__(
         self,
         model: nn.Module,
-        penalty: float | None = None,
-        target_sparsity: float | None = None,
+        penalty: Lambda = None,
+        target_sparsity: Target = None,
         *,
-        schedule: str | Mapping[str, Any] | Schedule | None = None,
+        schedule: Annotated[str | Mapping[str, Any] | Schedule | None, Maybe(SCHEDULED)] = None,
         unit: UnitOption = "weight",
         score_lr: ScoreRate = 0.1,
         perturb: PerturbOption = None,
@@ -52,3 +52,10 @@ class L0(LearnedMask):
     @property
     def kind(self) -> str:
         return "HardConcrete"  # as checkpoints have called it from the start
+
+    @classmethod
+    def resolve(cls, **options: Any) -> Mapping[str, Any]:
+        """Settles which of ``penalty`` and ``target_sparsity`` holds, and the schedule of that one."""
+        target = options["target_sparsity"]
+        schedule = options["schedule"] or make_schedule("constant" if target is None else "cubic")
+        return {**one_of_both(options["penalty"], target, cls.published), "schedule": schedule}

@@ -7,11 +7,11 @@ from typing import Annotated, Any, ClassVar, get_args
 import torch
 from torch import Tensor, nn
 
-from trainflat.anatomy.params import named_weights
+from trainflat.anatomy.params import named_weights, prunable
 from trainflat.core.errors import InputError
-from trainflat.core.schedules import Schedule
+from trainflat.core.schedules import ScheduleOption
 from trainflat.core.settings import checked
-from trainflat.pruning.gates.base import Gate
+from trainflat.pruning.gates.base import Gate, final_sparsity
 from trainflat.pruning.gates.functions import GateFunction, Position
 from trainflat.pruning.gates.pressure import Pressure
 from trainflat.pruning.gates.swap import WeightSwap
@@ -74,7 +74,7 @@ class LearnedMask(Gate):
         pressure: Pressure | None = None,
         *,
         units: Unit | Mapping[str, MaskGroup] = "weight",
-        schedule: str | Mapping[str, Any] | Schedule = "cubic",
+        schedule: ScheduleOption = "cubic",
         score_lr: ScoreRate = 1e-2,
         perturb: PerturbOption = None,
     ) -> None:
@@ -100,10 +100,16 @@ class LearnedMask(Gate):
         super().refuse_unfit()
         self._groups()
 
-    def check_schedule(self, total_steps: int) -> None:
-        super().check_schedule(total_steps)
-        target = self.pressure.target
-        if target and self.schedule.share(0, total_steps) > 0:
+    @classmethod
+    def check_model(cls, options: Any, model: nn.Module) -> None:
+        super().check_model(options, model)
+        matrix_units(prunable(model), options.unit)
+
+    @classmethod
+    def check_length(cls, options: Any, total_steps: int) -> None:
+        super().check_length(options, total_steps)
+        target = options.pressure.target if isinstance(options, LearnedMask) else final_sparsity(options)
+        if target and options.schedule.share(0, total_steps) > 0:
             raise InputError(
                 f"the schedule wants sparsity {target:g} before the first step, and all scores begin alike. Choose "
                 "cubic, or give it a start of at least 1 step."

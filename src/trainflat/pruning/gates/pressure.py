@@ -2,15 +2,20 @@
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from trainflat.core.errors import InputError
+from trainflat.core.settings import Maybe
 from trainflat.pruning.choice import keep_highest
 from trainflat.pruning.gates.functions import GateFunction, Position, Scores
 from trainflat.pruning.gates.selection import Selection
 from trainflat.pruning.options import NON_NEGATIVE, SHARE
+
+Lambda = Annotated[float | None, Maybe(NON_NEGATIVE)]
+Target = Annotated[float | None, Maybe(SHARE)]
 
 _PROPORTIONAL, _INTEGRAL, _STRONGEST = 10.0, 0.1, 10.0
 _MEMORY = 0.9  # of the running mean of the data's gradient
@@ -205,11 +210,19 @@ def penalty_or_target(function: GateFunction, penalty: float | None, target: flo
     Raises:
         InputError: for both a lambda and a target, and for values that cannot be used.
     """
+    fixed = one_of_both(penalty, target, published)["penalty"]
+    return Penalty(function, fixed or 0.0) if target is None else Controller(function, target)
+
+
+def one_of_both(penalty: float | None, target: float | None, published: float) -> dict[str, float | None]:
+    """Returns what the penalty comes to: where neither is given, the published one.
+
+    Raises:
+        InputError: both are given.
+    """
     if penalty is not None and target is not None:
         raise InputError(f"penalty {penalty} fixes lambda, target_sparsity {target} tunes it. Give one of the two.")
-    if target is not None:
-        return Controller(function, SHARE.read("sparsity", target))
-    return Penalty(function, published if penalty is None else NON_NEGATIVE.read("penalty", penalty))
+    return {"penalty": published if penalty is None and target is None else penalty}
 
 
 def _clip(value: float) -> float:

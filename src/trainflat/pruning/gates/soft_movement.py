@@ -5,11 +5,11 @@ from typing import Annotated, Any, ClassVar
 
 from torch import nn
 
-from trainflat.core.schedules import Schedule
+from trainflat.core.schedules import ScheduleOption
 from trainflat.core.settings import Number, checked
 from trainflat.pruning.gates.functions import Threshold
 from trainflat.pruning.gates.learned import LearnedMask, PerturbOption, ScoreRate, UnitOption
-from trainflat.pruning.gates.pressure import penalty_or_target
+from trainflat.pruning.gates.pressure import Lambda, Target, one_of_both, penalty_or_target
 
 _TAU = Number("is what the sigmoid of a score must exceed, in (0, 0.5)", lambda x: 0 < x < 0.5)
 
@@ -41,11 +41,11 @@ class SoftMovement(LearnedMask):
     def __init__(
         self,
         model: nn.Module,
-        penalty: float | None = None,
-        target_sparsity: float | None = None,
+        penalty: Lambda = None,
+        target_sparsity: Target = None,
         *,
         threshold: Annotated[float, _TAU] = 0.1,
-        schedule: str | Mapping[str, Any] | Schedule = "cubic",
+        schedule: ScheduleOption = "cubic",
         unit: UnitOption = "weight",
         score_lr: ScoreRate = 1e-2,
         perturb: PerturbOption = None,
@@ -55,3 +55,8 @@ class SoftMovement(LearnedMask):
         super().__init__(model, function, pressure, units=unit, schedule=schedule, score_lr=score_lr, perturb=perturb)
         self.penalty = pressure.penalty if target_sparsity is None else None
         self.target_sparsity, self.threshold, self.unit = pressure.target, threshold, unit
+
+    @classmethod
+    def resolve(cls, **options: Any) -> Mapping[str, Any]:
+        """Settles which of ``penalty`` and ``target_sparsity`` holds."""
+        return one_of_both(options["penalty"], options["target_sparsity"], cls.published)
