@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from trainflat.core.margins import Answers, Score, difference, groups
-from trainflat.tasks.base import Answered, EncodedSplit, Predictions, Task
+from trainflat.tasks.base import Decoded, EncodedSplit, Predictions, Task
 from trainflat.tasks.metrics import is_constant
 
 
@@ -18,18 +18,18 @@ def main_score(task: Task, split: EncodedSplit, predictions: Predictions) -> tup
         split: From the task's ``encode``, or some of its rows.
         predictions: Logits in the order of the split.
     """
-    found = task.answered(split, predictions)
+    found = task.decode(split, predictions)
     if found is None:
         return Score(value=task.score(split, predictions)[task.metric], rows=len(split), metric=task.metric), None
-    mine = _scored(task, found, found.given)
-    fixed = {name: np.full_like(found.given, answer) for name, answer in found.blind.items()}
-    blind = max(fixed, key=lambda name: found.judge(found.gold, fixed[name]))
+    mine = _scored(task, found, found.predicted)
+    fixed = {name: np.full_like(found.predicted, answer) for name, answer in found.constants.items()}
+    blind = max(fixed, key=lambda name: found.score(found.gold, fixed[name]))
     bar = _scored(task, found, fixed[blind])
     above = difference(mine, bar)
     return mine, Answers(
         rows=mine.rows,
         constant=_constant(found),
-        common=_called(task, Counter(found.given.tolist()).most_common(1)[0][0]),
+        common=_called(task, Counter(found.predicted.tolist()).most_common(1)[0][0]),
         blind=blind,
         baseline=bar.value,
         low=above.low,
@@ -37,17 +37,17 @@ def main_score(task: Task, split: EncodedSplit, predictions: Predictions) -> tup
     )
 
 
-def _scored(task: Task, found: Answered, given: np.ndarray) -> Score:
+def _scored(task: Task, found: Decoded, given: np.ndarray) -> Score:
     parts = [np.delete(np.arange(len(given)), group) for group in groups(len(given))]
-    without = [found.judge(found.gold[part], given[part]) for part in parts]
-    value = found.judge(found.gold, given)
+    without = [found.score(found.gold[part], given[part]) for part in parts]
+    value = found.score(found.gold, given)
     return Score(value=value, rows=len(given), metric=task.metric, without=without)
 
 
-def _constant(found: Answered) -> bool:
-    if found.given.dtype.kind == "f":
-        return is_constant(found.gold, found.given)
-    return len(set(found.given.tolist())) == 1
+def _constant(found: Decoded) -> bool:
+    if found.predicted.dtype.kind == "f":
+        return is_constant(found.gold, found.predicted)
+    return len(set(found.predicted.tolist())) == 1
 
 
 def _called(task: Task, answer: Any) -> str:

@@ -61,22 +61,22 @@ class EncodedSplit(Dataset[dict[str, Any]]):
 
 
 @dataclass(frozen=True)
-class Answered:
+class Decoded:
     """Holds the decoded predictions on a split beside the targets, in the order of the data set.
 
     In that order, not by length, since confidence margins group neighbouring rows and must not depend on a tokenizer.
 
     Attributes:
         gold: Targets, one per row.
-        given: Predictions of the model, one per row.
-        blind: Constant predictions by name, such as the majority class; a useful model beats the best of them.
-        judge: Computes the main score in percent from targets and predictions of any subset of the rows.
+        predicted: Predictions of the model, one per row.
+        constants: Constant predictions by name, such as the majority class; a useful model beats the best of them.
+        score: Computes the main score in percent from targets and predictions of any subset of the rows.
     """
 
     gold: np.ndarray
-    given: np.ndarray
-    blind: Mapping[str, Any]
-    judge: Callable[[np.ndarray, np.ndarray], float]
+    predicted: np.ndarray
+    constants: Mapping[str, Any]
+    score: Callable[[np.ndarray, np.ndarray], float]
 
 
 class Task(ABC):
@@ -125,7 +125,7 @@ class Task(ABC):
     def score(self, split: EncodedSplit, predictions: Predictions) -> dict[str, float]:
         """Computes all metrics of one evaluation split in percent, the main one (``self.metric``) included."""
 
-    def answered(self, split: EncodedSplit, predictions: Predictions) -> Answered | None:
+    def decode(self, split: EncodedSplit, predictions: Predictions) -> Decoded | None:
         """Decodes the predictions for confidence margins; None if the task defines none, and scores get no margin."""
         del split, predictions
         return None

@@ -213,12 +213,9 @@ def _fit(reading: _Reading, columns: Sequence[str] | None) -> _Reading:
         lines = [(0, list(columns)), *lines]
     header = [name.strip() for name in lines[0][1]]
     width = max((i for i, name in enumerate(header, 1) if name), default=len(header))
-    for number, fields in lines[1:]:
-        over = any(field.strip() for field in fields[len(header) :]) or len(fields) < width
-        if over:
-            whose = "`columns` names" if columns is not None else "the header has"
-            fault = f"line {number} has {len(fields)} fields, {whose} {width}. "
-            return replace(reading, lines=lines, fault=fault + _move(lines, columns))
+    fault = _width_fault(lines, width, named=columns is not None)
+    if fault:
+        return replace(reading, lines=lines, fault=fault)
     lost = [(n, field) for n, fields in lines[1:] for field in fields[width:] if field.strip()]
     if lost:
         notes.append(
@@ -228,15 +225,20 @@ def _fit(reading: _Reading, columns: Sequence[str] | None) -> _Reading:
     return replace(reading, lines=cut, notes=(*reading.notes, *notes))
 
 
-def _move(lines: Lines, columns: Sequence[str] | None) -> str:
-    """Says how to mend the number of fields."""
-    # R's write.table gives rows a name and the header none for these.
-    if columns is None and all(len(fields) == len(lines[0][1]) + 1 for _, fields in lines[1:]):
-        return (
-            "If each line begins with the name of its row, as R writes them, write the file without these "
-            "(`row.names = FALSE`). Otherwise put fields that hold the separator in quotation marks."
-        )
-    return "Put fields that hold the separator in quotation marks."
+def _width_fault(lines: Lines, width: int, *, named: bool) -> str:
+    """Describes the first line with fewer fields than ``width``, or with text in more than the header has; else ''."""
+    most = len(lines[0][1])
+    for number, fields in lines[1:]:
+        if len(fields) >= width and not any(field.strip() for field in fields[most:]):
+            continue
+        fault = f"line {number} has {len(fields)} fields, {'`columns` names' if named else 'the header has'} {width}. "
+        quote = "put fields that hold the separator in quotation marks."
+        # R's write.table gives rows a name and the header none for these.
+        if not named and all(len(fields) == most + 1 for _, fields in lines[1:]):
+            rows = "If each line begins with the name of its row, as R writes them, write the file without these"
+            return f"{fault}{rows} (`row.names = FALSE`). Otherwise {quote}"
+        return fault + quote.capitalize()
+    return ""
 
 
 def _skip_comments(lines: Lines) -> tuple[Lines, list[str]]:

@@ -76,24 +76,11 @@ class Files(TextTask):
         source = _Source(data, _text_columns(text, label), label, unlabelled, shape)
         if validation_file is not None:
             _check_apart(source.path(train_file), source.path(validation_file))
-        table = source.table(train_file)
-        values = read_labels(table, label)
+        tables = source.tables(train_file, None if holdout else validation_file)
+        table, values = tables["train"], read_labels(tables["train"], label)
         meaning = interpret(table, label, values, kind=kind, classes=classes, positive=positive)
-        notes = [*table.notes, *meaning.notes(values, kind)]
-
-        def read(split: str) -> Rows:
-            if split == "train":
-                return source.rows(table, meaning)
-            other = source.table(str(validation_file))
-            if other.columns == table.columns:
-                raise InputError(
-                    f"train_file {table.where} and validation_file {other.where} hold the same rows. {_LEAK}"
-                )
-            notes.extend(other.notes)
-            return source.rows(other, meaning)
-
         training, evaluation = arrange(
-            read,
+            lambda split: source.rows(tables[split], meaning),
             train="train",
             evaluate=["validation"],
             holdout=holdout or (0.0 if validation_file else SHARE),
@@ -109,10 +96,9 @@ class Files(TextTask):
         head, metrics = Head(meaning.kind, meaning.names), _metrics(meaning.kind, metric)
         if len(head.labels) == 2:
             self.positive = head.labels[meaning.positive]
-            if metrics[0] == "f1" and positive is None:
-                notes.append(
-                    f"f1 is of the class {self.positive:.60}; set positive to {head.labels[0]:.60} for the other."
-                )
+        notes = [*table.notes, *meaning.notes(values, kind), *(tables["validation"].notes if len(tables) > 1 else ())]
+        if self.positive and metrics[0] == "f1" and positive is None:
+            notes.append(f"f1 is of the class {self.positive:.60}; set positive to {head.labels[0]:.60} for the other.")
         notes += [*_text_notes(training), *_one_label_notes(evaluation, head)]
         super().__init__("files", head, metrics, training, evaluation, notes=notes, positive=meaning.positive)
 
@@ -133,8 +119,19 @@ class _Source:
         except RuntimeError as error:
             raise InputError(f"{name:.200} cannot be read: there is no such user. Write the whole path.") from error
 
-    def table(self, name: str) -> Table:
-        return leave_out(without_blank_end(read_table(self.path(name), self.shape)), self.label, self.missing)
+    def tables(self, train: str, validation: str | None) -> dict[str, Table]:
+        """Reads the training file and, if there is one, the validation file."""
+        names = {"train": train} if validation is None else {"train": train, "validation": validation}
+        found = {
+            split: leave_out(without_blank_end(read_table(self.path(name), self.shape)), self.label, self.missing)
+            for split, name in names.items()
+        }
+        files = list(found.values())
+        if len(files) > 1 and files[0].columns == files[1].columns:
+            raise InputError(
+                f"train_file {files[0].where} and validation_file {files[1].where} hold the same rows. {_LEAK}"
+            )
+        return found
 
     def rows(self, table: Table, meaning: Meaning) -> Rows:
         columns = {key: table.texts(column) for key, column in zip(TEXTS, self.texts, strict=False)}

@@ -80,14 +80,15 @@ def read_bytes(path: Path, *, large: bool = False) -> tuple[str, bytes]:
     if size > MOST_BYTES and not large:
         raise InputError(f"{path} has {size / 1e9:.1f} GB, which needs several times that of memory. {LARGE}")
     with path.open("rb") as file:
-        unpack = next((opener for magic, opener in _PACKED.items() if file.peek(6).startswith(magic)), None)
         if file.peek(len(_POINTER)).startswith(_POINTER):
             raise InputError(f"{path} is a Git LFS pointer, not the data. Fetch the data with `git lfs pull`.")
+        unpack = next((opener for magic, opener in _PACKED.items() if file.peek(6).startswith(magic)), None)
         if unpack is None:
             return unpacked_name(path), file.read()
         try:
-            inside, packed = unpack(file, path)
-            return inside or unpacked_name(path), _bounded(packed, path, size, large=large)
+            packed = unpack(file)
+            name = PurePath(packed.name).name if isinstance(packed, zipfile.ZipExtFile) else unpacked_name(path)
+            return name, _bounded(packed, path, size, large=large)
         except _FAULTS as error:
             raise InputError(f"{path} cannot be unpacked: {error!s:.100}. Copy or pack it again.") from error
 
@@ -103,25 +104,22 @@ def _bounded(packed: IO[bytes], path: Path, size: int, *, large: bool) -> bytes:
     return bytes(data)
 
 
-def _open_zip(file: IO[bytes], path: Path) -> tuple[str, IO[bytes]]:
+def _open_zip(file: IO[bytes]) -> IO[bytes]:
     archive = zipfile.ZipFile(file)
     # macOS adds a folder of resource forks beside the file.
     names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
     if "[Content_Types].xml" in names:
-        raise InputError(f"{path} is an Excel workbook. Save it as CSV.")
+        raise InputError(f"{file.name} is an Excel workbook. Save it as CSV.")
     if len(names) != 1:
-        raise InputError(f"{path} holds {len(names)} files ({', '.join(names[:3]):.100}). Unpack the one to read.")
-    return PurePath(names[0]).name, archive.open(names[0])
+        raise InputError(f"{file.name} holds {len(names)} files ({', '.join(names[:3]):.100}). Unpack the one to read.")
+    return archive.open(names[0])
 
 
-def _stream(opener: Callable[[Any], Any]) -> Callable[[IO[bytes], Path], tuple[str, IO[bytes]]]:
-    return lambda file, path: ("", opener(file))
-
-
-_PACKED: dict[bytes, Callable[[IO[bytes], Path], tuple[str, IO[bytes]]]] = {
-    b"\x1f\x8b": _stream(lambda file: gzip.GzipFile(fileobj=file)),
-    b"BZh": _stream(bz2.BZ2File),
-    b"\xfd7zXZ": _stream(lzma.LZMAFile),
+# Formats by their first bytes.
+_PACKED: dict[bytes, Callable[[Any], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
     b"PK\x03\x04": _open_zip,
 }
 _SUFFIXES = (".gz", ".bz2", ".xz", ".zip")

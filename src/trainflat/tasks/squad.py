@@ -9,7 +9,7 @@ import numpy as np
 from trainflat.core.errors import InputError
 from trainflat.core.formatting import plural
 from trainflat.core.untrusted import parse_json
-from trainflat.tasks.base import Answered, EncodedSplit, Head, Predictions, Task, Tokenizer
+from trainflat.tasks.base import Decoded, EncodedSplit, Head, Predictions, Task, Tokenizer
 from trainflat.tasks.encoding import make_split
 from trainflat.tasks.metrics import check_finite
 from trainflat.tasks.repeats import repeat_notes
@@ -59,13 +59,8 @@ class Squad(Task):
         n_best: int = 20,
         max_answer_length: int = 30,
     ) -> None:
-        for option, value, least in (
-            ("doc_stride", doc_stride, 0),
-            ("n_best", n_best, 1),
-            ("max_answer_length", max_answer_length, 1),
-        ):
-            if value < least:
-                raise InputError(f"{option} is a number of tokens or spans, at least {least}, got {value}.")
+        _check_least(0, doc_stride=doc_stride)
+        _check_least(1, n_best=n_best, max_answer_length=max_answer_length)
         self.doc_stride, self.n_best, self.max_answer_length = doc_stride, n_best, max_answer_length
 
         self.training, self.evaluation = arrange(
@@ -131,15 +126,21 @@ class Squad(Task):
         golds = self.evaluation[split.name].columns["answers"]
         return {"f1": best_over(token_f1, answers, golds), "exact_match": best_over(exact_match, answers, golds)}
 
-    def answered(self, split: EncodedSplit, predictions: Predictions) -> Answered:
-        """Decodes the answers; the constant prediction to beat is the empty answer. See :meth:`Task.answered`."""
+    def decode(self, split: EncodedSplit, predictions: Predictions) -> Decoded:
+        """Decodes the answers; the constant prediction to beat is the empty answer. See :meth:`Task.decode`."""
         given = np.array(self.answers(split, predictions), dtype=object)
         gold = np.empty(len(given), dtype=object)  # np.array() would make a matrix of tuples of one length
         gold[:] = [tuple(answers) for answers in self.evaluation[split.name].columns["answers"]]
-        return Answered(gold, given, {"nothing": ""}, _judge)
+        return Decoded(gold, given, {"nothing": ""}, _mean_f1)
 
 
-def _judge(gold: np.ndarray, given: np.ndarray) -> float:
+def _check_least(least: int, **options: int) -> None:
+    for name, value in options.items():
+        if value < least:
+            raise InputError(f"{name} is a number of tokens or spans, at least {least}, got {value}.")
+
+
+def _mean_f1(gold: np.ndarray, given: np.ndarray) -> float:
     return best_over(token_f1, given.tolist(), gold.tolist())
 
 

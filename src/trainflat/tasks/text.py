@@ -9,7 +9,7 @@ import numpy as np
 
 from trainflat.core.formatting import plural
 from trainflat.records.run import Fingerprint
-from trainflat.tasks.base import Answered, EncodedSplit, Head, Predictions, Task, Tokenizer
+from trainflat.tasks.base import Decoded, EncodedSplit, Head, Predictions, Task, Tokenizer
 from trainflat.tasks.encoding import encode_texts, make_split
 from trainflat.tasks.labels import match_names
 from trainflat.tasks.metrics import check_finite, evaluate
@@ -93,8 +93,8 @@ class TextTask(Task):
         moved._positive = places[self._positive] if len(places) == 2 else self._positive
         return moved
 
-    def answered(self, split: EncodedSplit, predictions: Predictions) -> Answered:
-        """Decodes the predictions; see :meth:`Task.answered`.
+    def decode(self, split: EncodedSplit, predictions: Predictions) -> Decoded:
+        """Decodes the predictions; see :meth:`Task.decode`.
 
         Constant predictions to beat are the two most frequent classes, since F1 of two classes rewards always
         predicting the positive class even if it is the rarer one; for regression the mean.
@@ -102,12 +102,12 @@ class TextTask(Task):
         gold, predicted = self._compared(split, predictions)
         places = np.argsort(split.order, kind="stable") if split.order else np.arange(len(gold))
         frequent = [index for index, _ in Counter(gold.tolist()).most_common(2)] if self.head.labels else []
-        blind = {self.head.labels[index]: index for index in frequent} or {"the mean": float(gold.mean())}
+        constants = {self.head.labels[index]: index for index in frequent} or {"the mean": float(gold.mean())}
 
-        def judge(right: np.ndarray, given: np.ndarray) -> float:
-            return self._evaluate((self.metric,), right, given)[self.metric]
+        def score(gold: np.ndarray, predicted: np.ndarray) -> float:
+            return self._evaluate((self.metric,), gold, predicted)[self.metric]
 
-        return Answered(gold[places], predicted[places], blind, judge)
+        return Decoded(gold[places], predicted[places], constants, score)
 
     def _compared(self, split: EncodedSplit, predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
         """Returns target and predicted classes or numbers, in the order of the split."""
