@@ -1,7 +1,6 @@
 """One-shot pruners: a score and a cut, on a model as it is now."""
 
 from collections.abc import Mapping
-from inspect import Signature
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -13,10 +12,10 @@ from trainflat.pruning import scores as by
 from trainflat.pruning.choice import keep_highest
 from trainflat.pruning.masks import Masks, check_same
 from trainflat.pruning.options import ScopeOption, SparsityOption
-from trainflat.pruning.scores.base import ObjectiveSource, Score, ScoreInputs, make_score, options_of, signature_with
+from trainflat.pruning.scores.base import ObjectiveSource, Score, ScoredBy, ScoreInputs
 
 
-class Pruner:
+class Pruner(ScoredBy):
     """Drops the weights with the lowest scores.
 
     Args:
@@ -37,12 +36,6 @@ class Pruner:
     """
 
     score_class: ClassVar[type[Score]] = by.Magnitude
-    __signature__: ClassVar[Signature]
-
-    def __init_subclass__(cls, score: type[Score] | None = None) -> None:
-        super().__init_subclass__()
-        if score is not None:
-            cls.score_class, cls.__signature__ = score, signature_with(Pruner.__init__, score)
 
     @checked
     def __init__(
@@ -59,8 +52,7 @@ class Pruner:
     ) -> None:
         self.sparsity, self.scope, self.model = sparsity, scope, unwrapped(model)
         self.masks, self.seed, self.objective = masks, seed, objective
-        self.score = make_score(self.score_class, score, options)
-        vars(self).update({key: getattr(self.score, key) for key in options_of(self.score)})
+        self.take_score(score, options)
         self.weights: dict[str, nn.Parameter] = prunable(model)
         if not self.weights:
             raise InputError(f"{type(model).__name__} has no prunable weights: no matrix outside its embeddings.")

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from inspect import Signature
 from math import prod
 from typing import Any, ClassVar
 
@@ -17,10 +16,10 @@ from trainflat.pruning.choice import keep_highest
 from trainflat.pruning.gates.base import Gate
 from trainflat.pruning.masks import Masks
 from trainflat.pruning.options import ScopeOption, SparsityOption, Steps
-from trainflat.pruning.scores.base import Score, ScoreInputs, make_score, options_of, signature_with
+from trainflat.pruning.scores.base import Score, ScoredBy, ScoreInputs
 
 
-class GradualPruner(Gate):
+class GradualPruner(ScoredBy, Gate):
     """Drops the weights with the lowest scores every so many steps; zeros stay zero.
 
     Pruned weights get no gradient and are set to zero again after each step, so optimizers, perturbations and weight
@@ -43,13 +42,10 @@ class GradualPruner(Gate):
     """
 
     score_class: ClassVar[type[Score]] = by.Magnitude
-    __signature__: ClassVar[Signature]
 
     def __init_subclass__(cls, score: type[Score] | None = None) -> None:
-        super().__init_subclass__()
-        if score is not None:
-            cls.score_class, cls.__signature__ = score, signature_with(cls.__init__, score)
-            cls.observes, cls.needs_weights = score.observes, score.measures
+        super().__init_subclass__(score)
+        cls.observes, cls.needs_weights = cls.score_class.observes, cls.score_class.measures
 
     @checked
     def __init__(
@@ -65,9 +61,8 @@ class GradualPruner(Gate):
     ) -> None:
         super().__init__(model, schedule)
         self.sparsity, self.scope, self.every = sparsity, scope, every
-        self.score = make_score(self.score_class, score, options)
+        self.take_score(score, options)
         self.observes, self.needs_weights = self.score.observes, self.score.measures
-        vars(self).update({key: getattr(self.score, key) for key in options_of(self.score)})
 
     @property
     def kind(self) -> str:

@@ -3,8 +3,7 @@
 from trainflat.core.registry import Registry
 from trainflat.pruning.scores.base import ObjectiveSource, Score, ScoreInputs
 from trainflat.pruning.scores.gradient_flow import MeasuredScore, gradient_norm_change, loss_change
-from trainflat.pruning.scores.gradient_norm import GradientNorm
-from trainflat.pruning.scores.grasp import Grasp
+from trainflat.pruning.scores.gradient_norm import GradientNorm, Grasp
 from trainflat.pruning.scores.layer_shuffled import LayerShuffled
 from trainflat.pruning.scores.loss_preservation import LossPreservation, RunningLossPreservation
 from trainflat.pruning.scores.magnitude import Magnitude

@@ -79,31 +79,37 @@ class Score(ABC):
         """Go on from what :meth:`state_dict` returned; other keys are ignored."""
 
 
-def make_score(kind: type[Score], given: Score | None, options: Mapping[str, Any]) -> Score:
-    """Return the score of a pruner: the one that was given, or one of the pruner's own kind with these options.
+class ScoredBy:
+    """Lets a pruner name its kind of score: ``class MagnitudePruner(Pruner, score=Magnitude)``.
 
-    Raises:
-        InputError: a score was given, and options besides.
+    The options of the score, written in its constructor, replace ``**options`` in the signature of the pruner. Recipes,
+    ``trainflat list`` and the docs read them there; the pruner keeps their values as attributes.
     """
-    if given is None:
-        return kind(**options)
-    if options:
-        raise InputError(f"a score was given, and options of one besides: {', '.join(options)}. Give one of the two.")
-    return given
+
+    score_class: ClassVar[type[Score]]
+    __signature__: ClassVar[Signature]
+
+    def __init_subclass__(cls, score: type[Score] | None = None) -> None:
+        super().__init_subclass__()
+        if score is not None:
+            _, *own = signature(cls.__init__, eval_str=True).parameters.values()
+            own = [p for p in own if p.name != "score" and p.kind is not Parameter.VAR_KEYWORD]
+            added = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in _options(score).values()]
+            cls.score_class, cls.__signature__ = score, Signature([*own, *added])
+
+    def take_score(self, given: Score | None, options: Mapping[str, Any]) -> None:
+        """Keep the score that was given, or make one of the pruner's own kind from its options.
+
+        Raises:
+            InputError: a score was given, and options besides.
+        """
+        if given is not None and options:
+            raise InputError(
+                f"a score was given, and options of one besides: {', '.join(options)}. Give one of the two."
+            )
+        self.score = given or self.score_class(**options)
+        vars(self).update({key: getattr(self.score, key) for key in _options(type(self.score))})
 
 
-def options_of(score: Score | type[Score]) -> dict[str, Parameter]:
-    """Return the arguments of a score's constructor, by name."""
-    return dict(signature(score if isinstance(score, type) else type(score), eval_str=True).parameters)
-
-
-def signature_with(init: Callable[..., None], score: type[Score]) -> Signature:
-    """Return the signature of a pruner that has a kind of score: the score's options in place of ``**options``.
-
-    Recipes, ``trainflat list`` and the docs read the options of a pruner off its signature. So a score's options are
-    written once, in the score.
-    """
-    _, *own = signature(init, eval_str=True).parameters.values()
-    own = [p for p in own if p.name != "score" and p.kind is not Parameter.VAR_KEYWORD]
-    added = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in options_of(score).values()]
-    return Signature([*own, *added])
+def _options(score: type[Score]) -> dict[str, Parameter]:
+    return dict(signature(score, eval_str=True).parameters)
