@@ -26,7 +26,7 @@ class Cut:
 
 
 def find_cut(keys: Keys, drop: int) -> Cut:
-    """Where the ``drop`` lowest of all keys end; exact for any keys.
+    """Find where the ``drop`` lowest of all keys end; exact for any keys.
 
     The threshold is first bracketed: a sample's quantiles six standard errors below and above the wanted rank. One pass
     then counts the keys below the bracket and at its two ends, and collects those inside, about 0.6 % of all; the
@@ -60,7 +60,7 @@ def find_cut(keys: Keys, drop: int) -> Cut:
 
 
 def pack_kept(keys: Keys, cut: Cut) -> dict[str, Array]:
-    """One bit per entry, 1 = kept, as ``numpy.packbits`` of each tensor in index order.
+    """Pack one bit per entry, 1 = kept, as ``numpy.packbits`` of each tensor in index order.
 
     Raises:
         InputError: a score is NaN; names the tensor.

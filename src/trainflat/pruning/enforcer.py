@@ -41,13 +41,13 @@ class MaskEnforcer:
         self._factors: list[Tensor] = [masks[name].to(w.device, w.dtype) for name, w in weights.items()]
 
     def replace(self, masks: Mapping[str, Tensor]) -> None:
-        """Holds other masks of the same weights from now on, in the memory of those before; no weight is changed."""
+        """Hold other masks of the same weights from now on, in the same memory; no weight is changed."""
         for name, factor in zip(self._names, self._factors, strict=True):
             factor.copy_(masks[name])
 
     @torch.no_grad()
     def mask_gradients(self) -> None:
-        """Multiplies the gradients that are there by their masks, in place."""
+        """Multiply the gradients that are there by their masks, in place."""
         self._follow()
         pairs = [(w.grad, m) for w, m in zip(self._weights, self._factors, strict=True) if w.grad is not None]
         if pairs:
@@ -55,21 +55,21 @@ class MaskEnforcer:
 
     @torch.no_grad()
     def mask_weights(self) -> None:
-        """Multiplies the weights by their masks, in place."""
+        """Multiply the weights by their masks, in place."""
         self._follow()
         if self._weights:
             foreach("mul_", self._weights, tuple(self._factors))
 
     def factor(self, weight: Tensor) -> Tensor | None:
-        """1 where a weight is kept and 0 where it is pruned; None for one that no mask is for."""
+        """Return 1 where a weight is kept and 0 where it is pruned; None for a weight without a mask."""
         self._follow()
         return next((f for w, f in zip(self._weights, self._factors, strict=True) if w is weight), None)
 
     def attach(self, optimizer: Optimizer) -> "Attached":
-        """Has the optimizer keep the zeros from now on: gradients are masked before its step, weights after it.
+        """Have the optimizer keep the zeros from now on: gradients are masked before its step, weights after it.
 
-        Momentum and other state of pruned weights is set to 0 first. Of an optimizer that displaces the weights
-        (:class:`trainflat.optim.SAM`) the gradients are masked before the displacement as well.
+        Momentum and other state of pruned weights is set to 0 first. Of an optimizer that perturbs the weights
+        (:class:`trainflat.optim.SAM`) the gradients are masked before the perturbation as well.
 
         Returns:
             A handle: ``remove()``, or the end of a ``with`` block, ends it.
@@ -87,7 +87,7 @@ class MaskEnforcer:
 
     @torch.no_grad()
     def clear_state(self, optimizer: Optimizer) -> None:
-        """Sets the optimizer's state of pruned weights to 0, so that no momentum moves them."""
+        """Set the optimizer's state of pruned weights to 0, so that no momentum moves them."""
         self._follow()
         for weight, factor in zip(self._weights, self._factors, strict=True):
             remembered = getattr(optimizer, "memory", {}).get(weight, {})
@@ -102,7 +102,7 @@ class MaskEnforcer:
 
 
 class Attached:
-    """Held masks at work in an optimizer."""
+    """Registers masks with an optimizer until it is removed."""
 
     def __init__(self, held: MaskEnforcer, optimizer: Optimizer) -> None:
         held.clear_state(optimizer)
@@ -113,11 +113,11 @@ class Attached:
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(lambda *_: held.mask_weights()),
         ]
-        if hasattr(optimizer, "held"):  # a flat optimizer, which asks for masks before it displaces
+        if hasattr(optimizer, "held"):  # a flat optimizer, which asks for masks before it perturbs
             optimizer.held = held
 
     def remove(self) -> None:
-        """Leaves the optimizer as it would be without these masks; others that are attached stay, in any order."""
+        """Leave the optimizer as it would be without these masks; others that are attached stay, in any order."""
         for handle in self._handles:
             handle.remove()
         if hasattr(self._optimizer, "held"):
@@ -131,13 +131,13 @@ class Attached:
         self.remove()
 
     def _others(self) -> list["Attached"]:
-        """Those that are attached to the optimizer now, but for this one, the latest last."""
+        """Return what else is attached to the optimizer now, the latest last."""
         hooks = getattr(self._optimizer, "_optimizer_step_pre_hooks", {}).values()
         attached = [getattr(hook, "__self__", None) for hook in hooks]
         return [one for one in attached if isinstance(one, Attached) and one is not self]
 
     def _before(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        """Masks the gradients at hand, and those that a closure will make."""
+        """Mask the gradients at hand, and those that a closure will make."""
         self._held.mask_gradients()
         if callable(kwargs.get("closure")):
             return args, kwargs | {"closure": self._masking(kwargs["closure"])}

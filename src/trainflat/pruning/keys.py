@@ -1,4 +1,4 @@
-"""Scores as unsigned integers in the same order, read piece by piece."""
+"""Sortable integers: scores as unsigned integers in the same order, read piece by piece."""
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -83,7 +83,7 @@ class Keys:
         self._infinity = int(self._bits(torch.tensor([torch.inf]))[0])
 
     def pieces(self) -> list[Piece]:
-        """All entries, in order: tensor by tensor."""
+        """Cut all entries into pieces, in order: tensor by tensor."""
         return [
             Piece(name, start, min(start + PIECE, len(flat)))
             for name, flat in self._flat.items()
@@ -91,12 +91,12 @@ class Keys:
         ]
 
     def scratch(self) -> Array:
-        """Memory for one piece."""
+        """Allocate memory for one piece."""
         longest = max((len(flat) for flat in self._flat.values()), default=0)
         return np.empty(min(PIECE, longest), self.unsigned)
 
     def read(self, piece: Piece, scratch: Array, *, check: bool) -> Array:
-        """The keys of a piece, in ``scratch``.
+        """Compute the keys of a piece, in ``scratch``.
 
         Raises:
             InputError: if ``check``, for a score that is NaN; names the tensor.
@@ -108,7 +108,7 @@ class Keys:
         return out
 
     def sample(self, stride: int) -> Array:
-        """Every ``stride``-th key over all tensors, in order."""
+        """Return every ``stride``-th key over all tensors, in order."""
         parts, start = [], 0
         for name, flat in self._flat.items():
             bits = self._bits(flat[-start % stride :: stride])
@@ -121,7 +121,7 @@ class Keys:
         return np.concatenate(parts)
 
     def value(self, key: int) -> float:
-        """The score that has a key, where no entries were given key 0 for being dropped before."""
+        """Return the score that has a key, where no entries were given key 0 for being dropped before."""
         sign = int(self._sign)
         bits = key if self.absolute else key - sign if key >= sign else sign | (sign - key)
         number = torch.from_numpy(np.array([bits], self.unsigned).view(f"i{self.unsigned.itemsize}"))
@@ -148,7 +148,7 @@ class Keys:
 
 
 def over_pieces(keys: Keys, work: Callable[[Piece, Array], T], *, check: bool = False) -> list[T]:
-    """``work(piece, keys of the piece)`` for all pieces, in order, on as many threads as torch uses.
+    """Run ``work(piece, keys of the piece)`` for all pieces, in order, on as many threads as torch uses.
 
     The array of keys is scratch, valid until ``work`` returns. numpy lets other threads run while it computes.
 

@@ -1,4 +1,4 @@
-"""Which weights stay, as bits."""
+"""Masks: which weights are kept, as one bit each."""
 
 import hashlib
 import json
@@ -57,14 +57,14 @@ class Masks(Mapping[str, Tensor]):
 
     @classmethod
     def of_packed(cls, packed: Mapping[str, NDArray[np.uint8]], shapes: Mapping[str, Shape]) -> Self:
-        """Masks of bits as ``numpy.packbits`` orders them, 1 = kept, unused bits of the last byte 0; not copied."""
+        """Take bits as ``numpy.packbits`` orders them, 1 = kept, unused bits of the last byte 0; not copied."""
         masks = cls.__new__(cls)
         masks._set(packed, shapes)
         return masks
 
     @classmethod
     def ones(cls, weights: nn.Module | Mapping[str, Tensor]) -> Self:
-        """Masks that keep everything: of a model's prunable weights, or of tensors by name."""
+        """Make masks that keep everything: of a model's prunable weights, or of tensors by name."""
         named = prunable(weights) if isinstance(weights, nn.Module) else weights
         return cls({name: torch.ones(w.shape, dtype=torch.bool) for name, w in named.items()})
 
@@ -93,7 +93,7 @@ class Masks(Mapping[str, Tensor]):
         return f"Masks({len(self)} tensors, {self.zeros} of {plural(self.entries, 'entry', 'entries')} zero)"
 
     def unpacked(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
-        """Entries ``start`` to ``stop`` of a mask in index order, as 0 and 1; ``start`` is a multiple of 8."""
+        """Return entries ``start`` to ``stop`` of a mask in index order, as 0 and 1; ``start`` is a multiple of 8."""
         stop = prod(self._shapes[name]) if stop is None else stop
         return np.unpackbits(self._packed[name][start // 8 : (stop + 7) // 8], count=stop - start)
 
@@ -123,7 +123,7 @@ class Masks(Mapping[str, Tensor]):
         return self.zeros / max(self.entries, 1)
 
     def statistics(self) -> list[MatrixZeros]:
-        """Entries and zeros of every tensor, in order."""
+        """Count entries and zeros of every tensor, in order."""
         kept = {name: int(np.bitwise_count(bits).sum(dtype=np.int64)) for name, bits in self._packed.items()}
         return [
             MatrixZeros(name=name, entries=prod(shape), zeros=prod(shape) - kept[name])
@@ -139,7 +139,7 @@ class Masks(Mapping[str, Tensor]):
         return digest.hexdigest()
 
     def issubset(self, other: "Masks") -> bool:
-        """Whether every weight that is kept here is kept in ``other``.
+        """Return whether every weight that is kept here is kept in ``other``.
 
         Raises:
             InputError: the two are not of the same tensors.
@@ -149,7 +149,7 @@ class Masks(Mapping[str, Tensor]):
 
     @torch.no_grad()
     def apply_(self, model: nn.Module) -> None:
-        """Sets the pruned weights to exactly 0, in place, whatever they were.
+        """Set the pruned weights to exactly 0, in place, whatever they were.
 
         Raises:
             InputError: the model has no such parameter, or one of another shape.
@@ -159,7 +159,7 @@ class Masks(Mapping[str, Tensor]):
 
     @torch.no_grad()
     def check(self, model: nn.Module) -> None:
-        """Every pruned weight is zero.
+        """Raise unless every pruned weight of the model is zero.
 
         Raises:
             ZerosRevived: one is not, or is NaN; names the first such matrix and how many.
@@ -174,7 +174,7 @@ class Masks(Mapping[str, Tensor]):
                 raise ZerosRevived(f"{revived} of {zeros} pruned weights of {name} are not zero{_cause(weight)}")
 
     def parameters(self, model: nn.Module) -> dict[str, nn.Parameter]:
-        """The model's parameters that the masks are for.
+        """Find the model's parameters that the masks are for.
 
         Raises:
             InputError: the model has no such parameter, or one of another shape.
@@ -186,7 +186,7 @@ class Masks(Mapping[str, Tensor]):
 
     @contextmanager
     def tried(self, model: nn.Module) -> Iterator[None]:
-        """Inside, the model's weights are pruned; afterwards they are what they were, also after an exception."""
+        """Prune the model's weights inside the block; afterwards, even on error, they are what they were."""
         weights = self.parameters(model)
         origin = {name: w.detach().clone() for name, w in weights.items()}
         try:
@@ -198,11 +198,11 @@ class Masks(Mapping[str, Tensor]):
                     weight.copy_(origin[name])
 
     def hold(self, model: nn.Module) -> MaskEnforcer:
-        """The masks in the form that costs least while training."""
+        """Return the masks in the form that costs least while training."""
         return MaskEnforcer(self.parameters(model), self)
 
     def save(self, path: str | Path) -> None:
-        """Writes a safetensors file of packed bits, atomically.
+        """Write a safetensors file of packed bits, atomically.
 
         Raises:
             InputError: it cannot be written.
@@ -212,7 +212,7 @@ class Masks(Mapping[str, Tensor]):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Reads what :meth:`save` wrote.
+        """Read what :meth:`save` wrote.
 
         Raises:
             DamagedFile: it is missing, not a file of masks, or not what was written.
@@ -234,7 +234,7 @@ class Masks(Mapping[str, Tensor]):
 
 
 def _bits(stored: Tensor, shape: Shape) -> NDArray[np.uint8]:
-    """The bits of a mask of that shape, as they lie in a file.
+    """Return the stored bits of a mask if they fit its shape.
 
     Raises:
         ValueError: they are of another shape.
@@ -257,7 +257,7 @@ def _cause(weight: Tensor) -> str:
 
 
 def check_same(wanted: Mapping[str, Shape], found: Mapping[str, Any], owner: str) -> None:
-    """Compares shapes by name.
+    """Raise unless the shapes are the same, by name.
 
     Raises:
         InputError: ``found`` lacks a name of ``wanted``, or has it in another shape; ``owner`` is who was asked.

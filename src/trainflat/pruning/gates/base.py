@@ -1,7 +1,7 @@
-"""What every gate shares: which weights it is on, how sparse it is when, and the calls that a training loop makes."""
+"""The calls that a training loop makes of any gate, and the state that it resumes from."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from trainflat.anatomy.params import prunable, unwrapped
 from trainflat.core.errors import InputError
 from trainflat.core.schedules import ScheduleOption, make_schedule
-from trainflat.objective import Objective
 from trainflat.pruning.enforcer import MaskEnforcer
 from trainflat.pruning.masks import Masks
 from trainflat.pruning.options import Perturb
+from trainflat.pruning.scores.base import ObjectiveSource
 
 _KIND = "gate"  # the class that wrote a state
 
 
 def final_sparsity(options: Any) -> float | None:
-    """The sparsity that a gate with these settings ends with; None where a penalty decides.
+    """Return the sparsity that a gate with these settings ends with; None where a penalty decides.
 
     Example:
         >>> from trainflat.pruning.gates import GATES
@@ -32,7 +32,7 @@ def final_sparsity(options: Any) -> float | None:
 
 
 class Gate(ABC):
-    """Decides while a model trains which of its weights stay; in the end they are pruned for good.
+    """Decides while a model trains which of its weights stay; in the end the others are pruned for good.
 
     Two kinds: a :class:`~trainflat.pruning.gates.gradual.GradualPruner` sets weights to zero, more and more of them,
     and none comes back; a :class:`~trainflat.pruning.gates.learned.LearnedMask` has the model compute with masked
@@ -56,7 +56,7 @@ class Gate(ABC):
 
     Attributes:
         weights: The gated parameters by name.
-        scores: Parameters that the gate learns, by the name of the weight that they are for; not part of the model.
+        scores: Parameters that the gate learns, by the name of the weight or the units they are for; not the model's.
         total_steps: Of the run; 0 before ``begin``.
         step: Optimizer steps taken so far.
 
@@ -74,7 +74,7 @@ class Gate(ABC):
     """Whether it computes with the trained parameters as weights; no reparametrization may stand between the two."""
 
     perturb: Perturb | None = None
-    """What an optimizer like SAM displaces, of a gate that learns scores; None is its default."""
+    """What an optimizer like SAM perturbs, of a gate that learns scores; None is its default."""
 
     held: MaskEnforcer | None = None
     """Masks for the optimizer to hold, of a gate that sets weights to zero; made by ``begin``."""
@@ -85,7 +85,7 @@ class Gate(ABC):
         self.schedule = make_schedule(schedule)
         self.scores: dict[str, nn.Parameter] = {}
         self.step, self.total_steps, self.seed = 0, 0, 0
-        self.objective: Objective | Callable[[int, int], Objective] | None = None
+        self.objective: ObjectiveSource = None
 
     # What a loop calls
 
@@ -95,24 +95,23 @@ class Gate(ABC):
         seed: int = 0,
         state: Mapping[str, Tensor] | None = None,
         step: int = 0,
-        objective: Objective | Callable[[int, int], Objective] | None = None,
+        objective: ObjectiveSource = None,
     ) -> None:
-        """A run of so many optimizer steps begins, before the first of them; or goes on.
+        """Begin a run of so many optimizer steps, before the first of them; or go on with one.
 
         Args:
             total_steps: Of the whole run.
             seed: Of gates that draw.
             state: What ``state_dict`` returned after ``step`` steps, of a run that goes on.
             step: How many were taken.
-            objective: Of gates that measure the loss on rows of their own: on the model's weights and some rows; or
-                what makes one of (rows, rows per micro-batch), which is called only if the gate asks.
+            objective: Of gates that measure the loss on rows of their own.
 
         Raises:
             InputError: the schedule is longer than the run; the model has no weights to gate, frozen or sharded ones;
                 the state is of another model.
         """
         self.refuse_unfit()
-        self.check_schedule(total_steps)
+        self.check_length(self, total_steps)
         self.step, self.total_steps, self.seed, self.objective = 0, total_steps, seed, objective
         self.prepare()
         if state is None:
@@ -121,21 +120,17 @@ class Gate(ABC):
             self.load_state_dict(state, step)
 
     def refuse_unfit(self) -> None:
-        """Raises InputError for a model whose weights cannot be gated."""
+        """Raise InputError for a model whose weights cannot be gated."""
         _refuse_weights(self.model, self.weights)
-
-    def check_schedule(self, total_steps: int) -> None:
-        """Raises InputError for a schedule that does not fit a run of so many steps, or not this gate."""
-        self.check_length(self, total_steps)
 
     @classmethod
     def check_model(cls, options: Any, model: nn.Module) -> None:
-        """Raises InputError for a model whose weights a gate with these settings cannot be on."""
+        """Raise InputError for a model whose weights a gate with these settings cannot be on."""
         _refuse_weights(model, prunable(model))
 
     @classmethod
     def check_length(cls, options: Any, total_steps: int) -> None:
-        """Raises InputError for a schedule that does not fit so many steps, or not this kind of gate.
+        """Raise InputError for a schedule that does not fit so many steps, or not this kind of gate.
 
         Args:
             options: Has the gate's options as attributes: its settings, before there is a model, or the gate.
@@ -145,7 +140,7 @@ class Gate(ABC):
 
     @contextmanager
     def passes(self, weight: float = 1.0) -> Iterator[None]:
-        """Around the passes of one step; after an exception the weights are what they were and gradients are lost."""
+        """Hold the gate in place for the passes of a step; an exception restores the weights and drops gradients."""
         self.open()
         try:
             yield
@@ -155,48 +150,48 @@ class Gate(ABC):
         self.close(weight)
 
     def open(self) -> None:
-        """Puts the gate in place, before the first forward pass; does nothing where it is already."""
+        """Put the gate in place, before the first forward pass; do nothing if it is already."""
 
     def close(self, weight: float = 1.0) -> None:
-        """Takes it away after the last backward pass, and makes the gradients those of weights and scores.
+        """Take the gate away after the last backward pass, and make the gradients those of weights and scores.
 
         Args:
-            weight: What the losses of the passes were multiplied by: a penalty on scores counts as much.
+            weight: What the losses of the passes were multiplied by; a penalty on scores is multiplied alike.
         """
 
     def abandon(self) -> None:
-        """Takes the gate away and leaves the gradients as they are."""
+        """Take the gate away and leave the gradients as they are."""
 
     @abstractmethod
     def advance(self, step: int) -> None:
-        """After ``step`` optimizer steps: makes ready what the next pass will see."""
+        """Prepare what the next pass will see, after ``step`` optimizer steps."""
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside the block the model is as sparse as it would be if the training ended now; afterwards as it was."""
+        """Make the model as sparse as it would be if the training ended now; at the end of the block as it was."""
         yield
 
     @abstractmethod
     def masks(self) -> Masks:
-        """Which weights would stay if the training ended now."""
+        """Return which weights would stay if the training ended now."""
 
     @torch.no_grad()
     def finish(self) -> Masks:
-        """Prunes the model for good, as it was inside ``applied()``."""
+        """Prune the model for good, as it was inside ``applied()``."""
         masks = self.masks()
-        self.settle()
+        self.fold()
         masks.apply_(self.model)
         return masks
 
     @property
     def kind(self) -> str:
-        """What states of this gate are marked with."""
+        """Name of the gate in its states."""
         return type(self).__name__
 
     @property
     @abstractmethod
     def scheduled_quantity(self) -> tuple[str, float]:
-        """What the schedule raises from 0, and to what: ``("sparsity", 0.9)``."""
+        """The name of what the schedule raises from 0, and its last value: ``("sparsity", 0.9)``."""
 
     @property
     def settled(self) -> bool:
@@ -204,37 +199,37 @@ class Gate(ABC):
         return self.schedule.share(self.step, self.total_steps) == 1
 
     def observe(self, lr: float, weight: float = 1.0) -> None:
-        """Called when the gradients of a step are complete, reduced over processes and not yet clipped.
+        """Look at the gradients of a step: complete, reduced over processes and not yet clipped.
 
         Args:
-            lr: The learning rate of the coming step.
+            lr: Learning rate of the coming step.
             weight: What the gradients are multiplied by (a loss scaler's factor).
         """
 
     def logs(self) -> dict[str, float]:
-        """Numbers for the log: ``sparsity`` as the last pass saw it."""
+        """Return numbers for the log: ``sparsity`` as the last pass saw it."""
         return {"sparsity": self.masks().sparsity}
 
     # What a method may add
 
     def prepare(self) -> None:
-        """Makes what lasts for the run: scores, masks. Called by ``begin``, before ``advance(0)``."""
+        """Make what lasts for the run: scores, masks. Called by ``begin``, before ``advance(0)``."""
 
-    def settle(self) -> None:
-        """Turns the weights into those of the finished model, in place, before what is pruned is set to zero."""
+    def fold(self) -> None:
+        """Multiply what the survivors keep for good into the weights, before the others are set to zero."""
 
     def score_group(self) -> dict[str, Any]:
-        """Options of the optimizer's parameter group of the scores, such as their own ``lr``."""
+        """Return options of the optimizer's parameter group of the scores, such as their own ``lr``."""
         return {}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that a resumed run needs beside the model and the optimizer, for safetensors."""
+        """Return what a resumed run needs beside the model and the optimizer, for safetensors."""
         kind = torch.tensor([*self.kind.encode()], dtype=torch.uint8)
         return {f"scores.{name}": score.detach() for name, score in self.scores.items()} | {_KIND: kind}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor], step: int) -> None:
-        """Goes on after ``step`` steps, from what ``state_dict`` returned then; ``begin`` comes before.
+        """Go on after ``step`` steps, from what ``state_dict`` returned then; ``begin`` comes before.
 
         Raises:
             InputError: the state is that of another kind of gate, or the scores are those of another model.
@@ -252,7 +247,7 @@ class Gate(ABC):
         self.step = step
 
     def refuse_denser_than(self, target: float) -> None:
-        """Raises InputError if more of the weights are zero already than will be at the end."""
+        """Raise InputError if more of the weights are zero already than will be at the end."""
         matrices = [w for w in self.weights.values() if w.dim() > 1]  # biases may begin at zero
         zeros = sum(int((w == 0).sum()) for w in matrices)
         entries = sum(w.numel() for w in matrices)

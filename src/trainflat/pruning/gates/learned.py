@@ -145,7 +145,7 @@ class LearnedMask(Gate):
                 masks[name] &= expanded(kept[key].to(weight.device), spread, weight.shape)
         return Masks(masks)
 
-    def settle(self) -> None:
+    def fold(self) -> None:
         final = {key: self.function.final(score) for key, score in self.scores.items()}
         for name, weight in self.weights.items():
             for key, spread in self._spreads[name]:
@@ -209,7 +209,7 @@ class LearnedMask(Gate):
         self._applied = True
         try:
             with torch.no_grad():
-                self.settle()
+                self.fold()
             masks.apply_(self.model)
             yield
         finally:

@@ -215,7 +215,7 @@ def penalty_or_target(function: GateFunction, penalty: float | None, target: flo
 
 
 def one_of_both(penalty: float | None, target: float | None, published: float) -> dict[str, float | None]:
-    """Returns what the penalty comes to: where neither is given, the published one.
+    """Return what the penalty comes to: where neither is given, the published one.
 
     Raises:
         InputError: both are given.
