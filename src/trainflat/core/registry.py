@@ -90,7 +90,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
 
     def settings(self, name: str) -> type[Settings]:
         """The class of a member's settings, made from its constructor's signature at the first call."""
-        if name not in self._settings:
+        if name not in self._settings or self._settings[name].member is not self[name]:
             fields = {
                 key: (parameter.annotation, ... if parameter.default is parameter.empty else parameter.default)
                 for key, parameter in self.options(name).items()
