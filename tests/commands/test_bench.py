@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -290,3 +291,11 @@ def test_a_missing_library_is_named(model: Path, monkeypatch: pytest.MonkeyPatch
 def test_help_shows_an_example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(monkeypatch, capsys, "--help")
     assert code == 0 and "Example: trainflat bench" in " ".join(out.split())
+
+
+def test_what_a_killed_call_left_is_deleted_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / ".trainflat-0123.tmp" / "0").mkdir(parents=True)
+    with pytest.raises(InputError, match="there is no model"):
+        comparing.compare([tmp_path / "nothing"])
+    assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,8 @@
 """Every kind of record file: written whole, read back equal, refused in one line if newer, edited or not ours."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +101,9 @@ class New(Data):
 def test_a_field_that_was_added_later_leaves_older_records_as_they_are():
     assert New(name="a").model_dump_json() == Old(name="a").model_dump_json()
     assert New(name="a", share=0.0, notes=["x"]).model_dump() == {"name": "a", "share": 0.0, "notes": ["x"]}
+
+
+def test_records_load_no_torch():
+    names = ", ".join(f"trainflat.records.{name}" for name in ("base", "run", "diagnosis", "comparison", "landscape"))
+    program = f"import sys, {names}; assert not {{'torch', 'transformers'}} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from tests.support.pages import markdown
+from tests.support.pages import figures_of, markdown
 from tests.support.records import make_record
 from trainflat.records.run import Int8, Record, TaskInfo
+from trainflat.report.elements import Line, Plot
 from trainflat.report.panels import make_panels
-from trainflat.report.sections.int8 import drawings, int8_table, metric
+from trainflat.report.sections.int8 import Int8Scores, int8_table, metric
 from trainflat.report.tables import score_rows
 
 SAM = {"name": "sam", "base": "adamw", "lr": 2e-5}
@@ -60,8 +61,8 @@ def test_float32_is_of_the_runs_that_were_rounded():
 def test_ways_to_round_are_rows_of_their_own():
     rows = table(rounded({0.0: 1.0}, how="token"), rounded({0.0: 3.0}, how="batch", seed=0))
     assert [row[3:7:3] for row in rows[:2]] == [["per batch, head too", "3.00"], ["per token, head too", "1.00"]]
-    (panel,) = make_panels([rounded({0.0: 1.0}, how="token"), rounded({0.0: 3.0}, how="batch")])
-    assert [each.title.partition(",")[0] for each in drawings(panel)] == [
+    (figure,) = figures_of(Int8Scores(), [rounded({0.0: 1.0}, how="token"), rounded({0.0: 3.0}, how="batch")])
+    assert [each.title.partition(",")[0] for each in figure.plots] == [
         "float32",
         *["int8"] * 2,
         *["lost by int8"] * 2,
@@ -108,7 +109,7 @@ def test_f1_of_the_paper_is_set_beside_our_f1():
 
 def test_nothing_is_said_of_int8_where_there_is_none():
     (panel,) = make_panels([make_record()])
-    assert int8_table(panel) == drawings(panel) == []
+    assert int8_table(panel) == figures_of(Int8Scores(), [make_record()]) == []
     assert "int8" not in markdown(make_record())
 
 
@@ -118,19 +119,28 @@ def test_nothing_is_said_of_int8_where_there_is_none():
 def test_a_finer_arithmetic_than_the_published_one_is_told_and_not_drawn_beside_it(ways: list[str], compares: bool):
     """Also of records from before there was the published one."""
     records = [rounded({0.0: 1.0}, how=way, seed=k) for k, way in enumerate(ways)]
-    (panel,), text = make_panels(records), markdown(*records)
+    text = markdown(*records)
     assert "one step per weight matrix, inputs per batch in 7 bits" in text
     assert ("finer arithmetic than the published" in text) is not compares
-    beside = {each.title: [one.optimizer for one in each.published] for each in drawings(panel)}
-    for way, drawn in {"per batch in 7 bits": ["adam", "sam"], "per batch": [], "per token": []}.items():
+    (figure,) = figures_of(Int8Scores(), records)
+    beside = {plot.title: published_labels(plot) for plot in figure.plots}
+    for way, drawn in {"per batch in 7 bits": PAPERS, "per batch": [], "per token": []}.items():
         assert beside.get(f"int8, inputs {way}, head too", drawn) == drawn
 
 
+PAPERS = ["Na et al. 2022, Adam", "Na et al. 2022, SAM"]
+
+
+def published_labels(plot: Plot) -> list[str]:
+    return [mark.label for mark in plot.frames[0] if isinstance(mark, Line) and mark.hover.startswith("published")]
+
+
 def test_plots_of_scores_share_one_scale_that_holds_all():
-    (panel,) = make_panels([rounded({0.0: 1.0, 0.9: 30.0}, how="torch")])
-    plain, small, gap = drawings(panel)
-    assert (plain.low, plain.high) == (small.low, small.high) and gap.low is None
-    values = [each.measure(point) for each in (plain, small) for line in panel.lines for point in line.points]
-    assert all(plain.low < one.mean < plain.high for one in values if one is not None)
-    assert [one.optimizer for one in small.published] == ["adam", "sam"]
-    assert [one.optimizer for one in plain.published] == ["adam", "sam"]
+    record = rounded({0.0: 1.0, 0.9: 30.0}, how="torch")
+    ((plain, small, gap),) = [figure.plots for figure in figures_of(Int8Scores(), [record])]
+    assert plain.y == small.y and gap.y.low is None
+    values = [y for plot in (plain, small) for mark in plot.frames[0] if isinstance(mark, Line) for y in mark.y]
+    assert len(values) == 2 * (2 + 2 * 2)  # two stages of ours, and two bars
+    assert plain.y.low is not None and plain.y.high is not None
+    assert all(plain.y.low < y < plain.y.high for y in values if y is not None)
+    assert published_labels(small) == published_labels(plain) == PAPERS

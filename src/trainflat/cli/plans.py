@@ -121,7 +121,7 @@ def _options(section: dict[str, object]) -> str:
 
 
 def _value(value: object) -> str:
-    """A section inside a section as its name and, in parentheses, its options; those that are not set left out."""
+    """Returns an inner section as its name and, in parentheses, the options that are set."""
     if not isinstance(value, dict):
         return str(value)
     rest = {key: inner for key, inner in value.items() if key != "name" and inner is not None}

@@ -1,4 +1,4 @@
-"""Looks at a fine-tuned model: how flat it is, how well it can be compressed, and what follows from that."""
+"""Measures how flat a fine-tuned model is and how well it can be compressed."""
 
 import hashlib
 import time
@@ -103,13 +103,13 @@ def diagnose(
         watched.say(f"note: {note}")
     for k, one in enumerate(loaded, 1):
         watched.say(f"model {k} of {len(loaded)}, {model_info(one).name}: scoring it on {learned.split}")
-        found.append(_Patient(one, learned, plan, k, watched).examine())
+        found.append(_Examination(one, learned, plan, k, watched).examine())
     return found
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is asked of every model."""
+    """What is measured on every model."""
 
     task: Mapping[str, Any]  # as in a recipe
     rows: int
@@ -119,8 +119,8 @@ class _Plan:
     keep: Path | None
 
 
-class _Patient:
-    """One model with what it is examined on."""
+class _Examination:
+    """Examines one model: its rows, measures and cuts, and what of these was found before."""
 
     def __init__(self, encoder: Encoder, task: Task, plan: _Plan, number: int, progress: Progress) -> None:
         self.encoder, self.task, self.plan, self.progress = encoder, task, plan, progress
@@ -146,7 +146,7 @@ class _Patient:
         self.kept = Unfinished(plan.keep, self._key(number))
 
     def examine(self) -> Diagnosis:
-        """Everything about this model."""
+        """Returns everything about this model."""
         self._announce()
         whole, _ = self._score("scores whole", self.whole)
         sampled, answers = self._score("scores sample", self.sample)
@@ -180,7 +180,7 @@ class _Patient:
         )
 
     def _key(self, number: int) -> str:
-        """Hash of all that decides what is found."""
+        """Hashes all that decides what is found."""
         rows = hashlib.sha256()
         for row in [*self.whole.rows, *({k: v.tolist() for k, v in b.items()} for b in self.objective.batches)]:
             rows.update(repr(row).encode())
@@ -219,7 +219,7 @@ class _Patient:
         expected = expected_seconds(self.objective, [self.members[measures.index(name)] for name in wanted])
         times = {"scores whole": whole, "scores sample": sample, "int8 copy": whole, **dict.fromkeys(cuts, sample)}
         times |= {name: about for name, (about, _) in zip(wanted, expected, strict=True)}
-        self.progress.say(_told({name: times[name] for name in missing}, sum(most for _, most in expected)))
+        self.progress.say(_announcement({name: times[name] for name in missing}, sum(most for _, most in expected)))
 
     def _score(self, name: str, split: EncodedSplit) -> tuple[Score, Answers | None]:
         return self.kept.take(name, tuple[Score, Answers | None], lambda: self._scored(split))
@@ -228,7 +228,7 @@ class _Patient:
         return main_score(self.task, split, predictions_of(self.encoder.model, split, self.encoder.tokenizer))
 
     def _measure(self, k: int) -> Measured:
-        """What one measure of flatness finds."""
+        """Takes one measure of flatness."""
 
         def take() -> Measured:
             started, measure = time.perf_counter(), self.plan.measures[k]
@@ -281,8 +281,8 @@ class _Patient:
             return Cut(sparsity=sparsity, score=found.value, emptied=emptied, without=found.without)
 
 
-def _told(times: Mapping[str, float], most: float) -> str:
-    """How long all will take, and each kind of part; flatness takes ``most`` where its searches are slow to end."""
+def _announcement(times: Mapping[str, float], most: float) -> str:
+    """Says how long all will take, and each kind of part; at most ``most`` for flatness, whose searches end late."""
     kinds: dict[str, list[float]] = defaultdict(list)
     for name, seconds in times.items():
         kinds[name.partition(" ")[0]].append(seconds)
@@ -293,7 +293,7 @@ def _told(times: Mapping[str, float], most: float) -> str:
 
 
 def _parts_of(model: PreTrainedModel) -> dict[tuple[Any, str], list[str]]:
-    """The prunable matrices by layer and by kind."""
+    """Returns the prunable matrices by layer and by kind."""
     parts: dict[tuple[Any, str], list[str]] = defaultdict(list)
     located = matrix_kinds(model, prunable(model))
     for name, (layer, _) in located.items():

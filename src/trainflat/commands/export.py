@@ -71,7 +71,7 @@ class Checked:
     notes: tuple[str, ...] = ()
 
     def sentences(self) -> Iterator[str]:
-        """What to tell people."""
+        """Yields what to tell people."""
         yield from (f"note: {note}" for note in self.notes)
         yield (
             f"{plural(self.rows, 'text')}: logits differ by {self.difference:.1e} at most, "
@@ -148,7 +148,7 @@ def _task(task: str | Mapping[str, Any], folder: str | Path, data: Path | None, 
 
 
 def _as_named(task: Task, folder: Path) -> Task:
-    """The task with its classes as the model has them, so that what is written keeps the model's names and order."""
+    """Returns the task with the model's classes, so that what is written keeps the model's names and order."""
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception:  # reading the model says better what is wrong
@@ -192,7 +192,7 @@ class _Rows:
 
 
 def _texts(source: Source, rows: _Rows | None, count: int) -> list[Mapping[str, Tensor]]:
-    """Single rows [1, T]: of the task's training split, drawn by a fixed seed, else sentences that no check uses."""
+    """Returns single rows [1, T] of the task's training split, drawn by a fixed seed, else sentences of no check."""
     if rows is None:
         length = min(max_positions(source.model) or _LONGEST, _LONGEST)
         sentences = sentences_of(*_CALIBRATION)[:count] if count else []
@@ -245,8 +245,10 @@ def _refuse_difference(exporter: Exporter, found: Agreement, to: str) -> None:
 
 
 def _batches(source: Source, rows: _Rows | None) -> Iterator[dict[str, Tensor]]:
-    """Real text in batches of several shapes, padded, of the task where one is given; the last one as long as the model
-    takes."""
+    """Yields padded batches of real text in several shapes, of the task where one is given.
+
+    The last batch is as long as the model takes.
+    """
     length = min(max_positions(source.model) or _LONGEST, _LONGEST)
     sentences = sentences_of(*_MODULES)
     drawn = None if rows is None else _draw(rows.scored, sum(_BATCHES))
@@ -262,7 +264,7 @@ def _batches(source: Source, rows: _Rows | None) -> Iterator[dict[str, Tensor]]:
 
 
 def _draw(split: EncodedSplit, count: int) -> list[dict[str, Any]]:
-    """Some rows, the same ones each time."""
+    """Draws some rows, the same ones each time."""
     drawn = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:count]
     return [split[index] for index in drawn.tolist()]
 
@@ -273,12 +275,12 @@ def _encode(source: Source, texts: list[str], length: int) -> dict[str, Tensor]:
 
 
 def row_length(task: Task, positions: int | None) -> int:
-    """Tokens to which rows are cut where an export is scored, on a model with so many positions."""
+    """Returns the tokens to which rows are cut where an export is scored, by the positions of its model."""
     return min(positions or _LONGEST, 384 if task.head.kind == "spans" else 128)
 
 
 def weight_bytes(folder: Path) -> int:
-    """Of the files in a folder that hold a model's weights."""
+    """Returns the bytes of the files in a folder that hold a model's weights."""
     masks = "masks.safetensors"  # of a stage: they are no part of the model
     files = {path for pattern in _WEIGHTS for path in folder.glob(pattern)}
     return sum(path.stat().st_size for path in files if path.name != masks)

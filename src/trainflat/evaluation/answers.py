@@ -11,7 +11,7 @@ from trainflat.tasks.metrics import is_constant
 
 
 def main_score(task: Task, split: EncodedSplit, predictions: Predictions) -> tuple[Score, Answers | None]:
-    """The task's main score with its margin, and what the answers are worth beside a blind one.
+    """Computes the task's main score with its margin, and what the answers are worth beside a blind one.
 
     Args:
         task: That the predictions are for.
@@ -51,6 +51,6 @@ def _constant(found: Decoded) -> bool:
 
 
 def _called(task: Task, answer: Any) -> str:
-    """At most 60 letters of it."""
+    """Returns at most 60 letters of a text."""
     text = task.head.labels[answer] if task.head.labels else answer
     return f"{text:z.2f}" if isinstance(text, float) else str(text)[:60] or "empty"

@@ -26,7 +26,7 @@ def objective_on(
     masks: Mapping[str, Tensor] | None = None,
     progress: Progress | None = None,
 ) -> Objective:
-    """The model's loss on some rows of a split, drawn by the seed and batched by length.
+    """Returns the model's loss on rows of a split as an objective: drawn by the seed, batched by length.
 
     Args:
         model: With a head for the split's task.
@@ -58,7 +58,7 @@ def objective_on(
 def measure_flatness(
     objective: Objective, measures: Sequence[Section], seed: int = 0
 ) -> list[tuple[dict[str, float], float]]:
-    """What each measure finds, and the seconds it took.
+    """Takes each measure; returns what it finds, and the seconds it took.
 
     Args:
         objective: See :func:`objective_on`.
@@ -79,7 +79,7 @@ def measure_flatness(
 
 
 def checked_measures(objective: Objective, measures: Sequence[Section], seed: int = 0) -> list[Measure]:
-    """The measures that recipes name so, each of which can be taken; raises as :func:`measure_flatness`."""
+    """Builds the measures that a recipe names and checks that each can be taken; raises as :func:`measure_flatness`."""
     members: list[Measure] = [MEASURES.read(section).build() for section in measures]
     distinct(members)
     for member in members:
@@ -88,7 +88,7 @@ def checked_measures(objective: Objective, measures: Sequence[Section], seed: in
 
 
 def expected_seconds(objective: Objective, members: Sequence[Measure]) -> list[tuple[float, float]]:
-    """How long each measure takes, about and at most, by passes over the batch of middle length."""
+    """Estimates how long each measure takes, about and at most, by passes over the batch of middle length."""
     if not members:
         return []
     parts = list(objective.split(objective.rows))

@@ -23,7 +23,7 @@ def measure_int8(
     embeddings: bool = False,
     head: bool = False,
 ) -> Int8:
-    """Scores of the int8 copy that ``quantize_dynamic`` makes; the model and the random state are left alone.
+    """Scores the int8 copy that ``quantize_dynamic`` makes; the model and the random state are left alone.
 
     Args:
         task: That the model was trained for.
@@ -46,7 +46,7 @@ def measure_int8(
 def measure_trained_int8(
     task: Task, quantizer: Q8BERT, evaluation: Mapping[str, EncodedSplit], tokenizer: PreTrainedTokenizerBase
 ) -> Int8:
-    """Scores of the int8 copy that a quantization-aware training was for, of the quantizer's model as it is now.
+    """Scores the int8 copy that a quantization-aware training was for, of the quantizer's model as it is now.
 
     Raises:
         InputError: no range is known.
@@ -74,6 +74,6 @@ def _measured(
 
 
 def tensor_bytes(model: nn.Module) -> int:
-    """Bytes of a model's tensors as a file would hold them, each once however many names it has."""
+    """Counts the bytes of a model's tensors in a file, each once however many names it has."""
     tensors = {id(tensor): tensor for tensor in model.state_dict(keep_vars=True).values()}
     return sum(tensor.nbytes for tensor in tensors.values())

@@ -15,7 +15,7 @@ from trainflat.records.run import Latency
 
 
 def measure_latency(model: PreTrainedModel, batch: int, length: int, *, repeats: int = 20, warmup: int = 3) -> Latency:
-    """Seconds of one forward pass without padding: median and quartiles over ``repeats``.
+    """Times one forward pass without padding: median and quartiles over ``repeats``.
 
     The token ids are random, the same in every call; the caller's random state and the model's mode are left alone.
 

@@ -9,7 +9,7 @@ from torch import nn
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[torch.device]:
-    """No dropout and no gradients inside; afterwards each module is in the mode it was in, also after an exception.
+    """Turns dropout and gradients off inside; afterwards each module is in the mode it was in, also on an error.
 
     Yields:
         The device of the weights.

@@ -24,7 +24,7 @@ NO_TOKEN = np.float32(-1e9)  # logit of a position that a row does not have; two
 def predict(
     model: PreTrainedModel, split: EncodedSplit, collate: Collate, batch_size: int, *, progress: Progress | None = None
 ) -> Predictions:
-    """Logits of every row, in the split's order.
+    """Computes the logits of every row, in the split's order.
 
     The model is given no answers, so it computes no loss; its mode and the random state are left as they were.
 
@@ -67,7 +67,7 @@ def score(
     *,
     progress: Progress | None = None,
 ) -> dict[str, float]:
-    """All metrics of the task on one split, in percent."""
+    """Computes all metrics of the task on one split, in percent."""
     return task.score(split, predictions_of(model, split, tokenizer, batch_size, progress=progress))
 
 
@@ -84,8 +84,7 @@ def predictions_of(
 
 
 def scoring_seconds(model: PreTrainedModel, split: EncodedSplit, tokenizer: PreTrainedTokenizerBase) -> float:
-    """How long the predictions over a split of one token per row would take, by one batch from its middle: times the
-    tokens of a split it is how long that takes."""
+    """Measures the seconds that predictions take per token, on one batch from the middle of a split."""
     start = max(0, len(split) // 2 - 16)
     rows = slice(start, start + 32)
     part = EncodedSplit(split.name, split.rows[rows], split.lengths[rows])
@@ -96,7 +95,7 @@ def scoring_seconds(model: PreTrainedModel, split: EncodedSplit, tokenizer: PreT
 
 
 def sample_split(split: EncodedSplit, rows: int, seed: int = 0) -> EncodedSplit:
-    """Some rows of a split, in its order; all of it where it is smaller, or where its rows belong together (spans).
+    """Draws rows of a split, in its order; all where there are fewer, or where rows belong together (spans).
 
     Args:
         split: Of a task whose score is one of rows.
@@ -124,7 +123,7 @@ def _logits(model: Any, output: Any) -> tuple[NDArray[np.float32], ...]:
 
 
 def _stack(batches: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Batches [n, T_i] or [n, T_i, C] below each other: [N, max T_i], ..."""
+    """Stacks batches [n, T_i] or [n, T_i, C] to [N, max T_i], ..."""
     width = max(batch.shape[1] for batch in batches)
     full = np.full((sum(map(len, batches)), width, *batches[0].shape[2:]), NO_TOKEN, dtype=np.float32)
     row = 0

@@ -16,7 +16,7 @@ _FLOAT = 4  # bytes
 
 
 def matrix_zeros(model: nn.Module) -> list[MatrixZeros]:
-    """Entries and zeros of every prunable matrix, in the model's order."""
+    """Counts the entries and zeros of every prunable matrix, in the model's order."""
     return [
         MatrixZeros(name=name, entries=w.numel(), zeros=w.numel() - int(w.detach().count_nonzero()))
         for name, w in prunable(model).items()
@@ -61,7 +61,7 @@ def measure_sizes(model: nn.Module, masks: Masks | None = None) -> Sizes:
 
 
 def index_forms(kept: NDArray[np.bool_]) -> dict[str, bytes]:
-    """Where the values of a flat matrix stand, in every form that is tried.
+    """Encodes where the values of a flat matrix stand, in every form that is tried.
 
     ``bits`` one bit per entry, the first entry in the highest bit; ``zlib`` the same, compressed at level 6; ``gaps``
     as `positions.gap_bytes` makes them.
@@ -71,7 +71,7 @@ def index_forms(kept: NDArray[np.bool_]) -> dict[str, bytes]:
 
 
 def _sparse_bytes(kept: NDArray[np.bool_]) -> tuple[int, int]:
-    """Bytes of one matrix: with a bit per entry, and with the smallest index; dense where that is less."""
+    """Counts the bytes of one matrix: with a bit per entry, and with the smallest index; dense where that is less."""
     dense, values = _FLOAT * kept.size, _FLOAT * int(kept.sum())
     forms = {name: len(index) for name, index in index_forms(kept).items()}
     return min(dense, values + forms["bits"]), min(dense, values + min(forms.values()))

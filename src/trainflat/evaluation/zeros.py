@@ -12,7 +12,7 @@ SPEED_NOTE = (
 
 
 def check_zeros(model: nn.Module, masks: Masks) -> None:
-    """Every weight that the masks drop is exactly zero.
+    """Checks that every weight that the masks drop is exactly zero.
 
     Raises:
         ZerosRevived: names the first matrix where one is not.

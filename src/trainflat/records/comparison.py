@@ -26,7 +26,7 @@ class Variant(Data):
 
     @property
     def name(self) -> str:
-        """For a row of a table."""
+        """Returns the name for a row of a table."""
         return f"{self.model}, {self.backend}"
 
 
@@ -62,11 +62,11 @@ class Cell(Data):
 
     @property
     def name(self) -> str:
-        """For a title."""
+        """Returns the name for a title."""
         return f"{self.batch} × {plural(self.length, 'token')}, {plural(self.threads, 'thread')}"
 
     def throughput(self, timing: Timing) -> float:
-        """Rows per second."""
+        """Returns the rows per second."""
         return self.batch / timing.median
 
 
@@ -88,7 +88,7 @@ class Comparison(Data):
         return any(one.partial for one in self.data.values())
 
     def frontier(self, cell: Cell) -> list[int]:
-        """The variants that are told apart from another and that none beats, fastest first.
+        """Returns the variants that surely differ from another and that none beats, fastest first.
 
         One beats another that is told to be better in one respect, and worse in none. The respects are latency and
         score; where nothing was scored, latency and size.
@@ -100,7 +100,7 @@ class Comparison(Data):
         return sorted(apart - beaten, key=lambda n: cell.timings[n].median)
 
     def better(self, one: int, other: int) -> int:
-        """1 where what latency is paid for, the score or else the size, is told to be better, -1 worse, 0 neither."""
+        """Returns 1 where the score, or without scores the size, is surely better, -1 where worse, 0 where unsure."""
         above = self.above(one, other)
         if above is not None:
             return (above.low > 0) - (above.high < 0)
@@ -108,7 +108,7 @@ class Comparison(Data):
         return (mine < its * (1 - _SAME_SIZE)) - (its < mine * (1 - _SAME_SIZE))
 
     def above(self, one: int, other: int) -> Difference | None:
-        """Points by which one variant's score is above another's; None where nothing was scored."""
+        """Returns the points by which one score is above another; None where nothing was scored."""
         scores = [self._score(self.variants[n]) for n in (one, other)]
         return None if scores[0] is None or scores[1] is None else difference(scores[0], scores[1])
 
@@ -120,7 +120,7 @@ class Comparison(Data):
 
 
 def _faster(one: Timing, other: Timing) -> int:
-    """1 where the rounds tell that one takes less time, -1 more, 0 neither."""
+    """Returns 1 where one surely takes less time, -1 where more, 0 where the rounds leave it open."""
     low, high = median_interval([b / a for a, b in zip(one.samples, other.samples, strict=True)])
     return (low > 1) - (high < 1)
 

@@ -71,18 +71,18 @@ class Diagnosis(Data):
 
     @property
     def int8_loss(self) -> Difference:
-        """What rounding to int8 costs, in points of the whole split's score."""
+        """Returns what rounding to int8 costs, in points of the whole split's score."""
         rows = self.data[self.split].rows
         before = self._scored(self.score, rows, self.without.get("whole", []))
         after = self.int8.scores[self.split][self.metric]
         return difference(before, self._scored(after, rows, self.without.get("int8", [])))
 
     def lost(self, cut: Cut) -> Difference:
-        """What a cut costs, in points of the score on the sampled rows."""
+        """Returns what a cut costs, in points of the score on the sampled rows."""
         return difference(self._sampled(), self._cut(cut))
 
     def worse(self, cut: Cut, other: Cut) -> Difference:
-        """How many points more one cut costs than another."""
+        """Returns how many points more one cut costs than another."""
         return difference(self._cut(other), self._cut(cut))
 
     def _sampled(self) -> Score:
@@ -95,7 +95,7 @@ class Diagnosis(Data):
         return Score(value=value, rows=rows, metric=self.metric, without=without)
 
     def kept_to(self, loss: float) -> float:
-        """The highest sparsity of the one-shot curve up to which no cut costs more than ``loss`` points."""
+        """Returns the highest sparsity of the one-shot curve up to which no cut costs more than ``loss`` points."""
         highest = self.sparsity
         for cut in self.one_shot:
             if cut.score < self.sampled_score - loss:

@@ -85,7 +85,7 @@ class LineRecord(_Landscape):
 
     @property
     def barrier(self) -> Loss:
-        """Height of the loss over the straight line between the losses of both ends, at its highest; at least 0.
+        """Returns the greatest height of the loss over the straight line between both ends' losses; at least 0.
 
         :math:`max_a L(a) - ((1 - a) L(0) + a L(1))` over the positions a in [0, 1] (Entezari et al., 2022). None
         without two ends, or where a loss is not finite.
@@ -94,17 +94,17 @@ class LineRecord(_Landscape):
 
     @property
     def peak(self) -> float | None:
-        """The first position at which ``barrier`` is reached; None where that is None."""
+        """Returns the first position at which ``barrier`` is reached; None where that is None."""
         return next((a for a, over in self._over_chord() if over == self.barrier), None)
 
     @property
     def barrier_over_mean(self) -> Loss:
-        """The highest loss over the mean of both ends' losses (Frankle et al., 2020, who take errors); at least 0."""
+        """Returns the highest loss over the mean of the ends' (Frankle et al., 2020, who take errors); at least 0."""
         between = [self._at(a) for a, _ in self._over_chord()]
         return max(between) - (self._at(0.0) + self._at(1.0)) / 2 if between else None
 
     def _over_chord(self) -> list[tuple[float, float]]:
-        """Position and height over the chord, between both ends."""
+        """Returns positions between both ends, and the loss's height over the chord there."""
         between = [a for a in self.positions if 0 <= a <= 1]
         if self.ends is None or any(self.losses[self.positions.index(a)] is None for a in between):
             return []

@@ -133,7 +133,7 @@ class Stage(Data):
     files: dict[str, str] = {}  # path below the run folder -> SHA-256
 
     def remarks(self) -> list[str]:
-        """Why its score, or its int8 copy's, may stand for nothing learned."""
+        """Says why its score, or its int8 copy's, may stand for nothing learned."""
         mine, rounded = (found.remark() if found else "" for found in (self.answers, self.int8 and self.int8.answers))
         return [remark for remark in (mine, f"in int8, {rounded}" if rounded else "") if remark]
 
@@ -246,7 +246,7 @@ RECORD = Format(
 
 
 def environment(devices: Mapping[str, Any]) -> dict[str, Any]:
-    """Versions and machine, for the record. ``devices`` adds what only the caller knows (threads, GPU)."""
+    """Returns versions and machine; ``devices`` adds what only the caller knows (threads, GPU)."""
     packages = ("trainflat", "torch", "transformers", "accelerate", "tokenizers", "numpy", "scikit-learn")
     return {
         "python": platform.python_version(),
@@ -258,7 +258,7 @@ def environment(devices: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """Its name, as Linux has it."""
+    """Returns the processor's name, as Linux has it."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines():
             if line.startswith("model name"):
@@ -268,7 +268,7 @@ def processor() -> str:
 
 @cache  # reading a package's metadata takes milliseconds, and a run asks for seven packages at each of its stages
 def package_version(package: str) -> str:
-    """Of what is installed, or that it is not."""
+    """Returns the version of an installed package, or says that it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

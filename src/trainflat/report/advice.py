@@ -15,7 +15,7 @@ _SHARP = 3.0  # a part is singled out where its loss is this many times the medi
 
 
 def advice(diagnoses: Sequence[Diagnosis]) -> list[str]:
-    """A few sentences on every model, and on two of them beside each other."""
+    """Returns a few sentences on every model, and on two of them beside each other."""
     named = places([one.model for one in diagnoses])
     found = [one.model_copy(update={"model": name}) for one, name in zip(diagnoses, named, strict=True)]
     said = [sentence for one in found for sentence in _on_one(one, named=len(found) > 1)]
@@ -38,7 +38,7 @@ def _blind(found: Diagnosis) -> bool:
 
 
 def _on_free(found: Diagnosis) -> str:
-    """How far pruning costs nothing; the first cut decides where even that is not so."""
+    """Says how far pruning costs nothing, or what the first cut costs where even that is not free."""
     free, metric = found.kept_to(TOLERATED), metric_name(found.metric, found.positive)
     at_once = "magnitude pruning without any training"
     kept = [cut for cut in found.one_shot if cut.sparsity <= free]
@@ -63,7 +63,7 @@ def _cost(found: Diagnosis, cut: Cut) -> str:
 
 
 def _on_int8(found: Diagnosis) -> str:
-    """What rounding weights and inputs costs, without any training."""
+    """Says what rounding weights and inputs costs without any training."""
     lost, smaller = found.int8_loss, 100 * found.int8.bytes / (4 * found.parameters)
     cost = (
         f"rounding to int8 (trainflat.quantization.quantize_dynamic) {change(lost, found.data[found.split].rows)} "
@@ -77,7 +77,7 @@ def _on_int8(found: Diagnosis) -> str:
 
 
 def _on_emptied(found: Diagnosis) -> list[str]:
-    """A matrix of small weights, such as MiniLM's pooler, may be the first to go whole in a global ranking."""
+    """Names a matrix that a global ranking leaves nothing of, such as MiniLM's pooler with its small weights."""
     cut = next((cut for cut in found.one_shot if cut.emptied), None)
     if cut is None or found.lost(cut).low <= TOLERATED:
         return []
@@ -132,7 +132,7 @@ def _caution(one: Diagnosis, other: Diagnosis) -> str:
 
 
 def _verdict(flatter: int, further: int) -> str:
-    """What the flatness hypothesis makes of more figures that are lower, and of less that is lost."""
+    """Says whether the flatter model is the one that loses less, as the flatness hypothesis has it."""
     if not flatter:
         return "the figures do not agree on which one is flatter"
     if not further:
@@ -141,7 +141,7 @@ def _verdict(flatter: int, further: int) -> str:
 
 
 def _further(one: Diagnosis, other: Diagnosis) -> int:
-    """1 where the first loses less at some sparsity that both were cut to, -1 where it loses more; 0: not told."""
+    """Returns 1 where the first surely loses less at a sparsity that both were cut to, -1 where more, else 0."""
     theirs = {cut.sparsity: cut for cut in other.one_shot}
     pairs = [(one.lost(cut), other.lost(theirs[cut.sparsity])) for cut in one.one_shot if cut.sparsity in theirs]
     less = any(mine.high < its.low for mine, its in pairs)
@@ -150,7 +150,7 @@ def _further(one: Diagnosis, other: Diagnosis) -> int:
 
 
 def _flatter(one: Diagnosis, other: Diagnosis) -> tuple[int, int, int]:
-    """By how many figures the first is flatter, by how many sharper, and how many both have.
+    """Counts the figures by which the first is flatter, those by which it is sharper, and those that both have.
 
     Two values differ where more than their standard errors lies between them; a figure without an error is taken to
     be as sure as a mean over its rows of values that spread as wide as they are large.
@@ -169,7 +169,7 @@ def _error(found: Diagnosis, name: str) -> float:
 
 
 def _figures(found: Diagnosis) -> dict[str, float]:
-    """Those of which lower is flatter: not errors of estimates, nor the lowest eigenvalue."""
+    """Returns the figures of which lower is flatter: not errors of estimates, nor the lowest eigenvalue."""
     return {k: value for k, value in _values(found).items() if not k.endswith(("_error", "_lowest"))}
 
 

@@ -33,7 +33,7 @@ def write_comparison(found: Comparison, out: Path) -> Path:
 
 
 def variant_rows(found: Comparison) -> Rows:
-    """What does not depend on the input: size, memory and score of every variant."""
+    """Returns size, memory and score of every variant, which do not depend on the input."""
     rows = []
     for n, one in enumerate(found.variants):
         row = {"Model": one.model, "Backend": one.backend, "MB on disk": megabytes(one.bytes)}
@@ -46,7 +46,7 @@ def variant_rows(found: Comparison) -> Rows:
 
 
 def cell_rows(found: Comparison, cell: Cell) -> Rows:
-    """Latency, throughput and speed-up of every variant in one cell; a star where none is told to beat it."""
+    """Returns latency, throughput and speed-up of every variant in one cell; a star where none surely beats it."""
     best = found.frontier(cell)
     return [
         {
@@ -63,7 +63,7 @@ def cell_rows(found: Comparison, cell: Cell) -> Rows:
 
 
 def notes(found: Comparison) -> list[str]:
-    """What a reader of the tables must know."""
+    """Returns the sentences that a reader of the tables must know."""
     first = found.variants[0]
     said = [
         f"Speed-up: over {first.name}, median of {plural(found.rounds, 'round')} with an interval that holds it in "
@@ -147,6 +147,6 @@ def _speedup(speedup: Speedup | None) -> str:
 
 
 def _digits(value: float) -> str:
-    """Three digits that count, and never an exponent."""
+    """Writes three digits that count, and never an exponent."""
     places = max(0, 2 - math.floor(math.log10(value))) if value > 0 else 0
     return f"{value:.{places}f}"

@@ -18,7 +18,7 @@ _SHOWN, _NAMED = 5, 3  # settings in a sentence, and lines up to which their val
 
 
 def differences(panel: Panel) -> list[dict[str, str]]:
-    """One row per setting of recipe or machine that is not the same in all lines, one column per line."""
+    """Returns one row per setting of recipe or machine that is not the same in all lines, one column per line."""
     lines = {line.label: [_settings(record) for record in line.records] for line in panel.lines}
     keys = list(dict.fromkeys(key for found in lines.values() for settings in found for key in settings))
     rows = []
@@ -30,7 +30,7 @@ def differences(panel: Panel) -> list[dict[str, str]]:
 
 
 def differing(panel: Panel) -> str:
-    """The same in a sentence; empty where lines differ in nothing else."""
+    """Says in a sentence in what the lines differ; empty where they differ in nothing else."""
     rows = differences(panel)
     told = [_told(row, panel.lines) for row in rows[:_SHOWN]]
     more = [row[SETTING] for row in rows[_SHOWN:]]

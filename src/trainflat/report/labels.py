@@ -9,7 +9,7 @@ Settings = Mapping[str, Any]  # dotted key -> value of one line
 
 
 def label_lines(optimizer: str, settings: Sequence[Settings], told: Collection[str]) -> list[tuple[int, str]]:
-    """Which of an optimizer's lines come in which order, and what each is called, unlike any other.
+    """Orders an optimizer's lines, and gives each a label unlike any other.
 
     Args:
         optimizer: Of all these lines.
@@ -48,5 +48,5 @@ def _label(optimizer: str, setting: Settings, chosen: Sequence[str]) -> str:
 
 
 def _called(key: str) -> str:
-    """The last word of a setting's path; of a member's name what it is the name of."""
+    """Returns the last word of a setting's path; for ``averaging.name`` it is ``averaging``."""
     return key.removesuffix(".name").rpartition(".")[2]

@@ -13,39 +13,30 @@ PARTIAL = "partial data: not comparable with published figures"
 
 
 def notes(panels: Sequence[Panel]) -> list[str]:
-    """One sentence per caveat that applies to some of the panels."""
+    """Returns one sentence per caveat that applies to some of the panels."""
+    other_rows = [panel for panel in panels if _differ(_rows_seen(panel, "train"))]
     return [
-        *_about("{1}: {0}.", PARTIAL, [panel for panel in panels if panel.partial]),
+        *_about(PARTIAL, [panel for panel in panels if panel.partial]),
         *_about(
-            "{1}: {0}.",
-            "lines that stand on one seed have no spread; a small difference from them means nothing",
-            _single(panels),
+            "lines that stand on one seed have no spread; a small difference from them means nothing", _single(panels)
         ),
-        *_about(
-            "{1}: {0}.",
-            "runs of one seed were scored on different rows, so that their scores do not compare",
-            _mixed(panels),
-        ),
-        *_about(
-            "{1}: {0}.",
-            "runs of one seed were trained on different rows",
-            [panel for panel in panels if _differ(_rows_seen(panel, "train"))],
-        ),
+        *_about("runs of one seed were scored on different rows, so that their scores do not compare", _mixed(panels)),
+        *_about("runs of one seed were trained on different rows", other_rows),
         *remarks(panels),
         *_taught(panels),
         *dict.fromkeys(f"{p.task_title}: {note}" for p in panels for r in p.records for note in r.task.notes),
-        *_about("{1}: {0}.", "some stages have no main score; they are left out of the figure", _unscored(panels)),
+        *_about("some stages have no main score; they are left out of the figure", _unscored(panels)),
     ]
 
 
 def remarks(panels: Sequence[Panel]) -> list[str]:
-    """What is not as it looks: scores that a blind answer has too, and lines that differ in more than the method."""
+    """Says which scores a blind answer has too, and in what lines differ beside the method."""
     said = [sentence for panel in panels for line in panel.lines for sentence in _blind(panel, line)]
     return said + [f"{panel.task_title}: {found}." for panel in panels if (found := differing(panel))]
 
 
 def _blind(panel: Panel, line: Line) -> list[str]:
-    """One sentence per remark on a line, with the sparsities that it holds for."""
+    """Returns a sentence per remark on a line, with the sparsities that it holds for."""
     where: defaultdict[str, list[str]] = defaultdict(list)
     for point in line.points:
         for remark in point.remarks:
@@ -53,13 +44,13 @@ def _blind(panel: Panel, line: Line) -> list[str]:
     return [f"{MARK} {panel.task_title}, {line.label} at {', '.join(at)}: {remark}." for remark, at in where.items()]
 
 
-def _about(sentence: str, caveat: str, panels: Sequence[Panel]) -> list[str]:
-    names = list(dict.fromkeys(panel.task_title for panel in panels))
-    return [sentence.format(caveat, ", ".join(names))] if names else []
+def _about(caveat: str, panels: Sequence[Panel]) -> list[str]:
+    names = dict.fromkeys(panel.task_title for panel in panels)
+    return [f"{', '.join(names)}: {caveat}."] if names else []
 
 
 def _taught(panels: Sequence[Panel]) -> list[str]:
-    """Teachers and their scores: a student's score says little without its teacher's."""
+    """Names teachers and their scores: a student's score says little without its teacher's."""
     found: defaultdict[tuple[str, str, str], set[float]] = defaultdict(set)
     for panel in panels:
         for record, teacher in ((r, r.teacher) for r in panel.records if r.teacher is not None):

@@ -29,7 +29,7 @@ BASES: dict[str, dict[str, Any]] = {"adam": _ADAM | {"weight_decay": 0.0}, "adam
 
 
 def completed(optimizer: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's section with every option that it leaves out, but for the learning rate; whole numbers as floats.
+    """Fills in every option that a recipe's section leaves out, except the learning rate; whole numbers as floats.
 
     Example:
         >>> completed({"name": "msam", "base": "sgd", "lr": 1})
@@ -42,7 +42,7 @@ def completed(optimizer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unusual(optimizers: Sequence[Mapping[str, Any]]) -> set[str]:
-    """The method's own options, its base among them, that are not at their default in all of these sections."""
+    """Returns the method's own options, base included, that are not at their default in all of these sections."""
     return {
         key
         for section in map(completed, optimizers)

@@ -27,14 +27,14 @@ class Palette:
             self._slots[name] = next((slot for slot in choice if slot not in taken), len(taken) % len(LIGHT))
 
     def slot(self, optimizer: str) -> int:
-        """The optimizer's place in the tables of colours and markers."""
+        """Returns the optimizer's place in the tables of colours and markers."""
         return self._slots[optimizer]
 
     def symbol(self, optimizer: str, variant: int) -> int:
-        """Place of a line's marker, another one each time its optimizer's dashes begin anew."""
+        """Returns the place of a line's marker, another one each time its optimizer's dashes begin anew."""
         return (self._slots[optimizer] + variant // len(DASHES)) % len(MARKERS)
 
     def published_slot(self, optimizer: str) -> int | None:
-        """The slot of the optimizer behind a published figure; None, for neutral grey, where it is unknown."""
+        """Returns the slot of the optimizer behind a published figure; None, for neutral grey, where it is unknown."""
         names = _PAPER.get(optimizer, ())
         return next((self._slots[name] for name in names if name in self._slots), _FIRST.get(optimizer))

@@ -43,7 +43,7 @@ class Point:
     runs: tuple[tuple[Record, Stage], ...]
 
     def over_seeds(self, measure: Callable[[Record, Stage], float | None]) -> Statistics | None:
-        """Statistics of a measure; a seed that was run more than once counts once, with its mean."""
+        """Returns a measure's statistics over seeds; a seed that was run more than once counts once, with its mean."""
         by_seed = defaultdict(list)
         for record, stage in self.runs:
             value = measure(record, stage)
@@ -53,12 +53,12 @@ class Point:
 
     @property
     def score(self) -> Statistics | None:
-        """The main score in percent; None where no run measured it."""
+        """Returns the main score in percent; None where no run measured it."""
         return self.over_seeds(main_score)
 
     @property
     def remarks(self) -> list[str]:
-        """Why scores of some runs may stand for nothing learned, each once."""
+        """Says why scores of some runs may stand for nothing learned, each reason once."""
         return list(dict.fromkeys(remark for _, stage in self.runs for remark in stage.remarks()))
 
 
@@ -91,28 +91,28 @@ class Panel:
 
     @property
     def title(self) -> str:
-        """Task, model and protocol in one line."""
+        """Returns task, model and protocol in one line."""
         return f"{self.task_title} · {self.model}, {plural(self.layers, 'layer')} · {self.protocol}"
 
     @property
     def task_title(self) -> str:
-        """The task as papers write it, and which data set where the task may be on any."""
+        """Returns the task as papers write it, and which data set where the task may be on any."""
         return f"{task_name(self.task)} ({self.data})" if self.data else task_name(self.task)
 
     @property
     def scored_on(self) -> str:
-        """Metric and split in one line."""
+        """Returns metric and split in one line."""
         rows = f", {plural(self.rows, 'row', form=',')}" if self.rows else ""
         return f"{metric_name(self.metric, self.positive)} on {self.split}{rows}"
 
     @property
     def records(self) -> tuple[Record, ...]:
-        """Of all lines."""
+        """Returns the records of all lines."""
         return tuple(record for line in self.lines for record in line.records)
 
     @property
     def targets(self) -> list[float]:
-        """Sparsities of all lines, ascending."""
+        """Returns the sparsities of all lines, ascending."""
         return sorted({point.target for line in self.lines for point in line.points})
 
 
@@ -133,7 +133,7 @@ def at(line: Line, target: float) -> Point | None:
 
 
 def main_score(record: Record, stage: Stage) -> float | None:
-    """The main score of a stage in percent, if it was measured."""
+    """Returns the main score of a stage in percent, if it was measured."""
     return stage.scores.get(record.task.split, {}).get(record.task.metric)
 
 
@@ -143,13 +143,13 @@ def is_partial(record: Record) -> bool:
 
 
 def rewind(record: Record) -> int | None:
-    """The step to whose weights an iterative protocol goes back, by default 0; None where it does not."""
+    """Returns the step to whose weights an iterative protocol goes back, by default 0; None where it does not."""
     value = dict(traits(record)).get("protocol.rewind", 0)
     return None if value == "none" else int(value)
 
 
 def protocol_name(record: Record) -> str:
-    """The protocol, with what tells pruning with rewinding from pruning without."""
+    """Returns the protocol's name, for an iterative one with the step that it rewinds to."""
     if record.protocol != "iterative":
         return record.protocol
     step = rewind(record)
@@ -159,7 +159,7 @@ def protocol_name(record: Record) -> str:
 
 
 def traits(record: Record) -> list[Trait]:
-    """Every setting of the recipe that makes a run another experiment, and how many rows it saw."""
+    """Returns every setting of the recipe that makes a run another experiment, and how many rows it saw."""
     rows = [(f"{split} rows", fingerprint.rows) for split, fingerprint in sorted(record.data.items())]
     section = completed(optimizer_section(record)) if optimizer_section(record) else {}
     training = record.recipe.get("training")
@@ -168,7 +168,7 @@ def traits(record: Record) -> list[Trait]:
 
 
 def optimizer_section(record: Record) -> dict[str, Any]:
-    """The optimizer of the recipe with its options; empty where it has none."""
+    """Returns the optimizer of the recipe with its options; empty where it has none."""
     training = record.recipe.get("training")
     section = training.get("optimizer") if isinstance(training, dict) else None
     return section if isinstance(section, dict) else {}
@@ -199,7 +199,7 @@ def _empty_panel(record: Record) -> Panel:
 
 
 def _own_data(record: Record) -> str:
-    """The file that is scored, and a sign of what is in it, so that two files of one name are two data sets.
+    """Returns the scored file and a hash of its content, so that two files of one name are two data sets.
 
     Where rows are held out the seed decides which; then the sign is of what all seeds share.
     """
@@ -231,7 +231,7 @@ def says_how_far(key: str) -> bool:
 
 
 def _on_one_path(records: Sequence[Record]) -> list[tuple[Record, ...]]:
-    """Parts iterative runs whose rounds differ: 30 % after 10 % and 20 % is another model than 30 % at once.
+    """Splits iterative runs whose rounds differ: 30 % after 10 % and 20 % is another model than 30 % at once.
 
     A run that only stopped earlier stays with the others, and so do runs without rounds.
     """

@@ -40,12 +40,12 @@ class Figure:
 
     @property
     def label(self) -> str:
-        """The paper and its optimizer."""
+        """Returns the paper and its optimizer."""
         return _LABELS[self.optimizer]
 
     @property
     def beside(self) -> int:
-        """-1: drawn left of its sparsity, 0: on it, 1: right of it, so that figures do not cover each other."""
+        """Returns -1 to be drawn left of its sparsity, 0 on it, 1 right of it, so that none covers another."""
         return {"adam": -1, "sam": 1}.get(self.optimizer, 0)
 
 
@@ -60,12 +60,12 @@ class Rounded:
 
     @property
     def label(self) -> str:
-        """The paper and its optimizer."""
+        """Returns the paper and its optimizer."""
         return self.int8.label
 
 
 def published(panel: Panel) -> list[Figure]:
-    """Published scores of the panel's task, model, metric, split and protocol: dense, and at the reference sparsity.
+    """Returns published scores of the panel's task, model, metric, split and protocol: dense and at their sparsity.
 
     Empty where anything differs: another model or number of layers, partial data, a held-out part of the training set.
     """
@@ -80,7 +80,7 @@ def published(panel: Panel) -> list[Figure]:
 
 
 def published_sharpness(panel: Panel) -> list[Figure]:
-    """Published sharpness in Keskar's random subspace of the panel's task: dense and, for IMP, at its sparsity.
+    """Returns published sharpness in Keskar's random subspace of the panel's task: dense and, for IMP, at its sparsity.
 
     Empty where model, amount of data or protocol differ, as for :func:`published`; the metric does not matter.
     """
@@ -103,7 +103,7 @@ def published_sharpness(panel: Panel) -> list[Figure]:
 
 
 def published_int8(panel: Panel) -> list[Rounded]:
-    """Published dense int8 models of the panel's task, in their own metric, under the rules of :func:`published`.
+    """Returns published dense int8 models of the panel's task in their own metric, by the rules of `published`.
 
     The paper's metric may be another than the panel's: F1 for MRPC and QQP.
     """
@@ -125,7 +125,7 @@ def _dense(row: dict[str, str], name: str) -> Figure:
 
 
 def reference_sparsity(panel: Panel) -> float | None:
-    """The sparsity at which the papers compare the panel's task, as a share; None where task or model is another."""
+    """Returns the share of zeros at which the papers compare the panel's task; None for other tasks or models."""
     rows = [row for row in _rows(_SCORES) if row["task"] == panel.task and row["setting"] == "imp"]
     return int(rows[0]["sparsity_percent"]) / 100 if rows and _same_model(panel) else None
 
@@ -135,7 +135,7 @@ def _same_model(panel: Panel) -> bool:
 
 
 def _settings(record: Record) -> set[str]:
-    """Names of the experiment in the tables. Every protocol but the ticket starts with the dense model."""
+    """Returns the experiment's names in the papers' tables; all protocols but the ticket start with the dense model."""
     if record.protocol == "iterative":
         return {"full"} | {0: {"imp"}, None: {"standard"}}.get(rewind(record), set())
     return {"full"} if record.protocol in ("dense", "one-shot") else set()

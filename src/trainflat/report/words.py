@@ -30,12 +30,12 @@ DASH = "–"
 
 
 def task_name(name: str) -> str:
-    """``stsb`` as the papers write it, any other name as it is."""
+    """Returns ``stsb`` as the papers write it, any other name as it is."""
     return _TASKS.get(name, name)
 
 
 def metric_name(metric: str, positive: str = "") -> str:
-    """Name and unit for an axis; of F1 also the class that it is of."""
+    """Returns a metric's name and unit for an axis; for F1 also its positive class."""
     if metric == "f1" and positive:
         return f"F1 of {option(positive)} (%)"
     return _METRICS.get(metric, metric.replace("_", " "))
@@ -47,7 +47,7 @@ def figure_name(name: str) -> str:
 
 
 def percent(share: float, digits: int = 0) -> str:
-    """A share in [0, 1] in percent; as many digits as it takes, at most two, to say an odd sparsity."""
+    """Writes a share in [0, 1] in percent; with as many digits as an odd sparsity takes, at most two."""
     value = 100 * share
     while digits < 2 and abs(value - round(value, digits)) > 0.5e-6:
         digits += 1
@@ -55,13 +55,13 @@ def percent(share: float, digits: int = 0) -> str:
 
 
 def spread(mean: float, std: float | None, digits: int = 1) -> str:
-    """Mean ± standard deviation, or the mean alone where there is one value."""
+    """Writes mean ± standard deviation, or the mean alone where there is one value."""
     text = f"{mean:z.{digits}f}"
     return text if std is None else f"{text} ± {std:.{digits}f}"
 
 
 def change(lost: Difference, rows: int) -> str:
-    """What a difference does to a score, with its margin: ``costs 1.2 points (between 0.3 and 2.1)``.
+    """Says what a difference does to a score, with its margin: ``costs 1.2 points (between 0.3 and 2.1)``.
 
     Where the rows cannot tell it from none, it says so; less than half of the last digit is no difference.
     """
@@ -74,24 +74,24 @@ def change(lost: Difference, rows: int) -> str:
 
 
 def megabytes(count: float) -> str:
-    """Bytes in units of 10^6."""
+    """Writes bytes in units of 10^6."""
     return f"{count / 1e6:.1f}" if count >= 1e5 else f"{count / 1e6:.3f}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the unit that suits them."""
+    """Writes seconds in the unit that suits them."""
     if seconds < 100:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def four_digits(value: float) -> str:
-    """Four significant digits, thousands written out."""
+    """Writes four significant digits, thousands in full."""
     return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
 def places(names: Sequence[str]) -> list[str]:
-    """What tells models apart in the paths of their folders, numbered where nothing does; hub names as they are.
+    """Returns the parts of folders' paths that differ, numbered where none does; hub names as they are.
 
     Example:
         >>> places(["/runs/a-1/stages/dense", "/runs/b-2/stages/dense"]), places(["/runs/a-1/stages/dense"])
@@ -111,7 +111,7 @@ def places(names: Sequence[str]) -> list[str]:
 
 
 def option(value: object, most: int = 40) -> str:
-    """A recipe's value in a label: short, floats without trailing zeros."""
+    """Returns a recipe's value in a label: short, floats without trailing zeros."""
     text = f"{value:g}" if isinstance(value, float) and math.isfinite(value) else str(value)
     return text if len(text) <= most else text[: most - 1] + "…"
 
@@ -131,10 +131,10 @@ def _is_number(text: str) -> bool:
 
 
 def slug(text: str) -> str:
-    """Letters, digits, dashes and dots: safe as a file name and as an HTML id on every system."""
+    """Reduces a text to letters, digits, dashes and dots: safe as a file name and an HTML id on every system."""
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")[:80] or "unnamed"
 
 
 def numbered(names: Sequence[str]) -> list[str]:
-    """One file name each, numbered where names that differ look alike as file names."""
+    """Numbers names that look alike as file names."""
     return [name if names.count(name) == 1 else f"{name}-{names[:k].count(name) + 1}" for k, name in enumerate(names)]

@@ -71,12 +71,12 @@ def compare(
         variants = open_all(models, backends, Exports(place, task, data, seed, progress))
         _check_lengths(variants, max(lengths))
         scores = _scores(variants, learned, progress)
-        work = _Work(variants, rounds, progress)
-        cells = work.cells(threads, list(product(batches, lengths)))
+        timer = _Timer(variants, rounds, progress)
+        cells = timer.cells(threads, list(product(batches, lengths)))
     return Comparison(
         variants=[
             Variant(model=one.model, backend=one.backend, bytes=size, peak_bytes=peak, **scored)
-            for one, size, peak, scored in zip(variants, work.bytes, work.peaks, scores, strict=True)
+            for one, size, peak, scored in zip(variants, timer.bytes, timer.peaks, scores, strict=True)
         ],
         cells=cells,
         rounds=rounds,
@@ -86,13 +86,13 @@ def compare(
 
 
 def tokens(batch: int, length: int, vocabulary: int) -> Rows:
-    """What everything is timed on: ``input_ids`` [batch, length], the same in every call, and a mask of ones."""
+    """Returns what all are timed on: ``input_ids`` [batch, length], the same in every call, and a mask of ones."""
     ids = np.random.default_rng(0).integers(0, vocabulary, (batch, length))
     return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
 
 
 def timing(samples: Sequence[Sample], reference: Sequence[Sample] | None) -> Timing:
-    """What the rounds of one variant come to; ``reference`` has the same rounds of the first."""
+    """Returns what the rounds of one variant come to; ``reference`` has the same rounds of the first."""
     middle = spread(seconds(samples))
     return Timing(
         median=middle.value,
@@ -105,7 +105,7 @@ def timing(samples: Sequence[Sample], reference: Sequence[Sample] | None) -> Tim
 
 
 def speedup(reference: Sequence[float], mine: Sequence[float]) -> Speedup:
-    """How many times as fast, from the seconds of each round; no value where 1 cannot be excluded."""
+    """Returns how many times as fast, from the seconds of each round; no value where 1 cannot be excluded."""
     ratios = [a / b for a, b in zip(reference, mine, strict=True)]
     low, high = median_interval(ratios)
     told = low > 1 or high < 1
@@ -115,8 +115,8 @@ def speedup(reference: Sequence[float], mine: Sequence[float]) -> Speedup:
     )
 
 
-class _Work:
-    """The processes of all variants, and what is measured on them."""
+class _Timer:
+    """Times all variants, each in its own process."""
 
     def __init__(self, variants: Sequence[Opened], rounds: int, progress: Progress) -> None:
         self.variants, self.rounds, self.progress = variants, rounds, progress
@@ -162,7 +162,7 @@ class _Work:
 
 
 def _scores(variants: Sequence[Opened], learned: Scored | None, progress: Progress) -> list[dict[str, Any]]:
-    """Before anything is timed, in other processes, so that the peaks of those that are timed are theirs."""
+    """Scores all variants, in processes of their own, so that the peaks of those that are timed are theirs."""
     if learned is None:
         return [{}] * len(variants)
     progress.begin(f"scoring on {learned.task.name}", len(variants))

@@ -27,7 +27,7 @@ class TorchModel(Engine):
 
     @classmethod
     def open(cls, path: Path, threads: int) -> "TorchModel":
-        """torch has one number of threads per process, which is set."""
+        """Loads the folder; sets torch's number of threads, which is one per process."""
         torch.set_num_threads(threads)
         return cls(load(path))
 

@@ -65,20 +65,20 @@ class Remote:
         self._ask("be opened", "open", engine=self.engine, path=str(self.path), threads=threads)
 
     def hold(self, rows: Rows) -> None:
-        """Gives it the batch that `time` and `answer` are about."""
+        """Gives the process the batch that `time` and `answer` are about."""
         what = f"take {' x '.join(map(str, rows['input_ids'].shape))} tokens"
         self._ask(what, "hold", tokens={name: each.tolist() for name, each in rows.items()})
 
     def time(self, calls: int) -> float:
-        """Seconds that so many passes took there."""
+        """Returns the seconds that so many passes took there."""
         return float(self._ask("run", "time", calls=calls))
 
     def answer(self) -> dict[str, NDArray[np.float32]]:
-        """Logits by name."""
+        """Returns the logits by name."""
         return {name: np.array(each, dtype=np.float32) for name, each in self._ask("answer", "answer").items()}
 
     def peak_bytes(self) -> int | None:
-        """Resident memory of the process at its highest so far; None where there is no ``/proc``."""
+        """Returns the peak of the process's resident memory in bytes; None where there is no ``/proc``."""
         with suppress(FileNotFoundError):
             for line in Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf8").splitlines():
                 if line.startswith("VmHWM:"):

@@ -27,12 +27,12 @@ class Scored:
     task: Task
 
     def about(self) -> dict[str, Any]:
-        """What a comparison says of it."""
+        """Returns the task's fields of a comparison."""
         prints = {name: one for name, one in self.task.fingerprints.items() if name == self.task.split}
         return {"task": self.task.name, "split": self.task.split, "metric": self.task.score_name, "data": prints}
 
     def score(self, one: Opened, remote: Remote) -> dict[str, Any]:
-        """What a variant says of its score, which is the task's main one, on the whole split.
+        """Scores a variant by the task's main metric on the whole split; returns its fields of a comparison.
 
         Raises:
             InputError: the model has no tokenizer beside it, or was fine-tuned on something else.
@@ -52,7 +52,7 @@ class Scored:
         return {"score": found.value, "without": found.without, "remark": answers.remark() if answers else ""}
 
     def _check_answers(self, one: Opened, remote: Remote) -> None:
-        """A file may have been made of a model with another head."""
+        """Refuses a file that was made of a model with another head."""
         remote.hold({name: np.ones((1, 8), dtype=np.int64) for name in ("input_ids", "attention_mask")})
         found = {name: answer.shape[1] for name, answer in remote.answer().items()}
         head = self.task.head
@@ -65,7 +65,7 @@ class Scored:
 
 
 def read_task(section: Mapping[str, Any], model: Path, data: Path | None, seed: int = 0) -> Scored:
-    """The task of a recipe's section, for models like this one, with the rows that a run with this seed holds out.
+    """Builds a recipe's task for models like this one, with the rows that a run with this seed holds out.
 
     Raises:
         InputError: there is no such task, or its data cannot be read.

@@ -49,23 +49,23 @@ class Opened:
 
     @property
     def name(self) -> str:
-        """For messages and rows of tables."""
+        """Returns the name for messages and rows of tables."""
         return f"{self.model}, {self.backend}"
 
     @property
     def bytes(self) -> int:
-        """Of the weights on disk."""
+        """Returns the bytes of the weights on disk."""
         if self.path.is_dir():
             return weight_bytes(self.path)
         suffixes = (self.path.suffix, *_PARTS.get(self.path.suffix, ()))
         return sum(p.stat().st_size for p in self.path.parent.glob(f"{self.path.stem}.*") if p.suffix in suffixes)
 
     def start(self) -> Remote:
-        """Its process."""
+        """Starts the process that holds the model."""
         return Remote(self.name, self.engine, self.path)
 
     def number(self, key: str) -> int | None:
-        """What its config.json tells; None where there is none, or that is no number that sizes anything.
+        """Returns a size from its config.json; None where there is no such file or no such number.
 
         Raises:
             DamagedFile: the file is not JSON, or holds an absurd number.
@@ -75,7 +75,7 @@ class Opened:
 
 
 def check_backends(names: Sequence[str]) -> None:
-    """They exist, and what they need is installed.
+    """Checks that backends exist and that what they need is installed.
 
     Raises:
         InputError: names the first that cannot be used.
@@ -106,7 +106,7 @@ class Exports:
     progress: Progress
 
     def make(self, source: Path, name: str, to: str) -> Path:
-        """The new folder."""
+        """Exports a folder, and returns the new one."""
         self.progress.say(f"exporting {name} to {to}")
         out = self.place / str(len(list(self.place.iterdir())))
         looks = EXPORTERS.build(to).samples > 0
@@ -115,7 +115,7 @@ class Exports:
 
 
 def open_all(models: Sequence[Path], backends: Sequence[str], exports: Exports) -> list[Opened]:
-    """Every model by every backend that runs it, in this order.
+    """Opens every model by every backend that runs it, in this order.
 
     Raises:
         InputError: there is no such model, or no backend that runs it, or none for which it can be exported.
@@ -135,7 +135,7 @@ def open_all(models: Sequence[Path], backends: Sequence[str], exports: Exports) 
 
 
 def _open_all(name: str, source: Path, backends: Sequence[str], exports: Exports) -> list[Opened]:
-    """One model by every backend whose export is kept: the others are told of, and raised only where none is left."""
+    """Opens one model by every backend whose export is kept; says which are not, and raises where none is."""
     opened: list[Opened] = []
     refused: InputError | None = None
     for backend in backends:
@@ -167,7 +167,7 @@ def _tail(path: Path, others: Collection[Path]) -> str:
 
 
 def _source(path: Path) -> Path:
-    """The model folder, or the file that an exported folder holds."""
+    """Returns the model folder, or the file that an exported folder holds."""
     if not path.exists():
         raise InputError(f"there is no model {path}. Give a folder, or a file: {', '.join(_SUFFIXES)}.")
     if path.is_dir():
@@ -181,7 +181,7 @@ def _source(path: Path) -> Path:
 
 
 def _choose(source: Path, backends: Sequence[str]) -> list[str]:
-    """The backends that run it. A file is what it is, and so called after the engine alone, once per engine."""
+    """Returns the backends that run a model; a file is run by its engine alone, whose name is then the backend's."""
     if source.is_dir():
         exportable = quant_method(source) != METHOD  # int8 layers are torch's own
         return [backend for backend in backends if exportable or backend == "torch"]

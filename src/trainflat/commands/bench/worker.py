@@ -37,7 +37,7 @@ class Worker:
         self.tokens = self.engine.taken({"token_type_ids": np.zeros_like(arrays["input_ids"]), **arrays})
 
     def time(self, calls: int) -> float:
-        """Seconds of so many forward passes over the batch, by this process' own clock."""
+        """Returns the seconds of so many forward passes over the batch, by this process' own clock."""
         assert self.engine is not None
         start = perf_counter()
         for _ in range(calls):
@@ -45,7 +45,7 @@ class Worker:
         return perf_counter() - start
 
     def answer(self) -> dict[str, Any]:
-        """Logits of the batch by name."""
+        """Returns the logits of the batch by name."""
         assert self.engine is not None
         found = self.engine.run(self.tokens)
         return {name: each.tolist() for name, each in zip(self.engine.outputs, found, strict=True)}

@@ -187,7 +187,7 @@ def against_sparsity(
 
 
 def _bar(figure: Published, palette: Palette, width: float) -> Line:
-    """A published mean ± standard deviation at its sparsity."""
+    """Returns a published mean ± standard deviation at its sparsity."""
     slot, half = palette.published_slot(figure.optimizer), 0.02 * width
     middle = 100 * figure.sparsity + 2 * half * figure.beside
     return Line(

@@ -1,13 +1,14 @@
 """How much models lose by int8: the stages' copies, and the paper's third experiment beside them."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from trainflat.records.run import Int8, Record, Stage
-from trainflat.report.elements import Axis, Plot, Rows, Table
+from trainflat.report.elements import Axis, Line, Mark, Plot, Rows, Table
 from trainflat.report.palette import Palette
-from trainflat.report.panels import Line, Panel, Point, Statistics
+from trainflat.report.panels import Line as Runs
+from trainflat.report.panels import Panel, Point, Statistics
 from trainflat.report.published import Figure, Rounded, published_int8
 from trainflat.report.sections.base import Row, Section, against_sparsity, sparsity_axis
 from trainflat.report.words import DASH, megabytes, metric_name, percent, spread
@@ -27,7 +28,6 @@ _FINER = (
     "int8 costs there does not compare; evaluation.int8: {activations: torch, head: true} is theirs."
 )
 _INPUTS = {"token": "per token", "batch": "per batch", "torch": "per batch in 7 bits", "static": "by trained ranges"}
-Measure = Callable[[Point], Statistics | None]
 
 
 class Int8Scores(Section):
@@ -37,14 +37,21 @@ class Int8Scores(Section):
     key = "int8"
 
     def plots(self, panel: Panel, palette: Palette) -> Sequence[Plot]:
+        found, split, name, beside = ways(panel), panel.split, metric(panel), comparable(panel)
+
+        def in_float32(point: Point) -> Statistics | None:
+            return next((value for way in found if (value := way.float32(point, split, name))), None)
+
+        draw = partial(against_sparsity, panel, palette)
+        scores = {"float32": draw(in_float32, [each.full for each in beside if each.full])} if found else {}
+        for way in found:  # published figures of another arithmetic would flatter ours
+            same = [each.int8 for each in beside if each.inputs == way.inputs]
+            scores[f"int8, inputs {way.name}"] = draw(partial(way.int8, split=split, name=name), same)
+        lost = {f"lost by int8, inputs {way.name}": draw(partial(way.lost, split=split, name=name)) for way in found}
+        shared, across = _shared_axis(scores.values()), sparsity_axis(panel)
         return [
-            Plot(
-                [against_sparsity(panel, palette, each.measure, each.published)],
-                sparsity_axis(panel),
-                Axis(low=each.low, high=each.high),
-                each.title,
-            )
-            for each in drawings(panel)
+            *(Plot([marks], across, shared, title) for title, marks in scores.items()),
+            *(Plot([marks], across, Axis(), title) for title, marks in lost.items()),
         ]
 
     def caption(self, panel: Panel) -> str:
@@ -150,48 +157,15 @@ def comparable(panel: Panel) -> list[Rounded]:
     return [each for each in published_int8(panel) if each.metric == metric(panel)] if ways(panel) else []
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """One plot against sparsity: what every line of the panel shows, and the published figures beside."""
-
-    title: str
-    measure: Measure
-    published: Sequence[Figure] = ()
-    low: float | None = None  # of an axis that plots share
-    high: float | None = None
-
-
-def drawings(panel: Panel) -> list[Drawing]:
-    """Returns scores in float32 and in int8 on one scale, then what is lost; none where nothing was scored."""
-    found, split, name, beside = ways(panel), panel.split, metric(panel), comparable(panel)
-    if not found:
-        return []
-
-    def in_float32(point: Point) -> Statistics | None:
-        return next((value for way in found if (value := way.float32(point, split, name))), None)
-
-    scores = [Drawing("float32", in_float32, [each.full for each in beside if each.full])]
-    scores += [
-        Drawing(
-            f"int8, inputs {way.name}",
-            partial(way.int8, split=split, name=name),
-            [each.int8 for each in beside if each.inputs == way.inputs],  # another arithmetic's would flatter ours
-        )
-        for way in found
-    ]
-    low, high = _range(panel, scores)
-    gaps = [Drawing(f"lost by int8, inputs {way.name}", partial(way.lost, split=split, name=name)) for way in found]
-    return [replace(each, low=low, high=high) for each in scores] + gaps
-
-
-def _range(panel: Panel, every: Sequence[Drawing]) -> tuple[float, float]:
-    """Returns the lowest and the highest that is drawn, with a margin."""
-    ours = [found for each in every for line in panel.lines for point in line.points if (found := each.measure(point))]
-    shown: list[Statistics | Figure] = [*ours, *(figure for each in every for figure in each.published)]
-    low = min(one.mean - (one.std or 0) for one in shown)
-    high = max(one.mean + (one.std or 0) for one in shown)
+def _shared_axis(plots: Iterable[Sequence[Mark]]) -> Axis:
+    """Returns an axis that holds all that is drawn, with a margin: figures side by side have one scale."""
+    lines = [mark for marks in plots for mark in marks if isinstance(mark, Line)]
+    shown = [(y, s or 0) for line in lines for y, s in zip(line.y, line.spread, strict=True) if y is not None]
+    if not shown:
+        return Axis()
+    low, high = min(y - s for y, s in shown), max(y + s for y, s in shown)
     margin = 0.06 * max(high - low, 1)
-    return low - margin, high + margin
+    return Axis(low=low - margin, high=high + margin)
 
 
 def int8_table(panel: Panel) -> Rows:
@@ -206,7 +180,7 @@ def int8_table(panel: Panel) -> Rows:
     return [*rows, *(_published_row(panel, each) for each in comparable(panel))]
 
 
-def _row(panel: Panel, line: Line, point: Point, way: Way) -> dict[str, str]:
+def _row(panel: Panel, line: Runs, point: Point, way: Way) -> dict[str, str]:
     asked, size = (point, panel.split, metric(panel)), way.size(point)
     return {
         "Optimizer": line.label,
