@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import trainflat
+from tests.support.fresh import run_fresh
 from tests.support.records import make_record
 from trainflat.averaging import AVERAGING
 from trainflat.cli.lines import beside, shrinking
@@ -72,13 +73,14 @@ def trainflat_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
     return call
 
 
+MAIN = "import sys; sys.argv[0] = 'trainflat'\n{}\nfrom trainflat.cli.main import main\nmain()"
+
+
 def in_own_process(code: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Runs the command line after ``code``."""
-    program = f"import sys; sys.argv[0] = 'trainflat'\n{code}\nfrom trainflat.cli.main import main\nmain()"
     wide = {**os.environ, "COLUMNS": "200", **variables}
-    return subprocess.run(
-        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False, env=wide
-    )
+    command = [sys.executable, "-c", MAIN.format(code), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=wide)
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("list",), ("run", "--help"), ("report", "--help")])
@@ -248,7 +250,7 @@ def test_a_hub_that_does_not_answer_is_one_line(tmp_path: Path):
 
 
 def test_fault_shows_where_it_happened():
-    done = in_own_process(PLAN.format("RuntimeError('odd')"), "check", "x")
+    done = run_fresh("check", "x", code=MAIN.format(PLAN.format("RuntimeError('odd')")))
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback") and done.stderr.endswith("RuntimeError: odd\n")
 
@@ -262,7 +264,7 @@ sys.modules["trainflat.commands.{0}"] = types.SimpleNamespace(plan=interrupted, 
 
 @pytest.mark.parametrize(("command", "following"), [("check", ""), ("run", " A run continues with the same command.")])
 def test_interruption_is_one_line_that_says_what_continues(command: str, following: str):
-    done = in_own_process(INTERRUPTED.format(command), command, "demo-sam")
+    done = run_fresh(command, "demo-sam", code=MAIN.format(INTERRUPTED.format(command)))
     assert done.returncode == 130
     assert done.stderr.splitlines()[-1] == f"trainflat: interrupted.{following}"
 

@@ -99,7 +99,8 @@ def _work(request: dict[str, Any]) -> None:
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        print(end.code if code == 1 else "", file=sys.stderr)  # noqa: T201
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)  # noqa: T201
     except BaseException:
         traceback.print_exc()
     finally:
