@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from safetensors.torch import load_file, save_file
 import trainflat
 from tests.conftest import tiny_bert
 from tests.support.families import FAMILIES, config, write
-from trainflat.commands.export import _source
+from trainflat.commands.bench.scores import Scored
+from trainflat.commands.export import _as_named, _source
 from trainflat.core.errors import InputError, is_fault
 from trainflat.core.files import seal
 from trainflat.models import load_encoder, load_on_meta
@@ -24,12 +26,14 @@ from trainflat.models.loading import _auto
 from trainflat.tasks.base import Head
 
 HEAD = Head("classification", ("LABEL_0", "LABEL_1"))
+TASK: Any = SimpleNamespace(head=HEAD, in_order=lambda names: TASK)
 READERS: dict[str, Callable[[Path], Any]] = {
     "load": trainflat.load,
     "run": lambda folder: load_encoder(str(folder), HEAD),
     "teacher, diagnose, export of a task": lambda folder: load_encoder(str(folder), HEAD, fine_tuned=True),
     "check": lambda folder: load_on_meta(str(folder), HEAD),
     "export": lambda folder: _source(folder, None),
+    "export of a task": lambda folder: _source(folder, _as_named(TASK, folder)),
 }
 WEIGHTS = "model.safetensors"
 
@@ -323,3 +327,15 @@ def test_a_panic_is_one_line_and_an_interrupt_stays_one(folder: Path, monkeypatc
             with pytest.raises(wanted):
                 READERS[name](folder)
     assert is_fault(PanicException()) and not is_fault(SystemExit())
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "damage", ["a pipe for the tokenizer", "a pipe for the config", "deep JSON", "150 million words"]
+)
+def test_bench_reads_no_hostile_folder_either(folder: Path, damage: str) -> None:
+    DAMAGES[damage](folder)
+    opened: Any = SimpleNamespace(home=folder, name="onnx", model="model")
+    with pytest.raises(InputError) as refusal:
+        Scored(TASK).score(opened, SimpleNamespace())  # type: ignore[arg-type]
+    assert "\n" not in str(refusal.value)

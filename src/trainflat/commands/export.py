@@ -8,7 +8,6 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoTokenizer
 
 from trainflat.core.errors import InputError, UnknownName, is_fault
 from trainflat.core.files import write_json
@@ -19,7 +18,16 @@ from trainflat.core.settings import Settings
 from trainflat.evaluation import Agreement, compare_answers, main_score, predictions_of
 from trainflat.export import EXPORTERS, Exporter, Source, copy_tokenizer, new_folder
 from trainflat.export.loading import load
-from trainflat.models import Encoder, fit_inputs, load_encoder, max_positions, meet, output_names
+from trainflat.models import (
+    Encoder,
+    fit_inputs,
+    load_config,
+    load_encoder,
+    max_positions,
+    meet,
+    output_names,
+    read_tokenizer,
+)
 from trainflat.models.checks import check_tokenizer
 from trainflat.models.classes import class_names
 from trainflat.quantization import Int8Module
@@ -150,7 +158,7 @@ def _task(task: str | Mapping[str, Any], folder: str | Path, data: Path | None, 
 def _as_named(task: Task, folder: Path) -> Task:
     """Returns the task with the model's classes, so that what is written keeps the model's names and order."""
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        config = load_config(folder)
     except Exception:  # reading the model says better what is wrong
         return task
     return task.in_order(class_names(config)) if task.head.kind == "classification" else task
@@ -166,7 +174,7 @@ def _source(folder: Path, task: Task | None) -> Source:
         meet(encoder)
         return Source(folder, encoder.model.eval(), encoder.tokenizer)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        tokenizer = read_tokenizer(folder)
     except BaseException as error:  # of any kind
         if not is_fault(error):
             raise

@@ -9,11 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainflat.core.errors import InputError
 from trainflat.core.files import seal, workplace, writing
-from trainflat.models import output_names
+from trainflat.models import output_names, read_tokenizer
 
 # Of tokenizers that are no Python class of transformers, which would name its own.
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -126,7 +126,7 @@ def new_folder(out: Path) -> Iterator[Path]:
 def copy_tokenizer(source: Path, folder: Path) -> None:
     """Copies the tokenizer's files, byte for byte; none where there are none."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
+        tokenizer = read_tokenizer(source)
     except Exception:  # a model without a tokenizer is still a model; with a broken one, ours stays as broken
         names = set(_TOKENIZER_FILES)
     else:

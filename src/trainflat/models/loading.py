@@ -11,7 +11,6 @@ from transformers import (
     AutoConfig,
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -30,7 +29,7 @@ from trainflat.models.classes import ClassOrder, find_order, reorder_head
 from trainflat.models.locate import NotHere, locate
 from trainflat.models.meeting import fit_inputs
 from trainflat.models.quiet import quiet_loading
-from trainflat.models.safe_load import check_config, refuse_dropped
+from trainflat.models.safe_load import check_config, read_tokenizer, refuse_dropped
 from trainflat.models.stored import OWN_FORMS, check_memory, check_sealed, quant_method, read_tensors, stored_tensors
 from trainflat.tasks.base import Head
 
@@ -59,11 +58,11 @@ def load_encoder(
     source = locate(name)
     with failures_in_one_line(name), quiet_loading():
         config, order = _config(source, head, layers, name, fine_tuned=fine_tuned)
-        whole = set(_empty(source, _whole_config(source), head).state_dict()) if layers else set()
+        whole = set(_empty(source, load_config(source), head).state_dict()) if layers else set()
         model = _load_model(source, config, head, seed, name, whole=whole, fine_tuned=fine_tuned)
         if order is not None and order.moved:
             reorder_head(model, order, name)
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
+        tokenizer = read_tokenizer(source)
     return _encoder(model, tokenizer, name, order)
 
 
@@ -85,7 +84,7 @@ def load_on_meta(name: str, head: Head, *, layers: int | None = None, fine_tuned
     with failures_in_one_line(name), quiet_loading():
         config, order = _config(source, head, layers, name, fine_tuned=fine_tuned)
         model = _empty(source, config, head)
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
+        tokenizer = read_tokenizer(source)
     return _encoder(model, tokenizer, name, order)
 
 
@@ -101,7 +100,7 @@ def _encoder(
 def _config(
     source: Path, head: Head, layers: int | None, name: str, *, fine_tuned: bool = False
 ) -> tuple[PreTrainedConfig, ClassOrder | None]:
-    config = _whole_config(source)
+    config = load_config(source)
     check_is_encoder(config, name)
     if layers is not None:
         keep_layers(config, layers, name)
@@ -112,8 +111,13 @@ def _config(
     return config, order
 
 
-def _whole_config(folder: Path) -> PreTrainedConfig:
-    """Reads the config of a folder whose files fit it and, where it is sealed, are what was written."""
+def load_config(folder: Path) -> PreTrainedConfig:
+    """Reads a model's config; its files fit it and, where the folder is sealed, are what was written.
+
+    Raises:
+        InputError: config or weights are missing, the weights are a pickle, or nobody here reads their form.
+        DamagedFile: a file is not what was written, or the config cannot be that of these weights.
+    """
     check_sealed(folder)
     check_config(folder, len(stored_tensors(folder)))
     form = quant_method(folder)

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from trainflat.core.errors import DamagedFile, InputError, one_line
 from trainflat.models.quiet import quiet_loading
 from trainflat.models.stored import (
     CONFIG,
     MOVE,
+    check_inside,
     check_memory,
     check_sealed,
     quant_method,
@@ -47,6 +48,19 @@ def read_config(folder: Path, tensors: int) -> PreTrainedConfig:
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     return config
+
+
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Reads the tokenizer in a folder, in which there are no pipes and no links to files elsewhere.
+
+    Raises:
+        DamagedFile: there are. Whatever else is wrong, transformers and tokenizers say in errors of their own.
+    """
+    check_inside(folder)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        folder, trust_remote_code=False, local_files_only=True
+    )
+    return tokenizer
 
 
 def check_config(folder: Path, tensors: int) -> None:

@@ -46,13 +46,13 @@ def check_sealed(folder: Path) -> None:
         InputError: something is missing, or the weights are a pickle.
         DamagedFile: a file differs from the manifest.
     """
-    _check_inside(folder)
+    check_inside(folder)
     check_folder(folder)
     if is_sealed(folder):
         verify(folder)
 
 
-def _check_inside(folder: Path) -> None:
+def check_inside(folder: Path) -> None:
     """Checks that a folder holds files and folders only, and no link to a file elsewhere, which nobody may see.
 
     In the hub's cache files are links into a folder of that cache.

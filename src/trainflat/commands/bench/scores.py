@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig
 
 from trainflat.commands.bench.remote import Answers, Remote
 from trainflat.commands.bench.variants import Opened
@@ -14,8 +14,10 @@ from trainflat.commands.export import row_length
 from trainflat.core.errors import InputError
 from trainflat.core.rng import derive_seed
 from trainflat.evaluation import main_score, predictions_of
+from trainflat.models import read_tokenizer
 from trainflat.models.checks import check_labels
 from trainflat.models.classes import class_names
+from trainflat.models.stored import read_config_json
 from trainflat.recipe import load_recipe
 from trainflat.tasks.base import Task
 
@@ -38,8 +40,11 @@ class Scored:
             InputError: the model has no tokenizer beside it, or was fine-tuned on something else.
         """
         try:
-            tokenizer = AutoTokenizer.from_pretrained(one.home, trust_remote_code=False, local_files_only=True)
+            tokenizer = read_tokenizer(one.home)
+            read_config_json(one.home)  # refuses what would take a config all memory to read
             config = AutoConfig.from_pretrained(one.home, trust_remote_code=False, local_files_only=True)
+        except InputError:
+            raise
         except Exception as error:  # of any kind
             raise InputError(f"{one.home} lacks config.json or a tokenizer, by which to score {one.name}.") from error
         check_labels(config, self.task.head, one.model)
