@@ -36,7 +36,7 @@ def torchao(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchao.quantization", library)
     honest = importlib.util.find_spec
     monkeypatch.setattr(
-        "trainflat.quantization.torchao.find_spec", lambda name: name if name == "torchao" else honest(name)
+        "trainflat.quantization.dynamic.find_spec", lambda name: name if name == "torchao" else honest(name)
     )
 
 

@@ -1,9 +1,12 @@
 """Post-training dynamic int8: weights ahead of time, activations as they come, no retraining."""
 
+import copy
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
-from typing import Literal, TypeVar, get_args
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Literal, TypeVar, get_args
 
 from torch import nn
 
@@ -12,7 +15,6 @@ from trainflat.core.errors import InputError, UnknownName
 from trainflat.quantization.arithmetic import quantize_matrix_as_torch, quantize_rows
 from trainflat.quantization.layout import check_activations, int8_copy
 from trainflat.quantization.modules import Activations, Int8Module, int8_module
-from trainflat.quantization.torchao import quantize_by_torchao
 
 Backend = Literal["trainflat", "torchao"]
 
@@ -72,7 +74,7 @@ def quantize_dynamic(
         raise InputError(f"{type(model).__name__} is quantized already. Give the model that it was made from.")
     chosen = layers_to_round(model, embeddings=embeddings, head=head, exclude=exclude)
     if backend == "torchao":
-        return quantize_by_torchao(model, chosen)
+        return _by_torchao(model, chosen)
     made = {name: _rounded(module, name, activations) for name, module in chosen.items()}
     return int8_copy(model, made, activations)
 
@@ -88,6 +90,24 @@ def _check_backend(backend: str, embeddings: bool, activations: Activations) -> 
     if backend == "torchao" and (embeddings or activations != "token"):
         option = "embeddings=True" if embeddings else f"activations={activations!r}"
         raise InputError(f"backend='torchao' does not take {option}. Leave it out, or the backend.")
+
+
+def _by_torchao(model: Model, names: Collection[str]) -> Model:
+    """Copies a model, in evaluation mode, with torchao's int8 tensors for the weights of the layers of these names.
+
+    ``torch.compile`` makes it fast, in eager mode it is slower than float32. Its tensors cannot be written to
+    safetensors from outside of torchao.
+
+    Raises:
+        InputError: torchao is not installed.
+    """
+    if find_spec("torchao") is None:
+        raise InputError("backend='torchao' needs torchao. Install: pip install 'trainflat[torchao]'")
+    torchao: Any = import_module("torchao.quantization")
+    result = copy.deepcopy(model).eval()
+    config = torchao.Int8DynamicActivationInt8WeightConfig()
+    torchao.quantize_(result, config, filter_fn=lambda module, name: name in names)
+    return result
 
 
 def layers_to_round(
