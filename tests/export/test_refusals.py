@@ -92,14 +92,14 @@ def test_a_manifest_names_nothing_outside(folder: Path, name: str) -> None:
 
 
 CONFIGS = {
-    "many layers": ({"num_hidden_layers": 10**6}, "tells of 1000000 num_hidden_layers"),
+    "many layers": ({"num_hidden_layers": 10**6}, "asks for 1000000 num_hidden_layers"),
     "many labels": ({"num_labels": 10**9}, "holds the number 1000000000"),
     "wide": ({"hidden_size": 2**19}, "its config says"),
     "no architecture": ({"architectures": ["os.system"]}, "names the architecture"),
     "one of another config": ({"architectures": ["RobertaModel"]}, "names the architecture"),
-    "code of its own": ({"auto_map": {"AutoConfig": "evil.Config"}, "model_type": "evil"}, "is not that of a model"),
+    "code of its own": ({"auto_map": {"AutoConfig": "evil.Config"}, "model_type": "evil"}, "describes no model"),
     "a form nobody reads": ({"quantization_config": {"quant_method": "trainflat-spares"}}, "'trainflat-sparse'"),
-    "no form": ({"quantization_config": []}, "does not tell how the weights are stored"),
+    "no form": ({"quantization_config": []}, "does not say how the weights are stored"),
 }
 
 

@@ -33,7 +33,7 @@ def load(folder: str | Path) -> PreTrainedModel:
     is refused.
 
     Raises:
-        InputError: there is no such folder, no safetensors in it, or nobody here reads what it holds.
+        InputError: there is no such folder, no safetensors in it, or their form is unknown.
         DamagedFile: a file is not what was written, or no model fits it.
     """
     folder = Path(folder).expanduser()

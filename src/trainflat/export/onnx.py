@@ -37,7 +37,7 @@ def traced(source: Source) -> Any:
     Raises:
         InputError: the model cannot be traced.
     """
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of torchvision, which no encoder needs
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which no encoder needs
     with traceable(source, "onnx"):
         program = torch.onnx.export(
             Logits(source),

@@ -57,7 +57,9 @@ def _outside(model: Any, source: Source) -> list[str]:
     products = [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm")]
     outside = [node.name for node in products if encoder not in _scopes(node)]
     if len(outside) == len(products):
-        raise InputError(f"the graph of {type(source.model).__name__} does not tell its head apart. Set head=true.")
+        raise InputError(
+            f"the graph of {type(source.model).__name__} does not show which products are its head's. Set head=true."
+        )
     return [*outside, *(f"{name}_MatMul" for name in outside)]
 
 

@@ -75,7 +75,7 @@ def round_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     rounded up, so that the largest value still fits; values are then rounded with it as it is stored.
     """
     scales = weight.abs().amax(dim=1) / 127
-    scales[scales == 0] = 1.0  # an empty row, or one so near to zero that nothing smaller can be told apart
+    scales[scales == 0] = 1.0  # an empty row, or one so near to zero that its values cannot be distinguished
     scales = ((scales.view(torch.int32) + 0xFFFF) & ~0xFFFF).view(torch.float32)
     return (weight / scales[:, None]).round().to(torch.int8), scales.bfloat16()
 
@@ -137,7 +137,7 @@ def shape_of(name: str, parts: Mapping[str, Tensor]) -> tuple[int, ...]:
     """Reads the shape of a matrix from its parts.
 
     Raises:
-        DamagedFile: they tell none.
+        DamagedFile: they have none.
     """
     shape = parts.get(SHAPE)
     if shape is None or shape.dtype != torch.int64 or shape.shape != (2,):

@@ -46,14 +46,14 @@ def check_stored(folder: Path, stored: Mapping[str, Stored]) -> dict[str, tuple[
         DamagedFile: parts do not fit each other, or all together are too much for the files.
     """
     shapes, matrices = _sorted(stored)
-    told = read_tensors({name: one for name, one in stored.items() if _tells_a_shape(name, one)})
+    read = read_tensors({name: one for name, one in stored.items() if _is_shape(name, one)})
     found = {name: one.shape for name, one in shapes.items()}
     with _in(folder):
         for stem, parts in matrices.items():
             name = f"{stem}weight"
             if name in shapes:
                 raise DamagedFile(f"{name} is there twice")
-            shape = shape_of(name, {SHAPE: told[stem + SHAPE]} if stem + SHAPE in told else {})
+            shape = shape_of(name, {SHAPE: read[stem + SHAPE]} if stem + SHAPE in read else {})
             check_parts(
                 name, {part: Header(_TYPES.get(p.dtype, torch.bool), p.shape) for part, p in parts.items()}, shape
             )
@@ -62,7 +62,7 @@ def check_stored(folder: Path, stored: Mapping[str, Stored]) -> dict[str, tuple[
     return found
 
 
-def _tells_a_shape(name: str, one: Stored) -> bool:
+def _is_shape(name: str, one: Stored) -> bool:
     return name.endswith(SHAPE) and (one.dtype, one.shape) == ("I64", (2,))
 
 

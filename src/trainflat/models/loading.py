@@ -115,8 +115,8 @@ def load_config(folder: Path) -> PreTrainedConfig:
     """Reads a model's config; its files fit it and, where the folder is sealed, are what was written.
 
     Raises:
-        InputError: config or weights are missing, the weights are a pickle, or nobody here reads their form.
-        DamagedFile: a file is not what was written, or the config cannot be that of these weights.
+        InputError: config or weights are missing, the weights are a pickle, or their form is unknown.
+        DamagedFile: a file is not what was written, or the config does not fit the weights.
     """
     check_sealed(folder)
     check_config(folder, len(stored_tensors(folder)))

@@ -33,7 +33,7 @@ def fit_inputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> st
     vector to every token.
 
     Returns:
-        What to tell people; "" where nothing was changed.
+        A note for users; "" where nothing was changed.
     """
     names = list(tokenizer.model_input_names)
     table = _table(model, "token_type_embeddings")
@@ -127,8 +127,7 @@ def _failure(model: PreTrainedModel, batch: Mapping[str, Tensor], backward: bool
             trained = [p for p in model.parameters() if p.requires_grad]
             torch.autograd.grad(found.loss, trained, allow_unused=True)
     except Exception as error:  # of a model of any kind
-        told = one_line(error, 120)
-        return f"a batch of {shape} tokens ends in {type(error).__name__}: {told}"
+        return f"a batch of {shape} tokens ends in {type(error).__name__}: {one_line(error, 120)}"
     finally:
         model.eval()
     answers = [value for name, value in found.items() if "logits" in name]

@@ -38,13 +38,13 @@ def read_config(folder: Path, tensors: int) -> PreTrainedConfig:
         tensors: How many its files hold: there cannot be more layers than these.
 
     Raises:
-        DamagedFile: it cannot be that of a model.
+        DamagedFile: it describes no model.
     """
     check_config(folder, tensors)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # a foreign file may be wrong in any way
-        raise DamagedFile(f"{folder / CONFIG} is not that of a model ({one_line(error)}). {MOVE}") from error
+        raise DamagedFile(f"{folder / CONFIG} describes no model ({one_line(error)}). {MOVE}") from error
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     return config
@@ -71,7 +71,7 @@ def check_config(folder: Path, tensors: int) -> None:
     """
     for key, value in read_config_json(folder).items():
         if isinstance(value, int) and _LOOPS.search(key) and value > max(tensors, 64):
-            raise DamagedFile(f"{folder / CONFIG} tells of {value} {key} where there are {tensors} tensors. {MOVE}")
+            raise DamagedFile(f"{folder / CONFIG} asks for {value} {key}, and there are {tensors} tensors. {MOVE}")
 
 
 def build_model(folder: Path, config: PreTrainedConfig, shapes: Mapping[str, tuple[int, ...]]) -> "Skeleton":
@@ -86,7 +86,7 @@ def build_model(folder: Path, config: PreTrainedConfig, shapes: Mapping[str, tup
             empty = kind(config)
             expected = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
     except Exception as error:  # whatever a config may say that no model can be
-        raise DamagedFile(f"{folder / CONFIG} is not that of a model ({one_line(error)}). {MOVE}") from error
+        raise DamagedFile(f"{folder / CONFIG} describes no model ({one_line(error)}). {MOVE}") from error
     check_shapes(folder, expected, shapes)
     check_memory(folder, 4 * sum(map(prod, expected.values())))
     return Skeleton(folder, kind, config)

@@ -114,7 +114,7 @@ def quant_method(folder: Path) -> str | None:
 
     Raises:
         InputError: there is no config.json.
-        DamagedFile: it is not that of a model.
+        DamagedFile: it does not say so.
     """
     check_folder(folder)
     how = read_config_json(folder).get("quantization_config")
@@ -122,7 +122,7 @@ def quant_method(folder: Path) -> str | None:
         return None
     method = how.get("quant_method") if isinstance(how, dict) else None
     if not isinstance(method, str):
-        raise DamagedFile(f"{folder / CONFIG} does not tell how the weights are stored. {MOVE}")
+        raise DamagedFile(f"{folder / CONFIG} does not say how the weights are stored. {MOVE}")
     return method
 
 

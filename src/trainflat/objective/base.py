@@ -232,7 +232,7 @@ class Objective:
         """Shows the progress of one measure, and yields a function that returns its effort so far.
 
         Args:
-            what: The measure's name for whoever watches.
+            what: The measure's name, for the progress that is shown.
             evaluations: Passes over all rows that it will take, about.
         """
         before = dict(self.meter.rows)

@@ -18,7 +18,7 @@ class Effort:
     batches: int
     weights: int  # entries that could move: the survivors, if the objective has masks
     values: float  # losses without a gradient, in passes over all rows; so are the next two
-    gradients: float  # of which each gives the loss too
+    gradients: float  # each gives the loss too
     products: float  # exact Hessian-vector products
 
     def __add__(self, other: "Effort") -> "Effort":

@@ -50,7 +50,7 @@ def apart(value: Tensor, weight: Tensor) -> Tensor:
 
 
 def fitting(masks: Mapping[str, Tensor], named: Mapping[str, Tensor]) -> list[Tensor | None]:
-    """Checks masks and returns that of each parameter, on its device, or None."""
+    """Checks masks and returns one per parameter, on its device, or None."""
     for name in masks:
         if name not in named:
             raise UnknownName("measured parameter", name, named)

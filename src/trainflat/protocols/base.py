@@ -20,10 +20,10 @@ class Protocol(ABC):
         """Lists every stage, in order, known before anything is trained."""
 
     def check(self, steps: int | None, model: nn.Module | None) -> None:  # noqa: B027 -- a hook, not a duty
-        """Checks what the recipe alone does not tell, before anything is trained; by default, nothing.
+        """Checks what the recipe alone cannot show, before anything is trained; by default, nothing.
 
         Args:
-            steps: Optimizer steps of one training; None where only the encoded rows will tell.
+            steps: Optimizer steps of one training; None where they depend on rows that are not encoded yet.
             model: Gives the names and shapes of its parameters, which may have no values; None if it is not at hand.
 
         Raises:

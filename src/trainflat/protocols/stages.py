@@ -25,7 +25,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Produced:
-    """Holds a stage's model, which may have another shape than that of any other stage, and how it came about.
+    """Holds a stage's model, of a shape of its own, and how it came about.
 
     Attributes:
         quantizer: Of ``model``, with the ranges from which its int8 copy is made; after quantization-aware training.

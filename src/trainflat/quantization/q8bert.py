@@ -39,7 +39,7 @@ class Q8BERT:
     are what an optimizer, a mask or an average sees; LayerNorm, softmax, GELU and biases stay float too.
 
     Departs from the paper's code, so that ranges do not depend on how a batch is cut or padded: the range that a step
-    rounds with is that of the steps before it (in the first one inputs stay float), it takes in one maximum per step
+    rounds with comes from the steps before it (in the first one inputs stay float), it takes in one maximum per step
     however many micro-batches and processes there were, and padding does not count. Queries, keys and values are not
     rounded once more before they are multiplied, because our int8 layers leave attention in float; and biases stay
     float, which inference there rounds to 32 bits.
@@ -50,7 +50,7 @@ class Q8BERT:
             ``quantize_dynamic`` has it.
         activations: ``ema``, the paper's: a fixed step per layer, from a moving average of the largest inputs.
             ``token``: a step per input row, taken as it comes, as ``quantize_dynamic`` has it.
-        decay: What the average keeps of itself per step, in [0, 1); that of the published code.
+        decay: What the average keeps of itself per step, in [0, 1); the published code's by default.
         embeddings: Whether lookup tables are rounded too.
         head: Whether linear layers outside ``model.base_model`` are.
 
