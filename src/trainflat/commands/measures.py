@@ -60,7 +60,7 @@ def _flatness(workspace: Workspace, produced: Produced, options: FlatnessOptions
     if options is None:
         return {}
     masks = produced.masks if options.surviving else None
-    objective = workspace.objective(produced.model, "flatness", options.rows, masks=masks)
+    objective = workspace.objective(produced.model, "flatness rows", options.rows, masks=masks)
     seed = derive_seed(workspace.seed, "flatness")
     return {k: v for found, _ in measure_flatness(objective, options.measures, seed) for k, v in found.items()}
 

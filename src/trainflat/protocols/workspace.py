@@ -78,7 +78,7 @@ class Workspace:
             self.tokenizer,
             rows=rows,
             batch_size=batch_size,
-            seed=derive_seed(self.seed, f"{purpose} rows"),
+            seed=derive_seed(self.seed, purpose),
             masks=masks,
             progress=self.progress,
         )
@@ -132,6 +132,6 @@ def build_pruner(  # noqa: PLR0917
 ) -> Pruner:
     """Builds a pruner for a model's weights, with the task's loss that some of them score by."""
     given = {"sparsity": sparsity, "scope": scope, "masks": masks, "seed": workspace.seed}
-    objective = partial(workspace.objective, model, "pruning")
+    objective = partial(workspace.objective, model, "pruning rows")
     made: Pruner = settings.build(model, objective=objective, **given)
     return made
