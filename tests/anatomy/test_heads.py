@@ -105,7 +105,7 @@ def test_esam_refuses_a_loss_of_the_head_s_own(tmp_path: Path) -> None:
     model.__class__ = Doubled
     arguments = FlatArguments(str(tmp_path), report_to=[], max_steps=1, use_cpu=True, remove_unused_columns=False)
     given = {"train_dataset": rows_of(batch), "data_collator": stacked, "optimizer": "esam"}
-    with pytest.raises(InputError, match="Doubled has a loss of its own"):
+    with pytest.raises(InputError, match="Doubled computes a loss of its own"):
         FlatTrainer(model, arguments, **given).train()
 
 
@@ -196,7 +196,7 @@ class Tagger(nn.Module):
 
 def test_labels_are_no_classes() -> None:
     batch = {"input_ids": torch.ones(8, 4, dtype=torch.long), "attention_mask": torch.ones(8, 4, dtype=torch.long)}
-    with pytest.raises(InputError, match="Tagger has no configuration that tells whether its 3 logits are classes"):
+    with pytest.raises(InputError, match="Tagger has no configuration that says whether its 3 logits are classes"):
         compare_answers(Tagger(0.4), Tagger(-0.4), [batch])
     assert compare_answers(Tagger(0.4), Tagger(-0.4), [batch], kind="labels").share == 0
     assert compare_answers(Tagger(0.4), Tagger(-0.4), [batch], kind="classes").share == 1
@@ -205,7 +205,7 @@ def test_labels_are_no_classes() -> None:
 def test_a_head_without_logits_is_refused_by_name() -> None:
     question = {name: value for name, value in model_and_batch("words")[1].items() if name != "labels"}
     model = transformers.BertModel(transformers.BertConfig(**SIZES)).eval()
-    with pytest.raises(InputError, match="BertModel answers with last_hidden_state"):
+    with pytest.raises(InputError, match="BertModel returns last_hidden_state"):
         compare_answers(model, model, [question])
-    with pytest.raises(InputError, match="BertModel answers with last_hidden_state"):
+    with pytest.raises(InputError, match="BertModel returns last_hidden_state"):
         predict(model, EncodedSplit("s", rows_of(question), [TOKENS] * ROWS), stacked, 3)

@@ -222,7 +222,8 @@ def test_what_cannot_be_said_is_refused_in_one_line() -> None:
         transformers.SqueezeBertConfig(**SIZES | {"embedding_size": 12, "intermediate_size": 12})
     )
     with pytest.raises(
-        InputError, match=r"structure of 'squeezebert' is not known.*Known: albert.*file in trainflat/anatomy"
+        InputError,
+        match=r"structure of 'squeezebert' is not known.*Known: albert.*write a Layout.*in trainflat/anatomy",
     ):
         anatomy_of(squeeze)
     assert matrix_kinds(squeeze, ["encoder.layers.0.attention.query.weight"]) == {

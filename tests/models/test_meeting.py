@@ -108,7 +108,7 @@ def test_integers_are_cast_to_what_a_file_takes(engine: Any, kind: int, tmp_path
     tokens = {"input_ids": np.array([[3, 4]]), "attention_mask": np.array([[1, 1]])}
     opened = engine.open(tmp_path / "model.onnx", 1)
     assert opened.run(tokens)[0].tolist() == [[4.0, 5.0]]
-    with pytest.raises(TrainflatError, match="the file takes attention_mask, and there is only input_ids"):
+    with pytest.raises(TrainflatError, match="the file takes attention_mask, and the tokenizer returns only input_ids"):
         opened.run({"input_ids": tokens["input_ids"]})
 
 

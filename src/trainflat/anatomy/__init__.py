@@ -1,4 +1,4 @@
-"""What a model is made of: its layers, and for each unit that can be dropped the slices of tensors that go with it."""
+"""Describes what a model is made of: its layers, and for each unit that can be dropped its slices of tensors."""
 
 from collections.abc import Iterable
 
@@ -28,14 +28,14 @@ FAMILIES: dict[str, Layout] = {
     "vit": VIT,
     "xlm-roberta": ROBERTA,
 }
-"""The layout of each known architecture, by the ``model_type`` of its config. A new one is a file and a line here."""
+"""Layout of each known architecture, by ``config.model_type``. A new architecture is one file and one line here."""
 
 
 def anatomy_of(model: nn.Module) -> Anatomy:
-    """Returns what a transformers model is made of, with the sizes that its tensors have now.
+    """Returns the anatomy of a transformers model, with the current sizes of its tensors.
 
     Raises:
-        InputError: the architecture is not known.
+        InputError: no layout of ``FAMILIES`` has the model's architecture.
 
     Example:
         >>> from transformers import BertConfig, BertModel
@@ -47,23 +47,22 @@ def anatomy_of(model: nn.Module) -> Anatomy:
     kind = str(getattr(getattr(model, "config", None), "model_type", type(model).__name__))
     if kind not in FAMILIES:
         raise InputError(
-            f"the structure of {kind!r} is not known, so only single weights of it can be pruned. Known: "
-            f"{', '.join(FAMILIES)}. Another one is a file in trainflat/anatomy with the names of its parts."
+            f"the structure of {kind!r} is not known, so only its single weights can be pruned. Known: "
+            f"{', '.join(FAMILIES)}. To add it, write a Layout with the names of its parts in trainflat/anatomy."
         )
     return FAMILIES[kind].read(model)
 
 
 def matrix_kinds(model: nn.Module, names: Iterable[str]) -> dict[str, tuple[int | None, str]]:
-    """Returns the layer number and the kind of each named matrix; what no anatomy knows is read off its name."""
+    """Returns the layer number and the kind of each named matrix; guesses from the name where no anatomy has it."""
+    # Reports label matrices of any model; one of an unknown architecture still runs, unstructured.
     known = getattr(getattr(model, "config", None), "model_type", None) in FAMILIES
     places = anatomy_of(model).matrices() if known else {}
     return {name: places.get(name) or kind_by_name(name) for name in names}
 
 
 def kind_by_name(name: str) -> tuple[int | None, str]:
-    """Returns a layer number and a kind for a matrix of an unknown architecture, from its name alone.
-
-    The first number in the path counts as the layer, and what follows it is the kind.
+    """Guesses the layer number and the kind of a matrix from its name: the first number in it, and the rest after it.
 
     Example:
         >>> kind_by_name("blocks.1.mixer.weight")

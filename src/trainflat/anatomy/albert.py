@@ -15,6 +15,7 @@ ALBERT = Layout(
     ffn_in=(Part("ffn"),),
     ffn_out="ffn_output",
     ffn_norm="full_layer_layer_norm",
+    # The embeddings and their LayerNorm have the narrower embedding_size, so only the projection writes hidden states.
     embeddings={},
     norms=(),
     projection="encoder.embedding_hidden_mapping_in",

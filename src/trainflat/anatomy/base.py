@@ -1,4 +1,8 @@
-"""The parts of a transformer encoder, as slices of its tensors."""
+"""Defines the parts of a transformer encoder as slices of its tensors.
+
+Reports, counting, structured gates and the shrinker read slices and nothing else, so none of them knows an
+architecture.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +21,7 @@ KINDS = (
     "layer",
     "vocabulary entry",
 )
-"""The kinds of units that may be dropped whole; weights, rows, columns and blocks are units of any matrix."""
+"""Kinds of units that may be dropped whole. Weights, rows, columns and blocks are not listed: any matrix has them."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +36,16 @@ class Slice:
 
 @dataclass(frozen=True)
 class Unit:
-    """Entries that are kept or dropped together.
+    """Groups the entries that are kept or dropped together.
 
     Attributes:
         kind: One of ``KINDS``.
-        layer: Number of the layer, from 0 on; None for what is not part of a single layer.
+        layer: Number of the layer, from 0; None for a unit that several layers share.
         index: Number within its kind and layer.
-        producers: Slices that compute the unit's values.
-        consumers: Slices that multiply them: where all of these are zero, nothing reads the unit. A hidden dimension
-            is also seen by the LayerNorms, which then must run over the kept dimensions alone.
+        producers: Slices that compute the unit's values, biases included: without its bias a unit with zero weights
+            would still send a constant on.
+        consumers: Slices that multiply the unit's values: if all of them are zero, nothing reads the unit. A hidden
+            dimension is also read by the LayerNorms, whose mean and variance must then run over the kept ones alone.
     """
 
     kind: str
@@ -56,13 +61,13 @@ class Unit:
 
 @dataclass(frozen=True)
 class Linear:
-    """A linear layer's tensors, or one of ``parts`` equal shares of its outputs where matrices are fused.
+    """Names a linear layer's tensors and its range of outputs, which is a part of them where matrices are fused.
 
     Attributes:
         weight: Name of the matrix [outputs, inputs].
         bias: Name of the bias [outputs], or None.
-        start: First output that belongs to it.
-        stop: Output after the last.
+        start: First output of the layer.
+        stop: Output after the last one.
         inputs: Number of columns.
     """
 
@@ -77,7 +82,7 @@ class Linear:
         return self.stop - self.start
 
     def rows(self, first: int, last: int) -> tuple[Slice, ...]:
-        """Returns the slices of its outputs ``first`` to ``last`` (exclusive), counted from its own start."""
+        """Returns the slices of outputs ``first`` to ``last`` (exclusive), counted from the layer's own start."""
         span = (self.start + first, self.start + last)
         named = [self.weight] if self.bias is None else [self.weight, self.bias]
         return tuple(Slice(name, 0, *span) for name in named)
@@ -91,15 +96,15 @@ class Linear:
 
 @dataclass(frozen=True)
 class Attention:
-    """The attention of a layer.
+    """Holds the linear layers of an attention sub-layer.
 
     Attributes:
-        query: Linear layers whose outputs meet keys: the query, and in DeBERTa that of relative positions.
-        key: Linear layers whose outputs meet queries.
-        value: The values' layer.
-        output: The layer that reads the heads.
-        head_size: Width of a head's queries and keys as the model computes it now.
-        norm: Names of the LayerNorm's tensors.
+        query: Projections whose outputs are multiplied with keys: the query's, and DeBERTa's of relative positions.
+        key: Projections whose outputs are multiplied with queries.
+        value: Projection of the values.
+        output: The layer that reads the heads' outputs.
+        head_size: Current width of a head's queries and keys.
+        norm: Names of the LayerNorm's tensors; empty without one.
     """
 
     query: tuple[Linear, ...]
@@ -114,7 +119,7 @@ class Attention:
         return self.query[0].outputs // self.head_size
 
     def matrices(self) -> Iterator[tuple[str, str]]:
-        """Yields the name and the kind of each matrix; a fused one once."""
+        """Yields the name and the kind of each matrix; a fused matrix once, under a kind of its own."""
         fused = len({self.query[0].weight, self.key[0].weight, self.value.weight}) == 1
         if fused:
             yield self.value.weight, "query_key_value"
@@ -127,10 +132,10 @@ class Attention:
 
 @dataclass(frozen=True)
 class FeedForward:
-    """The feed-forward part of a layer.
+    """Holds the linear layers of a feed-forward sub-layer.
 
     Attributes:
-        inputs: The layers whose outputs make a unit: one, or two where one gates the other.
+        inputs: Layers whose outputs make a unit: one, or two where one gates the other (GeGLU).
         output: The layer that reads the units.
         norm: Names of the LayerNorm's tensors.
     """
@@ -146,7 +151,7 @@ class FeedForward:
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer; ``number`` is None where all layers share it (ALBERT)."""
+    """Pairs a layer's attention and feed-forward; ``number`` is None where all layers share them (ALBERT)."""
 
     number: int | None
     attention: Attention
@@ -155,18 +160,18 @@ class Layer:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What a model is made of.
+    """Describes the layers, hidden states and vocabulary of one model.
 
     Attributes:
         family: Name of the architecture family.
-        layers: In the order in which they run; shared ones once.
-        hidden_producers: Slices over the whole hidden width that write the hidden states (outside and inside layers).
-        hidden_consumers: Slices over the whole hidden width that read them.
+        layers: Layers in the order in which they run; shared ones once.
+        hidden_producers: Slices over the whole hidden width that write the hidden states, outside and inside layers.
+        hidden_consumers: Slices over the whole hidden width that read the hidden states.
         hidden_size: Width of the hidden states.
-        words: Name of the word table [vocabulary, width], or None.
-        vocabulary: Number of its rows.
-        other: Kinds of the pruned matrices that are in no layer, by name: the pooler's.
-        missing: Why the model has no units of a kind, by kind.
+        words: Name of the word embeddings [vocabulary, width], or None.
+        vocabulary: Number of word embeddings.
+        other: Kind of each prunable matrix outside the layers (the pooler's), by name.
+        missing: Reason why the model has no units of a kind, by kind.
     """
 
     family: str
@@ -197,7 +202,7 @@ class Anatomy:
 
         Raises:
             UnknownName: there is no such kind.
-            InputError: the model has no units of this kind.
+            InputError: the model has no units of this kind; says why.
         """
         if kind not in KINDS:
             raise UnknownName("kind of unit", kind, KINDS)
@@ -212,6 +217,7 @@ class Anatomy:
 
     def _hidden(self, i: int) -> Unit:
         """Returns the hidden dimension ``i``: entry ``i`` of every slice that has the hidden width."""
+        # All layers add to one residual stream, so a dimension can only be dropped from all of them at once.
         one = [
             tuple(Slice(s.tensor, s.axis, s.start + i, s.start + i + 1) for s in slices)
             for slices in (self.hidden_producers, self.hidden_consumers)
@@ -221,7 +227,8 @@ class Anatomy:
 
 def _heads(layer: Layer) -> Iterator[Unit]:
     a = layer.attention
-    value = a.value.outputs // a.heads if a.heads else 0  # as wide as a query only until dimensions are dropped
+    # Not head_size: once value-output dimensions are dropped a head's values are narrower than its queries.
+    value = a.value.outputs // a.heads if a.heads else 0
     for j in range(a.heads):
         keys = chain.from_iterable(one.rows(j * a.head_size, (j + 1) * a.head_size) for one in (*a.query, *a.key))
         yield Unit(
@@ -234,7 +241,7 @@ def _heads(layer: Layer) -> Iterator[Unit]:
 
 
 def _query_key_dimensions(layer: Layer) -> Iterator[Unit]:
-    # Queries and keys meet in a product: either side being zero silences the dimension, so both sides are producers.
+    # q_i * k_i is a term of the attention logit, 0 as soon as either side is: both are producers, and none consumes.
     for i in range(layer.attention.query[0].outputs):
         sides = (*layer.attention.query, *layer.attention.key)
         slices = chain.from_iterable(one.rows(i, i + 1) for one in sides)

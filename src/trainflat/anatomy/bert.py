@@ -18,5 +18,7 @@ BERT = Layout(
     embeddings={f"embeddings.{kind}_embeddings": 1 for kind in ("word", "position", "token_type")},
     norms=("embeddings.LayerNorm",),
 )
+# Differs by where its positions start, which changes no shape.
 ROBERTA = replace(BERT, family="RoBERTa")
+# Small generators and discriminators have narrow embeddings; with equal widths the projection does not exist.
 ELECTRA = replace(BERT, family="ELECTRA", projection="embeddings_project")

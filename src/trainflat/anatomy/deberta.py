@@ -12,6 +12,7 @@ DEBERTA = replace(
     query=(Part("attention.self.query_proj"), Part("attention.self.pos_query_proj")),
     key=(Part("attention.self.key_proj"), Part("attention.self.pos_key_proj")),
     value=Part("attention.self.value_proj"),
+    # Relative positions enter the attention at the hidden width and are normalised by a LayerNorm of the encoder.
     embeddings={**BERT.embeddings, "encoder.rel_embeddings": 1},
     norms=("embeddings.LayerNorm", "encoder.LayerNorm"),
 )

@@ -1,4 +1,4 @@
-"""DistilBERT."""
+"""DistilBERT: BERT without token types and pooler, with names of its own."""
 
 from trainflat.anatomy.layout import Layout, Part
 

@@ -14,9 +14,9 @@ from trainflat.anatomy.params import unwrapped
 from trainflat.core.errors import InputError
 
 Kind = Literal["classes", "labels", "numbers", "tokens", "spans"]
-"""One of C classes or choices; any of C labels; C numbers; a class or word for each of T tokens; start and end."""
+"""One of C classes or choices; any of C labels; C numbers; a class or word per token [T]; start and end of a span."""
 
-_IGNORED = -100  # a label that counts nowhere, as in transformers
+_IGNORED = -100  # label of positions without loss, as in transformers
 _PROBLEMS: dict[str, Kind] = {
     "single_label_classification": "classes",
     "multi_label_classification": "labels",
@@ -25,23 +25,23 @@ _PROBLEMS: dict[str, Kind] = {
 
 
 def kind_of(model: Any, outputs: Mapping[str, Any], labels: Tensor | None = None) -> Kind:
-    """Finds the kind of a model's answers from its outputs and its configuration's problem type.
+    """Finds the kind of a model's task head from its outputs and its configuration's problem type.
 
     Args:
-        model: A transformers model; of another, only outputs and labels are known.
-        outputs: Of a batch.
-        labels: Of the batch, where there are some.
+        model: A transformers model, or any module, which has no configuration to read.
+        outputs: Outputs of a batch.
+        labels: Labels of the batch, if it has some.
 
     Raises:
-        InputError: it has no ``logits``, or these may be classes as well as labels or numbers.
+        InputError: the outputs have no ``logits``, or the logits could be classes, labels or numbers.
     """
     if "start_logits" in outputs:
         return "spans"
     name, logits = type(unwrapped(model)).__name__, outputs.get("logits")
     if not isinstance(logits, Tensor) or not 1 <= logits.dim() <= 3:
         raise InputError(
-            f"{name} answers with {', '.join(outputs)}; known are logits of classes, labels, numbers and tokens, and "
-            "of the start and end of spans. Use a model with such a head."
+            f"{name} returns {', '.join(outputs)}; known are logits of classes, labels, numbers and tokens, and "
+            "start and end logits of spans. Use a model with such a head."
         )
     if logits.dim() == 3:
         return "tokens"
@@ -50,20 +50,21 @@ def kind_of(model: Any, outputs: Mapping[str, Any], labels: Tensor | None = None
     if problem is None and logits.shape[-1] == 1:
         return "numbers"
     if problem is None and labels is not None and labels.is_floating_point():
-        return "labels"  # as transformers has it
+        return "labels"  # the rule by which transformers sets problem_type at the first batch
     if problem is None and config is None and labels is None:
         raise InputError(
-            f"{name} has no configuration that tells whether its {logits.shape[-1]} logits are classes, labels or "
+            f"{name} has no configuration that says whether its {logits.shape[-1]} logits are classes, labels or "
             "numbers. Give the kind."
         )
     return problem or "classes"
 
 
 def row_losses(outputs: Any, inputs: Mapping[str, Any], model: Any = None) -> Tensor:
-    """Computes losses [B] whose mean is the model's own loss, in float32 at least.
+    """Computes losses per row [B] whose mean is the model's own loss, in float32 at least.
 
-    Classes by cross-entropy, labels by the mean of their binary cross-entropies, numbers by the mean squared error,
-    spans by the mean of the cross-entropies of both ends; tokens by the sum of theirs, as shares of the batch's mean.
+    Cross-entropy for classes, the mean of binary cross-entropies for labels, the mean squared error for numbers, the
+    mean of both ends' cross-entropies for spans. For tokens the sum of a row's cross-entropies, scaled so that the mean
+    over rows is the mean over the batch's tokens, as transformers takes it.
     """
     if "start_positions" in inputs:
         ends = (outputs["start_logits"], inputs["start_positions"]), (outputs["end_logits"], inputs["end_positions"])
@@ -75,11 +76,11 @@ def row_losses(outputs: Any, inputs: Mapping[str, Any], model: Any = None) -> Te
     if kind == "labels":
         return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none").mean(1)
     losses = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=_IGNORED, reduction="none")
-    return losses.view(len(labels), -1).sum(1) * (len(labels) / counted(inputs))
+    return losses.view(len(labels), -1).sum(1) * (len(labels) / loss_count(inputs))
 
 
 def mean_loss(outputs: Any, inputs: Mapping[str, Any], model: Any, temperature: float) -> Tensor:
-    """Computes the model's own loss with all logits divided by a temperature; regression has none."""
+    """Computes the model's own loss with all logits divided by a temperature; regression has no temperature."""
     names = [name for name in ("logits", "start_logits", "end_logits") if name in outputs]
     cooled = {name: outputs[name] / temperature for name in names}
     if "start_positions" in inputs:
@@ -95,8 +96,8 @@ def mean_loss(outputs: Any, inputs: Mapping[str, Any], model: Any, temperature: 
     return F.cross_entropy(cooled["logits"].flatten(0, -2), inputs["labels"].flatten(), ignore_index=_IGNORED)
 
 
-def counted(inputs: Mapping[str, Any]) -> int:
-    """Counts what the mean loss of a batch runs over: labels that are not ignored, else rows."""
+def loss_count(inputs: Mapping[str, Any]) -> int:
+    """Counts the terms of a batch's mean loss: labels that are not ignored, or rows."""
     labels = inputs.get("labels")
     if isinstance(labels, Tensor) and not labels.is_floating_point() and labels.dim():
         return max(int((labels != _IGNORED).sum()), 1)
@@ -104,23 +105,23 @@ def counted(inputs: Mapping[str, Any]) -> int:
 
 
 def check_row_losses(model: Any, losses: Tensor, outputs: Any) -> None:
-    """Checks that losses of rows have the mean that the model gave as its loss, where it gave one.
+    """Checks that the mean of row losses is the loss that the model returned, if it returned one.
 
     Raises:
-        InputError: they have not: its head has a loss of its own.
+        InputError: it is not, because the model's head computes another loss.
     """
     if "loss" not in outputs or outputs["loss"] is None:
         return
     own, found = float(outputs["loss"].detach()), float(losses.detach().mean())
     if abs(own - found) > 1e-2 * max(abs(own), 1e-2):  # half precision has three digits
         raise InputError(
-            f"{type(unwrapped(model)).__name__} has a loss of its own ({own:.4g}; its rows have {found:.4g} in the "
-            "mean), so that no row's share is known. Use an optimizer or a teacher that weighs no single rows."
+            f"{type(unwrapped(model)).__name__} computes a loss of its own ({own:.4g}; the mean over its rows is "
+            f"{found:.4g}), so losses of single rows are not known. Use an optimizer or teacher that weighs no rows."
         )
 
 
 def same_answers(kind: Kind, first: Mapping[str, Tensor], second: Mapping[str, Tensor], mask: Tensor) -> Tensor:
-    """Compares the choices of two models per row [B]: highest logits, or labels with logits above 0."""
+    """Compares two models' predictions per row [B]: the highest logits, or the labels with logits above 0."""
     found = torch.ones(len(mask), dtype=torch.bool)
     for name in first:
         one, other = first[name], second[name]
@@ -137,8 +138,8 @@ def same_answers(kind: Kind, first: Mapping[str, Tensor], second: Mapping[str, T
     return found
 
 
-def counting(kind: Kind, logits: Tensor, mask: Tensor) -> Tensor:
-    """Masks padding out of logits, in their shape."""
+def no_padding(kind: Kind, logits: Tensor, mask: Tensor) -> Tensor:
+    """Returns a boolean mask in the logits' shape, False at padding."""
     if kind == "spans":
         return mask.bool()
     if kind == "tokens":
@@ -150,7 +151,7 @@ def classes_of(model: Any, inputs: Mapping[str, Any]) -> int:
     """Returns the number of classes of each label of a batch; 1 for regression.
 
     Raises:
-        InputError: a row has several labels.
+        InputError: rows have several labels.
     """
     plain, labels = unwrapped(model), inputs["labels"]
     problem, real = _PROBLEMS.get(str(plain.config.problem_type)), labels.is_floating_point()
@@ -159,7 +160,8 @@ def classes_of(model: Any, inputs: Mapping[str, Any]) -> int:
     if problem != "labels" and (problem == "numbers" or plain.config.num_labels == 1):
         return 1
     if problem == "labels" or real:
-        raise InputError(f"{type(plain).__name__} has several labels per row; a class or numbers could be changed.")
+        raise InputError(f"{type(plain).__name__} has several labels per row; noise is for one class or numbers.")
+    # The labels of a language model's tokens are words, whatever num_labels says.
     words = plain.get_output_embeddings() if hasattr(plain, "get_output_embeddings") else None
     return int(plain.config.num_labels if words is None else plain.config.vocab_size)
 
@@ -175,7 +177,7 @@ def _position_losses(logits: Tensor, positions: Tensor) -> Tensor:
 
 
 def _inside(logits: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-    # As the models do: a position beyond the row is ignored, and the mean runs over those that count.
+    # As in transformers' question answering: a position beyond a truncated row is ignored, and so is not in the mean.
     length = logits.shape[1]
     inside = positions.clamp(0, length)
     return inside, (inside < length).sum().clamp_min(1)

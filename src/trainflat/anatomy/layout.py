@@ -1,4 +1,7 @@
-"""Maps the parts of an architecture family to names; sizes are read from the model at hand."""
+"""Maps the parts of an architecture family to module names; sizes are read from the model's tensors.
+
+Not from its config: after structured pruning layers differ in width, and a config has one number for all of them.
+"""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -10,8 +13,8 @@ from torch import Tensor, nn
 
 from trainflat.anatomy.base import Anatomy, Attention, FeedForward, Layer, Linear, Slice
 
-# The modules that may read the hidden states, in the order in which they pass: where one of the first exists, those
-# after it read what it computes. `{}` is the encoder.
+# Modules of task heads that may read the hidden states, nearest to the encoder first: a classifier behind a pooler
+# reads the pooler's output, so only the first one that exists has columns of hidden dimensions. `{}` is the encoder.
 READERS = (
     "{}.pooler.dense",
     "{}.pooler",
@@ -30,7 +33,7 @@ READERS = (
 
 @dataclass(frozen=True)
 class Part:
-    """A linear layer below a layer, or share ``index`` of the ``of`` equal shares of a fused matrix's outputs."""
+    """Names a linear module inside a layer, or part ``index`` of the ``of`` equal parts of a fused matrix's outputs."""
 
     module: str
     index: int = 0
@@ -39,23 +42,23 @@ class Part:
 
 @dataclass(frozen=True)
 class Layout:
-    """The names of one architecture family.
+    """Lists the module names of one architecture family.
 
     Attributes:
-        family: Its name.
-        layer: Path of a layer below the encoder; the first ``#`` stands for its number.
-        query, key: Layers whose outputs meet; of several names those count that the model has.
+        family: Name of the family.
+        layer: Path of a layer from the encoder; the first ``#`` stands for the layer's number.
+        query, key: Projections that attention multiplies with each other; those that the model lacks are skipped.
         value, attention_output, ffn_in, ffn_out: As in :class:`Attention` and :class:`FeedForward`.
         attention_norm, ffn_norm: LayerNorms of the two sub-layers; ModernBERT's first layer has none for its attention.
-        embeddings: Modules and parameters below the encoder that write the hidden states, by the axis of the hidden
-            width: tables [entries, hidden] 1, layers [hidden, inputs] 0, vectors [1, n, hidden] 2.
-        norms: LayerNorms outside the layers that work on the hidden states.
-        projection: A layer below the encoder that widens narrower embeddings to the hidden states; where the model has
-            it, nothing before it has the hidden width.
-        readers: Modules that may read the hidden states, from the whole model's root (``{}`` is the encoder): of each
-            group those of the first name that exists.
-        shared: The layers share their tensors, so they have no numbers.
-        pooler: A module below the encoder that is pruned along with its layers.
+        embeddings: Modules and parameters of the encoder that write the hidden states, with their axis of the hidden
+            width: 1 for tables [entries, hidden], 0 for layers [hidden, inputs], 2 for vectors [1, n, hidden].
+        norms: LayerNorms outside the layers that normalise the hidden states.
+        projection: Layer of the encoder that widens narrower embeddings to the hidden states. In a model that has it,
+            nothing before it has the hidden width.
+        readers: Modules that may read the hidden states, nearest to the encoder first, from the whole model's root
+            (``{}`` is the encoder); only the first one that exists does.
+        shared: Whether all layers share their tensors, so that they have no numbers.
+        pooler: Module of the encoder that is pruned with the layers.
         missing: Kinds of units that the family cannot have, with the reason.
     """
 
@@ -78,18 +81,18 @@ class Layout:
     missing: Mapping[str, str] = field(default_factory=dict)
 
     def read(self, model: nn.Module) -> Anatomy:
-        """Returns the anatomy of a model of this family, with the sizes that its tensors have now."""
-        return _Reading(self, model).anatomy()
+        """Returns the anatomy of a model of this family, with the current sizes of its tensors."""
+        return _Reader(self, model).anatomy()
 
 
-class _Reading:
-    """One model, read by its family's layout."""
+class _Reader:
+    """Reads one model by its family's layout."""
 
     def __init__(self, layout: Layout, model: nn.Module) -> None:
         self.layout, self.model = layout, model
         encoder: nn.Module = model.base_model  # type: ignore[assignment]  # of transformers.PreTrainedModel
         self.root = next(f"{name}." if name else "" for name, one in model.named_modules() if one is encoder)
-        # Also the second names of tied tensors, so that a name is found wherever the family's layout has it.
+        # With all names of tied tensors: by default torch lists one of them, not always the one in the layout.
         self.tensors: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
 
     def anatomy(self) -> Anatomy:
@@ -115,6 +118,7 @@ class _Reading:
 
     def _layers(self) -> Iterator[Layer]:
         pattern = re.escape(f"{self.root}{self.layout.layer}.").replace(r"\#", r"(\d+)")
+        # A layer is found by its last matrix, which every family has once per layer.
         last = re.escape(f"{self.layout.ffn_out}.weight")
         found = (re.fullmatch(f"(?P<path>{pattern}){last}", name) for name in self.tensors)
         for match in filter(None, found):
@@ -128,6 +132,7 @@ class _Reading:
             for parts in (layout.query, layout.key)
         )
         output = self._linear(path, Part(layout.attention_output))
+        # The one size that tensors do not tell: [768, 768] is 12 heads of 64 or 16 of 48.
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         value = self._linear(path, layout.value)
         return Attention(query, key, value, output, size, self._norm(path + layout.attention_norm))
@@ -150,13 +155,14 @@ class _Reading:
         )
 
     def _norm(self, path: str) -> tuple[str, ...]:
-        """Returns the names of a LayerNorm's tensors; none where the model has an identity in its place."""
+        """Returns the names of a LayerNorm's tensors; empty where the model has ``nn.Identity`` in its place."""
         return tuple(name for name in (f"{path}.weight", f"{path}.bias") if name in self.tensors)
 
     def _words(self) -> str | None:
-        """Returns the name of the table whose rows are the vocabulary; images have none."""
+        """Returns the name of the word embeddings; None for models of images."""
         if not hasattr(self.model.config, "vocab_size"):
             return None
+        # By identity, as a tied decoder's weight is the same tensor under a second name.
         table = self.model.get_input_embeddings().weight  # type: ignore[operator]
         return next(name for name, tensor in self.tensors.items() if tensor is table)
 
@@ -188,6 +194,6 @@ class _Reading:
         yield from (Slice(name, 1, 0, hidden) for name in self._readers())
 
     def _readers(self) -> list[str]:
-        """Returns the matrices of the head that read the hidden states: what stands first on the way out."""
+        """Returns the matrix of the task head that reads the hidden states, if there is one."""
         names = (f"{path.replace('{}.', self.root)}.weight" for path in self.layout.readers)
         return [name for name in names if name in self.tensors][:1]

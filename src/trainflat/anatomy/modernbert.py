@@ -2,7 +2,8 @@
 
 from trainflat.anatomy.layout import Layout, Part
 
-_ROTATED = "rotary positions turn dimensions in pairs, by angles that belong to their place"
+# Without dimension i its partner would be rotated by the angle of another pair, and queries would match other keys.
+_ROTATED = "rotary positions rotate dimensions in pairs, by angles that depend on a dimension's index"
 
 MODERNBERT = Layout(
     family="ModernBERT",
@@ -12,6 +13,7 @@ MODERNBERT = Layout(
     value=Part("attn.Wqkv", 2, 3),
     attention_output="attn.Wo",
     attention_norm="attn_norm",
+    # GeGLU: unit i is row i of the activated half times row i of the gating half, so both rows go together.
     ffn_in=(Part("mlp.Wi", 0, 2), Part("mlp.Wi", 1, 2)),
     ffn_out="mlp.Wo",
     ffn_norm="mlp_norm",

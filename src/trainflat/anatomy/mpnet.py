@@ -1,4 +1,4 @@
-"""MPNet. Its table of relative positions is one for all layers, a column per head, so it is no layer's."""
+"""MPNet. All layers share its table of relative positions, one column per head, so no layer's units include it."""
 
 from trainflat.anatomy.layout import Layout, Part
 

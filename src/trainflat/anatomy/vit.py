@@ -13,6 +13,8 @@ VIT = Layout(
     ffn_in=(Part("mlp.fc1"),),
     ffn_out="mlp.fc2",
     ffn_norm="layernorm_after",
+    # Tokens and positions are parameters [1, n, hidden], not tables; the projection is a convolution [hidden, channels,
+    # height, width], so its hidden axis is 0.
     embeddings={
         "embeddings.cls_token": 2,
         "embeddings.mask_token": 2,

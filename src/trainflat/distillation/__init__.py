@@ -1,4 +1,4 @@
-"""Computes distillation losses between a student's and a teacher's outputs on the same rows."""
+"""Distils a teacher into a student: losses between their logits, and the blend with the task's loss."""
 
 from trainflat.distillation.losses import (
     certainties,

@@ -12,7 +12,7 @@ from trainflat.core.settings import Check, Number, Settings, checks_of
 from trainflat.distillation.losses import certainties, logit_losses, number_losses, span_certainties, span_losses
 
 Logits = tuple[Tensor, ...]
-"""What a head says: (logits [B, C],), (numbers [B, 1],), or (start [B, T], end [B, T])."""
+"""Outputs of a task head: (logits [B, C],), (numbers [B, 1],), or (start [B, T], end [B, T])."""
 
 _TEMPERATURE = Number("of the logits is a number above 0", lambda x: x > 0, advice="; usual is 2.")
 
@@ -47,29 +47,29 @@ class _Renew(Check):
 
 @dataclass(frozen=True)
 class Distillation:
-    r"""Weighs the teacher's loss against the task's, at a temperature.
+    r"""Blends the distillation loss with the task's loss, at a temperature.
 
     The loss is :math:`w \cdot T^2 \mathrm{KL}(\text{teacher} \| \text{student}) + (1 - w) \cdot \text{task loss}`: one
     weight, as Hinton et al. average their two objectives. ``weight=1`` is the teacher alone, ``weight=0`` the task
     alone. Departs from the code of movement pruning (Sanh et al., 2020), whose two weights need not add up to one
-    (``alpha_distil``, ``alpha_ce``, by default 0.5 each): a pair of them is ``weight = alpha_distil / (alpha_distil +
-    alpha_ce)`` with the loss scaled by their sum. Adam's step does not depend on a scale; clipping does, and what a
-    penalty counts beside it.
+    (``alpha_distil``, ``alpha_ce``, by default 0.5 each): they are ``weight = alpha_distil / (alpha_distil +
+    alpha_ce)`` here, with the loss scaled by their sum. Adam's step does not depend on that scale; clipping, and the
+    strength of a penalty beside the loss, do.
 
     Args:
-        weight: Share of the teacher, in [0, 1]; or ``"entropy"``, for every row its own: how sure the student is, of
-            a class :func:`certainties`, of a span :func:`span_certainties`, taken anew in every pass and as a constant,
-            so that the student gains nothing by wavering.
-        temperature: Of both softmaxes, above 0. Numbers have none: theirs is the squared difference to the teacher's.
+        weight: Share of the teacher, in [0, 1]; or ``"entropy"``: per row, the student's certainty (of classes
+            :func:`certainties`, of spans :func:`span_certainties`), computed in every pass and as a constant, so that
+            the student cannot lower its loss by being uncertain.
+        temperature: Temperature of both softmaxes, above 0. Numbers have none: their loss is the squared difference.
 
     Raises:
-        InputError: a value outside these.
+        InputError: a value is outside its range.
 
     Example:
         >>> import torch
         >>> student, teacher = torch.zeros(1, 2), torch.tensor([[4.0, -4.0]])
         >>> how = Distillation(weight="entropy")
-        >>> how.blend(torch.tensor([0.7]), how.losses((student,), (teacher,)), (student,))  # it wavers: labels alone
+        >>> how.blend(torch.tensor([0.7]), how.losses((student,), (teacher,)), (student,))  # certainty 0: labels alone
         tensor([0.7000])
     """
 
@@ -81,27 +81,27 @@ class Distillation:
             object.__setattr__(self, name, check.read(name, getattr(self, name)))
 
     def losses(self, student: Logits, teacher: Logits, tokens: Tensor | None = None) -> Tensor:
-        """Computes the loss to the teacher of every row [B]; ``tokens`` [B, T] as for :func:`span_losses`."""
+        """Computes the distillation loss of every row [B]; ``tokens`` [B, T] is the attention mask."""
         if len(student) == 2:
             return span_losses((student[0], student[1]), (teacher[0], teacher[1]), self.temperature, tokens)
         if student[0].shape[-1] == 1:
             return number_losses(student[0], teacher[0])
         return logit_losses(student[0], teacher[0], self.temperature)
 
-    def blend(self, task: Tensor, taught: Tensor, student: Logits = (), tokens: Tensor | None = None) -> Tensor:
-        """Blends the loss of the task with the loss to the teacher; both of one shape.
+    def blend(self, task: Tensor, distilled: Tensor, student: Logits = (), tokens: Tensor | None = None) -> Tensor:
+        """Computes ``share * distilled + (1 - share) * task``.
 
         Args:
-            task: A mean or losses [B]; these, where the weight is by row.
-            taught: Likewise.
-            student: What the student said of the rows; where the weight is by row.
-            tokens: As for :meth:`losses`.
+            task: The task's loss: a mean, or [B] where the weight is per row.
+            distilled: The distillation loss, in the same shape.
+            student: The student's logits, needed where the weight is per row.
+            tokens: Attention mask, as for :meth:`losses`.
 
         Raises:
-            InputError: the weight is by row, and nothing tells it.
+            InputError: the weight is per row, and ``student`` has no logits over classes or tokens.
         """
         share = self._share(student, tokens)
-        return share * taught + (1 - share) * task
+        return share * distilled + (1 - share) * task
 
     def _share(self, student: Logits, tokens: Tensor | None) -> float | Tensor:
         if self.weight != "entropy":
@@ -154,15 +154,18 @@ def read_distillation(section: Any) -> Settings:
 
 
 def check_renewal(total_steps: int, every: int) -> None:
-    """Refuses a training that is never evaluated before its end, and so never renews its teacher.
+    """Refuses a training that renews its teacher from evaluations and has none before its last step.
+
+    Args:
+        total_steps: Optimizer steps of the training.
+        every: Optimizer steps from one evaluation to the next; 0 for none.
 
     Raises:
-        InputError: nothing is evaluated before its last step.
+        InputError: the first evaluation, if any, comes at the last step or later.
     """
     if not 0 < every < total_steps:
         first = f"the first is after {every}" if every else "there is none"
         raise InputError(
             f"renew best takes its teachers from evaluations before the last of {plural(total_steps, 'step')}, and "
-            f"{first}. "
-            "Evaluate more often, or leave renew out."
+            f"{first}. Evaluate more often, or leave renew out."
         )

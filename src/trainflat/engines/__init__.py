@@ -1,4 +1,4 @@
-"""Runs exported files; each engine imports its own library only."""
+"""Lists the engines that run exported files; each imports its own library only, when it opens a file."""
 
 from trainflat.core.registry import Registry
 from trainflat.engines.base import Engine, Tokens

@@ -1,4 +1,7 @@
-"""Defines the base class of engines: token arrays in, logits out, without torch or transformers."""
+"""Defines the base class of engines: token arrays in, logits out, without torch or transformers.
+
+NumPy alone: a file is run without torch and transformers in memory, as its users run it.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -12,19 +15,19 @@ from numpy.typing import NDArray
 from trainflat.core.errors import InputError
 
 Tokens = Mapping[str, NDArray[np.int64]]
-"""``input_ids`` [N, T] and others of its shape; N rows of T tokens."""
+"""``input_ids`` and the tokenizer's other arrays, each [N, T]: N rows of T tokens."""
 
 
 class Engine(ABC):
     """Runs one exported model on the CPU with a fixed number of threads.
 
     Attributes:
-        suffixes: Of the files that it opens.
-        packages: Modules that it needs.
-        extra: Of ``pip install trainflat[...]``, which brings them.
-        inputs: Names of the arrays that it takes.
-        outputs: Names of what it gives: ``logits`` [N, classes], or ``start_logits`` and ``end_logits`` [N, T].
-        types: Of the inputs that are no int64, such as int32.
+        suffixes: Suffixes of the files that it opens.
+        packages: Modules that it imports.
+        extra: The ``trainflat[extra]`` that installs these.
+        inputs: Names of the model's input arrays.
+        outputs: Names of its output arrays: ``logits`` [N, classes], or ``start_logits`` and ``end_logits`` [N, T].
+        types: Dtypes of the inputs by name, such as int32; int64 where there is none.
     """
 
     suffixes: tuple[str, ...]
@@ -34,39 +37,40 @@ class Engine(ABC):
     def __init__(self, inputs: Mapping[str, Any] | Sequence[str], outputs: Sequence[str]) -> None:
         self.inputs = tuple(inputs)
         self.types = dict(inputs) if isinstance(inputs, Mapping) else {}
-        # Whoever exported it may have named a single output anything.
+        # Exporters name a single output as they like ("output_0", "logits"), and it can only be the logits.
         self.outputs = ("logits",) if len(outputs) == 1 else tuple(outputs)
 
     @classmethod
     @abstractmethod
     def open(cls, path: Path, threads: int) -> "Engine":
-        """Opens a file to run on so many threads."""
+        """Opens a file, to be run with ``threads`` threads."""
 
     @abstractmethod
     def run(self, tokens: Tokens) -> list[NDArray[np.float32]]:
-        """Runs one forward pass over the arrays named by ``inputs``; returns an array for each of ``outputs``."""
+        """Runs one forward pass over the arrays in ``inputs``; returns an array for each name in ``outputs``."""
 
     def taken(self, tokens: Tokens) -> dict[str, NDArray[Any]]:
-        """Selects the arrays that the file takes, and casts them to its types.
+        """Selects the arrays that the model takes, cast to its dtypes.
 
         Raises:
-            InputError: it takes one that is not there.
+            InputError: the model takes an array that ``tokens`` lacks.
         """
         for name in self.inputs:
             if name not in tokens:
                 raise InputError(
-                    f"the file takes {name}, and there is only {', '.join(tokens)}. Export the model again, with "
-                    "inputs that its tokenizer gives."
+                    f"the file takes {name}, and the tokenizer returns only {', '.join(tokens)}. Export the model "
+                    "again, with its tokenizer's inputs."
                 )
         return {name: tokens[name].astype(self.types.get(name, np.int64), copy=False) for name in self.inputs}
 
     @classmethod
     def check_installed(cls) -> None:
-        """Checks that the libraries of the engine are installed.
+        """Checks that the engine's libraries are installed.
 
         Raises:
-            InputError: names what is not, and how to install it.
+            InputError: names the missing ones and the command that installs them.
         """
+        # find_spec does not import: a missing library is reported before another one has loaded for seconds.
         missing = [name for name in cls.packages if find_spec(name) is None]
         if missing:
             raise InputError(f"this backend needs {', '.join(missing)}. Install: pip install 'trainflat[{cls.extra}]'")

@@ -1,4 +1,4 @@
-"""Runs ONNX graphs by onnxruntime."""
+"""Runs ONNX graphs with onnxruntime."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ _TYPES = {"tensor(int32)": np.int32, "tensor(bool)": np.bool_, "tensor(float)": 
 
 
 class OnnxRuntime(Engine):
-    """Runs an ONNX file by onnxruntime on the CPU."""
+    """Runs an ONNX file with onnxruntime on the CPU."""
 
     suffixes = (".onnx",)
     packages, extra = ("onnxruntime",), "onnx"
@@ -24,7 +24,8 @@ class OnnxRuntime(Engine):
 
     @classmethod
     def open(cls, path: Path, threads: int) -> "OnnxRuntime":
-        """Opens a session whose threads work within one operator; operators run one after the other."""
+        """Opens a session whose threads share each operator; operators run one after the other."""
+        # An encoder is a chain: running operators in parallel would only take threads from the matrix products.
         import onnxruntime
 
         options = onnxruntime.SessionOptions()

@@ -1,4 +1,4 @@
-"""Runs graphs in OpenVINO's or ONNX's form by OpenVINO."""
+"""Runs OpenVINO and ONNX graphs with OpenVINO."""
 
 import sys
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ _TELEMETRY = "openvino_telemetry"
 
 
 class OpenVinoRuntime(Engine):
-    """Runs a model by OpenVINO on the CPU, in float32 where a value is no integer."""
+    """Runs a model with OpenVINO on the CPU, in float32 where values are not integers."""
 
     suffixes = (".xml", ".onnx")
     packages, extra = ("openvino",), "openvino"
@@ -30,10 +30,11 @@ class OpenVinoRuntime(Engine):
     def open(cls, path: Path, threads: int) -> "OpenVinoRuntime":
         """Opens a file, or a model in memory, tuned for a single request at a time."""
         settings = {
-            "INFERENCE_PRECISION_HINT": "f32",  # the default is bfloat16 where the processor has it
+            # The default is bfloat16 where the processor has it: another model than the one that was evaluated.
+            "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": "128",  # where weights alone are int8: faster than the default of 32
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": "128",  # with int8 weights alone: faster than the default of 32
         }
         with unobserved():
             import openvino
@@ -43,15 +44,15 @@ class OpenVinoRuntime(Engine):
     def run(self, tokens: Tokens) -> list[NDArray[np.float32]]:
         """Runs one forward pass; see `Engine.run`."""
         found = self.request.infer(self.taken(tokens), share_inputs=True)
-        return [np.array(found[port]) for port in self.ports]  # the request's own memory is overwritten by the next
+        return [np.array(found[port]) for port in self.ports]  # copied: the next request reuses this memory
 
 
 @contextmanager
 def unobserved() -> Iterator[None]:
-    """Blocks the telemetry package of OpenVINO and nncf while they are imported in the block.
+    """Blocks OpenVINO's and nncf's telemetry package while they are imported in the block.
 
-    That package takes silence for consent, waits seconds for a network that may not be there, and leaves files in the
-    home folder. Whoever imported it before has chosen it and keeps it.
+    The package sends data without being asked to, waits seconds for a network that may not be there, and writes into
+    the home folder. A program that has imported it before has chosen it and keeps it.
     """
     if _TELEMETRY in sys.modules:
         yield

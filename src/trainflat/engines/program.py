@@ -1,4 +1,4 @@
-"""Runs programs of ``torch.export`` by torch."""
+"""Runs ``torch.export`` programs with torch."""
 
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,9 @@ from trainflat.engines.base import Engine, Tokens
 
 
 class TorchProgram(Engine):
-    """Runs an exported program by torch; transformers is not needed.
+    """Runs an exported program with torch alone, without transformers.
 
-    Reading one unpickles parts of it, so that its maker can have any code run: it has to be trusted as a program is.
+    Loading one unpickles parts of it, which can run any code of its author: it has to be trusted as any program.
     """
 
     suffixes = (".pt2",)
@@ -20,12 +20,13 @@ class TorchProgram(Engine):
     def __init__(self, program: Any) -> None:
         inputs = program.graph_signature.user_inputs
         outputs = program.graph_signature.user_outputs
+        # The program names outputs after nodes of its graph ("add_7"); a pair of them can only be the ends of a span.
         super().__init__(inputs, ("start_logits", "end_logits") if len(outputs) == 2 else outputs)
         self.module = program.module()
 
     @classmethod
     def open(cls, path: Path, threads: int) -> "TorchProgram":
-        """Opens a program; sets the number of threads of torch, which is one per process."""
+        """Opens a program and sets torch's number of threads, which holds for the whole process."""
         import torch
 
         torch.set_num_threads(threads)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from trainflat.anatomy.heads import Kind, counting, kind_of, same_answers
+from trainflat.anatomy.heads import Kind, kind_of, no_padding, same_answers
 from trainflat.anatomy.params import unwrapped
 from trainflat.evaluation.modes import evaluating
 
@@ -63,7 +63,7 @@ def compare_answers(
     differences, scales, same = [], [], []
     for first, second, mask in pairs:
         for name, logits in first.items():
-            inside = counting(kind, logits, mask)
+            inside = no_padding(kind, logits, mask)
             differences.append((logits - second[name])[inside].abs().max().nan_to_num(nan=torch.inf))
             scales.append(logits[inside].abs().max())
         same.append(same_answers(kind, first, second, mask))

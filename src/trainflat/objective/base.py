@@ -8,7 +8,7 @@ from typing import Literal, Self, get_args
 import torch
 from torch import Generator, Tensor, nn
 
-from trainflat.anatomy.heads import counted
+from trainflat.anatomy.heads import loss_count
 from trainflat.anatomy.params import named_weights, unwrapped
 from trainflat.core.errors import InputError, UnknownName
 from trainflat.core.foreach import foreach
@@ -246,7 +246,7 @@ class Objective:
 
     def _shares(self) -> Iterator[tuple[Batch, float]]:
         """Yields the batches, on the model's device, each with its share of what the mean loss runs over."""
-        counts = [counted(batch) for batch in self.batches]
+        counts = [loss_count(batch) for batch in self.batches]
         for batch, count in zip(self.batches, counts, strict=True):
             yield self._on_device(batch), count / sum(counts)
 
