@@ -39,8 +39,8 @@ def test_five_rows_that_speak_for_one_side_are_told_apart_and_four_are_not():
         answers = [1 - label if 7 * wrong > k and k % 7 == 0 else label for k, label in enumerate(gold)]
         one, other = scored(gold, gold)[0], scored(gold, answers)[0]
         found = difference(one, other)
-        assert (found.told, round(found.value * 3)) == (told, wrong)
-        assert difference(other, one).told == told
+        assert (found.significant, round(found.value * 3)) == (told, wrong)
+        assert difference(other, one).significant == told
 
 
 def test_rows_are_paired_in_the_order_of_the_data():
@@ -59,8 +59,8 @@ def test_two_equal_models_are_told_apart_in_at_most_about_five_of_a_hundred_draw
         gold = draw.integers(0, 2, 200)
         answers = [np.where(draw.random(200) < 0.25, 1 - gold, gold).tolist() for _ in range(2)]
         one, other = (scored(gold.tolist(), given)[0] for given in answers)
-        told["paired"] += difference(one, other).told
-        told["bound"] += difference(one.model_copy(update={"without": []}), other).told
+        told["paired"] += difference(one, other).significant
+        told["bound"] += difference(one.model_copy(update={"without": []}), other).significant
     assert told["paired"] <= 22
     assert told["bound"] <= 22
 
@@ -68,7 +68,7 @@ def test_two_equal_models_are_told_apart_in_at_most_about_five_of_a_hundred_draw
 @given(st.floats(-100, 100), st.integers(1, 10**6), st.sampled_from(["accuracy", "matthews", "f1"]))
 def test_a_score_is_never_told_apart_from_itself(value: float, rows: int, metric: str):
     score = Score(value=value, rows=rows, metric=metric)
-    assert not difference(score, score).told
+    assert not difference(score, score).significant
     paired = score.model_copy(update={"without": [value] * GROUPS})
     found = difference(paired, paired)
     assert found.low < 0 < found.high
@@ -98,7 +98,13 @@ BLIND = {
         ("no", "yes"),
         "^no better than always answering no",
     ),
-    "a little above": ([0, 1] * 50, [0, 1] * 26 + [0] * 48, "accuracy", ("no", "yes"), "^100 rows do not tell it from"),
+    "a little above": (
+        [0, 1] * 50,
+        [0, 1] * 26 + [0] * 48,
+        "accuracy",
+        ("no", "yes"),
+        "^100 rows do not distinguish it from",
+    ),
     "regression": ([k / 10 for k in range(50)], [2.5] * 50, "pearson", (), "every answer is 2.50: .* the mean"),
     "nearly one number": (
         [k / 10 for k in range(50)],

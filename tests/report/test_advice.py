@@ -68,8 +68,8 @@ def test_pairs_of_rows_tell_what_their_number_does_not():
 
     pairs = {"sampled": [75.0] * GROUPS}
     steady, shaky = diagnosis(without=pairs).lost(cut(72.0, 20)), diagnosis(without=pairs).lost(cut(72.0, 1))
-    assert steady.told and not shaky.told
-    assert not diagnosis().lost(Cut(sparsity=0.8, score=72.0)).told
+    assert steady.significant and not shaky.significant
+    assert not diagnosis().lost(Cut(sparsity=0.8, score=72.0)).significant
 
 
 CHANGES = {
@@ -110,5 +110,5 @@ def test_of_a_model_that_learned_nothing_nothing_else_is_said():
     both = advice([diagnosis(answers=answers), diagnosis(model="runs/b/stages/dense")])
     assert not any("apart" in each for each in both)
     unsure = answers.model_copy(update={"constant": False, "low": -1.0, "high": 5.0})
-    assert advice([diagnosis(answers=unsure)])[0].startswith("512 rows do not tell it from always answering no")
+    assert advice([diagnosis(answers=unsure)])[0].startswith("512 rows do not distinguish it from always answering no")
     assert len(advice([diagnosis(answers=unsure)])) > 1

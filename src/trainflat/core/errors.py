@@ -1,4 +1,4 @@
-"""Defines the exceptions, by who has to act.
+"""Defines the exceptions, by who has to act; the exit code is 2 where the user can mend it, else 1.
 
 ::
 
@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from textwrap import shorten
 
-_MOST = 12  # names that are shown when one is not known; of more, the nearest
-_SHOWN = 5
+_MOST = 12  # so many known names are listed in full after an unknown one
+_SHOWN = 5  # of more, these: the nearest ones
 
 
 class TrainflatError(Exception):
@@ -26,13 +26,13 @@ class TrainflatError(Exception):
 
 
 class InputError(TrainflatError, ValueError):
-    """What was given cannot be used, and nothing was changed."""
+    """An input (recipe, file, option) cannot be used; nothing was changed on disk."""
 
     exit_code = 2
 
 
 class UnknownName(InputError, KeyError):
-    """No ``kind`` has that name."""
+    """A table of names has no such name; the text shows the nearest ones."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], where: str = "", more: str = "") -> None:
         known = sorted(known)
@@ -41,18 +41,18 @@ class UnknownName(InputError, KeyError):
         if len(known) > _MOST:
             some = near[1:] or [one for one in known if one not in near][:_SHOWN]
             left = len(known) - len(some) - len(near[:1])
-            told = f" {'Near' if near[1:] else 'Known'}: {', '.join(some)} and {left} more{more and f'; {more}'}."
+            listed = f" {'Near' if near[1:] else 'Known'}: {', '.join(some)} and {left} more{more and f'; {more}'}."
         else:
-            told = f" Known: {', '.join(known) or 'none'}."
+            listed = f" Known: {', '.join(known) or 'none'}."
         prefix = f"{where}: " if where else ""
-        super().__init__(f"{prefix}no {kind} is called {name!r}.{hint}{told}")
+        super().__init__(f"{prefix}no {kind} is called {name!r}.{hint}{listed}")
 
-    def __str__(self) -> str:  # KeyError would show the repr
+    def __str__(self) -> str:  # KeyError's own shows the repr of the text, in quotes
         return str(self.args[0])
 
 
 class DamagedFile(InputError):
-    """A file on disk is not the one that was written there."""
+    """A file on disk is not what was written there: its hash differs, or it is truncated."""
 
 
 class TrainingDiverged(TrainflatError):
@@ -60,11 +60,12 @@ class TrainingDiverged(TrainflatError):
 
 
 class ZerosRevived(TrainflatError):
-    """A weight that a mask holds at zero is not zero."""
+    """A pruned weight is not zero: an optimizer or a load has written over the mask."""
 
 
 def is_fault(error: BaseException) -> bool:
-    """Returns whether an exception is an error, not a wanted exit; tokenizers panic outside ``Exception``."""
+    """Returns whether an exception is an error, not an interrupt or an exit."""
+    # Panics of Rust, in which tokenizers is written, derive from BaseException.
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
@@ -72,5 +73,5 @@ def one_line(error: BaseException, width: int = 150) -> str:
     """Shortens the message of any library's error to its first sentences, to quote it in one of ours."""
     text = " ".join(str(error).split())
     ends = [end.start() for end in re.finditer(r"[.!?](?= |$)", text) if end.start() <= width]
-    told = text if len(text) <= width else text[: ends[-1]] if ends else shorten(text, width, placeholder=" ...")
-    return told.rstrip(".: ") or type(error).__name__
+    quoted = text if len(text) <= width else text[: ends[-1]] if ends else shorten(text, width, placeholder=" ...")
+    return quoted.rstrip(".: ") or type(error).__name__

@@ -23,10 +23,11 @@ if TYPE_CHECKING:  # records and reports are read without torch
 
 T = TypeVar("T")
 
-# The name says nothing of what is made in it: with a long one added to it, it would be too long.
+# Pattern of the temporary folders' names. The target's name is not in them: a long one would exceed what the file
+# system allows.
 WORKPLACES = ".trainflat-*.tmp"
 
-# How torch.save (RuntimeError) and tokenizers (a bare Exception) tell of a full disk.
+# Parts of the messages with which torch.save (a RuntimeError) and tokenizers (a bare Exception) report a full disk.
 _FULL_DISK = ("inline_container", "iostream error", "(os error ")
 
 
@@ -46,7 +47,7 @@ def writing(path: Path) -> Iterator[None]:
             raise
         text = str(error).split("\n", maxsplit=1)[0]
         reason = getattr(error, "strerror", None) or f"the disk may be full ({text})"
-        shown = Path(*(part for part in path.parts if not fnmatch(part, WORKPLACES)))  # where it would have gone
+        shown = Path(*(part for part in path.parts if not fnmatch(part, WORKPLACES)))  # the target, not the temporary
         raise InputError(f"cannot write {shown}: {reason}. Free some space or choose another --out.") from error
 
 
@@ -59,10 +60,10 @@ def atomic(path: Path) -> Iterator[Path]:
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with workplace(path.parent) as place:
+        with workplace(path.parent) as place:  # beside the target: a rename is atomic within one file system only
             temporary = place / "file"
             temporary.touch(exist_ok=False)
-            mode = temporary.stat().st_mode  # as the umask gives it
+            mode = temporary.stat().st_mode  # by the umask
             yield temporary
             temporary.chmod(mode)  # safetensors leaves 0600, which would hide results from colleagues
             temporary.replace(path)
@@ -70,10 +71,10 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def together(folder: Path) -> Iterator[Path]:
-    """Yields a folder for files that belong together, which move to ``folder`` when the block ends.
+    """Yields a temporary folder for files that belong together; they move to ``folder`` when the block ends.
 
-    Files of other names in ``folder`` stay. Nothing changes where the block raises or is killed; putting all in their
-    places afterwards is a row of renames.
+    Files of other names in ``folder`` stay. Nothing changes if the block raises or is killed; a kill while the files
+    are moved, which takes one rename per file, can leave some of them behind.
 
     Raises:
         InputError: the disk is full or the folder cannot be written; names the folder.
@@ -86,7 +87,7 @@ def together(folder: Path) -> Iterator[Path]:
                 yield place
                 _take_places(place, folder)
         except BaseException:
-            with suppress(OSError):  # it was there, or is not empty
+            with suppress(OSError):  # another process has put something into it
                 for each in made:
                     each.rmdir()
             raise
@@ -94,7 +95,7 @@ def together(folder: Path) -> Iterator[Path]:
 
 def _take_places(place: Path, folder: Path) -> None:
     moves = {path: folder / path.relative_to(place) for path in sorted(place.rglob("*")) if path.is_file()}
-    for target in moves.values():
+    for target in moves.values():  # all that can fail comes before the first rename
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, f"{target.name} is a folder")
@@ -104,10 +105,10 @@ def _take_places(place: Path, folder: Path) -> None:
 
 @contextmanager
 def workplace(parent: Path) -> Iterator[Path]:
-    """Yields a new empty folder in ``parent`` for files that are not whole yet; it is gone when the block ends.
+    """Yields a new empty folder in ``parent`` for unfinished files; it is deleted when the block ends.
 
-    Its lock is held meanwhile, and falls with the process, however that ends. Those in ``parent`` whose lock has fallen
-    are deleted first: no process is left that works in them.
+    The folder is locked meanwhile. The kernel releases the lock however the process ends, so folders in ``parent`` that
+    nobody locks are left over from killed processes; they are deleted first.
     """
     for left in parent.glob(WORKPLACES):
         with _held(left, fcntl.LOCK_EX | fcntl.LOCK_NB) as dead:
@@ -131,24 +132,24 @@ def _held(folder: Path, how: int) -> Iterator[bool]:
     """Locks a folder for the block; yields False where the file system has no locks."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:  # gone, somebody else's, or no folder
+    except OSError:  # deleted meanwhile, of another user, or no folder
         yield False
         return
     try:
         with suppress(OSError):
             fcntl.flock(descriptor, how)
-            how = 0
+            how = 0  # locked
         yield how == 0
     finally:
         os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file atomically; names of files that are no text are escaped in it."""
+    """Writes a text file atomically, in UTF-8; undecodable bytes of file names are escaped."""
     with atomic(path) as temporary, temporary.open("w", encoding="utf8", errors="backslashreplace") as file:
         file.write(text)
         file.flush()
-        os.fsync(file.fileno())
+        os.fsync(file.fileno())  # else the rename may reach the disk before the content does
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -156,7 +157,7 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
-# The file may well be the user's own, named by mistake: nobody is told to delete it.
+# The file may be the user's own, named by mistake, so the message does not advise to delete it.
 MOVE = "If trainflat wrote it, it is damaged: move it away and repeat the command that made it."
 
 
@@ -164,11 +165,11 @@ def read_json(path: Path, *, finite: bool = True) -> Any:
     """Reads JSON that this package wrote.
 
     Args:
-        path: Of the file.
-        finite: Whether NaN and infinity, which JSON has no words for, are refused.
+        path: The file.
+        finite: Whether to refuse NaN and infinity, which JSON has not but Python's json reads.
 
     Raises:
-        DamagedFile: it is not JSON, or cannot be read.
+        DamagedFile: the file is not JSON, or cannot be read.
     """
     try:
         return parse_json(read_text(path), finite=finite)
@@ -180,13 +181,13 @@ def read_as(path: Path, kind: type[T], what: str, *, finite: bool = True) -> T:
     """Reads JSON that this package wrote, validated as a type.
 
     Args:
-        path: Of the file.
-        kind: What pydantic validates it as.
-        what: It is called where it is not; "a record".
+        path: The file.
+        kind: Type that pydantic validates the value as.
+        what: Name of the type in messages, such as ``"a record"``.
         finite: As in :func:`read_json`.
 
     Raises:
-        DamagedFile: it is not JSON, cannot be read, or does not have the keys and values of its kind.
+        DamagedFile: the file is not JSON, cannot be read, or does not have the keys and values of ``kind``.
     """
     found: T = validated(read_json(path, finite=finite), kind, f"{path} is not {what}", MOVE)
     return found
@@ -224,7 +225,7 @@ def load_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
         DamagedFile: the file is missing, truncated or not safetensors.
     """
     try:
-        if not path.is_file():  # nor a pipe, which would keep its reader waiting
+        if not path.is_file():  # a pipe would block until somebody writes into it
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         with safe_open(path, framework="pt") as file:
             metadata = parse_json((file.metadata() or {}).get(_METADATA, "{}"))
@@ -238,22 +239,23 @@ MANIFEST = "manifest.json"
 
 
 def seal(folder: Path) -> None:
-    """Writes the hash of every file below ``folder`` into its manifest. A folder without one is unfinished."""
+    """Writes the SHA-256 of every file below ``folder`` into its manifest; a folder without one is unfinished."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     write_json(folder / MANIFEST, {str(p.relative_to(folder)): hash_file(p) for p in files})
 
 
 def is_sealed(folder: Path) -> bool:
-    """Returns whether a folder has a manifest, hence was finished."""
+    """Returns whether a folder has a manifest, so is finished."""
     return (folder / MANIFEST).is_file()
 
 
 def verify(folder: Path, *, known: Mapping[str, str | None] | None = None, move: str | None = None) -> None:
-    """Compares every file with the manifest.
+    """Compares every file below ``folder`` with the hashes in its manifest.
 
     Args:
-        known: Files that the manifest must list, and their hashes where somebody else tells them.
-        move: What to do about damage, as a sentence; by default to delete the folder.
+        folder: A sealed folder.
+        known: Files that the manifest must list, with their hashes if these are recorded elsewhere, else None.
+        move: Sentence that says what to do about damage; by default to delete the folder.
 
     Raises:
         DamagedFile: names the first file that is missing or differs.
@@ -272,7 +274,7 @@ def _manifest(folder: Path, known: Mapping[str, str | None], move: str) -> dict[
         value = read_json(path)
     except DamagedFile:
         value = None
-    # Nothing that is sealed is empty.
+    # An empty manifest would verify anything, and nothing that is sealed is empty.
     if not isinstance(value, dict) or not value or not all(map(_is_inside, value)) or not _agrees(value, known):
         state = "is not what was written" if path.is_file() else "is missing"
         raise DamagedFile(f"{path} {state}. {move}")
@@ -284,7 +286,7 @@ def _agrees(manifest: Mapping[str, str], known: Mapping[str, str | None]) -> boo
 
 
 def _is_inside(name: str) -> bool:
-    """Returns whether a manifest may name a path: of usual length, and below its folder."""
+    """Returns whether a manifest may name a path: of usual length and below its folder, as folders come from others."""
     path = Path(name)
     return len(name) < 256 and not path.is_absolute() and ".." not in path.parts
 

@@ -21,6 +21,8 @@ def foreach(operation: str, tensors: Sequence[Tensor], *others: Any, **options: 
         >>> foreach("add", [torch.ones(2), torch.zeros(1)], [torch.ones(2), torch.ones(1)], alpha=2)
         [tensor([3., 3.]), tensor([2.])]
     """
+    # torch's private functions launch one kernel for many tensors; on a GPU a model's hundreds of small launches would
+    # take longer than the arithmetic. The loop below gives the same bits where a future torch has dropped one.
     fused = getattr(torch, f"_foreach_{operation}", None)
     if fused is not None:
         return list(fused(tensors, *others, **options) or ())

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from textwrap import shorten
 from typing import Any
 
-# How the type of one of pydantic's errors begins, and what is then expected; its context fills in the braces.
+# Expected values by the beginning of pydantic's error type; the error's context fills in the braces. pydantic's own
+# texts ("Input should be a valid integer, unable to parse...") speak of Python, and a recipe's author need not know it.
 _EXPECTED = {
     "int": "a whole number",
     "float": "a number",
@@ -69,9 +70,10 @@ def wanted(errors: Sequence[Mapping[str, Any]]) -> str:
         >>> wanted([{"type": "literal_error", "ctx": {"expected": "'epoch'"}}, {"type": "int_parsing"}])
         "'epoch' or a whole number is expected"
     """
-    told = [str(error["msg"]).removeprefix("Value error, ") for error in errors if error["type"] == "value_error"]
-    if told:
-        return " or ".join(told)
+    # ValueErrors of our own validators say more than any type does.
+    own = [str(error["msg"]).removeprefix("Value error, ") for error in errors if error["type"] == "value_error"]
+    if own:
+        return " or ".join(own)
     return " or ".join(dict.fromkeys(map(_expected, errors))) + " is expected"
 
 
@@ -82,7 +84,7 @@ def _expected(error: Mapping[str, Any]) -> str:
     fitting = [begin for begin in _EXPECTED if kind.startswith(begin)]
     if not fitting:
         return str(error["msg"]).removeprefix("Input should be ").removeprefix("a valid ")
-    return _EXPECTED[max(fitting, key=len)].format(**context)
+    return _EXPECTED[max(fitting, key=len)].format(**context)  # string_too_short also begins with string
 
 
 def shown(value: Any) -> str:

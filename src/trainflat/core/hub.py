@@ -7,12 +7,13 @@ from threading import Thread
 
 from huggingface_hub import constants, get_session
 
-_SECONDS = 4.0  # that the hub has to answer
+_SECONDS = 4.0  # timeout
 
 
 @cache
 def hub_answers() -> bool:
-    """Returns whether the hub answers, asked once per process, in a thread since DNS look-ups have no timeout."""
+    """Returns whether the hub answers a HEAD request; asked once per process."""
+    # In a thread, because a DNS look-up has no timeout and the client's covers the connection only.
     if constants.HF_HUB_OFFLINE:
         return False
     answers: list[object] = []
@@ -25,7 +26,7 @@ def hub_answers() -> bool:
 def _ask(answers: list[object]) -> None:
     try:
         answers.append(get_session().head(constants.ENDPOINT, timeout=_SECONDS))
-    except Exception:  # each version of the client has its own
+    except Exception:  # the exception differs between versions of the client (requests, httpx)
         return
 
 
@@ -37,6 +38,7 @@ def why_silent() -> str:
 @contextmanager
 def cache_alone() -> Iterator[None]:
     """Makes clients of the hub read the cache only, inside the block."""
+    # The environment variable is read at import; later only the constant has an effect.
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = True
     try:

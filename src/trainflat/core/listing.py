@@ -9,7 +9,7 @@ from pathlib import Path
 from trainflat.core.errors import UnknownName
 
 _ROOT = Path(str(files("trainflat")))
-# Word for `trainflat list`: the title, the file with the table, and the table's name there.
+# By the word that `trainflat list` takes: the title, the file with the table, and the table's name in it.
 _FAMILIES = {
     "tasks": ("tasks", "tasks/__init__.py", "TASKS"),
     "optimizers": ("optimizers", "optim/__init__.py", "OPTIMIZERS"),
@@ -58,6 +58,7 @@ def listed(kind: str) -> tuple[str, dict[str, str]]:
 
 def _members(path: Path, table: str) -> Iterator[tuple[str, str]]:
     """Yields each name in a table, a call of ``Registry`` or a dictionary, with its member's first sentence."""
+    # An import of optim or pruning imports torch; `trainflat list` and `--help` have half a second.
     tree = _parse(path)
     homes = {
         alias.asname or alias.name: str(node.module)

@@ -1,4 +1,4 @@
-"""Computes 95 % margins of differences of scores, and whether answers depend on the text at all."""
+"""Computes 95 % confidence intervals of differences of metrics, and compares predictions with a constant answer."""
 
 from collections.abc import Sequence
 from math import sqrt
@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-GROUPS = 20  # that the rows are dealt to in turn, to see how much a score depends on which rows there are
+# Of rows, for a jackknife that leaves out one group at a time: few enough to store a value per group with every score,
+# many enough that Student's t with 19 degrees of freedom is only 7 % wider than the normal.
+GROUPS = 20
 _T, _Z = 2.093, 1.960  # 97.5 % quantiles of Student's t with GROUPS - 1 degrees of freedom, and of the normal
 _CORRELATIONS = ("matthews", "pearson", "spearman")
 
@@ -16,10 +18,10 @@ class _Data(BaseModel):
 
 
 class Score(_Data):
-    """Holds a score in percent and the rows behind its margin.
+    """Holds a metric's value in percent and what its confidence interval is computed from.
 
-    ``without`` holds the score without each of the ``GROUPS`` groups of rows. Two such lists on the same rows tell how
-    sure the difference of their scores is; where one is missing, the number of rows bounds it.
+    ``without`` lists the value without each of the ``GROUPS`` groups of rows. Two such lists on the same rows give the
+    variance of the difference of their values; where one is missing, the number of rows bounds it.
     """
 
     value: float
@@ -44,17 +46,18 @@ class Difference(NamedTuple):
     high: float
 
     @property
-    def told(self) -> bool:
+    def significant(self) -> bool:
         """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
 
 def difference(one: Score, other: Score) -> Difference:
-    """Subtracts one score from another, with the interval.
+    """Subtracts one score from another, with the 95 % interval of the difference.
 
-    Pairs on the same rows: the jackknife over groups of rows (Quenouille, 1956; Tukey, 1958), and one row more for
-    what few rows that differ can do by chance, as Agresti and Min (2005) add to McNemar's table: five rows that all
-    speak for one side are told apart, four are not. Otherwise as if both erred independently, which is an upper bound.
+    On the same rows: the jackknife over groups of rows (Quenouille, 1956; Tukey, 1958), plus the variance of one row,
+    since few discordant rows can agree by chance, as Agresti and Min (2005) add to McNemar's table: five discordant
+    rows that all favour one side are significant, four are not. Otherwise as if both erred independently, an upper
+    bound.
     """
     value = one.value - other.value
     pairs = list(zip(one.without, other.without, strict=False))
@@ -73,14 +76,14 @@ class Answers(_Data):
 
     rows: int
     constant: bool  # every answer is the same
-    common: str  # the most frequent one
-    blind: str  # the best answer that ignores the text
-    baseline: float  # what it scores, in percent
-    low: float  # the interval of the score above that
+    common: str  # the most frequent answer
+    blind: str  # the best constant answer
+    baseline: float  # its score, in percent
+    low: float  # 95 % interval of the model's score minus the baseline
     high: float
 
     @property
-    def nothing(self) -> bool:
+    def learned_nothing(self) -> bool:
         """Whether nothing was learned: one answer for all rows, or a score no better than a constant answer's."""
         return self.constant or self.low + self.high <= 0
 
@@ -89,9 +92,9 @@ class Answers(_Data):
         always = f"always answering {self.blind}, which scores {self.baseline:z.1f}"
         if self.constant:
             return f"every answer is {self.common}: no better than {always}"
-        if self.nothing:
+        if self.learned_nothing:
             return f"no better than {always}"
-        return "" if self.low > 0 else f"{self.rows:,} rows do not tell it from {always}"
+        return "" if self.low > 0 else f"{self.rows:,} rows do not distinguish it from {always}"
 
 
 def groups(count: int) -> Sequence[range]:

@@ -1,9 +1,9 @@
 """Encodes the positions of a sparse matrix's values in few bytes.
 
-An index is one byte that names its form, then the code. A random mask that keeps a share p of n entries needs at least
-n · H(p) bits, H being the binary entropy; for p of a hundredth and more one of the forms is at most 2 % longer, because
-the gaps between kept entries are geometric and a Huffman code of them is nearly as short (11 % longer at a thousandth,
-where many gaps take several bytes). Masks that are less than random get shorter still.
+An index is one byte for its form, then the code. A random mask that keeps a share p of n entries needs at least n ·
+H(p) bits, with H the binary entropy. For p of a hundredth and more the shortest form is at most 2 % longer than that,
+because gaps between kept entries are geometric and a Huffman code of them is nearly optimal (11 % longer at a
+thousandth, where many gaps take several bytes). Masks with structure get shorter still.
 """
 
 import zlib
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from trainflat.core.formatting import plural
 
 ALL, BITS, BITS_DEFLATED, GAPS, GAPS_DEFLATED = range(5)
-_ESCAPE = 255  # a gap byte that skips as many entries and keeps none
-_SPARE = 64  # bytes that a code may have beyond what was expected, before it is not read on
+_ESCAPE = 255  # a gap byte that skips 255 entries and keeps none
+_SPARE = 64  # bytes to decompress beyond the expected length, enough to see that a code is too long
 
 
 def encode(kept: NDArray[np.bool_]) -> bytes:
@@ -35,15 +35,15 @@ def encode(kept: NDArray[np.bool_]) -> bytes:
 
 
 def decode(index: bytes, *, entries: int, count: int) -> NDArray[np.int64]:
-    """Decodes the kept positions in ascending order, in memory proportional to ``entries`` whatever is given.
+    """Decodes the kept positions in ascending order, in memory proportional to ``entries`` whatever ``index`` is.
 
     Args:
-        index: As ``encode`` gives it.
-        entries: Of the matrix.
-        count: How many of them are kept.
+        index: Code that :func:`encode` returned.
+        entries: Number of entries of the matrix.
+        count: Number of kept entries.
 
     Raises:
-        ValueError: the index is not one of a mask with so many entries of which so many are kept.
+        ValueError: the index is not of a mask that keeps ``count`` of ``entries``.
     """
     form, code = (index[0], index[1:]) if index else (-1, b"")
     if form == ALL and not code and count == entries:
@@ -83,7 +83,7 @@ def _read_bits(code: bytes, entries: int, count: int) -> NDArray[np.int64]:
 def _read_gaps(code: bytes, entries: int, count: int) -> NDArray[np.int64]:
     stream = np.frombuffer(code, np.uint8)
     kept = stream != _ESCAPE
-    # Each byte below 255 ends at an entry that is kept; what counts is where it stands, from 0.
+    # Each byte skips as many entries as its value, and each below 255 then keeps one: positions are cumulative sums.
     ends = np.cumsum(stream, dtype=np.int64) + np.cumsum(kept, dtype=np.int64) - 1
     positions: NDArray[np.int64] = ends[kept]
     if len(positions) != count or (len(ends) and (not kept[-1] or ends[-1] >= entries)):
@@ -92,7 +92,8 @@ def _read_gaps(code: bytes, entries: int, count: int) -> NDArray[np.int64]:
 
 
 def _deflate(code: bytes) -> bytes:
-    """Compresses by Huffman coding alone, which suits random gaps, or with matches, whichever is shorter."""
+    """Deflates with Huffman coding alone and with matches, and returns the shorter code."""
+    # Random gaps have no repetitions, and looking for some makes their code longer; structured masks have many.
     found = []
     for strategy in (zlib.Z_HUFFMAN_ONLY, zlib.Z_DEFAULT_STRATEGY):
         compressor = zlib.compressobj(6, zlib.DEFLATED, zlib.MAX_WBITS, 9, strategy)
@@ -101,7 +102,7 @@ def _deflate(code: bytes) -> bytes:
 
 
 def _inflate(code: bytes, most: int) -> bytes:
-    """Decompresses at most ``most`` bytes and a few, however far the code would swell."""
+    """Decompresses a code of at most ``most`` bytes; a few kilobytes of a file could otherwise inflate to gigabytes."""
     expand = zlib.decompressobj()
     try:
         plain = expand.decompress(code, most + _SPARE)

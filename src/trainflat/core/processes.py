@@ -9,5 +9,6 @@ def process_count() -> int:
 
 
 def is_first_process() -> bool:
-    """Returns whether this process writes and prints; ``RANK`` counts only where there are several."""
+    """Returns whether this process writes and prints: rank 0 of several, or the only one."""
+    # A shell on a cluster may set RANK without starting more than one process.
     return process_count() == 1 or os.environ.get("RANK", "0") == "0"

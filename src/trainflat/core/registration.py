@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 _HOST = "transformers.quantizers.auto"  # holds transformers' tables of quantizers
-_READERS = {  # quant_method in config.json: where its config and its quantizer are
+_READERS = {  # by quant_method in config.json: the module of its config and quantizer, and their names
     "trainflat-int8": ("trainflat.models.int8", "Int8Config", "Int8Quantizer"),
     "trainflat-sparse": ("trainflat.export.native", "SparseConfig", "SparseQuantizer"),
 }
@@ -29,14 +29,18 @@ class _Lazy:
     def _found(self) -> Any:
         try:
             return getattr(import_module(self.home), self.name)
-        except ImportError as error:  # transformers has moved what this package builds on
+        except ImportError as error:  # another version of transformers has moved its base classes
             from trainflat.core.errors import InputError
 
             raise InputError(f"transformers cannot read this folder ({error}). Use trainflat.load(folder).") from error
 
 
 def register() -> None:
-    """Registers our quantizers now, or when transformers' tables are imported."""
+    """Registers our quantizers now, or when transformers' tables are imported.
+
+    ``import trainflat`` must not import transformers, which takes seconds, and from_pretrained must read our folders in
+    whichever order the two are imported.
+    """
     host = sys.modules.get(_HOST)
     if hasattr(host, "AUTO_QUANTIZER_MAPPING"):
         _enter(host)
@@ -50,7 +54,7 @@ def _enter(host: Any) -> None:
         host.AUTO_QUANTIZER_MAPPING[method] = _Lazy(home, quantizer)
 
 
-class _Finder:  # importlib.abc, whose classes these would be, takes as long to import as all the rest
+class _Finder:  # not derived from importlib.abc, whose import takes as long as the rest of `import trainflat`
     """Hooks the import of one module of transformers, then removes itself."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Any:
@@ -77,5 +81,5 @@ class _Entering:
         self.inner.exec_module(module)
         _enter(module)
 
-    def __getattr__(self, name: str) -> Any:  # source, resources: what tools ask a loader for
+    def __getattr__(self, name: str) -> Any:  # get_source, get_resource_reader: tools ask loaders for these
         return getattr(self.inner, name)

@@ -18,5 +18,6 @@ def generator(device: torch.device | str, *keys: int) -> torch.Generator:
         >>> bool(first == again)
         True
     """
+    # Hashed, since neighbouring seeds such as (0, 1) and (1, 0), or seed + step, would share streams.
     digest = hashlib.blake2b(repr(keys).encode(), digest_size=8).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "big") >> 1)

@@ -1,4 +1,4 @@
-"""Schedules a quantity over a run: held at its first value, changed, held at its last."""
+"""Schedules a quantity over a run: constant at its first value, changed, constant at its last."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -13,17 +13,17 @@ Length = int | float
 
 
 class Schedule(ABC):
-    """Rises from 0 to 1: 0 for ``start``, then its shape, and 1 for ``hold`` at the end.
+    """Base of schedules from 0 to 1: 0 for ``start``, then the subclass's shape, and 1 for ``hold`` at the end.
 
-    A step here is the number of optimizer steps already taken; the passes of a run of T steps stand at 0 … T - 1, and
-    what it ends with at T, where every schedule is at 1.
+    ``step`` is the number of optimizer steps already taken: the passes of a run of T steps are at 0 … T - 1, and the
+    model that it ends with is at T, where every schedule is 1.
 
     Args:
-        start: How long it stays at 0, in optimizer steps (a whole number) or as a share of the run (a fraction).
-        hold: How long it stays at 1 at the end, likewise.
+        start: Length at 0, in optimizer steps (a whole number) or as a share of the run (a fraction).
+        hold: Length at 1 at the end, in the same units.
 
     Raises:
-        InputError: for a length that is neither.
+        InputError: a length is neither.
 
     Example:
         >>> cubic = Cubic(start=10, hold=0.5)
@@ -45,17 +45,16 @@ class Schedule(ABC):
         """Returns the value of the shape at a progress in [0, 1)."""
 
     def lengths(self, total_steps: int) -> tuple[int, int]:
-        """Returns the numbers of steps at 0 at the beginning and at 1 at the end.
+        """Returns the number of steps at 0 at the beginning and at 1 at the end.
 
         Raises:
-            InputError: together they leave nothing of the run.
+            InputError: no step of the run is left between them.
         """
         start, hold = (n if isinstance(n, int) else round(n * total_steps) for n in (self.start, self.hold))
         if start + hold >= max(total_steps, 1):
             raise InputError(
                 f"the schedule holds {plural(start, 'step')} at its start and {hold} at its end, and the run has "
-                f"{total_steps}. "
-                "Train longer, or give lengths as shares of the run, such as start: 0.1 and hold: 0.3."
+                f"{total_steps}. Train longer, or give lengths as shares of the run, such as start: 0.1 and hold: 0.3."
             )
         return start, hold
 
@@ -63,7 +62,7 @@ class Schedule(ABC):
         """Returns the value after ``step`` steps, in [0, 1].
 
         Raises:
-            InputError: it does not fit the run.
+            InputError: ``start`` and ``hold`` do not fit the run.
         """
         start, hold = self.lengths(total_steps)
         if step < start:
@@ -74,6 +73,7 @@ class Schedule(ABC):
 
     def value(self, step: int, total_steps: int, first: float, last: float) -> float:
         """Interpolates from ``first`` to ``last``, exact at both ends."""
+        # first + (last - first) * 1 may miss last by a rounding, and a final sparsity by a weight.
         share = self.share(step, total_steps)
         return last if share == 1 else first + (last - first) * share
 
@@ -86,7 +86,7 @@ class Schedule(ABC):
 
 
 class Cubic(Schedule):
-    """``1 - (1 - progress)^3``: fast while there is much to lose (Zhu and Gupta 2017, arXiv:1710.01878)."""
+    """Rises as ``1 - (1 - progress)^3``: fast while weights are redundant (Zhu and Gupta 2017, arXiv:1710.01878)."""
 
     def shape(self, progress: float) -> float:
         return 1 - (1 - progress) ** 3

@@ -34,7 +34,7 @@ def _on_one(found: Diagnosis, named: bool) -> list[str]:
 
 
 def _blind(found: Diagnosis) -> bool:
-    return found.answers is not None and found.answers.nothing
+    return found.answers is not None and found.answers.learned_nothing
 
 
 def _on_free(found: Diagnosis) -> str:

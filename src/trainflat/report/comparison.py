@@ -135,7 +135,7 @@ def _title(found: Comparison) -> str:
 def _over(above: Difference | None) -> str:
     if above is None:
         return DASH
-    return f"{above.value:+z.2f} [{above.low:z.2f}, {above.high:z.2f}]" if above.told else NOT_TOLD
+    return f"{above.value:+z.2f} [{above.low:z.2f}, {above.high:z.2f}]" if above.significant else NOT_TOLD
 
 
 def _speedup(speedup: Speedup | None) -> str:

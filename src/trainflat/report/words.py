@@ -69,7 +69,7 @@ def change(lost: Difference, rows: int) -> str:
     size = f"{abs(lost.value):.1f}"
     if size == "0.0":
         return f"leaves the score where it is (between {low:z.1f} and {high:z.1f} points less)"
-    doubt = "" if lost.told else f", which {rows:,} rows do not tell from none"
+    doubt = "" if lost.significant else f", which {rows:,} rows do not tell from none"
     return f"{'costs' if lost.value > 0 else 'gains'} {size} points (between {low:z.1f} and {high:z.1f}){doubt}"
 
 
