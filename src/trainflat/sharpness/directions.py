@@ -115,7 +115,7 @@ def are_collinear(first: Vector, second: Vector) -> bool:
 
 
 def _is_flat(d11: float, d22: float, rest: float) -> bool:
-    """Compares the squared norms of two sides with that of the second one's part orthogonal to the first."""
+    """Compares the squared norm of the second side's part orthogonal to the first with the squared norms of both."""
     return min(d11, rest) < _VANISHING or math.sqrt(rest) <= _FLAT * math.sqrt(d22)
 
 

@@ -55,6 +55,7 @@ class Gaussian(Measure):
         generator = torch.Generator().manual_seed(seed)
         with objective.taking(f"sharpness under noise of {self.sigma:g}", sum(self.passes().values())) as effort:
             loss = finite(objective.value(), AT_THE_WEIGHTS)
+            # Every draw moves all weights by a norm of about sigma sqrt(n): a large sigma leaves the basin.
             rises = [self._noisy(objective, generator) - loss for _ in range(self.samples)]
             mean, error = statistics.fmean(rises), statistics.stdev(rises) / math.sqrt(self.samples)
             return GaussianSharpness(mean, error, loss, self.sigma, self.relative, self.samples, seed, effort())

@@ -122,7 +122,7 @@ class Hessian(Measure):
                 spaces = lanczos(lambda v: flatten(product(unflatten(v, objective.weights))), draw(), draw)
                 for space in islice(spaces, self.iterations):
                     values, errors, lowest = _upper(space, self.k)
-                    scale = max(abs(values[0]), abs(lowest))
+                    scale = max(abs(values[0]), abs(lowest))  # at a saddle the lowest may be the larger one
                     converged = len(values) == self.k and max(errors) <= self.tolerance * scale
                     # A Krylov space holds one eigenvector per eigenvalue. Once it is invariant (rest 0), further copies
                     # of a multiple eigenvalue show only after a restart, and they count among the k largest.
@@ -139,7 +139,7 @@ class Hessian(Measure):
             forms = []
             with objective.products(self.products) as product:
                 for _ in range(self.samples):
-                    signs = objective.random_signs(generator)
+                    signs = objective.random_signs(generator)  # Rademacher: v_i² = 1 leaves the diagonal without noise
                     forms.append(finite(dot(signs, product(signs)), AT_THE_WEIGHTS, "Hessian's product with a vector"))
             error = statistics.stdev(forms) / math.sqrt(self.samples)
             return HessianTrace(statistics.fmean(forms), error, self.samples, seed, effort())

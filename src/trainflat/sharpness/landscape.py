@@ -111,6 +111,7 @@ def _through_points(
     models = {name: weights_of(objective, state, name, shared) for name, state in points.items()}
     u, v, places = orthonormal_basis(list(models.values()), list(models))
     x, y = (_side([place[k] for place in places], margin, size) for k in (0, 1))
+    # Distances of pruned models are among the surviving weights, since weights_of has applied the masks.
     plane = AffineSubspace(objective, next(iter(models.values())), (u, v))
     axes = ("distance (L2)", "distance (L2)")
     return _Grid(plane, x, y, axes, dict(zip(models, places, strict=True)), models, shared, head or "")

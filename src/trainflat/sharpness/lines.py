@@ -119,6 +119,7 @@ def _between_points(objective: Objective, points: Mapping[str, State], size: int
     require(len(names) == 2, f"a line goes through exactly two points, got {len(names)}: {', '.join(names) or 'none'}.")
     one, other = (weights_of(objective, state, name) for name, state in points.items())
     line = AffineSubspace(objective, one, [[q - p for p, q in zip(one, other, strict=True)]])
+    # The models at 0 and 1 are added even if the spacing misses them, since a barrier is measured above their losses.
     positions = sorted({*evenly_spaced(0.0 - margin, 1.0 + margin, size), 0.0, 1.0})
     return _Line(line, positions, "", (names[0], names[1]), {0.0: one, 1.0: other})
 

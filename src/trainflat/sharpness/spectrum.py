@@ -89,7 +89,7 @@ class Spectrum(Measure):
         spaces = lanczos(lambda v: flatten(product(unflatten(v, probe))), flatten(probe))
         *_, space = islice(spaces, self.steps)
         values, vectors = space.ritz()
-        return values, vectors[0] ** 2
+        return values, vectors[0] ** 2  # Golub and Welsch: squared first entries are the weights of the rule
 
     def _grid(self, nodes: Array) -> tuple[Array, float]:
         low, high = float(nodes.min()), float(nodes.max())

@@ -16,7 +16,7 @@ from trainflat.tasks.splits import arrange
 from trainflat.tasks.tables import Table, read_table, without_blank_end
 from trainflat.tasks.text import LABEL, TEXTS, TextTask
 
-SHARE = 0.1  # held out where no validation file is given
+SHARE = 0.1  # of the training rows, held out where no validation file is given
 _LEAK = "Scores on training rows are too high: name other rows, or leave validation_file out."
 
 
@@ -76,6 +76,7 @@ class Files(TextTask):
         source = _Source(data, _text_columns(text, label), label, unlabelled, shape)
         if validation_file is not None:
             _check_apart(source.path(train_file), source.path(validation_file))
+        # With holdout the validation file is not read, so that tuning cannot depend on it.
         tables = source.tables(train_file, None if holdout else validation_file)
         table, values = tables["train"], read_labels(tables["train"], label)
         meaning = interpret(table, label, values, kind=kind, classes=classes, positive=positive)

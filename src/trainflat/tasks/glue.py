@@ -1,4 +1,4 @@
-"""Reads the tasks of GLUE (Wang et al., ICLR 2019, arXiv:1804.07461) that the papers report."""
+"""Reads the tasks of GLUE (Wang et al., ICLR 2019, arXiv:1804.07461) that the papers report: all but WNLI and AX."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -78,7 +78,7 @@ class Glue(TextTask):
             holdout=holdout,
             rows=rows,
             seed=seed,
-            by_class=bool(spec.labels),
+            by_class=bool(spec.labels),  # similarities have no strata
         )
         super().__init__(spec.name, spec.head, spec.metrics, training, evaluation)
 
@@ -96,6 +96,7 @@ def _rows(spec: Spec, table: Table, some: bool) -> Rows:
 
 
 def _classes(spec: Spec, table: Table, values: list[Value]) -> list[int]:
+    # The hub has integers, CSV files made from it often strings, and some copies the names.
     known: dict[Value, int] = {value: i for i, name in enumerate(spec.labels) for value in (i, str(i), name)}
     for row, value in enumerate(values):
         if value not in known:

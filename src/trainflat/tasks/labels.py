@@ -53,6 +53,7 @@ def _read_strings(values: list[str]) -> list[Value]:
     if all(map(_INTEGER.fullmatch, values)):
         return [int(value) for value in values]
     codes = any(map(_PADDED.fullmatch, values)) or all(map(_BARE.fullmatch, values))
+    # One leading zero makes the column one of codes: as numbers, 007 and 7 would be one class.
     return list(values) if codes or not all(map(is_number, values)) else [float(value) for value in values]
 
 

@@ -151,6 +151,7 @@ def _ask_for_odd(table: Table, label: str, values: Sequence[Value]) -> None:
             "option `missing`, or set kind to classification."
         )
         raise table.fault(odd[0], label, problem)
+    # Decimal commas are usual in Excel's CSV of many countries; as strings each would be a class.
     if all(_COMMAS.fullmatch(str(value)) for value in values):
         raise table.fault(
             0,

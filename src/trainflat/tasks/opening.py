@@ -78,7 +78,7 @@ def read_bytes(path: Path, *, large: bool = False) -> tuple[str, bytes]:
     """
     size = path.stat().st_size
     if size > MOST_BYTES and not large:
-        raise InputError(f"{path} has {size / 1e9:.1f} GB, which needs several times that of memory. {LARGE}")
+        raise InputError(f"{path} has {size / 1e9:.1f} GB, and reading it takes several times as much memory. {LARGE}")
     with path.open("rb") as file:
         if file.peek(len(_POINTER)).startswith(_POINTER):
             raise InputError(f"{path} is a Git LFS pointer, not the data. Fetch the data with `git lfs pull`.")
@@ -123,7 +123,7 @@ _PACKED: dict[bytes, Callable[[Any], Any]] = {
     b"PK\x03\x04": _open_zip,
 }
 _SUFFIXES = (".gz", ".bz2", ".xz", ".zip")
-# UTF-32 before UTF-16, whose little-endian mark begins that of UTF-32.
+# UTF-32 before UTF-16: the little-endian mark of UTF-32 begins with the mark of UTF-16.
 _MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16"}
 _MARKS |= {codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_BE: "utf-16"}
 

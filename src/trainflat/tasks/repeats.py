@@ -7,7 +7,7 @@ from hashlib import blake2b
 from trainflat.tasks.rows import LABEL, Rows
 
 TEXTS = ("text", "text_pair")
-QUESTIONS = (*TEXTS, "question", "context")  # all columns that a model reads; those of span tasks come last
+QUESTIONS = (*TEXTS, "question", "context")  # all columns that a model reads
 
 
 def text_keys(rows: Rows, *, ordered: bool = False) -> list[tuple[bytes, ...]]:

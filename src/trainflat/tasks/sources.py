@@ -64,7 +64,7 @@ class Source:
 
     def _from_folder(self, root: Path, split: str) -> Table:
         folder, splits = self._locate(root)
-        if split not in splits:
+        if split not in splits:  # X_partial is not taken instead: its scores do not compare with published ones
             raise InputError(_missing(self.task, split, folder, splits))
         paths = sorted(splits[split])
         if len(paths) > 1 and any(PurePath(unpacked_name(path)).stem == split for path in paths):
@@ -117,6 +117,7 @@ def _from_hub(source: Source, split: str) -> Table:
     try:
         from datasets import load_dataset
 
+        # Its client would retry a silent hub for half a minute before it looks into the cache.
         with nullcontext() if hub_answers() else cache_alone():
             columns = load_dataset(source.hub, source.config, split=split).to_dict()
     except ImportError as error:

@@ -154,6 +154,6 @@ def draw(rows: Rows, count: int, seed: int) -> Rows:
 
 
 def _generator(seed: int) -> np.random.RandomState:
-    # numpy guarantees the stream of RandomState across releases, that of default_rng not: a run that is resumed with a
-    # newer numpy must hold out the same rows.
+    # numpy guarantees the same stream across releases for RandomState, not for default_rng: a run that is resumed with
+    # a newer numpy must hold out the same rows.
     return np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed)))

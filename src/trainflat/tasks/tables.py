@@ -58,8 +58,8 @@ class Table:
         """Returns the values of a column of text.
 
         Raises:
-            InputError: a value is missing, not a string, empty, or holds a NUL byte or half of a surrogate pair, both
-                of which make tokenizers fail.
+            InputError: a value is missing, not a string, empty, or holds a NUL byte or half of a surrogate pair:
+                tokenizers fail on these.
         """
         values = self.column(name)
         for row, value in enumerate(values):
@@ -133,6 +133,7 @@ def read_table(path: Path, shape: Shape = AS_FOUND) -> Table:
 
 
 def _reader(path: Path, name: str, data: bytes, shape: Shape) -> Reader:
+    # Blobs in the hub's cache have no suffix.
     suffix = ".parquet" if data.startswith(b"PAR1") else PurePath(name).suffix.lower()
     reader = READERS.get(suffix, _read_csv if shape.separator else None)
     if reader is None:
@@ -198,7 +199,7 @@ def _gather(path: Path, rows: list[tuple[str, Any]]) -> Columns:
             raise InputError(
                 f'{path}: {place} is {row!r:.60}, not an object. Write objects like {{"text": ..., "label": ...}}.'
             )
-    names = dict.fromkeys(name for _, row in rows for name in row)
+    names = dict.fromkeys(name for _, row in rows for name in row)  # a key may be missing in some rows, even the first
     return {name: [row.get(name) for _, row in rows] for name in names}
 
 

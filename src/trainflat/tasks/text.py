@@ -51,6 +51,8 @@ class TextTask(Task):
         self.notes = (*notes, *repeat_notes(training, evaluation, head.labels))
 
     def encode(self, tokenizer: Tokenizer, max_length: int) -> tuple[EncodedSplit, dict[str, EncodedSplit]]:
+        # Training rows keep the order of the data: the Trainer shuffles them, and its seed must give the same batches
+        # with any tokenizer.
         training = self._encode("train", self.training, tokenizer, max_length)
         return training, {
             name: self._encode(name, rows, tokenizer, max_length, by_length=True)
@@ -100,6 +102,7 @@ class TextTask(Task):
         predicting the positive class even if it is the rarer one; for regression the mean.
         """
         gold, predicted = self._compared(split, predictions)
+        # The inverse of the permutation that sorted the rows by length.
         places = np.argsort(split.order, kind="stable") if split.order else np.arange(len(gold))
         frequent = [index for index, _ in Counter(gold.tolist()).most_common(2)] if self.head.labels else []
         constants = {self.head.labels[index]: index for index in frequent} or {"the mean": float(gold.mean())}
@@ -111,7 +114,7 @@ class TextTask(Task):
 
     def _compared(self, split: EncodedSplit, predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
         """Returns target and predicted classes or numbers, in the order of the split."""
-        logits = np.asarray(predictions, dtype=np.float64)
+        logits = np.asarray(predictions, dtype=np.float64)  # float32 sums of correlations lose digits
         if len(logits) != len(split):
             raise ValueError(f"{split.name} has {plural(len(split), 'row')}, got predictions for {len(logits)}.")
         check_finite(split.name, logits)
