@@ -58,8 +58,8 @@ class Table:
         """Returns the values of a column of text.
 
         Raises:
-            InputError: a value is missing, not a string, empty, or holds a NUL byte or half of a surrogate pair:
-                tokenizers fail on these.
+            InputError: a value is missing, not a string, empty, or holds a NUL byte (a sign of another encoding)
+                or half of a surrogate pair (on which tokenizers fail).
         """
         values = self.column(name)
         for row, value in enumerate(values):
