@@ -3,6 +3,7 @@
 import json
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,6 +33,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     options = {"num_hidden_layers": 1, "initializer_range": 0.5, "max_position_embeddings": 160}
     return write(tmp_path_factory.mktemp("bench") / "dense", BertForSequenceClassification(config("Bert", **options)))
+
+
+@pytest.fixture(scope="module")
+def worker(model: Path) -> Iterator[Remote]:
+    """A process that has imported torch, which takes five seconds."""
+    with Opened("A", "torch", "torch", model, model).start() as remote:
+        remote.open(1)
+        yield remote
 
 
 @pytest.fixture(autouse=True)
@@ -161,12 +170,9 @@ def test_tokens_are_the_same_in_every_call() -> None:
 
 
 @pytest.mark.long
-def test_the_score_is_that_of_the_model(model: Path, tmp_path: Path) -> None:
+def test_the_score_is_that_of_the_model(model: Path, worker: Remote, tmp_path: Path) -> None:
     learned = read_task(own_files(tmp_path), model, None)
-    one = Opened("dense", "torch", "torch", model, model)
-    with one.start() as remote:
-        remote.open(1)
-        found = learned.score(one, remote)
+    found = learned.score(Opened("dense", "torch", "torch", model, model), worker)
     tokenizer, loaded = AutoTokenizer.from_pretrained(model), load(model)
     split = learned.task.encode(tokenizer, loaded.config.max_position_embeddings)[1][learned.task.split]
     assert found["score"] == score(learned.task, loaded, split, tokenizer)[learned.task.metric]
@@ -265,19 +271,16 @@ def test_a_backend_whose_export_is_refused_is_left_out(
 
 
 @pytest.mark.long
-def test_another_head_is_refused(model: Path, tmp_path: Path) -> None:
-    one = Opened("A", "torch", "torch", model, model)
-    with one.start() as remote:
-        remote.open(1)
-        learned = read_task(own_files(tmp_path, "regression"), model, None)
-        with pytest.raises(InputError, match=r"'A' was fine-tuned for classes, the task has numbers. Name the task"):
-            learned.score(one, remote)
-        write(tmp_path / "three", BertForSequenceClassification(config("Bert", num_hidden_layers=1, num_labels=3)))
-        learned = read_task(own_files(tmp_path), model, None)
-        with pytest.raises(InputError, match="'A' was fine-tuned for the classes LABEL_0, LABEL_1, LABEL_2"):
-            learned.score(Opened("A", "torch", "torch", model, tmp_path / "three"), remote)
-        with pytest.raises(InputError, match=r"lacks config.json or a tokenizer"):
-            learned.score(Opened("A", "torch", "torch", model, tmp_path / "none"), remote)
+def test_another_head_is_refused(model: Path, worker: Remote, tmp_path: Path) -> None:
+    learned = read_task(own_files(tmp_path, "regression"), model, None)
+    with pytest.raises(InputError, match=r"'A' was fine-tuned for classes, the task has numbers. Name the task"):
+        learned.score(Opened("A", "torch", "torch", model, model), worker)
+    write(tmp_path / "three", BertForSequenceClassification(config("Bert", num_hidden_layers=1, num_labels=3)))
+    learned = read_task(own_files(tmp_path), model, None)
+    with pytest.raises(InputError, match="'A' was fine-tuned for the classes LABEL_0, LABEL_1, LABEL_2"):
+        learned.score(Opened("A", "torch", "torch", model, tmp_path / "three"), worker)
+    with pytest.raises(InputError, match=r"lacks config.json or a tokenizer"):
+        learned.score(Opened("A", "torch", "torch", model, tmp_path / "none"), worker)
 
 
 def test_a_missing_library_is_named(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
