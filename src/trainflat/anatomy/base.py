@@ -190,6 +190,7 @@ class Anatomy:
         The kinds are ``query``, ``key``, ``value``, ``query_key_value``, ``attention_output``, ``ffn_in``, ``ffn_out``
         and ``pooler``.
         """
+        # Named by part, not by module, so that reports of different families line up in one table.
         inside = {
             name: (layer.number, kind)
             for layer in self.layers

@@ -107,6 +107,8 @@ class Averaging(ABC):
         if not self.models:
             yield
             return
+        # A copy, though the weights could be swapped by pointer: optimizers, hooks and captured graphs hold the
+        # tensors.
         origin = {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
         try:
             self._write(self._average)
@@ -130,6 +132,8 @@ class Averaging(ABC):
         Raises:
             InputError: names or shapes are not those of this model.
         """
+        # A missing tensor would be averaged from garbage, an extra one silently dropped: names and shapes must all
+        # agree.
         count = int(state[_COUNT]) if _COUNT in state else 0
         average = {name.removeprefix(_PREFIX): tensor for name, tensor in state.items() if name != _COUNT}
         now = self._tensors() if count else {}

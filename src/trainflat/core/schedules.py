@@ -121,7 +121,7 @@ class Steps(Schedule):
         self.count = count
 
     def shape(self, progress: float) -> float:
-        return (int(progress * self.count) + 1) / self.count
+        return (int(progress * self.count) + 1) / self.count  # + 1: the first step is taken at start
 
 
 SCHEDULES: dict[str, type[Schedule]] = {"cubic": Cubic, "linear": Linear, "constant": Constant, "step": Steps}
@@ -176,6 +176,7 @@ ScheduleOption = Annotated[str | Mapping[str, Any] | Schedule, SCHEDULED]
 
 
 def _length(name: str, value: Any) -> Length:
+    # By type, not by size: 1 is one step and 1.0 would be the whole run, which leaves nothing to schedule.
     whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
     if not whole and not (isinstance(value, float) and 0 <= value < 1):
         raise InputError(

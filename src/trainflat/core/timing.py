@@ -1,10 +1,10 @@
 """Times candidates side by side, and detects when other processes used the machine.
 
-A ratio of two times taken minutes apart measures the machine's mood. So candidates alternate in one process, round by
-round, each round starting with another one; a sample during which other processes used more than 0.15 of a core is
-taken again; and a ratio comes with the spread of its rounds.
+Two times taken minutes apart differ by the machine's clock rate, caches and other processes. So candidates alternate in
+one process, round by round, each round starting with another candidate; a sample during which other processes used more
+than 0.15 of a core is taken again; and a ratio is reported with the spread over its rounds.
 
-What other processes used is read from Linux' ``/proc``; elsewhere every sample counts as quiet.
+The CPU time of other processes is read from Linux' ``/proc``; elsewhere every sample counts as quiet.
 """
 
 import math
@@ -27,7 +27,7 @@ class Clock:
     """Reads the time, and the CPU time of other processes; tests replace it.
 
     Args:
-        helpers: Running processes whose work is part of what is timed, by number.
+        helpers: Numbers of running processes that work for the timed code, and so are not foreign.
     """
 
     def __init__(self, helpers: Collection[int] = ()) -> None:
@@ -54,11 +54,11 @@ def _ticks_of(process: int) -> int:
     return int(fields[11]) + int(fields[12])  # the 14th and 15th; the name before them may hold spaces
 
 
-def _nothing() -> None:
+def _no_preparation() -> None:
     pass
 
 
-def _unheard(text: str) -> None:
+def _silent(text: str) -> None:
     pass
 
 
@@ -67,15 +67,15 @@ class Candidate:
     """Describes a call to time.
 
     Args:
-        run: One call of it.
-        prepare: What each call needs anew, outside the time. Then a sample is one call.
+        run: The call.
+        prepare: Called before each timed call, outside the time; a sample is then a single call.
     """
 
     run: Callable[[], object]
-    prepare: Callable[[], object] = _nothing
+    prepare: Callable[[], object] = _no_preparation
 
     def take(self, calls: int, now: Callable[[], float]) -> float:
-        """Times so many calls, in seconds; a candidate in another process reads the clock there."""
+        """Times ``calls`` calls together, in seconds; a candidate in another process overrides it to time there."""
         start = now()
         for _ in range(calls):
             self.run()
@@ -106,7 +106,7 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Computes median and quartiles; all the value where it is single."""
+    """Computes median and quartiles; of a single value all three are the value."""
     if len(values) == 1:
         return Spread(values[0], values[0], values[0])
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -116,7 +116,7 @@ def spread(values: Sequence[float]) -> Spread:
 def ratio(over: Sequence[float], under: Sequence[float]) -> Spread:
     """Computes median and quartiles of the ratios round by round.
 
-    What slows the machine for a while slows both sides of a round and cancels, as it would not in a ratio of medians.
+    A slow phase of the machine slows both sides of a round and cancels; in a ratio of medians it would not.
     """
     return spread([a / b for a, b in zip(over, under, strict=True)])
 
@@ -124,9 +124,9 @@ def ratio(over: Sequence[float], under: Sequence[float]) -> Spread:
 def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
     """Finds two of the values that enclose the median of their distribution with at least this probability.
 
-    The k-th smallest and k-th largest of n, for the largest k that will do: the median is beyond either with
-    probability ``sum over i < k of C(n, i) / 2^n``, whatever the distribution (Thompson, 1936). Fewer than 6 values
-    can be all on one side of their median by chance too often, and bound nothing at 95 %.
+    They are the k-th smallest and k-th largest of n, for the largest possible k: the median lies beyond each of them
+    with probability ``sum over i < k of C(n, i) / 2^n``, whatever the distribution (Thompson, 1936). Fewer than 6
+    values all lie on one side of their median with more than 5 % probability, so they give no interval at 95 %.
 
     Example:
         >>> median_interval([3.0, 1.0, 2.0, 5.0, 4.0, 7.0, 6.0, 8.0, 9.0])
@@ -143,7 +143,7 @@ def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float
 
 @dataclass
 class Stopwatch:
-    """Takes samples, and retakes noisy ones while its patience lasts."""
+    """Takes samples, and retakes noisy ones for at most ``patience`` seconds in all."""
 
     clock: Clock = field(default_factory=Clock)
     patience: float = PATIENCE
@@ -171,7 +171,7 @@ class Stopwatch:
     def calls_per_sample(self, candidate: Candidate) -> int:
         """Counts the calls for a sample long enough to detect other processes; warms the candidate up."""
         first = self._once(candidate, 1)
-        if candidate.prepare is not _nothing or first.seconds >= SHORTEST_SAMPLE:
+        if candidate.prepare is not _no_preparation or first.seconds >= SHORTEST_SAMPLE:
             return 1
         return math.ceil(SHORTEST_SAMPLE / self._once(candidate, 1).seconds)
 
@@ -180,7 +180,7 @@ def alternate(
     candidates: Mapping[str, Candidate],
     repeats: int = REPEATS,
     clock: Clock | None = None,
-    say: Callable[[str], object] = _unheard,
+    say: Callable[[str], object] = _silent,
     *,
     patience: float = PATIENCE,
 ) -> dict[str, list[Sample]]:
@@ -191,8 +191,8 @@ def alternate(
     Args:
         candidates: By name.
         repeats: Rounds.
-        clock: To read.
-        say: Is told the times of every round.
+        clock: Clock to read.
+        say: Called with a line of every round's times.
         patience: Seconds that all retakes of noisy samples may take together.
     """
     watch = Stopwatch(clock or Clock(), patience)

@@ -1,4 +1,4 @@
-"""Keeps finished parts of long work on disk, so that a killed call continues from there."""
+"""Stores finished parts of long work on disk, so that a command that was killed continues from there."""
 
 import time
 from collections.abc import Callable
@@ -26,18 +26,19 @@ class _Part(BaseModel):
 class _Kept(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    sha256: str  # of the parts: who reads them believes every digit
+    sha256: str  # of the parts: an edited or damaged number would otherwise enter a record unnoticed
     parts: dict[str, dict[str, _Part]]  # by key, then by name
 
 
 class Unfinished:
     """Stores the finished parts of one piece of work, each as soon as it is done.
 
-    What cannot be read, or is of another key, is measured again; nothing is said of it.
+    A part that cannot be read, or has another key, is computed again without a message.
 
     Args:
-        path: The file, which may hold parts of several keys; None keeps nothing. Whoever saves the whole deletes it.
-        key: Hash of everything that decides the parts.
+        path: The file, which may hold parts of several keys; None stores nothing. The caller deletes it once the whole
+            result is saved.
+        key: Hash of everything that the parts depend on.
     """
 
     def __init__(self, path: Path | None, key: str) -> None:
@@ -49,9 +50,9 @@ class Unfinished:
         return name in self.parts
 
     def take(self, name: str, kind: type[T], compute: Callable[[], T]) -> T:
-        """Reads a part from disk, or makes and stores it; pydantic validates it as ``kind``."""
+        """Returns a stored part, or computes and stores it; pydantic validates it as ``kind``."""
         if name in self.parts:
-            with suppress(DamagedFile):  # another version's
+            with suppress(DamagedFile):  # written by another version, with other fields
                 kept: T = validated(self.parts[name].value, kind, name, "")
                 return kept
         started = time.perf_counter()
@@ -71,7 +72,7 @@ class Unfinished:
 def _read(path: Path) -> dict[str, dict[str, _Part]]:
     try:
         kept = read_as(path, _Kept, "a list of finished parts")
-    except DamagedFile:  # or not there
+    except DamagedFile:  # also raised where there is no file
         return {}
     return kept.parts if kept.sha256 == hash_json(_plain(kept.parts)) else {}
 

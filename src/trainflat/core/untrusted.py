@@ -11,18 +11,19 @@ from pydantic import TypeAdapter, ValidationError
 
 from trainflat.core.errors import DamagedFile
 
-_LARGEST_TEXT = 2**26  # bytes: what this package writes is far smaller, and when parsed it takes up to 20 times as much
-DEEPEST = 100  # of values in values
+_LARGEST_TEXT = 2**26  # bytes; this package writes far smaller files, and parsed JSON takes up to 20 times the memory
+DEEPEST = 100  # nesting: Python's recursion limit, which recursive readers of the value would reach, is 1000
 
 
 def read_text(path: Path) -> str:
     """Reads an untrusted text file.
 
     Raises:
-        OSError: there is none, or it cannot be read.
-        ValueError: it is a pipe, a device, far too large, or not UTF-8.
+        OSError: the file does not exist or cannot be read.
+        ValueError: the file is a pipe, a device, far too large, or not UTF-8.
     """
-    # A pipe would keep its reader waiting for somebody to write into it.
+    # O_NONBLOCK, as opening a pipe blocks until somebody writes into it. The kind is asked of the open file, not of the
+    # path, which could be replaced in between.
     with open(path, "rb", opener=_without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ValueError("it is no regular file")
@@ -40,7 +41,7 @@ def parse_json(text: str, *, finite: bool = True, **options: Any) -> Any:
     """Parses untrusted JSON; ``options`` are those of ``json.loads``.
 
     Raises:
-        ValueError: it is none, or holds what :func:`refuse_odd` refuses.
+        ValueError: the text is not JSON, or has values that :func:`refuse_odd` refuses.
     """
     try:
         value = json.loads(text, **options)
@@ -51,17 +52,17 @@ def parse_json(text: str, *, finite: bool = True, **options: Any) -> Any:
 
 
 def refuse_odd(value: Any, *, finite: bool = True) -> None:
-    """Refuses values of JSON and YAML that nothing here can use.
+    """Refuses values of JSON and YAML that would fail later, far from the file's name.
 
     Args:
-        value: As it was read.
-        finite: Whether infinity and NaN are refused too.
+        value: The parsed value.
+        finite: Whether to refuse infinity and NaN, too.
 
     Raises:
         ValueError: values are nested over 100 deep, a number is not finite or larger than any float, or a text holds
             half of a character.
     """
-    rest = [(value, 0)]
+    rest = [(value, 0)]  # a stack: recursion would fail on the depth that it is to refuse
     while rest:
         one, depth = rest.pop()
         if depth > DEEPEST:
@@ -72,14 +73,14 @@ def refuse_odd(value: Any, *, finite: bool = True) -> None:
         elif isinstance(one, float | int if finite else int) and not abs(one) <= sys.float_info.max:
             raise ValueError("it holds a number that is not finite, or too large")
         elif isinstance(one, str) and not one.isascii():
-            one.encode()  # UnicodeEncodeError is a ValueError
+            one.encode()  # fails on a lone surrogate, with UnicodeEncodeError, which is a ValueError
 
 
 def validated(value: Any, kind: Any, fault: str, move: str) -> Any:
     """Validates a value as ``kind`` by pydantic.
 
     Raises:
-        DamagedFile: it is none: ``fault``, then the first key that does not fit, then ``move``.
+        DamagedFile: the value is not a ``kind``; its text is ``fault``, the first key that does not fit, and ``move``.
     """
     try:
         return TypeAdapter(kind).validate_python(value)

@@ -1,4 +1,4 @@
-"""Parses YAML as people expect it: 2e-5 is a number, and a repeated key is an error."""
+"""Parses YAML with 2e-5 as a number, repeated keys as errors, and bounds on time and memory."""
 
 import re
 from collections.abc import Hashable
@@ -8,16 +8,16 @@ import yaml
 
 from trainflat.core.untrusted import DEEPEST, refuse_odd
 
-_LONGEST = 2**18  # characters of a text
-_MOST = 20_000  # values in it, each counted as often as an alias repeats it
+_LONGEST = 2**18  # characters, since PyYAML is slow: seconds for a text of this length
+_MOST = 20_000  # values, each counted as often as an alias repeats it ("billion laughs" takes ten lines)
 _LONGEST_NUMBER = 1000  # digits; 1:00:00:... is a number too, and takes quadratic time
 
 
 class _Loader(yaml.SafeLoader):
-    """Loads YAML 1.2's numbers (1.1 reads 2e-5 as text), and refuses repeated keys."""
+    """Loads YAML 1.2's numbers (1.1 reads 2e-5 as text), and refuses repeated keys, of which PyYAML takes the last."""
 
     def fetch_flow_collection_start(self, TokenClass: Any) -> None:
-        if self.flow_level > DEEPEST:  # the scanner takes quadratic time for them
+        if self.flow_level > DEEPEST:  # the scanner takes time quadratic in the depth
             raise RecursionError
         super().fetch_flow_collection_start(TokenClass)
 
@@ -32,7 +32,7 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, Hashable):
-                continue  # refused below
+                continue  # the parent class refuses it with its line
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} occurs twice", key_node.start_mark
@@ -52,7 +52,7 @@ def _refuse_swelling(node: yaml.Node) -> None:
 
     def size(node: yaml.Node) -> int:
         if node not in sizes:
-            sizes[node] = None
+            sizes[node] = None  # being counted: met again on the way down, the node contains itself
             inner = [] if isinstance(node, yaml.ScalarNode) else node.value
             if node.tag.endswith((":int", ":float")) and len(node.value) > _LONGEST_NUMBER:
                 raise ValueError(f"a number has over {_LONGEST_NUMBER} digits")
@@ -71,7 +71,7 @@ def parse_yaml(text: str) -> Any:
     """Parses one value as YAML.
 
     Raises:
-        ValueError: it is none. The text is one line and says where.
+        ValueError: the text is not YAML, or too large. The message is one line and says where.
 
     Example:
         >>> parse_yaml("2e-5"), parse_yaml("[0.1, 0.5]"), parse_yaml("{name: sam, rho: 0.05}"), parse_yaml("none")

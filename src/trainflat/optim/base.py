@@ -203,6 +203,7 @@ class FlatOptimizer(Wrapper):
         """
         if self._origin is not None:
             raise RuntimeError(f"{type(self).__name__}.perturbed() was entered inside its own block. Leave it first.")
+        # Without this a forgotten backward() would train on, silently, as the base optimizer alone.
         self.require_gradients(self.displaced() if self.first_pass else [])
         self._second_gradient = self._finished = False
         self._origin = ([], [])
@@ -243,7 +244,7 @@ class FlatOptimizer(Wrapper):
             raise RuntimeError(f"{name}.step() was called inside its perturbed() block. Call it after the block.")
         loss = None
         if closure is not None:
-            with torch.enable_grad():
+            with torch.enable_grad():  # as torch's optimizers do: the caller may be inside no_grad()
                 loss = self._run(closure)
         elif self.second_pass and not self._second_gradient:
             raise RuntimeError(
