@@ -160,12 +160,13 @@ def match_names(wanted: Sequence[str], known: Sequence[str]) -> list[int] | None
         >>> match_names(["joy", "anger"], ["joy", "fear"]) is None
         True
     """
+    if len(wanted) != len(known):  # before a million names are read, as a hostile config may have
+        return None
     for spelled in (str, canonical):
         index = {spelled(name): i for i, name in enumerate(known)}
-        if len(index) == len(known) == len(wanted) and {spelled(name) for name in wanted} == set(index):
+        if len(index) == len(known) and {spelled(name) for name in wanted} == set(index):
             return [index[spelled(name)] for name in wanted]
-    numbered = len(wanted) == len(known) and (is_nameless(wanted) or is_nameless(known))
-    return list(range(len(known))) if numbered else None
+    return list(range(len(known))) if is_nameless(wanted) or is_nameless(known) else None
 
 
 def is_nameless(names: Sequence[str]) -> bool:
