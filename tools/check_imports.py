@@ -55,7 +55,7 @@ ROOT = len(STORY) + 1  # the package's own __init__ and __main__; no module belo
 NO_TORCH = "report"  # a report is drawn where nothing can be trained
 TRAINER_USER = "training"  # the seam to transformers.Trainer
 TRAINER_MODULES = ("transformers.trainer", "transformers.training_args")
-RINGS_LEFT = frozenset({"training"})  # rooms whose rings issue 13 still has to open
+RINGS_LEFT: frozenset[str] = frozenset()  # rooms whose rings still have to be opened
 TRAINER_NAMES = ("Trainer", "TrainingArguments", "Seq2SeqTrain")  # how the names begin
 
 

@@ -15,7 +15,7 @@ from trainflat.averaging import AVERAGING, Averaging, models_taken
 from trainflat.core.errors import InputError, UnknownName
 from trainflat.core.files import load_tensors, save_tensors
 from trainflat.pruning import MagnitudePruner
-from trainflat.training.averaged import Averaged
+from trainflat.training.features.averaging import AveragingFeature
 
 names = pytest.mark.parametrize("name", AVERAGING)
 EVERY_MODEL: dict[str, dict[str, Any]] = {"swa": {"start": 0.0}, "ema": {}}
@@ -261,7 +261,7 @@ def test_bad_values_are_one_line(name: str, options: dict[str, Any], message: st
     for attempt in (
         lambda: AVERAGING.make(name, network(), **options),
         lambda: AVERAGING.read({"name": name, **options}),
-        lambda: Averaged({"name": name, **options}),
+        lambda: AveragingFeature({"name": name, **options}),
     ):
         with pytest.raises(InputError, match=message) as error:
             attempt()
@@ -280,7 +280,7 @@ def test_unknown_members_and_none() -> None:
         AVERAGING.make("sma", network())
     for nameless in ({}, {"every": 0.5}):
         with pytest.raises(InputError, match="name an averaging: swa, ema"):
-            Averaged(nameless)
+            AveragingFeature(nameless)
 
 
 @names

@@ -41,7 +41,7 @@ def test_resuming_continues_the_same_average(tmp_path: Path, averaging: dict[str
         assert same(state_of(again.trainer.model), state_of(whole.trainer.model))
         assert all(same(state, whole.scored[step]) for step, state in again.scored.items())
         assert reproducible(again.trainer) == reproducible(whole.trainer)
-        assert again.trainer.averaged.models == whole.trainer.averaged.models
+        assert again.trainer.features["averaging"].models == whole.trainer.features["averaging"].models
 
 
 @pytest.mark.parametrize(("before", "after"), [(SWA, None), (None, SWA)], ids=["with-without", "without-with"])

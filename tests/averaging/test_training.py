@@ -56,7 +56,7 @@ def test_averages_what_a_plain_loop_averages(tmp_path: Path, recipe: dict[str, A
     trainer = double_trainer(tmp_path, recipe, averaging, rows=45, **cut)
     assert_same_weights(trainer.model, by_hand)
     masks.check(trainer.model)
-    assert trainer.averaged.models == (2 if averaging is SWA else 12)
+    assert trainer.features["averaging"].models == (2 if averaging is SWA else 12)
 
     last = tiny_bert(**NO_DROPOUT).double()
     MagnitudePruner(last, sparsity=0.6).prune()
@@ -132,7 +132,7 @@ def test_the_best_is_an_average_and_is_what_remains(tmp_path: Path) -> None:
     watched = Watched(tmp_path, SWA, {6: 99.0, 12: 98.0, 18: 60.0, 24: 50.0})
     watched.trainer.train()
     state = watched.trainer.state
-    assert (state.best_global_step, state.best_metric, watched.trainer.averaged.models) == (18, 60.0, 2)
+    assert (state.best_global_step, state.best_metric, watched.trainer.features["averaging"].models) == (18, 60.0, 2)
     assert same(state_of(watched.trainer.model), watched.scored[18])
     assert not same(watched.scored[18], watched.scored[24])
 
@@ -150,7 +150,7 @@ def test_what_remains_where_no_average_was_evaluated(tmp_path: Path, step: int, 
     """The user stops before: the average as it is then, or where it is empty the weights."""
     watched = Watched(tmp_path, SWA, callbacks=[StopsAt(step)], eval_strategy="no", load_best_model_at_end=False)
     watched.trainer.train()
-    assert (watched.trainer.state.global_step, watched.trainer.averaged.models) == (step, models)
+    assert (watched.trainer.state.global_step, watched.trainer.features["averaging"].models) == (step, models)
     assert same(state_of(watched.trainer.model), watched.raw[8 if step == 8 else 15])
 
 
@@ -174,16 +174,16 @@ def test_an_exception_in_an_evaluation_leaves_the_weights(tmp_path: Path) -> Non
 @pytest.mark.parametrize("skipped", ["eval_strategy", "save_strategy"])
 def test_a_zero_that_the_average_revives_is_seen(tmp_path: Path, skipped: str) -> None:
     watched = Watched(tmp_path, SWA, load_best_model_at_end=False, **{skipped: "no"})
-    average, masks = watched.trainer.averaged, watched.trainer.masks
+    average, masks = watched.trainer.features["averaging"], watched.trainer.masks
     name, mask = next(iter(masks.items()))
-    update = average.update
+    update = average.stepped
 
     def reviving(step: int) -> None:
         update(step)
         if step == 18:
             average._average.state_dict()[f"average.{name}"].masked_fill_(~mask, 1e-8)
 
-    average.update = reviving
+    average.stepped = reviving
     with pytest.raises(ZerosRevived, match=name.replace(".", r"\.")):
         watched.trainer.train()
 
@@ -192,7 +192,7 @@ def test_a_second_training_begins_its_own_average(tmp_path: Path) -> None:
     watched = Watched(tmp_path, SWA, load_best_model_at_end=False)
     watched.trainer.train()
     watched.trainer.train()
-    assert watched.trainer.averaged.models == 4
+    assert watched.trainer.features["averaging"].models == 4
     assert same(state_of(watched.trainer.model), averages_by_hand(watched, SWA, 24)[24])
 
 
@@ -215,7 +215,7 @@ def test_a_model_made_by_model_init_is_the_one_that_is_averaged(tmp_path: Path) 
 
 
 def _average(trainer: FlatTrainer) -> State:
-    state = trainer.averaged._average.state_dict()
+    state = trainer.features["averaging"]._average.state_dict()
     return {key.removeprefix("average."): tensor for key, tensor in state.items() if key != "models"}
 
 

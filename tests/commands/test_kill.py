@@ -28,7 +28,7 @@ BETWEEN_ROUNDS = [
 ]
 IN_AVERAGING = [
     (f"{TRAINER}.training_step", 25),  # between two of its models, some of them in a checkpoint
-    ("trainflat.training.averaged:save_tensors", 3),  # the weights are in the checkpoint, the average is not
+    ("trainflat.training.features.base:save_tensors", 3),  # the weights are in the checkpoint, the average is not
     (f"{TRAINER}._load_best_model", 1),
 ]
 # One of each kind; `make test-all` kills at all.

@@ -119,7 +119,7 @@ def test_takes_the_steps_of_a_plain_loop(
     logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert logged == pytest.approx(losses, abs=1e-6)
     assert_same_weights(trainer.model, by_hand)
-    assert trainer.distilled.renewed.steps == RENEWED
+    assert trainer.features["self_teaching"].steps == RENEWED
 
 
 class Watching(FlatTrainer):
@@ -133,7 +133,7 @@ class Watching(FlatTrainer):
         return super().prediction_step(model, *args, **kwargs)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        teacher, step = self.distilled.renewed.model, self.state.global_step
+        teacher, step = self.features["self_teaching"].model, self.state.global_step
         due = [known for known in RENEWED if known <= step]
         assert (teacher is not None) == bool(due)
         if teacher is not None:
@@ -146,8 +146,8 @@ class Watching(FlatTrainer):
 def test_the_teacher_is_the_model_as_it_was_evaluated_with_every_gate(tmp_path: Path, name: str) -> None:
     trainer = student(tmp_path, kind=Watching, parts={"gate": recipe(name)})
     trainer.train()
-    assert trainer.distilled.renewed.steps == RENEWED
-    teacher, weights = trainer.distilled.renewed.model, trainer.gated.gate.weights
+    assert trainer.features["self_teaching"].steps == RENEWED
+    teacher, weights = trainer.features["self_teaching"].model, trainer.features["gate"].gate.weights
     zeros = sum(int((p == 0).sum()) for n, p in teacher.named_parameters() if n in weights)
     logged = {e["step"]: e["sparsity"] for e in trainer.state.log_history if "eval_told" in e}
     assert zeros / sum(w.numel() for w in weights.values()) == pytest.approx(logged[8], abs=2e-3)
@@ -162,14 +162,16 @@ def test_the_teacher_is_the_model_as_it_was_evaluated_with_every_gate(tmp_path: 
 def test_the_teacher_is_what_evaluations_see(tmp_path: Path, parts: dict[str, Any]) -> None:
     trainer = student(tmp_path, kind=Watching, parts=parts)
     trainer.train()  # the student watches its teacher at every step
-    assert trainer.distilled.renewed.steps == RENEWED
+    assert trainer.features["self_teaching"].steps == RENEWED
 
 
 def test_the_teacher_of_a_model_trained_for_int8_computes_in_float(tmp_path: Path) -> None:
     trainer = student(tmp_path, kind=Watching, parts={"quantization": "q8bert"})
     trainer.train()
-    trainer.along.quantized.end()
-    assert {type(m) for m in trainer.distilled.renewed.model.modules()} == {type(m) for m in trainer.model.modules()}
+    trainer.release()
+    assert {type(m) for m in trainer.features["self_teaching"].model.modules()} == {
+        type(m) for m in trainer.model.modules()
+    }
 
 
 class Stop(TrainerCallback):
@@ -204,8 +206,8 @@ def test_resuming_continues_the_same_path(tmp_path: Path, step: int, gate: str |
     assert_same_weights(whole.model, again.model, atol=0)
     logs = [json.dumps(reproducible(trainer), sort_keys=True) for trainer in (again, whole)]
     assert logs[0] == logs[1]
-    assert again.distilled.renewed.steps == whole.distilled.renewed.steps == RENEWED
-    assert_same_weights(whole.distilled.renewed.model, again.distilled.renewed.model, atol=0)
+    assert again.features["self_teaching"].steps == whole.features["self_teaching"].steps == RENEWED
+    assert_same_weights(whole.features["self_teaching"].model, again.features["self_teaching"].model, atol=0)
 
 
 def test_a_renewal_that_never_comes_changes_no_bit(tmp_path: Path) -> None:
@@ -216,7 +218,7 @@ def test_a_renewal_that_never_comes_changes_no_bit(tmp_path: Path) -> None:
     plain = student(tmp_path / "b", SAM, model=tiny_bert(), teacher=teacher_model(), section=without)
     plain.train()
     assert_same_weights(waiting.model, plain.model, atol=0)
-    assert (waiting.distilled.renewed.steps, plain.distilled.renewed.steps) == ([], None)
+    assert waiting.features["self_teaching"].steps == [] and "self_teaching" not in plain.features
 
 
 def test_every_training_begins_with_the_first_teacher_which_is_left_alone(tmp_path: Path) -> None:
@@ -232,10 +234,10 @@ def test_every_training_begins_with_the_first_teacher_which_is_left_alone(tmp_pa
         trainer.optimizer = trainer.lr_scheduler = None
         trainer.train()
         ends.append(copy.deepcopy(model))
-        assert (teacher.asked, trainer.distilled.renewed.steps) == (4 * times, RENEWED)
+        assert (teacher.asked, trainer.features["self_teaching"].steps) == (4 * times, RENEWED)
     assert_same_weights(*ends, atol=0)
     assert all(torch.equal(value, before[key]) for key, value in teacher.state_dict().items())
-    renewed = trainer.distilled.renewed.model
+    renewed = trainer.features["self_teaching"].model
     assert not any(p.requires_grad or p.grad is not None for p in renewed.parameters())
     assert all(p.requires_grad for p in model.parameters())
 
@@ -243,7 +245,7 @@ def test_every_training_begins_with_the_first_teacher_which_is_left_alone(tmp_pa
 def test_a_lower_score_is_better_where_it_is_said_so(tmp_path: Path) -> None:
     trainer = student(tmp_path, greater_is_better=False)
     trainer.train()
-    assert trainer.distilled.renewed.steps == [4, 6, 10]
+    assert trainer.features["self_teaching"].steps == [4, 6, 10]
 
 
 @pytest.mark.slow
@@ -256,8 +258,8 @@ def test_two_processes_take_the_steps_of_one_and_have_one_teacher(tmp_path: Path
     one = student(tmp_path / "one", SAM, parts={"gate": gate}, metric_for_best_model="loss", greater_is_better=False)
     one.score = one.compute_metrics = None
     one.train()
-    assert one.distilled.renewed.steps
-    for mine, others in ((one.model, ranks), (one.distilled.renewed.model, teachers)):
+    assert one.features["self_teaching"].steps
+    for mine, others in ((one.model, ranks), (one.features["self_teaching"].model, teachers)):
         for name, p in mine.named_parameters():
             assert torch.equal(others[0][name], others[1][name]), name
             torch.testing.assert_close(others[0][name], p.detach(), rtol=0, atol=1e-8)
@@ -271,8 +273,10 @@ def test_spans_weigh_rows_by_both_ends(tmp_path: Path) -> None:
             p.add_(torch.randn_like(p), alpha=0.3)
     how = {key: value for key, value in PINS.items() if key != "renew"}
     trainer = FlatTrainer(model, arguments(tmp_path), distillation={"teacher": teacher, **how})
-    asked = trainer.distilled.ask(dict(batch))
+    feature = trainer.features["distillation"]
+    asked = feature.batch(dict(batch))
     loss, outputs = trainer.compute_loss(model, dict(asked), return_outputs=True)
+    loss = feature.terms({"task": loss}, outputs, asked, 1.0)["task"]
     question = {k: v for k, v in batch.items() if k in ("input_ids", "attention_mask")}
     ours, its = (tuple(m(**question).to_tuple()) for m in (model, teacher))
     shares = []
@@ -283,14 +287,15 @@ def test_spans_weigh_rows_by_both_ends(tmp_path: Path) -> None:
     apart = Distillation(temperature=3.0).losses(ours, its, batch["attention_mask"])
     rows = share * apart + (1 - share) * example_losses(model(**batch), batch)
     torch.testing.assert_close(loss, rows.mean())
-    torch.testing.assert_close(trainer.distilled.example_losses(outputs, asked), rows.detach())
+    found = feature.row_losses(example_losses(outputs, asked), outputs, asked)
+    torch.testing.assert_close(found.detach(), rows.detach())
     assert loss.requires_grad and apart.mean() > 0.01
 
 
 def test_autocast(tmp_path: Path) -> None:
     trainer = student(tmp_path, SAM, model=tiny_bert(), teacher=teacher_model(), bf16=True, parts={"gate": "magnitude"})
     trainer.train()
-    assert {p.dtype for p in trainer.distilled.renewed.model.parameters()} == {torch.float32}
+    assert {p.dtype for p in trainer.features["self_teaching"].model.parameters()} == {torch.float32}
     assert all(math.isfinite(e["loss"]) for e in trainer.state.log_history if "loss" in e)
 
 
@@ -322,4 +327,4 @@ def test_a_checkpoint_is_resumed_as_it_was_written(tmp_path: Path) -> None:
     trainer = student(tmp_path / "a", model=wider)
     trainer.state.eval_steps = 2
     with pytest.raises(InputError, match=r"the teacher is of another model: bert\.encoder\.layer\.0\.intermediate"):
-        trainer.distilled.renewed.begin(12, 6, tmp_path / "a/checkpoint-12")
+        trainer.features.begin(trainer.run_of(12, 6), tmp_path / "a/checkpoint-12", 12)

@@ -107,8 +107,9 @@ def test_options_that_no_recipe_may_have(place: Path, options: dict[str, Any], m
 def test_a_killed_run_with_a_renewed_teacher_ends_like_one_that_was_not(place: Path, tmp_path: Path) -> None:
     points = [
         (f"{TRAINER}.training_step", 9),
-        ("trainflat.training.renewed:save_tensors", 2),  # the weights are in the checkpoint, the teacher is not
-        ("trainflat.training.renewed:save_tensors", 4),
+        # The weights and the gate are in the checkpoint, the teacher is not.
+        ("trainflat.training.features.base:save_tensors", 4),
+        ("trainflat.training.features.base:save_tensors", 8),
         (f"{TRAINER}._load_best_model", 1),
     ]
     gate = {"name": "hard-movement", "sparsity": 0.7, "schedule": {"name": "cubic", "start": 2, "hold": 4}}

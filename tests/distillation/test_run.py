@@ -102,7 +102,7 @@ def test_every_training_of_a_protocol_has_the_teacher(
 
     def watching(self: Any, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
-        asked.append(kwargs["distillation"]["teacher"])
+        asked.append(kwargs["distillation"].teacher)
 
     monkeypatch.setattr(trainflat.training.FlatTrainer, "__init__", watching)
     record = trainflat.run(given(place, protocol), out=tmp_path)

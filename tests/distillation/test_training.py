@@ -188,14 +188,16 @@ def test_spans_and_numbers(tmp_path: Path, kind: Any) -> None:
         for p in teacher.parameters():
             p.add_(torch.randn_like(p), alpha=0.3)
     trainer = FlatTrainer(model, arguments(tmp_path), distillation={"teacher": teacher, **KD})
-    asked = trainer.distilled.ask(dict(batch))
+    feature = trainer.features["distillation"]
+    asked = feature.batch(dict(batch))
     loss, outputs = trainer.compute_loss(model, dict(asked), return_outputs=True)
+    loss = feature.terms({"task": loss}, outputs, asked, 1.0)["task"]
     question = {k: v for k, v in batch.items() if k in ("input_ids", "attention_mask")}
     ours, its = (tuple(m(**question).to_tuple()) for m in (model, teacher))
     apart = Distillation(**KD).losses(ours, its, batch["attention_mask"])
     plain = model(**batch)
     torch.testing.assert_close(loss, 0.7 * apart.mean() + 0.3 * plain.loss)
-    rows = trainer.distilled.example_losses(outputs, asked)
+    rows = feature.row_losses(example_losses(outputs, asked), outputs, asked).detach()
     torch.testing.assert_close(rows, (0.7 * apart + 0.3 * example_losses(plain, batch)).detach())
     assert apart.mean() > 0.01
 

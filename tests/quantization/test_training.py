@@ -55,8 +55,8 @@ def double_trainer(
 
 
 def ranges(trainer: FlatTrainer) -> dict[str, Tensor]:
-    assert trainer.along.quantized.quantizer is not None
-    return trainer.along.quantized.quantizer.state_dict()
+    assert trainer.features["quantization"].quantizer is not None
+    return trainer.features["quantization"].quantizer.state_dict()
 
 
 def assert_same_ranges(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
@@ -168,7 +168,7 @@ def test_evaluations_see_what_is_trained(tmp_path: Path) -> None:
     )
     trainer.train()
     assert set(kinds) == {FakeInt8Linear}
-    trainer.along.quantized.end()
+    trainer.release()
     assert type(trainer.model.classifier) is nn.Linear
 
 

@@ -41,10 +41,10 @@ def main(options: dict[str, Any]) -> None:
     trainer.train()
     rank = trainer.args.process_index
     save_file({n: p.detach() for n, p in model.named_parameters()}, out / f"rank{rank}.safetensors")
-    if trainer.distilled.renewed.model is not None:
-        renewed = dict(trainer.distilled.renewed.model.named_parameters())
-        save_file(renewed, out / f"teacher{rank}.safetensors")
+    teaching = trainer.features.get("self_teaching")
+    if teaching is not None and teaching.model is not None:
+        save_file(dict(teaching.model.named_parameters()), out / f"teacher{rank}.safetensors")
     if quantization is not None:
-        save_file(trainer.along.quantized.quantizer.state_dict(), out / f"ranges{rank}.safetensors")
+        save_file(trainer.features["quantization"].quantizer.state_dict(), out / f"ranges{rank}.safetensors")
     logs = [entry for entry in trainer.state.log_history if "loss" in entry]
     (out / f"rank{rank}.json").write_text(json.dumps({"logs": logs, "processes": trainer.args.world_size}))

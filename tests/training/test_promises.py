@@ -20,7 +20,6 @@ from tests.support.plain_loop import collate, random_split
 from trainflat.core.errors import InputError
 from trainflat.optim import OPTIMIZERS
 from trainflat.training import FlatArguments, FlatTrainer, given
-from trainflat.training.reparametrized import Reparametrized
 
 BASE = {
     "max_steps": 4,
@@ -424,8 +423,8 @@ def test_training_twice_evaluating_before_and_predicting_after(tmp_path: Path) -
 
 def test_a_smaller_batch_is_found_when_memory_runs_out(tmp_path: Path) -> None:
     """The attempt that failed half-way through its passes leaves nothing behind: θ is taken from weights."""
-    trainer = trainer_of(FlatTrainer, tmp_path, auto_find_batch_size=True, max_steps=2, learning_rate=1e-9)
-    trainer.reparametrized = Reparametrized("powerprop")
+    options = {"auto_find_batch_size": True, "max_steps": 2, "learning_rate": 1e-9}
+    trainer = trainer_of(FlatTrainer, tmp_path, reparametrization="powerprop", **options)
     before = {name: p.clone() for name, p in trainer.model.named_parameters()}
     compute = trainer.compute_loss
 

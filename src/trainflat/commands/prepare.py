@@ -20,7 +20,7 @@ from trainflat.protocols.store import MASKS, STAGE, STAGES
 from trainflat.recipe import Recipe, load_recipe
 from trainflat.records.run import RECORD_FILE
 from trainflat.tasks.base import Task
-from trainflat.training.quantized import RANGES
+from trainflat.training.features.quantization import RANGES
 from trainflat.training.teachers import check_weight, load_teacher, load_teacher_on_meta
 
 AnyRecipe = str | Path | Mapping[str, Any] | Recipe

@@ -12,7 +12,7 @@ from trainflat.recipe import Recipe
 from trainflat.reparametrization import check_alone
 from trainflat.tasks.base import Task
 from trainflat.training.fit import training_arguments
-from trainflat.training.passes import refuse_parts
+from trainflat.training.step_runner import refuse_parts
 from trainflat.training.trackers import check_installed
 
 

@@ -14,7 +14,7 @@ from trainflat.protocols.stages import Planned, Produced, check_sparsities, stag
 from trainflat.protocols.store import REWIND
 from trainflat.protocols.workspace import Workspace, build_pruner, train
 from trainflat.pruning import PRUNERS, PrunerSection, Scope
-from trainflat.training.fit_callbacks import SNAPSHOT
+from trainflat.training.features.snapshot import SNAPSHOT
 
 _PAPER = tuple(round(0.1 * k, 1) for k in range(1, 10))
 

@@ -26,9 +26,9 @@ from trainflat.protocols.stages import Planned, Produced, stage_name
 from trainflat.pruning import Masks
 from trainflat.quantization import Q8BERT
 from trainflat.records import run as record
+from trainflat.training.features.quantization import RANGES
+from trainflat.training.features.snapshot import SNAPSHOT
 from trainflat.training.fit import forget
-from trainflat.training.fit_callbacks import SNAPSHOT
-from trainflat.training.quantized import RANGES
 
 STAGES = "stages"
 MASKS, STAGE = "masks.safetensors", "stage.json"

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -91,16 +92,19 @@ def train(
     *,
     masks: Masks | None = None,
     snapshot: int | None = None,
-    gate: Settings | None = None,
-    freeze_embeddings: bool = False,
+    **features: Any,
 ) -> Produced:
-    """Trains ``model`` in place, from where it stands, masked or pruned by a gate on the way.
+    """Trains ``model`` in place, from where it stands, with the features that the recipe and the protocol give.
 
     The stage's name decides the seed and the folder of the checkpoints: a training that was killed goes on from these.
-    ``snapshot`` is the step whose weights are kept in the store; the other options are those of
-    :func:`~trainflat.training.fit.fit`.
+    ``snapshot`` is the step whose weights are kept in the store; ``features`` are settings by a feature's key.
     """
-    store = workspace.store
+    store, distillation = workspace.store, workspace.options.distillation
+    features["masks"] = masks
+    if snapshot is not None:
+        features["snapshot"] = (snapshot, store.snapshot_folder)
+    if workspace.teacher is not None and distillation is not None:  # loaded once, for all trainings
+        features["distillation"] = distillation.model_copy(update={"teacher": workspace.teacher})
     if masks is not None:
         masks.apply_(model)
     fitted = fit(
@@ -112,14 +116,10 @@ def train(
         options=workspace.options,
         folder=store.checkpoints(stage.name),
         seed=derive_seed(workspace.seed, stage.name),
-        masks=masks,
-        teacher=workspace.teacher,
-        snapshot=None if snapshot is None else (snapshot, store.snapshot_folder),
-        gate=gate,
-        freeze_embeddings=freeze_embeddings,
+        features=features,
         progress=workspace.progress,
     )
-    return Produced(stage, model, fitted.masks, fitted.training, fitted.seconds, fitted.quantizer)
+    return Produced(stage, model, fitted.masks, fitted.training, fitted.seconds, fitted.products.get("quantization"))
 
 
 def build_pruner(  # noqa: PLR0917

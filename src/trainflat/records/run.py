@@ -94,6 +94,7 @@ class Training(Data):
     averaging: Averaging | None = added_later(None)
     # After which of them the model that was evaluated became the teacher; before the first it is the record's.
     teacher_steps: list[int] | None = added_later(None)
+    features: dict[str, Any] | None = added_later(None)  # what features that joined the training say of it
 
 
 class Int8(Data):

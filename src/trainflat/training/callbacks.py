@@ -1,8 +1,8 @@
-"""What must happen between the Trainer's own calls."""
+"""Callbacks of ``transformers.Trainer``: calls of features, and gates under a plain Trainer."""
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import SaveStrategy
@@ -13,25 +13,24 @@ from trainflat.objective import Objective
 from trainflat.pruning import Attached, Masks
 from trainflat.pruning.gates import Gate
 from trainflat.training import checkpoints
-from trainflat.training.gated import GATE
-
-if TYPE_CHECKING:
-    from trainflat.training.trainer import FlatTrainer
+from trainflat.training.features import Features
+from trainflat.training.features.gate import GATE
 
 
-class FlatCallback(TrainerCallback):  # type: ignore[misc]
-    """Of FlatTrainer: masks, averages and gates after each step, and logs where checkpoints begin."""
+class FeatureCallback(TrainerCallback):  # type: ignore[misc]
+    """Calls features after each optimizer step, and has the Trainer log wherever a checkpoint begins."""
 
-    def __init__(self, trainer: "FlatTrainer") -> None:
-        self.trainer = trainer
+    def __init__(self, features: Features) -> None:
+        self.features = features
 
     def on_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.trainer.held is not None:
-            self.trainer.held.mask_weights()
+        for feature in self.features.values():
+            feature.weights_moved()
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.trainer.along.update(state.global_step)
-        self.trainer.gated.advance(state.global_step)
+        self.features.zero_grad()
+        for feature in self.features.values():
+            feature.stepped(state.global_step)
         self.on_epoch_end(args, state, control)
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

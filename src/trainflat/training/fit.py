@@ -1,9 +1,8 @@
-"""One whole training of one model: what a protocol calls for every round."""
+"""Trains one model from beginning to end: what a protocol calls for every stage."""
 
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,13 @@ from trainflat.core.errors import InputError
 from trainflat.core.files import remove
 from trainflat.core.formatting import plural
 from trainflat.core.progress import Progress
-from trainflat.core.settings import Settings
 from trainflat.models import no_bars
 from trainflat.pruning import Masks
-from trainflat.quantization import Q8BERT
 from trainflat.records import run as record
 from trainflat.tasks.base import EncodedSplit, Task
 from trainflat.training import checkpoints
 from trainflat.training.arguments import FlatArguments
-from trainflat.training.fit_callbacks import NewestAndBest, ProgressCallback, Snapshot
+from trainflat.training.fit_callbacks import NewestAndBest, ProgressCallback
 from trainflat.training.given import unprepared
 from trainflat.training.options import TrainingOptions
 from trainflat.training.trainer import FlatTrainer
@@ -35,12 +32,12 @@ _CLOCKS = ("runtime", "per_second", "preparation_time", "flos")
 
 @dataclass(frozen=True)
 class Fitted:
-    """What training found; the model holds the weights that ``training`` describes, and computes in float."""
+    """The result of a training; the model holds the weights that ``training`` describes, and computes in float."""
 
     training: record.Training
     seconds: float
     masks: Masks | None  # those that were given, or that a gate found
-    quantizer: Q8BERT | None  # with the ranges that training found
+    products: Mapping[str, Any]  # by a feature's key, what it leaves for the stage beside the model
 
 
 def fit(
@@ -53,25 +50,17 @@ def fit(
     options: TrainingOptions,
     folder: Path,
     seed: int,
-    masks: Masks | None = None,
-    teacher: torch.nn.Module | None = None,
-    snapshot: tuple[int, Path] | None = None,
-    gate: Settings | None = None,
-    freeze_embeddings: bool = False,
+    features: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Fitted:
-    """Trains in place, evaluating as ``options`` say, and leaves the model with the best weights by the task's metric.
+    """Trains a model in place and leaves it with its best weights by the task's metric, as ``options`` say.
 
     Killed at any moment and called again with the same arguments, it continues from its newest checkpoint to the same
     bits.
 
     Args:
-        teacher: That of ``options.distillation`` where it is loaded already.
-        folder: For checkpoints, named by the stage; deleted when training is complete and its result was taken
-            (see ``forget``).
-        snapshot: (step, folder): writes the weights as they are after that many optimizer steps, sealed.
-        gate: Prunes while training; see ``FlatTrainer``.
-        freeze_embeddings: Leaves the encoder's embeddings, with their LayerNorm, as they are.
+        folder: Holds the checkpoints; named by the stage, deleted when its result is safe (see ``forget``).
+        features: Settings of features by key, beside those of ``options``, which they replace: what a protocol adds.
 
     Raises:
         InputError: options that this machine or task cannot follow.
@@ -86,49 +75,25 @@ def fit(
         eval_dataset=dict(evaluation),
         data_collator=DataCollatorWithPadding(tokenizer),
         optimizer=options.optimizer,
-        masks=masks,
-        averaging=options.averaging,
-        gate=gate,
-        distillation=_distillation(options, teacher),
-        reparametrization=options.reparametrization,
-        quantization=options.quantization,
         score=task.score,
         callbacks=_callbacks(progress or Progress(), folder.name, options),
+        **options.features() | dict(features or {}),
     )
-    if snapshot is not None:
-        trainer.add_callback(Snapshot(*snapshot, trainer))
     trainer.add_callback(NewestAndBest(trainer))
     trainer.remove_callback(PrinterCallback)
     started = time.perf_counter()
     checkpoint = checkpoints.newest(folder)
-    quantized = trainer.along.quantized
     try:
-        with no_bars(), _embeddings_frozen(model) if freeze_embeddings else nullcontext():
+        with no_bars():
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     finally:
-        quantized.end()
+        trainer.release()
     unprepared(model)  # it would compute in half precision for good, which loading its folder does not
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.free_memory()
     seconds = time.perf_counter() - started
-    return Fitted(_summary(trainer, options), seconds, trainer.masks, quantized.quantizer)
-
-
-@contextmanager
-def _embeddings_frozen(model: torch.nn.Module) -> Iterator[None]:
-    named = [p for name, p in model.named_parameters() if "embeddings." in name and p.requires_grad]
-    for p in named:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in named:
-            p.requires_grad_(True)
-
-
-def _distillation(options: TrainingOptions, teacher: torch.nn.Module | None) -> Settings | None:
-    known = options.distillation
-    return known if known is None or teacher is None else known.model_copy(update={"teacher": teacher})
+    products = {key: feature.product for key, feature in trainer.features.items()}
+    return Fitted(_summary(trainer, options), seconds, trainer.masks, products)
 
 
 def _callbacks(progress: Progress, stage: str, options: TrainingOptions) -> list[TrainerCallback]:
@@ -235,6 +200,8 @@ def _summary(trainer: FlatTrainer, options: TrainingOptions) -> record.Training:
             curve.append(kept)
         elif any(key.startswith("eval_") for key in entry):
             evaluations.append({_slashed(key, trainer): value for key, value in kept.items()})
+    found = trainer.features.merged(lambda feature: feature.record())
+    known = {key: found.pop(key) for key in record.Training.model_fields if key in found}
     return record.Training(
         optimizer=options.optimizer.name,
         steps=state.global_step,
@@ -243,14 +210,9 @@ def _summary(trainer: FlatTrainer, options: TrainingOptions) -> record.Training:
         best_step=state.best_global_step if options.keep == "best" else None,
         curve=curve,
         evaluations=evaluations,
-        averaging=_averaging(trainer),
-        teacher_steps=trainer.distilled.renewed.steps,
+        **known,
+        features=found or None,
     )
-
-
-def _averaging(trainer: FlatTrainer) -> record.Averaging | None:
-    name = trainer.averaged.name
-    return None if name is None else record.Averaging(name=name, models=trainer.averaged.models)
 
 
 def _slashed(key: str, trainer: FlatTrainer) -> str:

@@ -1,16 +1,13 @@
-"""What a recipe's training does beside the Trainer: tell how far it is, keep two checkpoints, take a snapshot."""
+"""Callbacks of a recipe's training: progress, and which checkpoints are kept."""
 
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
-from trainflat.core.files import remove, save_tensors, seal
 from trainflat.core.progress import Progress
 from trainflat.training import checkpoints
-from trainflat.training.trainer import FlatTrainer
-
-SNAPSHOT = "weights.safetensors"
+from trainflat.training.sealed import SealedTrainer
 
 
 class ProgressCallback(TrainerCallback):  # type: ignore[misc]
@@ -36,23 +33,9 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
 class NewestAndBest(TrainerCallback):  # type: ignore[misc]
     """Deletes the other checkpoints: a run goes on from the newest, and ends with the best."""
 
-    def __init__(self, trainer: FlatTrainer) -> None:
+    def __init__(self, trainer: SealedTrainer) -> None:
         self.trainer = trainer
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             checkpoints.rotate(Path(args.output_dir), self.trainer.written, 1, state.best_global_step)
-
-
-class Snapshot(TrainerCallback):  # type: ignore[misc]
-    """Writes the weights of one step, for rewinding."""
-
-    def __init__(self, step: int, folder: Path, trainer: FlatTrainer) -> None:
-        self.step, self.folder, self.trainer = step, folder, trainer
-
-    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        if state.global_step == self.step and state.is_world_process_zero:
-            remove(self.folder)
-            with self.trainer.reparametrized.weights_in_place():
-                save_tensors(self.folder / SNAPSHOT, model.state_dict())
-            seal(self.folder)

@@ -1,18 +1,16 @@
 """What FlatTrainer does not take of what the Trainer does, refused by name; and how it takes the rest."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from accelerate.utils import extract_model_from_parallel
 from torch import nn
+from transformers import Trainer
 
 from trainflat.core.errors import InputError
 from trainflat.core.settings import Settings
 from trainflat.optim import FlatOptimizer
 from trainflat.training.arguments import FlatArguments
-
-if TYPE_CHECKING:
-    from trainflat.training.trainer import FlatTrainer
 
 # An optimizer that is named takes its options from its own mapping; these would go unheard.
 _OF_THE_OPTIMIZER = (
@@ -28,7 +26,7 @@ def complete(args: Any) -> None:
             setattr(args, field.name, field.default)
 
 
-def refuse_sharding(trainer: "FlatTrainer") -> None:
+def refuse_sharding(trainer: Trainer) -> None:
     """Raises InputError where the model or a batch would be cut over devices."""
     args, loaded = trainer.args, getattr(trainer, "is_distributed_loading_by_transformers", False)
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled or args.parallelism_config is not None or loaded:
@@ -43,7 +41,7 @@ def refuse_sharding(trainer: "FlatTrainer") -> None:
         )
 
 
-def refuse_unheard(trainer: "FlatTrainer", recipe: Settings | None, score: Any) -> None:
+def refuse_unheard(trainer: Trainer, recipe: Settings | None, score: Any) -> None:
     """Raises InputError for what was given beside something that takes its place, and for what would be wrong there."""
     args = trainer.args
     if args.push_to_hub and args.hub_strategy in ("checkpoint", "all_checkpoints"):
@@ -66,14 +64,14 @@ def _as_given(settings: Settings) -> dict[str, Any]:
     return {key: value for key, value in settings.section().items() if key in given}
 
 
-def _unheard_by_optimizer(trainer: "FlatTrainer") -> list[str]:
+def _unheard_by_optimizer(trainer: Trainer) -> list[str]:
     defaults = {field.name: field.default for field in dataclasses.fields(FlatArguments)}
     given = [name for name in _OF_THE_OPTIMIZER if getattr(trainer.args, name) != defaults[name]]
     given += ["optimizers"] if trainer.optimizer is not None else []
     return given + (["optimizer_cls_and_kwargs"] if trainer.optimizer_cls_and_kwargs is not None else [])
 
 
-def _wrong_with_score(trainer: "FlatTrainer") -> list[str]:
+def _wrong_with_score(trainer: Trainer) -> list[str]:
     args = trainer.args
     found = {
         "compute_metrics": trainer.compute_metrics is not None,
@@ -85,7 +83,7 @@ def _wrong_with_score(trainer: "FlatTrainer") -> list[str]:
     return [name for name, given in found.items() if given]
 
 
-def refuse_without_rows(trainer: "FlatTrainer", flat: FlatOptimizer | None) -> None:
+def refuse_without_rows(trainer: Trainer, flat: FlatOptimizer | None) -> None:
     """Raises InputError where the optimizer weighs rows, and the loss is one that tells none of single rows."""
     own = trainer.label_smoother is not None or trainer.compute_loss_func is not None
     if flat is not None and flat.second_share < 1 and own:

@@ -101,6 +101,10 @@ class TrainingOptions(BaseModel):
             )
         return self
 
+    def features(self) -> dict[str, Any]:
+        """The settings of the features that join every training, by key; None where one does not."""
+        return {key: getattr(self, key) for key in sorted(_CAME_LATER)}
+
     @property
     def passes_per_step(self) -> float:
         """Forward and backward passes over a batch behind each optimizer step, on average."""

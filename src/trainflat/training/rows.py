@@ -1,26 +1,24 @@
 """The loss on some of the training rows, for gates that measure it."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
+from transformers import Trainer
 
 from trainflat.core.errors import InputError
 from trainflat.objective import Objective
 from trainflat.training.hooks import collator
 
-if TYPE_CHECKING:
-    from trainflat.training.trainer import FlatTrainer
 
-
-def objective_on_training_rows(trainer: "FlatTrainer", rows: int, batch_size: int) -> Objective:
-    """The model's own loss on rows that the run's seed draws, the same ones whenever and wherever it is asked for.
+def objective_on_training_rows(trainer: Trainer, rows: int, batch_size: int) -> Objective:
+    """Makes the model's own loss on rows that the run's seed draws, the same rows in every call and process.
 
     Args:
-        trainer: Of the model and the rows.
-        rows: How many; all of a smaller data set.
+        trainer: Has the model, the training rows and the seed.
+        rows: How many rows; all of a smaller data set.
         batch_size: Rows per pass.
 
     Raises:
@@ -37,7 +35,7 @@ def objective_on_training_rows(trainer: "FlatTrainer", rows: int, batch_size: in
 
 
 class _Shared(Objective):
-    """Where several processes ask, the first one's numbers count: a rounding apart, they would prune differently."""
+    """Takes the first process's numbers on all: a rounding apart, processes would prune differently."""
 
     def value_and_gradient(self) -> tuple[float, list[Tensor]]:
         value, gradient = super().value_and_gradient()

@@ -278,4 +278,4 @@ def test_the_trainer_refuses_what_a_measuring_gate_cannot_do(tmp_path: Path) -> 
         FlatTrainer(tiny_bert(), arguments(tmp_path), gate=grasp, reparametrization="powerprop")
     trainer = FlatTrainer(tiny_bert(), arguments(tmp_path, max_steps=12), gate=grasp, train_dataset=Endless())
     with pytest.raises(InputError, match="the gate draws training rows, and this data set has no length"):
-        trainer.gated.begin(12, None, 0)
+        trainer.features.begin(trainer.run_of(12), None, 0)

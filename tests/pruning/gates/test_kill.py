@@ -16,7 +16,7 @@ GATE = {
 }
 POINTS = [
     (f"{TRAINER}.training_step", 9),
-    ("trainflat.training.gated:save_tensors", 2),  # the weights are in the checkpoint, the scores are not
+    ("trainflat.training.features.base:save_tensors", 2),  # the weights are in the checkpoint, the scores are not
     (f"{TRAINER}._load_best_model", 1),
 ]
 

@@ -35,8 +35,8 @@ def test_l1_pulls_no_scores_in_the_trainer(tmp_path: Path, name: str, names: Any
         optimizer = {"name": "l1", "base": "sgd", "penalty": penalty, "lr": STILL, "exclude": names}
         bert = tiny_bert(**NO_DROPOUT).double()
         trainer = trained(tmp_path, optimizer, {"name": name, **RECIPES[name]}, model=bert, max_steps=8)
-        assert isinstance(trainer.gated.gate, LearnedMask)
-        found.append(trainer.gated.gate)
+        assert isinstance(trainer.features["gate"].gate, LearnedMask)
+        found.append(trainer.features["gate"].gate)
     assert_same_scores(*found)
 
 

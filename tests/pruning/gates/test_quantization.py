@@ -72,7 +72,7 @@ def test_the_trainer_takes_the_steps_of_autograd(tmp_path: Path, optimizer: dict
     trainer.train()
     assert [e["loss"] for e in trainer.state.log_history if "loss" in e] == pytest.approx(losses, abs=1e-6)
     assert_same_weights(trainer.model, hand.model, atol=1e-8)
-    found = trainer.along.quantized.quantizer
+    found = trainer.features["quantization"].quantizer
     assert found is not None and found.state_dict().keys() == quantizer.state_dict().keys()
     for name, value in quantizer.state_dict().items():
         torch.testing.assert_close(found.state_dict()[name], value, rtol=1e-8, atol=0)
@@ -98,7 +98,7 @@ def test_zeros_are_exact_in_int8_too_and_a_resumed_run_ends_on_the_same_bits(tmp
     again.train(resume_from_checkpoint=str(checkpoints.newest(tmp_path / "part")))
     assert_same_weights(again.model, whole.model, atol=0)
     assert again.masks is not None and again.masks == whole.masks and again.masks.zeros > 0
-    ends = [t.along.quantized.quantizer for t in (whole, again)]
+    ends = [t.features["quantization"].quantizer for t in (whole, again)]
     assert ends[0] is not None and ends[1] is not None and ends[0].state_dict() == ends[1].state_dict()
     again.masks.check(again.model)
     small = ends[1].convert()

@@ -129,7 +129,7 @@ def test_an_average_of_weights_is_gated_too(tmp_path: Path, name: str) -> None:
         gate=recipe(name),
     )
     trainer.train()
-    assert trainer.masks is not None and trainer.averaged.models > 1
+    assert trainer.masks is not None and trainer.features["averaging"].models > 1
     trainer.masks.check(trainer.model)
 
 
@@ -139,8 +139,12 @@ def test_evaluation_sees_the_gate_and_the_best_is_as_sparse_as_asked(tmp_path: P
 
     class Watch(FlatTrainer):
         def prediction_step(self, model: Any, *args: Any, **kwargs: Any) -> Any:
-            zeros = sum(int((p == 0).sum()) for n, p in self.model.named_parameters() if n in self.gated.gate.weights)
-            seen.append((self.state.global_step, zeros / sum(w.numel() for w in self.gated.gate.weights.values())))
+            zeros = sum(
+                int((p == 0).sum()) for n, p in self.model.named_parameters() if n in self.features["gate"].gate.weights
+            )
+            seen.append(
+                (self.state.global_step, zeros / sum(w.numel() for w in self.features["gate"].gate.weights.values()))
+            )
             return super().prediction_step(model, *args, **kwargs)
 
     trainer = Watch(

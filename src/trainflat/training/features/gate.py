@@ -1,0 +1,137 @@
+"""Pruning by a gate while the model trains."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from trainflat.core.errors import InputError
+from trainflat.core.settings import Section, Settings
+from trainflat.optim import FlatOptimizer
+from trainflat.pruning import Masks
+from trainflat.pruning.gates import GATES, Gate
+from trainflat.training.features.base import Context, Feature, State
+from trainflat.training.features.masks import enforce
+
+GATE = "gate.safetensors"
+
+
+class GateFeature(Feature):
+    """Prunes while a model trains; evaluations see the gated model, and training ends with its masks.
+
+    Args:
+        settings: The name of a gate, or a mapping ``{"name": "hard-movement", "sparsity": 0.9}``.
+
+    Raises:
+        InputError: an unknown name or option; beside fixed masks; a gate with scores beside a scheduler, which would
+            not know them, or with ``perturb`` and an optimizer that displaces nothing.
+    """
+
+    file = GATE
+    state_name = "a gate"
+
+    def __init__(self, settings: Section) -> None:
+        if not isinstance(settings, str | Mapping | Settings):
+            raise InputError(f"gate is a name or a mapping such as {{'name': 'hard-movement'}}, got {settings!r}.")
+        self._settings = GATES.read(settings)
+        self.name = self._settings.name
+        self.reads_weights = GATES[self.name].needs_weights
+        # Gradients of scores are made of displaced weights, which processes therefore must displace alike.
+        self.shares_displacement = GATES[self.name].learns
+        self.gate: Gate | None = None
+        self._final: Masks | None = None  # of a finished training
+
+    def join(self) -> None:
+        if self.run.features.keys() & {"masks"}:
+            raise InputError(f"masks are fixed, and the gate {self.name!r} makes its own. Give one of the two.")
+        if GATES[self.name].learns and self.run.has_scheduler:
+            raise InputError(
+                f"the gate {self.name!r} adds its scores to the optimizer, and a scheduler that was made before "
+                "does not know them. Give optimizers=(optimizer, None), and lr_scheduler_type in the arguments."
+            )
+
+    def begin(self, state: State | None, step: int) -> None:
+        run = self.run
+        self.gate, self._final = self._settings.build(run.model), None
+        if self.gate.learns and run.processes > 1 and run.args.perturb_over == "micro-batch":
+            raise InputError("a gate with scores needs perturb_over: window where several processes train.")
+        self.gate.begin(run.total_steps, run.seed, state, step, run.objective)
+
+    @property
+    def masks(self) -> Masks | None:
+        """Those of the pruned model; during training those held. Under a gate that swaps, no zero is for good then."""
+        if self._final is not None or self.gate is None or self.gate.held is None:
+            return self._final
+        return self.gate.masks()
+
+    @property
+    def ready(self) -> bool:
+        """False before the sparsity is the one that training will end with."""
+        return self.gate is None or self.gate.settled
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        if self.gate is None or not self.gate.scores:
+            return []
+        named = [(f"scores.{name}", score) for name, score in self.gate.scores.items()]
+        return [{"params": named, **self.gate.score_group()}]
+
+    def optimizer_made(self, optimizer: Optimizer) -> None:
+        enforce(self.gate.held if self.gate is not None else None, optimizer)
+        if self.gate is None or self.gate.perturb is None:
+            return
+        if not isinstance(optimizer, FlatOptimizer) or not optimizer.rho_only_displaces:
+            raise InputError(
+                f"the gate's perturb {self.gate.perturb!r} says what an optimizer like SAM displaces, and "
+                f"{type(optimizer).__name__} is not one. Leave it out, or choose sam."
+            )
+        if self.gate.perturb in ("scores", "none"):
+            scores = {id(score) for score in self.gate.scores.values()}
+            for group in optimizer.param_groups:
+                if id(group["params"][0]) not in scores:
+                    group["rho"] = 0.0
+
+    def passes(self, weight: float, again: bool) -> Context:
+        return self._begun.passes(weight)
+
+    def gradients(self, lr: float, scale: float) -> None:
+        if self._begun.held is not None:
+            self._begun.held.mask_gradients()
+        self._begun.observe(lr, scale)
+
+    def weights_moved(self) -> None:
+        if self._begun.held is not None:
+            self._begun.held.mask_weights()
+
+    def stepped(self, step: int) -> None:
+        self._begun.advance(step)
+
+    def logs(self, evaluated: bool) -> dict[str, float]:
+        return self._begun.logs() if self._runs else {}
+
+    def as_finished(self) -> Context:
+        return self._begun.applied() if self._runs else nullcontext()
+
+    def check(self) -> None:
+        if self.masks is not None:
+            self.masks.check(self.run.model)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self._begun.state_dict()
+
+    def load_state_dict(self, state: State, step: int) -> None:
+        self._begun.load_state_dict(state, step)
+
+    def finish(self) -> None:
+        self._final = self._begun.finish()
+
+    @property
+    def _runs(self) -> bool:
+        """Whether a training has begun and is not finished."""
+        return self.gate is not None and self._final is None
+
+    @property
+    def _begun(self) -> Gate:
+        assert self.gate is not None, "begin() makes it"
+        return self.gate
