@@ -11,6 +11,7 @@ from pydantic import (
     PlainSerializer,
     PlainValidator,
     SerializerFunctionWrapHandler,
+    ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
@@ -61,6 +62,14 @@ class TrainingOptions(BaseModel):
     keep: Literal["best", "last"] = "best"
     report_to: list[str] = []
 
+    @field_validator("optimizer", *_CAME_LATER, mode="before")
+    @classmethod
+    def _is_a_section(cls, value: Any, field: ValidationInfo) -> Any:
+        left_out = value is None and field.field_name in _CAME_LATER
+        if not left_out and not isinstance(value, str | dict | Settings):
+            raise ValueError(f"a mapping is expected, got {shown(value)}")
+        return value
+
     @field_validator("optimizer", mode="before")
     @classmethod
     def _adamw_by_default(cls, value: Any) -> Any:
@@ -71,8 +80,6 @@ class TrainingOptions(BaseModel):
     def _teacher_by_name(cls, value: Any) -> Any:
         if isinstance(value, dict) and not isinstance(value.get("teacher", ""), str):
             raise ValueError(f"teacher is the folder or hub name of a fine-tuned model, got {value['teacher']!r}")
-        if not isinstance(value, str | dict | Settings | None):
-            raise ValueError(f"a mapping is expected, got {shown(value)}")
         return value
 
     @field_validator("report_to")
