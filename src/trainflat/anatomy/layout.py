@@ -132,7 +132,7 @@ class _Reader:
             for parts in (layout.query, layout.key)
         )
         output = self._linear(path, Part(layout.attention_output))
-        # The one size that tensors do not tell: [768, 768] is 12 heads of 64 or 16 of 48.
+        # The one size that no tensor has: [768, 768] is 12 heads of 64 or 16 of 48.
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         value = self._linear(path, layout.value)
         return Attention(query, key, value, output, size, self._norm(path + layout.attention_norm))

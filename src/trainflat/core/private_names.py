@@ -16,7 +16,7 @@ class PrivateName:
         used: Files below ``src/trainflat``.
         seen: Versions that had it.
         without: What happens here where it is gone.
-        parameters: As this package passes or overrides them, in order; None for what is no Python function.
+        parameters: As this package passes or overrides them, in order; None for names that are no Python functions.
     """
 
     name: str

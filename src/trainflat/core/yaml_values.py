@@ -14,7 +14,7 @@ _LONGEST_NUMBER = 1000  # digits; 1:00:00:... is a number too, and takes quadrat
 
 
 class _Loader(yaml.SafeLoader):
-    """Loads YAML 1.2's numbers (1.1 reads 2e-5 as text), and refuses repeated keys, of which PyYAML takes the last."""
+    """Loads YAML 1.2's numbers (1.1 reads 2e-5 as text), and refuses repeated keys, where PyYAML keeps the last."""
 
     def fetch_flow_collection_start(self, TokenClass: Any) -> None:
         if self.flow_level > DEEPEST:  # the scanner takes time quadratic in the depth

@@ -37,7 +37,7 @@ class ASAM(FlatOptimizer):
     Args:
         params: Parameters, parameter groups (with a ``"rho"`` of their own if wanted) or ``model.named_parameters()``.
         base_optimizer: Class of the optimizer that takes the step.
-        rho: Radius of the adaptive ball, the largest ``||e / T||_2``; about ten times that of SAM.
+        rho: Radius of the adaptive ball, the largest ``||e / T||_2``; about ten times SAM's.
         eta: Added to the absolute weights; :math:`\eta` in the paper. For large eta with rho * eta fixed, weights are
             perturbed as by SAM.
         exclude: Parameters not to perturb and not in the norm: parts of names, or patterns such as ``"*.bias"``.

@@ -42,7 +42,7 @@ class Wrapper(Optimizer):
 
     def wrap(self, base: Optimizer) -> None:
         """Replaces ``Optimizer.__init__``, which would create groups and a state of its own."""
-        self.__setstate__({"base": base})  # torch's own creates what is left: hooks and the profiled step()
+        self.__setstate__({"base": base})  # torch's own adds the hooks and the profiled step()
 
     @property
     def method(self) -> str:
