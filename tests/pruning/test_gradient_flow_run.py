@@ -82,15 +82,22 @@ def test_however_it_is_written_a_pruner_is_one_and_those_without_options_keep_th
     plain = [given(place, name="one-shot"), *(given(place, name="one-shot", pruner=p) for p in ("magnitude",))]
     plain.append(given(place, name="one-shot", pruner={"name": "magnitude"}))
     assert {load_recipe(one).resolved()["protocol"]["pruner"] for one in plain} == {"magnitude"}
-    assert load_recipe(written[0]) == written[0]
+    again = load_recipe(written[0])
+    assert again.protocol.pruner == written[0].protocol.pruner and again.resolved() == written[0].resolved()
 
 
 @pytest.mark.parametrize(
     ("pruner", "message"),
     [
-        ({"name": "grasp", "temperature": -1}, "protocol: temperature of the logits is a number above 0, got -1"),
-        ({"name": "grasp", "rows": 0}, "protocol: rows of a pruner is a number of training rows, at least 1, got 0"),
-        ({"name": "grasp", "rows": "many"}, "protocol: rows: a whole number is expected"),
+        (
+            {"name": "grasp", "temperature": -1},
+            "pruner: temperature of the logits is a number above 0, got -1",
+        ),
+        ({"name": "grasp", "rows": 0}, "pruner: rows of a pruner is a number of training rows, at least 1, got 0"),
+        (
+            {"name": "grasp", "rows": "many"},
+            "rows of a pruner is a number of training rows, at least 1, got 'many'",
+        ),
         ({"name": "grasp", "sparsity": 0.5}, "no option of pruner 'grasp' is called 'sparsity'"),
         ({"name": "magnitude", "rows": 4}, "no option of pruner 'magnitude' is called 'rows'"),
         ("grap", "no pruner is called 'grap'. Did you mean 'grasp'"),

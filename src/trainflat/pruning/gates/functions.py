@@ -91,7 +91,7 @@ class GateFunction(ABC):
 
 
 class TopK(GateFunction):
-    """Opens the highest scores, straight through: ``m(S) = Top_v(S)``, of which the schedule lowers the share v.
+    """Opens the highest scores, straight through: ``m(S) = Top_v(S)``; the schedule lowers the share v.
 
     Args:
         sparsity: Share of the units to drop in the end.

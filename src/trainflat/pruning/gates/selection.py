@@ -15,7 +15,7 @@ class Selection:
     """Which scores are among the highest; exactly the share that was asked for when it was refreshed.
 
     Between two refreshes the scores move and the threshold stays, so that the share is nearly right. Scores at the
-    threshold itself, of which the first in index order were dropped, stay as they were chosen.
+    threshold itself stay as they were chosen: the first in index order dropped.
     """
 
     def __init__(self) -> None:
