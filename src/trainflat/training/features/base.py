@@ -240,7 +240,7 @@ class Features(dict[str, Feature]):
     """
 
     def __init__(self, table: Mapping[str, type[Feature]], settings: Mapping[str, Any]) -> None:
-        self._table = table
+        self._table = dict(table)
         given = ((key, kind, kind.settings_in(settings, key)) for key, kind in table.items())
         super().__init__((key, kind(value)) for key, kind, value in given if value is not None and value is not False)
 
