@@ -124,7 +124,7 @@ def export(
     settings = _settings(to, options)
     exporter: Exporter = settings.build()
     exporter.check_installed()
-    learned = None if task is None else _as_named(_task(task, folder, data, seed), Path(folder))
+    learned = None if task is None else _as_named(task_for(folder, task, data, seed), Path(folder))
     source = _source(Path(folder), learned)
     rows = None if learned is None else _Rows.of(learned, source)
     source = replace(source, texts=_texts(source, rows, exporter.samples))
@@ -149,8 +149,13 @@ def _settings(to: str, options: Sequence[str] | Mapping[str, Any]) -> Settings:
         raise InputError(f"--to {to}: {error}.") from error
 
 
-def _task(task: str | Mapping[str, Any], folder: str | Path, data: Path | None, seed: int) -> Task:
-    settings = load_recipe({"task": task, "model": str(folder)}).task
+def task_for(model: str | Path, task: str | Mapping[str, Any], data: Path | None, seed: int) -> Task:
+    """Builds a task for models like this one, with the rows that a run with this seed holds out.
+
+    Raises:
+        InputError: there is no such task, or its data cannot be read.
+    """
+    settings = load_recipe({"task": task, "model": str(model)}).task
     learned: Task = settings.build(data=data, seed=derive_seed(seed, "rows"))
     return learned
 
@@ -212,21 +217,6 @@ def _compare(exporter: Exporter, source: Source, place: Path, settings: Settings
     written = exporter.open(place)
     found = compare_answers(source.model, written, _batches(source, rows), foreign=rows is None)
     _refuse_difference(exporter, found, settings.name)
-    scores: dict[str, Any] = {}
-    if rows is not None:
-        models = (source.model, written)
-        (before, _), (after, answers) = [
-            main_score(rows.task, rows.scored, predictions_of(one, rows.scored, source.tokenizer)) for one in models
-        ]
-        apart = difference(after, before)
-        scores = {
-            "metric": rows.task.score_name,
-            "notes": rows.task.notes,
-            "source_score": before.value,
-            "score": after.value,
-            "margin": (apart.low, apart.high),
-            "remark": answers.remark() if answers else "",
-        }
     return Checked(
         to=settings.name,
         options=settings.dump(),
@@ -235,8 +225,27 @@ def _compare(exporter: Exporter, source: Source, place: Path, settings: Settings
         agreement=found.share,
         source_bytes=weight_bytes(source.folder),
         bytes=weight_bytes(place),
-        **scores,
+        **_scores(source, written, rows),
     )
+
+
+def _scores(source: Source, written: Any, rows: _Rows | None) -> dict[str, Any]:
+    """Scores the model and its export on the task, where one is given."""
+    if rows is None:
+        return {}
+    (before, _), (after, answers) = [
+        main_score(rows.task, rows.scored, predictions_of(one, rows.scored, source.tokenizer))
+        for one in (source.model, written)
+    ]
+    apart = difference(after, before)
+    return {
+        "metric": rows.task.score_name,
+        "notes": rows.task.notes,
+        "source_score": before.value,
+        "score": after.value,
+        "margin": (apart.low, apart.high),
+        "remark": answers.remark() if answers else "",
+    }
 
 
 def _refuse_difference(exporter: Exporter, found: Agreement, to: str) -> None:

@@ -10,15 +10,13 @@ from transformers import AutoConfig
 
 from trainflat.commands.bench.remote import Answers, Remote
 from trainflat.commands.bench.variants import Opened
-from trainflat.commands.export import row_length
+from trainflat.commands.export import row_length, task_for
 from trainflat.core.errors import InputError
-from trainflat.core.rng import derive_seed
 from trainflat.evaluation import main_score, predictions_of
 from trainflat.models import read_tokenizer
 from trainflat.models.checks import check_labels
 from trainflat.models.classes import class_names
 from trainflat.models.stored import read_config_json
-from trainflat.recipe import load_recipe
 from trainflat.tasks.base import Task
 
 
@@ -70,13 +68,8 @@ class Scored:
 
 
 def read_task(section: Mapping[str, Any], model: Path, data: Path | None, seed: int = 0) -> Scored:
-    """Builds a recipe's task for models like this one, with the rows that a run with this seed holds out.
-
-    Raises:
-        InputError: there is no such task, or its data cannot be read.
-    """
-    settings = load_recipe({"task": dict(section), "model": str(model)}).task
-    return Scored(settings.build(data=data, seed=derive_seed(seed, "rows")))
+    """Builds what scores models on a task; raises as `task_for`."""
+    return Scored(task_for(model, dict(section), data, seed))
 
 
 def _shown(columns: Mapping[str, int]) -> str:
