@@ -29,7 +29,8 @@ from trainflat.report.elements import (
     Table,
 )
 from trainflat.report.page import render
-from trainflat.report.static import write_figures
+from trainflat.report.static import draw, write_figures
+from trainflat.report.web import figure_data
 
 OWN = '''
 """How many stages a line has."""
@@ -139,3 +140,12 @@ def test_a_page_shows_every_kind_of_part():
     ):
         assert text in page
     assert "<h2>Empty" not in page
+
+
+def test_each_label_stands_once_in_the_legend():
+    """Seeds of one line are lines of their own, under one name."""
+    lines = [Line([0, 1], [seed, seed], label) for label in ("a", "b") for seed in (0, 1)]
+    figure = Figure("one", "one", "Title", [Plot([lines])])
+    (plot,) = figure_data(figure)["plots"]
+    assert [trace["showlegend"] for trace in plot["frames"][0]["data"]] == [True, False, True, False]
+    assert [text.get_text() for text in draw(figure).legends[0].get_texts()] == ["a", "b"]
