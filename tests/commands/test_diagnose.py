@@ -274,7 +274,7 @@ def test_a_killed_diagnosis_goes_on(
         diagnose(model, run[1], keep=keep, **QUICKLY)
         os._exit(1)
     assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
-    monkeypatch.setattr(GradientNorm, "take", None)  # cannot be taken again
+    monkeypatch.setattr(GradientNorm, "compute", None)  # cannot be measured again
     [found] = diagnose(model, run[1], keep=keep, progress=Saying(said), **QUICKLY)
     total = 5 + len(found.one_shot) + len(found.sensitivity)
     assert f"going on: {before} of {total} parts were measured before" in said
