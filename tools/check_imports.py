@@ -55,7 +55,6 @@ ROOT = len(STORY) + 1  # the package's own __init__ and __main__; no module belo
 NO_TORCH = "report"  # a report is drawn where nothing can be trained
 TRAINER_USER = "training"  # the seam to transformers.Trainer
 TRAINER_MODULES = ("transformers.trainer", "transformers.training_args")
-RINGS_LEFT: frozenset[str] = frozenset()  # rooms whose rings still have to be opened
 TRAINER_NAMES = ("Trainer", "TrainingArguments", "Seq2SeqTrain")  # how the names begin
 
 
@@ -208,7 +207,7 @@ def _rings(sources: dict[str, Source]) -> list[str]:
     }
     while leaves := {name for name, targets in below.items() if not targets & below.keys()}:
         below = {name: targets for name, targets in below.items() if name not in leaves}
-    ways = {name: _way_back(name, below) for name in sorted(below) if sources[name].room() not in RINGS_LEFT}
+    ways = {name: _way_back(name, below) for name in sorted(below)}
     return [
         f"{sources[name].path}:1: a ring of imports: {' -> '.join([name, *way])}." for name, way in ways.items() if way
     ]

@@ -172,6 +172,12 @@ class Settings(BaseModel):
         later = getattr(self.member, "later", ())
         return {key: v for key, v in self.model_dump(mode="json").items() if key not in later or v is not None}
 
+    def __eq__(self, other: object) -> bool:
+        """Compares as recipes do: a default that is a tuple equals the list that a recipe gives for it."""
+        return isinstance(other, Settings) and self.section() == other.section()
+
+    __hash__ = None  # type: ignore[assignment]  # options may be lists
+
     def section(self) -> dict[str, Any]:
         """The section of a recipe that these settings are read from."""
         return {"name": self.name, **self.dump()}
