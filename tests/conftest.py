@@ -47,6 +47,14 @@ def imports_left_out_of_garbage_collection() -> None:
     gc.freeze()
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sets torch back to one thread, which an engine may have changed for its process: bits depend on it."""
+    yield
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real GLUE and SQuAD beside the repository; tests that need it skip where it is absent."""
