@@ -30,7 +30,7 @@ _HOMES = {
 register()  # from_pretrained then reads what we export
 
 
-def __getattr__(name: str) -> Any:  # the pipeline imports torch and transformers, which takes seconds
+def __getattr__(name: str) -> Any:  # the commands import torch and transformers, which takes seconds
     if name not in _HOMES:
         raise AttributeError(f"module 'trainflat' has no attribute {name!r}")
     from importlib import import_module
