@@ -281,7 +281,7 @@ def test_batches_hold_one_length_and_epochs_differ() -> None:
     ("options", "message"),
     [
         ({"optimizer": {"name": "sam", "rho": -1}}, "rho"),
-        ({"optimizer": {"name": None}}, "no optimizer is called 'None'"),
+        ({"optimizer": {"name": None}}, "name an optimizer"),
         ({"optimizer": {"name": "smam"}}, "Did you mean 'sam'"),
         ({"optimizer": {"name": "adamw", "lt": 1}}, "Did you mean 'lr'"),
         ({"batch_size": 30, "accumulate": 4}, "cannot be cut"),
