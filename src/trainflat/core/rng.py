@@ -6,7 +6,7 @@ import torch
 
 
 def derive_seed(seed: int, purpose: str) -> int:
-    """Derives the seed of one part of a run, unrelated to those of its other parts and of other runs."""
+    """Derives the seed of one part of a run, unrelated to the seeds of other parts and of other runs."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:4], "big") % 2**31
 
 

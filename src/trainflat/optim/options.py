@@ -1,4 +1,4 @@
-"""Sections that name an optimizer: own options, those of its base optimizer, numbers that YAML reads as text."""
+"""Reads sections that name an optimizer: its options, its base optimizer's, numbers that YAML reads as text."""
 
 import inspect
 import math

@@ -26,7 +26,7 @@ class Cut:
 
 
 def find_cut(keys: Keys, drop: int) -> Cut:
-    """Find where the ``drop`` lowest of all keys end; exact for any keys.
+    """Finds where the ``drop`` lowest of all keys end; exact for any keys.
 
     The threshold is first bracketed: a sample's quantiles six standard errors below and above the wanted rank. One pass
     then counts the keys below the bracket and at its two ends, and collects those inside, about 0.6 % of all; the

@@ -41,13 +41,13 @@ class MaskEnforcer:
         self._factors: list[Tensor] = [masks[name].to(w.device, w.dtype) for name, w in weights.items()]
 
     def replace(self, masks: Mapping[str, Tensor]) -> None:
-        """Hold other masks of the same weights from now on, in the same memory; no weight is changed."""
+        """Holds other masks of the same weights from now on, in the same memory; no weight is changed."""
         for name, factor in zip(self._names, self._factors, strict=True):
             factor.copy_(masks[name])
 
     @torch.no_grad()
     def mask_gradients(self) -> None:
-        """Multiply the gradients that are there by their masks, in place."""
+        """Multiplies the gradients that are there by their masks, in place."""
         self._follow()
         pairs = [(w.grad, m) for w, m in zip(self._weights, self._factors, strict=True) if w.grad is not None]
         if pairs:
@@ -55,13 +55,13 @@ class MaskEnforcer:
 
     @torch.no_grad()
     def mask_weights(self) -> None:
-        """Multiply the weights by their masks, in place."""
+        """Multiplies the weights by their masks, in place."""
         self._follow()
         if self._weights:
             foreach("mul_", self._weights, tuple(self._factors))
 
     def factor(self, weight: Tensor) -> Tensor | None:
-        """Return 1 where a weight is kept and 0 where it is pruned; None for a weight without a mask."""
+        """Returns 1 where a weight is kept and 0 where it is pruned; None for a weight without a mask."""
         self._follow()
         return next((f for w, f in zip(self._weights, self._factors, strict=True) if w is weight), None)
 
@@ -87,7 +87,7 @@ class MaskEnforcer:
 
     @torch.no_grad()
     def clear_state(self, optimizer: Optimizer) -> None:
-        """Set the optimizer's state of pruned weights to 0, so that no momentum moves them."""
+        """Sets the optimizer's state of pruned weights to 0, so that no momentum moves them."""
         self._follow()
         for weight, factor in zip(self._weights, self._factors, strict=True):
             remembered = getattr(optimizer, "memory", {}).get(weight, {})
@@ -131,7 +131,7 @@ class Attached:
         self.remove()
 
     def _others(self) -> list["Attached"]:
-        """Return what else is attached to the optimizer now, the latest last."""
+        """Returns what else is attached to the optimizer now, the latest last."""
         hooks = getattr(self._optimizer, "_optimizer_step_pre_hooks", {}).values()
         attached = [getattr(hook, "__self__", None) for hook in hooks]
         return [one for one in attached if isinstance(one, Attached) and one is not self]

@@ -96,7 +96,7 @@ class Keys:
         return np.empty(min(PIECE, longest), self.unsigned)
 
     def read(self, piece: Piece, scratch: Array, *, check: bool) -> Array:
-        """Compute the keys of a piece, in ``scratch``.
+        """Computes the keys of a piece, in ``scratch``.
 
         Raises:
             InputError: if ``check``, for a score that is NaN; names the tensor.
@@ -108,7 +108,7 @@ class Keys:
         return out
 
     def sample(self, stride: int) -> Array:
-        """Return every ``stride``-th key over all tensors, in order."""
+        """Returns every ``stride``-th key over all tensors, in order."""
         parts, start = [], 0
         for name, flat in self._flat.items():
             bits = self._bits(flat[-start % stride :: stride])
@@ -121,7 +121,7 @@ class Keys:
         return np.concatenate(parts)
 
     def value(self, key: int) -> float:
-        """Return the score that has a key, where no entries were given key 0 for being dropped before."""
+        """Returns the score that has a key, where no entries were given key 0 for being dropped before."""
         sign = int(self._sign)
         bits = key if self.absolute else key - sign if key >= sign else sign | (sign - key)
         number = torch.from_numpy(np.array([bits], self.unsigned).view(f"i{self.unsigned.itemsize}"))

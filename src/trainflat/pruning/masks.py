@@ -57,14 +57,14 @@ class Masks(Mapping[str, Tensor]):
 
     @classmethod
     def of_packed(cls, packed: Mapping[str, NDArray[np.uint8]], shapes: Mapping[str, Shape]) -> Self:
-        """Take bits as ``numpy.packbits`` orders them, 1 = kept, unused bits of the last byte 0; not copied."""
+        """Takes bits as ``numpy.packbits`` orders them, 1 = kept, unused bits of the last byte 0; not copied."""
         masks = cls.__new__(cls)
         masks._set(packed, shapes)
         return masks
 
     @classmethod
     def ones(cls, weights: nn.Module | Mapping[str, Tensor]) -> Self:
-        """Make masks that keep everything: of a model's prunable weights, or of tensors by name."""
+        """Makes masks that keep everything: of a model's prunable weights, or of tensors by name."""
         named = prunable(weights) if isinstance(weights, nn.Module) else weights
         return cls({name: torch.ones(w.shape, dtype=torch.bool) for name, w in named.items()})
 
@@ -93,7 +93,7 @@ class Masks(Mapping[str, Tensor]):
         return f"Masks({len(self)} tensors, {self.zeros} of {plural(self.entries, 'entry', 'entries')} zero)"
 
     def unpacked(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
-        """Return entries ``start`` to ``stop`` of a mask in index order, as 0 and 1; ``start`` is a multiple of 8."""
+        """Returns entries ``start`` to ``stop`` of a mask in index order, as 0 and 1; ``start`` is a multiple of 8."""
         stop = prod(self._shapes[name]) if stop is None else stop
         return np.unpackbits(self._packed[name][start // 8 : (stop + 7) // 8], count=stop - start)
 
@@ -123,7 +123,7 @@ class Masks(Mapping[str, Tensor]):
         return self.zeros / max(self.entries, 1)
 
     def statistics(self) -> list[MatrixZeros]:
-        """Count entries and zeros of every tensor, in order."""
+        """Counts entries and zeros of every tensor, in order."""
         kept = {name: int(np.bitwise_count(bits).sum(dtype=np.int64)) for name, bits in self._packed.items()}
         return [
             MatrixZeros(name=name, entries=prod(shape), zeros=prod(shape) - kept[name])
@@ -139,7 +139,7 @@ class Masks(Mapping[str, Tensor]):
         return digest.hexdigest()
 
     def issubset(self, other: "Masks") -> bool:
-        """Return whether every weight that is kept here is kept in ``other``.
+        """Returns whether every weight that is kept here is kept in ``other``.
 
         Raises:
             InputError: the two are not of the same tensors.
@@ -149,7 +149,7 @@ class Masks(Mapping[str, Tensor]):
 
     @torch.no_grad()
     def apply_(self, model: nn.Module) -> None:
-        """Set the pruned weights to exactly 0, in place, whatever they were.
+        """Sets the pruned weights to exactly 0, in place, whatever they were.
 
         Raises:
             InputError: the model has no such parameter, or one of another shape.
@@ -159,7 +159,7 @@ class Masks(Mapping[str, Tensor]):
 
     @torch.no_grad()
     def check(self, model: nn.Module) -> None:
-        """Raise unless every pruned weight of the model is zero.
+        """Raises unless every pruned weight of the model is zero.
 
         Raises:
             ZerosRevived: one is not, or is NaN; names the first such matrix and how many.
@@ -174,7 +174,7 @@ class Masks(Mapping[str, Tensor]):
                 raise ZerosRevived(f"{revived} of {zeros} pruned weights of {name} are not zero{_cause(weight)}")
 
     def parameters(self, model: nn.Module) -> dict[str, nn.Parameter]:
-        """Find the model's parameters that the masks are for.
+        """Finds the model's parameters that the masks are for.
 
         Raises:
             InputError: the model has no such parameter, or one of another shape.
@@ -186,7 +186,7 @@ class Masks(Mapping[str, Tensor]):
 
     @contextmanager
     def tried(self, model: nn.Module) -> Iterator[None]:
-        """Prune the model's weights inside the block; afterwards, even on error, they are what they were."""
+        """Prunes the model's weights inside the block; afterwards, even on error, they are what they were."""
         weights = self.parameters(model)
         origin = {name: w.detach().clone() for name, w in weights.items()}
         try:
@@ -198,11 +198,11 @@ class Masks(Mapping[str, Tensor]):
                     weight.copy_(origin[name])
 
     def hold(self, model: nn.Module) -> MaskEnforcer:
-        """Return the masks in the form that costs least while training."""
+        """Returns the masks in the form that costs least while training."""
         return MaskEnforcer(self.parameters(model), self)
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file of packed bits, atomically.
+        """Writes a safetensors file of packed bits, atomically.
 
         Raises:
             InputError: it cannot be written.
@@ -212,7 +212,7 @@ class Masks(Mapping[str, Tensor]):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what :meth:`save` wrote.
+        """Reads what :meth:`save` wrote.
 
         Raises:
             DamagedFile: it is missing, not a file of masks, or not what was written.
@@ -234,7 +234,7 @@ class Masks(Mapping[str, Tensor]):
 
 
 def _bits(stored: Tensor, shape: Shape) -> NDArray[np.uint8]:
-    """Return the stored bits of a mask if they fit its shape.
+    """Returns the stored bits of a mask if they fit its shape.
 
     Raises:
         ValueError: they are of another shape.
@@ -257,7 +257,7 @@ def _cause(weight: Tensor) -> str:
 
 
 def check_same(wanted: Mapping[str, Shape], found: Mapping[str, Any], owner: str) -> None:
-    """Raise unless the shapes are the same, by name.
+    """Raises unless the shapes are the same, by name.
 
     Raises:
         InputError: ``found`` lacks a name of ``wanted``, or has it in another shape; ``owner`` is who was asked.

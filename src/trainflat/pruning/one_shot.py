@@ -62,11 +62,11 @@ class Pruner(ScoredBy):
             )
 
     def scores(self) -> Mapping[str, Tensor]:
-        """Return the score of each weight, in tensors of the weights' shapes."""
+        """Returns the score of each weight, in tensors of the weights' shapes."""
         return self.score.values(ScoreInputs(self.weights, self.masks, self.seed, self.objective))
 
     def select(self) -> Masks:
-        """Return masks that keep the highest scores; the model is not changed.
+        """Returns masks that keep the highest scores; the model is not changed.
 
         Raises:
             InputError: NaN among the scores, or masks that already drop more than ``sparsity``.

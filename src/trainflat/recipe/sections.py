@@ -62,7 +62,7 @@ class FlatnessOptions(_Section):
 
 
 class Int8Options(_Section):
-    """How the int8 copy is made whose scores stand beside those of every stage; ``int8: true`` is short for these.
+    """Configures the int8 copy that is scored beside every stage; ``int8: true`` is short for these.
 
     ``activations: torch`` is the arithmetic of published figures, see :func:`trainflat.quantization.quantize_dynamic`.
     """
@@ -92,7 +92,7 @@ class EvaluationOptions(_Section):
 
 
 class Recipe(_Section):
-    """One run. ``task: cola`` is short for ``task: {name: cola}``; likewise for model and protocol."""
+    """Describes one run; ``task: cola`` is short for ``task: {name: cola}``, also for model and protocol."""
 
     name: str = "run"
     task: Annotated[Settings, TASKS]

@@ -45,18 +45,18 @@ def _misfit(one: PrivateName) -> InputError:
 
 
 def collator(trainer: Trainer) -> Callable[[list[Any]], dict[str, Any]]:
-    """Return what makes batches of rows without the columns that the model does not take."""
+    """Returns what makes batches of rows without the columns that the model does not take."""
     without: Any = getattr(trainer, "_get_collator_with_removed_columns", None)
     collate: Callable[[list[Any]], dict[str, Any]] = trainer.data_collator
     return collate if without is None else without(collate, description="pruning")
 
 
 def micro_batch_rows(trainer: Trainer) -> int:
-    """Return the rows of a micro-batch on all devices of this process; `auto_find_batch_size` may have lowered them."""
+    """Returns the rows of a micro-batch on all devices of this process; `auto_find_batch_size` may have lowered them."""
     return int(getattr(trainer, "_train_batch_size", trainer.args.train_batch_size))
 
 
 def output_folder(trainer: Trainer, trial: Any) -> str:
-    """Return the folder of the checkpoints, which a hyperparameter search sets for each trial."""
+    """Returns the folder of the checkpoints, which a hyperparameter search sets for each trial."""
     named: Any = getattr(trainer, "_get_output_dir", None)
     return str(trainer.args.output_dir if named is None else named(trial))

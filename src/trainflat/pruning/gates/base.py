@@ -20,7 +20,7 @@ _KIND = "gate"  # the class that wrote a state
 
 
 def final_sparsity(options: Any) -> float | None:
-    """Return the sparsity that a gate with these settings ends with; None where a penalty decides.
+    """Returns the sparsity that a gate with these settings ends with; None where a penalty decides.
 
     Example:
         >>> from trainflat.pruning.gates import GATES
@@ -97,7 +97,7 @@ class Gate(ABC):
         step: int = 0,
         objective: ObjectiveSource = None,
     ) -> None:
-        """Begin a run of so many optimizer steps, before the first of them; or go on with one.
+        """Begins a run of so many optimizer steps, before the first of them; or go on with one.
 
         Args:
             total_steps: Of the whole run.
@@ -120,17 +120,17 @@ class Gate(ABC):
             self.load_state_dict(state, step)
 
     def refuse_unfit(self) -> None:
-        """Raise InputError for a model whose weights cannot be gated."""
+        """Raises InputError for a model whose weights cannot be gated."""
         _refuse_weights(self.model, self.weights)
 
     @classmethod
     def check_model(cls, options: Any, model: nn.Module) -> None:
-        """Raise InputError for a model whose weights a gate with these settings cannot be on."""
+        """Raises InputError for a model whose weights a gate with these settings cannot be on."""
         _refuse_weights(model, prunable(model))
 
     @classmethod
     def check_length(cls, options: Any, total_steps: int) -> None:
-        """Raise InputError for a schedule that does not fit so many steps, or not this kind of gate.
+        """Raises InputError for a schedule that does not fit so many steps, or not this kind of gate.
 
         Args:
             options: Has the gate's options as attributes: its settings, before there is a model, or the gate.
@@ -140,7 +140,7 @@ class Gate(ABC):
 
     @contextmanager
     def passes(self, weight: float = 1.0) -> Iterator[None]:
-        """Hold the gate in place for the passes of a step; an exception restores the weights and drops gradients."""
+        """Holds the gate in place for the passes of a step; an exception restores the weights and drops gradients."""
         self.open()
         try:
             yield
@@ -150,17 +150,17 @@ class Gate(ABC):
         self.close(weight)
 
     def open(self) -> None:
-        """Put the gate in place, before the first forward pass; do nothing if it is already."""
+        """Puts the gate in place, before the first forward pass; do nothing if it is already."""
 
     def close(self, weight: float = 1.0) -> None:
-        """Take the gate away after the last backward pass, and make the gradients those of weights and scores.
+        """Takes the gate away after the last backward pass; the gradients are then of weights and scores.
 
         Args:
             weight: What the losses of the passes were multiplied by; a penalty on scores is multiplied alike.
         """
 
     def abandon(self) -> None:
-        """Take the gate away and leave the gradients as they are."""
+        """Takes the gate away and leaves the gradients as they are."""
 
     @abstractmethod
     def advance(self, step: int) -> None:
@@ -168,16 +168,16 @@ class Gate(ABC):
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Make the model as sparse as it would be if the training ended now; at the end of the block as it was."""
+        """Makes the model as sparse as it would be if the training ended now; at the end of the block as it was."""
         yield
 
     @abstractmethod
     def masks(self) -> Masks:
-        """Return which weights would stay if the training ended now."""
+        """Returns which weights would stay if the training ended now."""
 
     @torch.no_grad()
     def finish(self) -> Masks:
-        """Prune the model for good, as it was inside ``applied()``."""
+        """Prunes the model for good, as it was inside ``applied()``."""
         masks = self.masks()
         self.fold()
         masks.apply_(self.model)
@@ -207,29 +207,29 @@ class Gate(ABC):
         """
 
     def logs(self) -> dict[str, float]:
-        """Return numbers for the log: ``sparsity`` as the last pass saw it."""
+        """Returns numbers for the log: ``sparsity`` as the last pass saw it."""
         return {"sparsity": self.masks().sparsity}
 
     # What a method may add
 
     def prepare(self) -> None:
-        """Make what lasts for the run: scores, masks. Called by ``begin``, before ``advance(0)``."""
+        """Makes what lasts for the run: scores, masks. Called by ``begin``, before ``advance(0)``."""
 
     def fold(self) -> None:
-        """Multiply what the survivors keep for good into the weights, before the others are set to zero."""
+        """Multiplies what the survivors keep for good into the weights, before the others are set to zero."""
 
     def score_group(self) -> dict[str, Any]:
-        """Return options of the optimizer's parameter group of the scores, such as their own ``lr``."""
+        """Returns options of the optimizer's parameter group of the scores, such as their own ``lr``."""
         return {}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what a resumed run needs beside the model and the optimizer, for safetensors."""
+        """Returns what a resumed run needs beside the model and the optimizer, for safetensors."""
         kind = torch.tensor([*self.kind.encode()], dtype=torch.uint8)
         return {f"scores.{name}": score.detach() for name, score in self.scores.items()} | {_KIND: kind}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor], step: int) -> None:
-        """Go on after ``step`` steps, from what ``state_dict`` returned then; ``begin`` comes before.
+        """Goes on after ``step`` steps, from what ``state_dict`` returned then; ``begin`` comes before.
 
         Raises:
             InputError: the state is that of another kind of gate, or the scores are those of another model.
@@ -247,7 +247,7 @@ class Gate(ABC):
         self.step = step
 
     def refuse_denser_than(self, target: float) -> None:
-        """Raise InputError if more of the weights are zero already than will be at the end."""
+        """Raises InputError if more of the weights are zero already than will be at the end."""
         matrices = [w for w in self.weights.values() if w.dim() > 1]  # biases may begin at zero
         zeros = sum(int((w == 0).sum()) for w in matrices)
         entries = sum(w.numel() for w in matrices)

@@ -31,7 +31,7 @@ class Position:
     seed: int
 
     def scheduled(self, last: float) -> float:
-        """Return what a quantity that rises from 0 to ``last`` is now; at the end exactly ``last``."""
+        """Returns what a quantity that rises from 0 to ``last`` is now; at the end exactly ``last``."""
         return last if self.share == 1 else last * self.share
 
 
@@ -53,18 +53,18 @@ class GateFunction(ABC):
 
     @abstractmethod
     def values(self, name: str, score: Tensor, at: Position, out: Tensor) -> Tensor:
-        """Return m(S), maybe in ``out``, which is like S."""
+        """Returns m(S), maybe in ``out``, which is like S."""
 
     def slope(self, name: str, score: Tensor, at: Position) -> Tensor | None:
-        """Return m'(S); None is 1, a straight-through gradient."""
+        """Returns m'(S); None is 1, a straight-through gradient."""
         return None
 
     def final(self, score: Tensor) -> Tensor | None:
-        """Return what the units that stay are multiplied with for good; None is 1."""
+        """Returns what the units that stay are multiplied with for good; None is 1."""
         return None
 
     def cut(self, at: Position) -> float:
-        """Return the score up to which units are dropped."""
+        """Returns the score up to which units are dropped."""
         return -math.inf
 
     def refresh(self, scores: Scores, at: Position) -> None:
@@ -72,22 +72,22 @@ class GateFunction(ABC):
 
     @torch.no_grad()
     def dropped(self, scores: Scores, at: Position) -> float:
-        """Return the share of the units that would be dropped if the training ended now."""
+        """Returns the share of the units that would be dropped if the training ended now."""
         cut = self.cut(at)
         gone = sum(int(torch.count_nonzero(score <= cut)) for score in scores.values())
         return gone / sum(score.numel() for score in scores.values())
 
     def kept(self, scores: Scores, at: Position) -> Mapping[str, Tensor]:
-        """Return booleans like S: which units would stay if the training ended now."""
+        """Returns booleans like S: which units would stay if the training ended now."""
         cut = self.cut(at)
         return {name: score.detach() > cut for name, score in scores.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what a resumed run needs, for safetensors."""
+        """Returns what a resumed run needs, for safetensors."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor], scores: Scores) -> None:
-        """Go on from what :meth:`state_dict` returned."""
+        """Goes on from what :meth:`state_dict` returned."""
 
 
 class TopK(GateFunction):
@@ -180,7 +180,7 @@ class HardConcrete(GateFunction):
         return self._stretched(score.detach().sigmoid()).clamp_(0, 1)
 
     def noise(self, name: str, score: Tensor, at: Position) -> Tensor:
-        """Return uniform numbers in (0, 1) like S, the same in every pass of a step and on every process."""
+        """Returns uniform numbers in (0, 1) like S, the same in every pass of a step and on every process."""
         digest = hashlib.blake2b(repr((at.seed, at.step, name)).encode(), digest_size=8).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
         drawn = torch.rand(score.shape, generator=generator).clamp_(1e-6, 1 - 1e-6)

@@ -55,7 +55,7 @@ class L0(LearnedMask):
 
     @classmethod
     def resolve(cls, **options: Any) -> Mapping[str, Any]:
-        """Decide which of ``penalty`` and ``target_sparsity`` holds, and the schedule of that one."""
+        """Decides which of ``penalty`` and ``target_sparsity`` holds, and the schedule of that one."""
         target = options["target_sparsity"]
         schedule = options["schedule"] or make_schedule("constant" if target is None else "cubic")
         return {**one_of_both(options["penalty"], target, cls.published), "schedule": schedule}

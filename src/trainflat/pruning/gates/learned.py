@@ -217,7 +217,7 @@ class LearnedMask(Gate):
             self.swap.put_back()
 
     def _place(self, weight: Tensor, kept: Tensor, spreads: list[tuple[str, Spread]]) -> None:
-        """Turn a weight into what the model computes with, in place."""
+        """Turns a weight into what the model computes with, in place."""
         so_far = kept
         for key, spread in spreads:
             score = self.scores[key]
@@ -228,7 +228,7 @@ class LearnedMask(Gate):
             so_far = weight
 
     def _pull_back(self) -> None:
-        """Turn the gradients of what was computed with into those of the weights, in place, and of the scores."""
+        """Converts gradients of the gated weights, in place, to gradients of the weights and of the scores."""
         totals: dict[str, Tensor] = {}
         for name, weight in self.weights.items():
             if weight.grad is not None:
@@ -243,7 +243,7 @@ class LearnedMask(Gate):
             self.scores[key].grad = total if slope is None else total.mul_(slope)
 
     def _multiply(self, name: str, entries: Tensor, without: int | None = None) -> None:
-        """Multiply a tensor like a weight by the values of the weight's units, in place."""
+        """Multiplies a tensor like a weight by the values of the weight's units, in place."""
         for place, (key, spread) in enumerate(self._spreads[name]):
             if place != without:
                 values = self._values(key, self.swap.scratch(name, self.scores[key]))

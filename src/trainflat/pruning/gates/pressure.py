@@ -44,16 +44,16 @@ class Pressure:
         return "sparsity", self.target or 0.0
 
     def begin(self) -> None:
-        """Forget an earlier run."""
+        """Forgets an earlier run."""
 
     def advance(self, scores: Scores, at: Position, scratch: Scratch) -> None:
         """Settle, after an optimizer step, what holds for the next one."""
 
     def push(self, scores: Mapping[str, nn.Parameter], weight: float, scratch: Scratch) -> None:
-        """Add the gradient of a penalty on the scores to theirs, times ``weight``."""
+        """Adds the gradient of a penalty on the scores to theirs, times ``weight``."""
 
     def restrict(self, name: str, score: Tensor, values: Tensor) -> Tensor:
-        """Set values to 0 that the function would leave open; may write over them."""
+        """Sets values to 0 that the function would leave open; may write over them."""
         return values
 
     def arrived(self, scores: Scores, at: Position) -> bool:
@@ -61,19 +61,19 @@ class Pressure:
         return True
 
     def kept(self, scores: Scores, at: Position) -> Mapping[str, Tensor]:
-        """Return booleans like the scores: which units would stay if the training ended now."""
+        """Returns booleans like the scores: which units would stay if the training ended now."""
         return self.function.kept(scores, at)
 
     def logs(self, scores: Scores, at: Position) -> dict[str, float]:
-        """Return numbers for the log."""
+        """Returns numbers for the log."""
         return {"sparsity": self.function.dropped(scores, at)}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what a resumed run needs, for safetensors."""
+        """Returns what a resumed run needs, for safetensors."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor], scores: Scores) -> None:
-        """Go on from what :meth:`state_dict` returned."""
+        """Goes on from what :meth:`state_dict` returned."""
 
 
 class Penalty(Pressure):
@@ -205,7 +205,7 @@ class Controller(Penalty):
 
 
 def penalty_or_target(function: GateFunction, penalty: float | None, target: float | None, published: float) -> Penalty:
-    """Return a penalty of a fixed lambda, by default the published one, or a controller where there is a target.
+    """Returns a penalty of a fixed lambda, by default the published one, or a controller where there is a target.
 
     Raises:
         InputError: for both a lambda and a target, and for values that cannot be used.
@@ -215,7 +215,7 @@ def penalty_or_target(function: GateFunction, penalty: float | None, target: flo
 
 
 def one_of_both(penalty: float | None, target: float | None, published: float) -> dict[str, float | None]:
-    """Return what the penalty comes to: where neither is given, the published one.
+    """Returns what the penalty comes to: where neither is given, the published one.
 
     Raises:
         InputError: both are given.

@@ -24,7 +24,7 @@ class Selection:
 
     @torch.no_grad()
     def refresh(self, scores: Mapping[str, Tensor], sparsity: float, scope: Scope) -> None:
-        """Choose anew as :func:`~trainflat.pruning.choice.keep_highest` does, by selection and not by sorting."""
+        """Chooses anew as :func:`~trainflat.pruning.choice.keep_highest` does, by selection and not by sorting."""
         self._cut, self._ties = {}, {}
         for together in [dict(scores)] if scope == "global" else [{name: score} for name, score in scores.items()]:
             keys = Keys(together)
@@ -40,7 +40,7 @@ class Selection:
 
     @torch.no_grad()
     def write(self, name: str, score: Tensor, out: Tensor) -> Tensor:
-        """Write 1 where a score is kept and 0 where it is dropped."""
+        """Writes 1 where a score is kept and 0 where it is dropped."""
         if name not in self._cut:
             return out.fill_(1)
         # A comparison that writes numbers: products of numbers and booleans take twice as long.
@@ -50,11 +50,11 @@ class Selection:
         return out
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the choice, for safetensors."""
+        """Returns the choice, for safetensors."""
         cuts = {f"threshold.{name}": torch.tensor(cut, dtype=torch.float64) for name, cut in self._cut.items()}
         return cuts | {f"tied.{name}": masks[name] for name, masks in self._ties.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor], scores: Mapping[str, Tensor]) -> None:
-        """Go on from what :meth:`state_dict` returned."""
+        """Goes on from what :meth:`state_dict` returned."""
         self._cut = {name: float(state[f"threshold.{name}"]) for name in scores if f"threshold.{name}" in state}
         self._ties = {name: Masks({name: state[f"tied.{name}"].cpu()}) for name in scores if f"tied.{name}" in state}

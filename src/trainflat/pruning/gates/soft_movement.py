@@ -58,5 +58,5 @@ class SoftMovement(LearnedMask):
 
     @classmethod
     def resolve(cls, **options: Any) -> Mapping[str, Any]:
-        """Decide which of ``penalty`` and ``target_sparsity`` holds."""
+        """Decides which of ``penalty`` and ``target_sparsity`` holds."""
         return one_of_both(options["penalty"], options["target_sparsity"], cls.published)

@@ -34,13 +34,13 @@ class WeightSwap:
 
     @torch.no_grad()
     def put_back(self) -> None:
-        """Set the weights to what they were."""
+        """Sets the weights to what they were."""
         for name, p in self._weights.items():
             p.copy_(self.copies[name])
         self.active = False
 
     def scratch(self, name: str, like: Tensor) -> Tensor:
-        """Return memory like a tensor's, with anything in it; a weight's own copy if that fits and is not needed."""
+        """Returns memory like a tensor's, with anything in it; a weight's own copy if that fits and is not needed."""
         copy = self.copies.get(name)
         if copy is None or copy.shape != like.shape or self.active:
             return torch.empty_like(like, requires_grad=False)

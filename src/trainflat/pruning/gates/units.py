@@ -22,11 +22,11 @@ class View:
     shape: tuple[int, ...]
 
     def spread(self, values: Tensor) -> Tensor:
-        """Return one value for each unit as a tensor that broadcasts over ``shape``."""
+        """Returns one value for each unit as a tensor that broadcasts over ``shape``."""
         return values
 
     def collect(self, entries: Tensor, shape: torch.Size) -> Tensor:
-        """Return the sum of a tensor's entries over each unit, in the ``shape`` of the units' values."""
+        """Returns the sum of a tensor's entries over each unit, in the ``shape`` of the units' values."""
         return entries.view(self.shape).sum_to_size(shape)
 
 
@@ -71,7 +71,7 @@ class MaskGroup:
 
 
 def matrix_units(weights: Mapping[str, Tensor], unit: Unit) -> dict[str, MaskGroup]:
-    """Return a group for each matrix alone, by the matrix's name.
+    """Returns a group for each matrix alone, by the matrix's name.
 
     Raises:
         InputError: a matrix cannot be cut into blocks.
@@ -84,7 +84,7 @@ def matrix_units(weights: Mapping[str, Tensor], unit: Unit) -> dict[str, MaskGro
 
 
 def structure_units(units: Iterable[AnatomyUnit], tensors: Mapping[str, Tensor]) -> dict[str, MaskGroup]:
-    """Return a group for each kind and layer among units of an anatomy; a value multiplies all slices of its unit.
+    """Returns a group for each kind and layer among units of an anatomy; a value multiplies all slices of its unit.
 
     Args:
         units: As :meth:`trainflat.anatomy.Anatomy.units` returns them; lists of several kinds may be chained.
@@ -133,6 +133,6 @@ def _shapes(name: str, weight: Tensor, unit: Unit) -> tuple[tuple[int, ...], tup
 
 
 def expanded(values: Tensor, spread: Spread, shape: torch.Size) -> Tensor:
-    """Return the values of units at each entry of a tensor."""
+    """Returns the values of units at each entry of a tensor."""
     assert prod(spread.shape) == shape.numel(), "a spread covers its tensor"
     return spread.spread(values).expand(spread.shape).reshape(shape)

@@ -49,17 +49,17 @@ class Score(ABC):
 
     @abstractmethod
     def values(self, inputs: ScoreInputs) -> Mapping[str, Tensor]:
-        """Return a number for each weight, in tensors of the weights' shapes."""
+        """Returns a number for each weight, in tensors of the weights' shapes."""
 
     def objective_from(self, given: ObjectiveSource) -> ObjectiveSource:
-        """Return the objective to keep for a whole run; a score that measures nothing needs none."""
+        """Returns the objective to keep for a whole run; a score that measures nothing needs none."""
         return given
 
     def begin(self, weights: Mapping[str, nn.Parameter]) -> None:
-        """Forget what was observed: a training of these weights begins."""
+        """Forgets what was observed: a training of these weights begins."""
 
     def observe(self, lr: float, scale: float = 1.0) -> None:
-        """Take in the gradients of a step, complete and not yet clipped.
+        """Takes in the gradients of a step, complete and not yet clipped.
 
         Args:
             lr: Learning rate of the coming step.
@@ -72,11 +72,11 @@ class Score(ABC):
         return True
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what a resumed run needs, for safetensors."""
+        """Returns what a resumed run needs, for safetensors."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what :meth:`state_dict` returned; other keys are ignored."""
+        """Goes on from what :meth:`state_dict` returned; other keys are ignored."""
 
 
 class ScoredBy:
@@ -98,7 +98,7 @@ class ScoredBy:
             cls.score_class, cls.__signature__ = score, Signature([*own, *added])
 
     def take_score(self, given: Score | None, options: Mapping[str, Any]) -> None:
-        """Keep the score that was given, or make one of the pruner's own kind from its options.
+        """Keeps the score that was given, or make one of the pruner's own kind from its options.
 
         Raises:
             InputError: a score was given, and options besides.

@@ -24,7 +24,7 @@ Products = dict[str, Tensor]
 
 
 def loss_change(objective: Objective, weights: Mapping[str, Tensor], masks: Masks | None = None) -> Products:
-    r"""Return :math:`\theta_i g_i`: to first order, how much the loss falls when the weight is removed.
+    r"""Returns :math:`\theta_i g_i`: to first order, how much the loss falls when the weight is removed.
 
     Args:
         objective: Loss and rows. Whatever the products need of the model, it comes back as it was, bit for bit.
@@ -52,7 +52,7 @@ def loss_change(objective: Objective, weights: Mapping[str, Tensor], masks: Mask
 def gradient_norm_change(
     objective: Objective, weights: Mapping[str, Tensor], masks: Masks | None = None, temperature: float = 1.0
 ) -> Products:
-    r"""Return :math:`\theta_i (H g)_i`: about half the fall of :math:`\|g\|^2` when the weight is removed.
+    r"""Returns :math:`\theta_i (H g)_i`: about half the fall of :math:`\|g\|^2` when the weight is removed.
 
     g and H are those of all weights that the objective moves, among which ``masks`` leave out what they drop: the
     gradient that training would follow. (The code of GraSP takes the prunable weights alone.) One gradient and one
@@ -107,7 +107,7 @@ class MeasuredScore(Score):
 
     @abstractmethod
     def products(self, objective: Objective, weights: Mapping[str, Tensor], masks: Masks | None) -> Products:
-        """Return the signed product of each weight: that of a group of weights is their sum."""
+        """Returns the signed product of each weight: that of a group of weights is their sum."""
 
     def objective_from(self, given: ObjectiveSource) -> Objective:
         if given is None:

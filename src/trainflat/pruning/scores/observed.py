@@ -55,10 +55,10 @@ class ObservedScore(Score):
 
     @abstractmethod
     def remember(self, name: str, weight: Tensor, grad: Tensor, lr: float) -> None:
-        """Take in one weight's gradient, which may be written over; ``seen`` counts this step already."""
+        """Takes in one weight's gradient, which may be written over; ``seen`` counts this step already."""
 
     def require_seen(self) -> None:
-        """Raise InputError where there is nothing to rank by."""
+        """Raises InputError where there is nothing to rank by."""
         if not self.seen:
             raise InputError(
                 f"{type(self).__name__} ranks by gradients and has seen none. Call observe(lr) before each step of "
