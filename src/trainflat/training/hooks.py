@@ -52,7 +52,7 @@ def collator(trainer: Trainer) -> Callable[[list[Any]], dict[str, Any]]:
 
 
 def micro_batch_rows(trainer: Trainer) -> int:
-    """Returns the rows of a micro-batch on all devices of this process; `auto_find_batch_size` may have lowered them."""
+    """Returns the rows of a micro-batch on all devices of this process, after ``auto_find_batch_size``."""
     return int(getattr(trainer, "_train_batch_size", trainer.args.train_batch_size))
 
 
