@@ -1,6 +1,7 @@
 """The real encoder, from its package."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -61,6 +62,12 @@ def test_its_prunable_matrices_are_six_per_layer_and_the_pooler(encoder: Encoder
     kinds = list(matrix_kinds(encoder.model, prunable(encoder.model)).values())
     six = {"query", "key", "value", "attention_output", "ffn_in", "ffn_out"}
     assert set(kinds) == {(layer, kind) for layer in range(3) for kind in six} | {(None, "pooler")}
+
+
+def test_its_tokenizer_is_written_alike_on_line_and_off_line(encoder: Encoder, tmp_path: Path) -> None:
+    encoder.tokenizer.save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "tokenizer_config.json").read_text("utf8"))
+    assert not written.get("local_files_only", False)
 
 
 def test_built_in_names_lead_to_folders() -> None:

@@ -60,6 +60,10 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
         folder, trust_remote_code=False, local_files_only=True
     )
+    if "local_files_only" in tokenizer.init_kwargs:
+        # transformers notes there whether it was offline, and writes it into tokenizer_config.json; the files of a
+        # stage, and so a run's digest, do not depend on that
+        tokenizer.init_kwargs["local_files_only"] = False
     return tokenizer
 
 
