@@ -29,7 +29,7 @@ demo: $(VENV)/.trainflat-demo ## the main job on real text: AdamW against SAM, e
 	$(BIN)/trainflat run demo-adamw demo-sam --out $(DEMO)
 	$(BIN)/trainflat report $(DEMO) --out $(DEMO)/report
 
-test-quick: $(VENV)/.trainflat-dev ## the first case of every test that takes no seconds: all rooms in two minutes
+test-quick: $(VENV)/.trainflat-dev ## the first case of every test that takes no seconds: all rooms in about two minutes
 	$(QUIET) $(BIN)/python -m pytest -n 2 --quick $(ARGS)
 
 test: $(VENV)/.trainflat-dev ## the tests, except the slow ones: five minutes on two quiet cores (ARGS="-k sam" chooses)
