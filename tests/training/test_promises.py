@@ -5,6 +5,7 @@ A flat optimizer with a radius of 0 takes AdamW's steps, so a tiny run of it mus
 
 import dataclasses
 import inspect
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch.utils.data import IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from tests.conftest import tiny_bert
+from tests.support.fresh import run_fresh
 from tests.support.plain_loop import collate, random_split
 from trainflat.core.errors import InputError
 from trainflat.optim import OPTIMIZERS
@@ -367,9 +369,23 @@ def test_no_argument_is_unknown(table: dict[str, Any], known: set[str]) -> None:
     )
 
 
+IN_A_FRESH_PROCESS = f"""
+import json, runpy, sys
+from pathlib import Path
+tests = runpy.run_path({str(Path(__file__))!r})
+tests["assert_same"](Path(sys.argv[1]), **json.loads(sys.argv[2]))
+"""
+
+
 @pytest.mark.parametrize("case", all_cases(Same))
 def test_works_as_in_the_trainer(case: Same, tmp_path: Path, recwarn: Any) -> None:
-    assert_same(tmp_path, **case.settings)
+    if "dataloader_num_workers" in case.settings:
+        # Forks a worker. This process holds threads of every library that a test has used, which a fork does not
+        # take along, and twice died in it; a fresh one has none.
+        done = run_fresh(tmp_path, json.dumps(case.settings), code=IN_A_FRESH_PROCESS)
+        assert done.returncode == 0, done.stderr
+    else:
+        assert_same(tmp_path, **case.settings)
 
 
 @pytest.mark.parametrize("case", all_cases(Refused))
