@@ -27,7 +27,7 @@ Run = Callable[[dict[str, Tensor]], Tensor]
 
 
 def main() -> None:
-    """Times all five; with 2 threads, the bound is that of the deprecated engine."""
+    """Times all five candidates; with 2 threads, torch's deprecated engine is the bound."""
     settings = options(__doc__).parse_args()
     torch.set_num_threads(settings.threads)
     result = Result("int8", __doc__, settings)

@@ -94,7 +94,7 @@ def learned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def by_method(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """The runs of one task, those of a method together."""
+    """Groups the runs of one task by method."""
     return [[r for r in rows if r["method"] == method] for method in dict.fromkeys(r["method"] for r in rows)]
 
 

@@ -380,8 +380,8 @@ tests["assert_same"](Path(sys.argv[1]), **json.loads(sys.argv[2]))
 @pytest.mark.parametrize("case", all_cases(Same))
 def test_works_as_in_the_trainer(case: Same, tmp_path: Path, recwarn: Any) -> None:
     if "dataloader_num_workers" in case.settings:
-        # Forks a worker. This process holds threads of every library that a test has used, which a fork does not
-        # take along, and twice died in it; a fresh one has none.
+        # Forks a worker. Of two whole suites a pytest worker vanished here without a word, for a reason not found; in
+        # a fresh process there is less that a fork could trip over, and its end is seen.
         done = run_fresh(tmp_path, json.dumps(case.settings), code=IN_A_FRESH_PROCESS)
         assert done.returncode == 0, done.stderr
     else:

@@ -38,7 +38,7 @@ def _without_waiting(name: str, flags: int) -> int:
 
 
 def parse_json(text: str, *, finite: bool = True, **options: Any) -> Any:
-    """Parses untrusted JSON; ``options`` are those of ``json.loads``.
+    """Parses untrusted JSON; passes ``options`` on to ``json.loads``.
 
     Raises:
         ValueError: the text is not JSON, or has values that :func:`refuse_odd` refuses.

@@ -96,7 +96,7 @@ def integer_product(x_MK: Tensor, weight_NK: Tensor) -> Tensor:
 
 @cache
 def has_integer_kernel() -> bool:
-    """Tells whether this processor multiplies int8 fast and exactly: it has VNNI, and the hardest cases come out right.
+    """Returns whether this processor multiplies int8 fast and exactly: it has VNNI, and the hardest cases are right.
 
     Without VNNI oneDNN adds pairs of products in 16 bits, which overflows, or torch takes a loop without vectors.
     """

@@ -91,7 +91,7 @@ def _on_emptied(found: Diagnosis) -> list[str]:
 
 
 def _on_parts(found: Diagnosis) -> list[str]:
-    """Singles out a part whose loss the rows tell apart from that of every other part."""
+    """Finds the part whose loss of score differs significantly from every other part's."""
     said = []
     for axis in ("layer", "kind"):
         parts = sorted((s for s in found.sensitivity if s.axis == axis), key=lambda s: s.cut.score)

@@ -67,7 +67,7 @@ class Points:
 
 @dataclass(frozen=True)
 class Bars:
-    """Values of named things; of several, those of one thing stand side by side."""
+    """Holds values by name; several series stand side by side under each name."""
 
     x: Sequence[str]
     y: Sequence[float]

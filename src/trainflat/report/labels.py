@@ -1,4 +1,4 @@
-"""What the lines of a figure are called: the optimizer, and the fewest settings that tell what it was."""
+"""Labels the lines of a figure: the optimizer and the fewest settings that distinguish it."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any

@@ -204,7 +204,7 @@ _DRAW: dict[type[Any], Callable[[Any, Any, Plot], Any]] = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Inside, figures look like those of this package."""
+    """Applies the package's figure style in the block."""
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # a name may hold letters that the font lacks
         yield

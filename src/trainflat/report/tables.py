@@ -39,7 +39,7 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 
 def to_markdown(results: Results, shown: Sequence[Shown]) -> str:
-    """Returns the tables of every panel, then those of what is no panel, for people."""
+    """Returns the tables of every panel, then of entries without a panel, in Markdown."""
     shown = [section for section in shown if section.in_files]
     parts = ["# Results", *(f"> {_safe(note)}" for note in notes(results.panels)), *([PLAIN] if results.panels else [])]
     for panel in results.panels:

@@ -229,7 +229,7 @@ def _named(name: str) -> Data:
 
 
 def _hover(name: str, template: str, between: str = "<br>") -> Data:
-    """Returns what a pointer is told: the name, then the template, whose braces become plotly's."""
+    """Builds a hover text: the name, then the template with its braces as plotly's."""
     if not template:
         return {"hoverinfo": "skip"}
     told = between.join(filter(None, (name, template.replace("{", "%{"))))

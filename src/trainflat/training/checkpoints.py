@@ -77,7 +77,7 @@ def finish(checkpoint: Path) -> None:
 
 
 def rotate(folder: Path, written: Iterable[int], limit: int | None, best_step: int | None) -> list[int]:
-    """Deletes the oldest of the checkpoints that one run wrote, and tells which are left.
+    """Deletes the oldest checkpoints that one run wrote; returns those left.
 
     Args:
         folder: Of the checkpoints; those of other runs are not looked at.

@@ -1,4 +1,4 @@
-"""The process that holds one model and is told what to do: JSON lines in, JSON lines out.
+"""Serves one model in a process of its own: commands in and answers out as JSON lines.
 
 Each variant has a process of its own. Only so is its peak memory its own, with no library in it that it does not need:
 for a model of MiniLM's size 137 MB by onnxruntime, 196 by OpenVINO and 468 by torch, where one process for all three

@@ -107,7 +107,7 @@ class MeasuredScore(Score):
 
     @abstractmethod
     def products(self, objective: Objective, weights: Mapping[str, Tensor], masks: Masks | None) -> Products:
-        """Returns the signed product of each weight: that of a group of weights is their sum."""
+        """Returns the signed product of each weight; the products of a group of weights add up."""
 
     def objective_from(self, given: ObjectiveSource) -> Objective:
         if given is None:

@@ -145,7 +145,7 @@ def about_published(panel: Panel) -> str:
 
 
 def metric(panel: Panel) -> str:
-    """Returns the main score, or that of the paper's int8 table, where it is another and was measured."""
+    """Returns the main metric, or the metric of the paper's int8 table where that differs and was measured."""
     found = {figure.metric for figure in published_int8(panel)}
     stages = [stage for record in panel.records for stage in record.stages if stage.int8 is not None]
     measured = [name for name in found if all(name in stage.scores[panel.split] for stage in stages)]
