@@ -21,10 +21,35 @@ from trainflat.records.run import (
     Timing,
     Training,
 )
+from trainflat.records.structure import LayerWidths, Structure
 
 SPARSITIES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
 _KINDS = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense")
 _KINDS += ("intermediate.dense", "output.dense")
+
+
+def make_structure(sparsity: float, layers: int = 6) -> Structure:
+    """What pruning might leave of MiniLM: fewer heads and units in later layers, and a last layer without attention."""
+    widths = [
+        LayerWidths(heads=list(range(12 - round(12 * sparsity * n / layers))), units=round(1536 * (1 - sparsity)))
+        for n in range(layers)
+    ]
+    widths[-1] = LayerWidths(heads=[], units=widths[-1].units, attention="skipped")
+    parameters, left = 1_774_464 * layers, round(1_774_464 * layers * (1 - sparsity))
+    sizes = {"heads": 12, "units": 1536, "hidden": 384, "dense_hidden": 384, "vocabulary": 30522}
+    return Structure(
+        layers=widths,
+        **sizes,
+        dense_vocabulary=30522,
+        parameters=left,
+        dense_parameters=parameters,
+        multiply_adds=1 - sparsity,
+        kept_sha256="5a" * 32,
+        score="obs",
+        repair="least-squares",
+    )
+
+
 _METRICS = {"stsb": "pearson", "cola": "matthews", "squad": "f1"}
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, wraps
-from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, ParamSpec, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError, create_model
 from pydantic_core import CoreSchema, core_schema
@@ -106,6 +106,29 @@ class Maybe(Check):
         return None if value is None else self.check.dump(value)
 
 
+@dataclass(frozen=True)
+class _Named(Check):
+    """Knows its option's name, which pydantic 2.12.0 leaves out where it validates a default."""
+
+    check: Check
+    option: str
+
+    def read(self, name: str, value: Any) -> Any:
+        return self.check.read(self.option, value)
+
+    def dump(self, value: Any) -> Any:
+        return self.check.dump(value)
+
+
+def _named(annotation: Any, option: str) -> Any:
+    """Names the checks that an annotation carries."""
+    carried = getattr(annotation, "__metadata__", None)
+    if carried is None:
+        return annotation
+    kept = [_Named(one, option) if isinstance(one, Check) else one for one in carried]
+    return Annotated[(get_args(annotation)[0], *kept)]
+
+
 def checks_of(function: Callable[..., Any]) -> dict[str, Check]:
     """The checks that the annotations of a function's or class's parameters carry, by parameter."""
     parameters = inspect.signature(function, eval_str=True).parameters
@@ -151,7 +174,10 @@ class Settings(BaseModel):
     @classmethod
     def made(cls, name: str, member: type, fields: Mapping[str, tuple[Any, Any]]) -> type[Self]:
         """A class of settings with these fields: annotation and default of each, ``...`` where there is none."""
-        kind: type[Self] = create_model(f"{member.__name__}Settings", __base__=cls, **dict[str, Any](fields))
+        named: dict[str, Any] = {
+            key: (_named(annotation, key), default) for key, (annotation, default) in fields.items()
+        }
+        kind: type[Self] = create_model(f"{member.__name__}Settings", __base__=cls, **named)
         kind.name, kind.member = name, member
         return kind
 

@@ -14,6 +14,7 @@ from trainflat.core.errors import InputError
 from trainflat.core.files import hash_json
 from trainflat.core.margins import Answers
 from trainflat.records.base import Data, Format, added_later
+from trainflat.records.structure import Structure
 
 RECORD_FILE = "record.json"
 
@@ -114,6 +115,7 @@ class Timing(Data):
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
     latency: list[Latency] = []
+    predicted: list[Latency] = added_later([])  # by the table of widths that decided a structure
 
 
 class Stage(Data):
@@ -127,6 +129,7 @@ class Stage(Data):
     masks_sha256: str | None = None
     flatness: dict[str, float] = {}  # what measures of sharpness found: "keskar_0.001"; see the recipe for the options
     int8: Int8 | None = added_later(None)
+    structure: Structure | None = added_later(None)  # of models that are smaller than the dense one
     training: Training | None = None  # None: no training happened between the stage before and this one
     timing: Timing = Timing()
     # Whether the score is more than a blind answer's; follows from the answers, so the digest leaves it out.

@@ -5,10 +5,12 @@ from trainflat.report.sections.base import Results, Section
 from trainflat.report.sections.costs import Costs
 from trainflat.report.sections.curve import ScoreCurve
 from trainflat.report.sections.flatness import Flatness
+from trainflat.report.sections.frontier import SpeedFrontier
 from trainflat.report.sections.int8 import Int8Scores
 from trainflat.report.sections.landscapes import Landscapes
 from trainflat.report.sections.runs import Runs
 from trainflat.report.sections.scores import Scores
+from trainflat.report.sections.structure import StructureMap
 from trainflat.report.sections.training import TrainingCurves
 from trainflat.report.sections.zeros import Zeros
 
@@ -16,9 +18,11 @@ from trainflat.report.sections.zeros import Zeros
 SECTIONS: tuple[Section, ...] = (
     Scores(),
     ScoreCurve(),
+    SpeedFrontier(),
     Flatness(),
     Int8Scores(),
     Zeros(),
+    StructureMap(),
     TrainingCurves(),
     Landscapes(),
     Costs(),
