@@ -24,15 +24,20 @@ class Encoder:
     note: str = ""  # what was done so that model, tokenizer and the task's classes fit
 
 
-def max_positions(model: PreTrainedModel) -> int | None:
-    """Counts the tokens per row that a model has positions for; None if its positions have no end.
+def positions_from_padding(model: PreTrainedModel) -> nn.Embedding | None:
+    """Finds the table of positions that are counted from the padding id + 1 on: RoBERTa's and its kin's.
 
-    RoBERTa and its kin count positions from the padding index + 1 on, so the first rows of their table are never used.
+    So the first rows of the table are never used, and with another padding id every word is at another position.
     """
-    for name, module in model.named_modules():
-        padding = getattr(module, "padding_idx", None)
-        if name.endswith("position_embeddings") and padding is not None:
-            return len(module.weight) - int(padding) - 1
+    tables = (module for name, module in model.named_modules() if name.endswith("position_embeddings"))
+    return next((table for table in tables if getattr(table, "padding_idx", None) is not None), None)
+
+
+def max_positions(model: PreTrainedModel) -> int | None:
+    """Counts the tokens per row that a model has positions for; None if its positions have no end."""
+    table = positions_from_padding(model)
+    if table is not None:
+        return len(table.weight) - int(table.padding_idx or 0) - 1
     positions = getattr(model.config, "max_position_embeddings", None)
     return None if positions is None or positions <= 0 else int(positions)
 
