@@ -11,58 +11,14 @@ import torch
 import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 
 from tests.conftest import tiny_bert
+from tests.support.masked import norm_over
+from tests.support.tiny_families import MODELS, SIZES, logits, make
 from trainflat.anatomy import FAMILIES, KINDS, Unit, anatomy_of, matrix_kinds
 from trainflat.anatomy.params import prunable
 from trainflat.core.errors import InputError, UnknownName
-
-SIZES: dict[str, Any] = {"vocab_size": 24, "hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3}
-SIZES |= {"intermediate_size": 10, "max_position_embeddings": 20, "pad_token_id": 0}
-QUIET = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-RELATIVE = {"relative_attention": True, "position_biased_input": False, "type_vocab_size": 0, "position_buckets": 4}
-RELATIVE |= {"pos_att_type": ["c2p", "p2c"], "norm_rel_ebd": "layer_norm"}
-ENDS = {"bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
-IMAGES = {"image_size": 8, "patch_size": 4, "num_labels": 2} | QUIET
-MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "bert": ("Bert", SIZES),
-    "camembert": ("Camembert", SIZES),
-    "roberta": ("Roberta", SIZES),
-    "xlm-roberta": ("XLMRoberta", SIZES),
-    "distilbert": (
-        "DistilBert",
-        {"vocab_size": 24, "dim": 12, "hidden_dim": 10, "n_layers": 2, "n_heads": 3, "max_position_embeddings": 20},
-    ),
-    "electra": ("Electra", SIZES | {"embedding_size": 4}),
-    "electra as wide": ("Electra", SIZES | {"embedding_size": 12}),
-    "mpnet": ("MPNet", SIZES),
-    "albert": ("Albert", SIZES | {"embedding_size": 12}),
-    "deberta-v2": ("DebertaV2", SIZES | RELATIVE | {"share_att_key": True}),
-    "deberta-v2 with its own positions": ("DebertaV2", SIZES | RELATIVE | {"share_att_key": False}),
-    "modernbert": ("ModernBert", SIZES | ENDS | {"num_attention_heads": 3}),
-    "vit": ("ViT", {k: v for k, v in SIZES.items() if k[:3] in ("hid", "num", "int")} | IMAGES),
-}
-
-
-def make(name: str, seed: int = 0) -> Any:
-    """A random model in float64 whose biases and LayerNorms are random too."""
-    prefix, options = MODELS[name]
-    torch.manual_seed(seed)
-    head = "ForImageClassification" if prefix == "ViT" else "ForSequenceClassification"
-    config = getattr(transformers, f"{prefix}Config")(**options)
-    model = getattr(transformers, f"{prefix}{head}")(config).double().eval()
-    for p in model.parameters():
-        nn.init.normal_(p, std=0.5)
-    return model
-
-
-def logits(model: Any) -> Tensor:
-    if "pixel" in model.main_input_name:
-        torch.manual_seed(1)
-        return model(torch.randn(3, 3, 8, 8, dtype=torch.float64)).logits
-    ids = torch.tensor([[1, 5, 7, 3, 2], [1, 9, 4, 2, 0]])
-    return model(input_ids=ids, attention_mask=(ids != 0).long()).logits
 
 
 def without(model: Any, units: Iterable[Unit]) -> Any:
@@ -134,19 +90,6 @@ def test_units_are_cut_out_as_if_they_had_been_silent(name: str) -> None:
     torch.testing.assert_close(logits(narrow), logits(masked(model, units)), rtol=1e-10, atol=1e-10)
 
 
-def norm_over_kept(module: nn.LayerNorm, kept: Tensor) -> None:
-    """Has a LayerNorm see the kept dimensions only, and give zeros elsewhere."""
-
-    def forward(x: Tensor) -> Tensor:
-        n = kept.sum()
-        mean = (x * kept).sum(-1, keepdim=True) / n
-        variance = ((x - mean).square() * kept).sum(-1, keepdim=True) / n
-        y = (x - mean) / (variance + module.eps).sqrt() * module.weight
-        return kept * (y if module.bias is None else y + module.bias)
-
-    module.forward = forward  # type: ignore[method-assign]
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_hidden_dimensions_are_cut_out_as_if_they_had_been_silent(name: str) -> None:
     model = make(name)
@@ -157,7 +100,7 @@ def test_hidden_dimensions_are_cut_out_as_if_they_had_been_silent(name: str) -> 
     hidden = {one.tensor for unit in units for one in unit.producers}
     for path, module in silent.named_modules():
         if isinstance(module, nn.LayerNorm) and f"{path}.weight" in hidden:
-            norm_over_kept(module, kept)
+            norm_over(module, kept)
     torch.testing.assert_close(logits(without(model, units)), logits(silent), rtol=1e-10, atol=1e-10)
 
 

@@ -4,31 +4,9 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from trainflat.anatomy.albert import ALBERT
 from trainflat.anatomy.base import KINDS, Anatomy, Attention, FeedForward, Layer, Linear, Slice, Unit
-from trainflat.anatomy.bert import BERT, ELECTRA, ROBERTA
-from trainflat.anatomy.deberta import DEBERTA
-from trainflat.anatomy.distilbert import DISTILBERT
+from trainflat.anatomy.families import FAMILIES, layout_of, model_type
 from trainflat.anatomy.layout import Layout, Part
-from trainflat.anatomy.modernbert import MODERNBERT
-from trainflat.anatomy.mpnet import MPNET
-from trainflat.anatomy.vit import VIT
-from trainflat.core.errors import InputError
-
-FAMILIES: dict[str, Layout] = {
-    "albert": ALBERT,
-    "bert": BERT,
-    "camembert": ROBERTA,
-    "deberta-v2": DEBERTA,
-    "distilbert": DISTILBERT,
-    "electra": ELECTRA,
-    "modernbert": MODERNBERT,
-    "mpnet": MPNET,
-    "roberta": ROBERTA,
-    "vit": VIT,
-    "xlm-roberta": ROBERTA,
-}
-"""Layout of each known architecture, by ``config.model_type``. A new architecture is one file and one line here."""
 
 
 def anatomy_of(model: nn.Module) -> Anatomy:
@@ -44,20 +22,13 @@ def anatomy_of(model: nn.Module) -> Anatomy:
         >>> heads[1].consumers  # columns of the attention's output matrix
         (Slice(tensor='encoder.layer.0.attention.output.dense.weight', axis=1, start=4, stop=8),)
     """
-    kind = str(getattr(getattr(model, "config", None), "model_type", type(model).__name__))
-    if kind not in FAMILIES:
-        raise InputError(
-            f"the structure of {kind!r} is not known, so only its single weights can be pruned. Known: "
-            f"{', '.join(FAMILIES)}. To add it, write a Layout with the names of its parts in trainflat/anatomy."
-        )
-    return FAMILIES[kind].read(model)
+    return layout_of(model).read(model)
 
 
 def matrix_kinds(model: nn.Module, names: Iterable[str]) -> dict[str, tuple[int | None, str]]:
     """Returns the layer number and the kind of each named matrix; guesses from the name where no anatomy has it."""
     # Reports label matrices of any model; one of an unknown architecture still runs, unstructured.
-    known = getattr(getattr(model, "config", None), "model_type", None) in FAMILIES
-    places = anatomy_of(model).matrices() if known else {}
+    places = anatomy_of(model).matrices() if model_type(model) in FAMILIES else {}
     return {name: places.get(name) or kind_by_name(name) for name in names}
 
 
@@ -91,5 +62,6 @@ __all__ = [
     "Unit",
     "anatomy_of",
     "kind_by_name",
+    "layout_of",
     "matrix_kinds",
 ]

@@ -22,4 +22,6 @@ ALBERT = Layout(
     shared=True,
     pooler="pooler",
     missing={"layer": _ONE_SET},
+    attention_core="attention",
+    ffn_core="ffn",
 )

@@ -68,7 +68,7 @@ class Linear:
         bias: Name of the bias [outputs], or None.
         start: First output of the layer.
         stop: Output after the last one.
-        inputs: Number of columns.
+        inputs: Number of columns. 0 where a shrunk model has nothing left that the layer could read, and so no matrix.
     """
 
     weight: str
@@ -84,11 +84,15 @@ class Linear:
     def rows(self, first: int, last: int) -> tuple[Slice, ...]:
         """Returns the slices of outputs ``first`` to ``last`` (exclusive), counted from the layer's own start."""
         span = (self.start + first, self.start + last)
-        named = [self.weight] if self.bias is None else [self.weight, self.bias]
-        return tuple(Slice(name, 0, *span) for name in named)
+        named = [self.weight] if self.has_weight else []
+        return tuple(Slice(name, 0, *span) for name in (*named, *filter(None, [self.bias])))
 
     def columns(self, first: int, last: int) -> tuple[Slice, ...]:
         return (Slice(self.weight, 1, first, last),)
+
+    @property
+    def has_weight(self) -> bool:
+        return self.inputs > 0
 
     def all_rows(self) -> tuple[Slice, ...]:
         return self.rows(0, self.outputs)
@@ -121,6 +125,8 @@ class Attention:
     def matrices(self) -> Iterator[tuple[str, str]]:
         """Yields the name and the kind of each matrix; a fused matrix once, under a kind of its own."""
         fused = len({self.query[0].weight, self.key[0].weight, self.value.weight}) == 1
+        if not self.heads:
+            return
         if fused:
             yield self.value.weight, "query_key_value"
         else:
@@ -145,8 +151,9 @@ class FeedForward:
     norm: tuple[str, ...]
 
     def matrices(self) -> Iterator[tuple[str, str]]:
-        yield from dict.fromkeys((one.weight, "ffn_in") for one in self.inputs)
-        yield self.output.weight, "ffn_out"
+        if self.output.has_weight:
+            yield from dict.fromkeys((one.weight, "ffn_in") for one in self.inputs)
+            yield self.output.weight, "ffn_out"
 
 
 @dataclass(frozen=True)
@@ -214,7 +221,8 @@ class Anatomy:
         if kind == "vocabulary entry":
             assert self.words is not None, "a family without words says so in `missing`"
             return [Unit(kind, None, i, (Slice(self.words, 0, i, i + 1),)) for i in range(self.vocabulary)]
-        return [unit for layer in self.layers for unit in _UNITS[kind](layer)]
+        # An empty sub-layer that has no bias either is no unit.
+        return [unit for layer in self.layers for unit in _UNITS[kind](layer) if unit.slices]
 
     def _hidden(self, i: int) -> Unit:
         """Returns the hidden dimension ``i``: entry ``i`` of every slice that has the hidden width."""

@@ -17,8 +17,10 @@ BERT = Layout(
     ffn_norm="output.LayerNorm",
     embeddings={f"embeddings.{kind}_embeddings": 1 for kind in ("word", "position", "token_type")},
     norms=("embeddings.LayerNorm",),
+    attention_core="attention.self",
+    ffn_core="intermediate",
 )
 # Differs by where its positions start, which changes no shape.
-ROBERTA = replace(BERT, family="RoBERTa")
+ROBERTA = replace(BERT, family="RoBERTa", positions_from_pad=True)
 # Small generators and discriminators have narrow embeddings; with equal widths the projection does not exist.
 ELECTRA = replace(BERT, family="ELECTRA", projection="embeddings_project")

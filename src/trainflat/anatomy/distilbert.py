@@ -15,4 +15,7 @@ DISTILBERT = Layout(
     ffn_norm="output_layer_norm",
     embeddings={"embeddings.word_embeddings": 1, "embeddings.position_embeddings": 1},
     norms=("embeddings.LayerNorm",),
+    attention_core="attention",
+    ffn_core="ffn",
+    intermediate="hidden_dim",
 )

@@ -3,8 +3,8 @@
 Not from its config: after structured pruning layers differ in width, and a config has one number for all of them.
 """
 
-import re
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, cast
@@ -12,6 +12,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from trainflat.anatomy.base import Anatomy, Attention, FeedForward, Layer, Linear, Slice
+from trainflat.anatomy.narrow import layer_paths
 
 # Modules of task heads that may read the hidden states, nearest to the encoder first: a classifier behind a pooler
 # reads the pooler's output, so only the first one that exists has columns of hidden dimensions. `{}` is the encoder.
@@ -40,6 +41,10 @@ class Part:
     of: int = 1
 
 
+def _inverse_root(size: int, config: Any) -> float:
+    return 1 / math.sqrt(size)
+
+
 @dataclass(frozen=True)
 class Layout:
     """Lists the module names of one architecture family.
@@ -50,6 +55,8 @@ class Layout:
         query, key: Projections that attention multiplies with each other; those that the model lacks are skipped.
         value, attention_output, ffn_in, ffn_out: As in :class:`Attention` and :class:`FeedForward`.
         attention_norm, ffn_norm: LayerNorms of the two sub-layers; ModernBERT's first layer has none for its attention.
+        attention_core, ffn_core: Modules that compute from the hidden states what the output matrices read; the output
+            matrix, and in ALBERT the LayerNorm, may be inside.
         embeddings: Modules and parameters of the encoder that write the hidden states, with their axis of the hidden
             width: 1 for tables [entries, hidden], 0 for layers [hidden, inputs], 2 for vectors [1, n, hidden].
         norms: LayerNorms outside the layers that normalise the hidden states.
@@ -60,6 +67,15 @@ class Layout:
         shared: Whether all layers share their tensors, so that they have no numbers.
         pooler: Module of the encoder that is pruned with the layers.
         missing: Kinds of units that the family cannot have, with the reason.
+        pre_norm: Whether a LayerNorm stands before its sub-layer, not after the residual.
+        rotary: Whether queries and keys are rotated by position, so that heads keep their size.
+        position_scores: Whether all layers share scores of positions with an entry per head, which the attention takes
+            as its third argument.
+        positions_from_pad: Whether positions are counted from the padding token's number.
+        first_layer: Reason why the first layer cannot be taken out of the stack, by a module that makes it so.
+        mixers: Reason why no hidden dimension can be dropped, by a module that makes it so.
+        scale: Factor of the attention scores for a head size and a config, to the digits that the model computes with.
+        intermediate: The config's name of the number of feed-forward units.
     """
 
     family: str
@@ -79,6 +95,39 @@ class Layout:
     shared: bool = False
     pooler: str = "pooler.dense"
     missing: Mapping[str, str] = field(default_factory=dict)
+    attention_core: str = ""
+    ffn_core: str = ""
+    pre_norm: bool = False
+    rotary: bool = False
+    position_scores: bool = False
+    positions_from_pad: bool = False
+    first_layer: Mapping[str, str] = field(default_factory=dict)
+    mixers: Mapping[str, str] = field(default_factory=dict)
+    scale: Callable[[int, Any], float] = _inverse_root
+    intermediate: str = "intermediate_size"
+
+    def names(self) -> dict[str, Any]:
+        """Lists, as plain data, the names by which :mod:`trainflat.anatomy.narrow` builds a model."""
+        attention, mlp = (
+            {"core": core, "inputs": list(dict.fromkeys((one.module, one.of) for one in inputs))}
+            for core, inputs in (
+                (self.attention_core, (*self.query, *self.key, self.value)),
+                (self.ffn_core, self.ffn_in),
+            )
+        )
+        return {
+            "layer": self.layer,
+            "attention": {**attention, "output": self.attention_output, "norm": self.attention_norm},
+            "mlp": {**mlp, "output": self.ffn_out, "norm": self.ffn_norm},
+            "embeddings": dict(self.embeddings),
+            "norms": list(self.norms),
+            "projection": self.projection,
+            "readers": list(self.readers),
+            **{
+                name: getattr(self, name)
+                for name in ("pre_norm", "rotary", "position_scores", "shared", "intermediate")
+            },
+        }
 
     def read(self, model: nn.Module) -> Anatomy:
         """Returns the anatomy of a model of this family, with the current sizes of its tensors."""
@@ -91,6 +140,7 @@ class _Reader:
     def __init__(self, layout: Layout, model: nn.Module) -> None:
         self.layout, self.model = layout, model
         encoder: nn.Module = model.base_model  # type: ignore[assignment]  # of transformers.PreTrainedModel
+        self.encoder = encoder
         self.root = next(f"{name}." if name else "" for name, one in model.named_modules() if one is encoder)
         # With all names of tied tensors: by default torch lists one of them, not always the one in the layout.
         self.tensors: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
@@ -99,7 +149,7 @@ class _Reader:
         layout = self.layout
         layers = tuple(self._layers())
         words = self._words()
-        hidden = self.tensors[layers[0].attention.output.weight].shape[0]
+        hidden = self._hidden(layers)
         missing = dict(layout.missing)
         if words is None:
             missing["vocabulary entry"] = "it reads no words"
@@ -116,24 +166,29 @@ class _Reader:
             missing=missing,
         )
 
-    def _layers(self) -> Iterator[Layer]:
-        pattern = re.escape(f"{self.root}{self.layout.layer}.").replace(r"\#", r"(\d+)")
-        # A layer is found by its last matrix, which every family has once per layer.
-        last = re.escape(f"{self.layout.ffn_out}.weight")
-        found = (re.fullmatch(f"(?P<path>{pattern}){last}", name) for name in self.tensors)
-        for match in filter(None, found):
-            number = None if self.layout.shared else int(match[2])
-            yield Layer(number, self._attention(match["path"]), self._feed_forward(match["path"]))
+    def _hidden(self, layers: tuple[Layer, ...]) -> int:
+        """Returns the width that a layer writes; the config's where no layer has anything left to write."""
+        outputs = (one.output for layer in layers for one in (layer.attention, layer.feed_forward))
+        return next((one.outputs for one in outputs if one.outputs), int(cast(Any, self.model.config).hidden_size))
 
-    def _attention(self, path: str) -> Attention:
+    def _layers(self) -> Iterator[Layer]:
+        for number, path in enumerate(layer_paths(self.encoder, self.layout.layer)):
+            full = f"{self.root}{path}."
+            attention, feed_forward = self._attention(full, number), self._feed_forward(full)
+            yield Layer(None if self.layout.shared else number, attention, feed_forward)
+
+    def _attention(self, path: str, number: int) -> Attention:
         layout, config = self.layout, cast(Any, self.model.config)
         query, key = (
-            tuple(self._linear(path, part) for part in parts if self._has(path, part))
+            # All of them may be gone; then the first stands for none.
+            tuple(self._linear(path, part) for part in parts if self._has(path, part) or part is parts[0])
             for parts in (layout.query, layout.key)
         )
         output = self._linear(path, Part(layout.attention_output))
         # The one size that no tensor has: [768, 768] is 12 heads of 64 or 16 of 48.
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        own = config.layer(number) if hasattr(config, "dense_hidden_size") else {}
+        size = own.get("head_dim") or getattr(config, "head_dim", None)
+        size = size or config.hidden_size // config.num_attention_heads
         value = self._linear(path, layout.value)
         return Attention(query, key, value, output, size, self._norm(path + layout.attention_norm))
 
@@ -148,11 +203,12 @@ class _Reader:
     def _linear(self, path: str, part: Part) -> Linear:
         name = f"{path}{part.module}"
         weight, bias = f"{name}.weight", f"{name}.bias"
+        own = bias if bias in self.tensors else None
+        if weight not in self.tensors:  # of an empty sub-layer, where an output may have its bias left
+            return Linear(weight, own, 0, 0 if own is None else len(self.tensors[bias]), 0)
         outputs, inputs = self.tensors[weight].shape
         size = outputs // part.of
-        return Linear(
-            weight, bias if bias in self.tensors else None, part.index * size, (part.index + 1) * size, inputs
-        )
+        return Linear(weight, own, part.index * size, (part.index + 1) * size, inputs)
 
     def _norm(self, path: str) -> tuple[str, ...]:
         """Returns the names of a LayerNorm's tensors; empty where the model has ``nn.Identity`` in its place."""
@@ -190,7 +246,8 @@ class _Reader:
     def _consumers(self, layers: tuple[Layer, ...], hidden: int) -> Iterator[Slice]:
         for one in layers:
             linears = (*one.attention.query, *one.attention.key, one.attention.value, *one.feed_forward.inputs)
-            yield from (Slice(name, 1, 0, hidden) for name in dict.fromkeys(linear.weight for linear in linears))
+            names = dict.fromkeys(linear.weight for linear in linears if linear.has_weight)
+            yield from (Slice(name, 1, 0, hidden) for name in names)
         yield from (Slice(name, 1, 0, hidden) for name in self._readers())
 
     def _readers(self) -> list[str]:

@@ -20,4 +20,9 @@ MODERNBERT = Layout(
     embeddings={"embeddings.tok_embeddings": 1},
     norms=("embeddings.norm", "final_norm"),
     missing={"query-key dimension": _ROTATED},
+    attention_core="attn",
+    ffn_core="mlp",
+    pre_norm=True,
+    rotary=True,
+    first_layer={"layers": "transformers builds the first layer without a LayerNorm"},
 )

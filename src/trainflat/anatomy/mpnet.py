@@ -15,4 +15,8 @@ MPNET = Layout(
     ffn_norm="output.LayerNorm",
     embeddings={"embeddings.word_embeddings": 1, "embeddings.position_embeddings": 1},
     norms=("embeddings.LayerNorm",),
+    attention_core="attention.attn",
+    ffn_core="intermediate",
+    position_scores=True,
+    positions_from_pad=True,
 )

@@ -22,4 +22,7 @@ VIT = Layout(
         "embeddings.patch_embeddings.projection": 0,
     },
     norms=("layernorm",),
+    attention_core="attention",
+    ffn_core="mlp",
+    pre_norm=True,
 )

@@ -40,7 +40,8 @@ class KeptLayer:
     def attention_state(self) -> State:
         """Tells an empty sub-layer, whose bias and LayerNorm still act, from one that is skipped."""
         # A head needs none of its query-key dimensions: without them it attends to all positions alike.
-        per_head = self.value_output.view(len(self.heads), -1).any(1)
+        heads = len(self.heads)
+        per_head = self.value_output.view(heads, len(self.value_output) // max(heads, 1)).any(1)
         return _state(self.attention, bool((per_head & self.heads.bool()).any()))
 
     @property
