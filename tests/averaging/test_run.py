@@ -75,8 +75,8 @@ def test_rewinding_goes_back_to_the_weights_not_to_their_average(tmp_path: Path)
 
 
 def test_a_plan_counts_the_models_and_refuses_none(tmp_path: Path) -> None:
-    assert trainflat.plan(given(tmp_path)).averaged_models == 3
-    assert trainflat.plan(given(tmp_path, averaging=None)).averaged_models == 0
+    assert trainflat.plan(given(tmp_path)).features["averaging"][1] == "3 models of each training"
+    assert trainflat.plan(given(tmp_path, averaging=None)).features["averaging"] == (None, "")
     with pytest.raises(InputError, match=r"averaging swa .* would average no model in 10 steps, 5 per epoch"):
         trainflat.plan(given(tmp_path, averaging={"name": "swa", "every": 3}))
 

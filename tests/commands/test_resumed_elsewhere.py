@@ -43,10 +43,26 @@ def interrupt(given: dict[str, Any], place: Path, monkeypatch: Patch) -> None:
         trainflat.run(given, out=place / "runs")
 
 
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    """A recipe, and the folder of its run, which ended while its first model was measured."""
+    place = tmp_path_factory.mktemp("begun")
+    made = prepared(place)
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(made, place, patch)
+    return made, place / "runs"
+
+
+@pytest.fixture(scope="module")
+def whole(begun: tuple[dict[str, Any], Path], tmp_path_factory: pytest.TempPathFactory) -> Record:
+    """The record of the same run, never interrupted."""
+    return trainflat.run(begun[0], out=tmp_path_factory.mktemp("whole"))
+
+
 @pytest.fixture
-def given(tmp_path: Path, monkeypatch: Patch) -> dict[str, Any]:
-    made = prepared(tmp_path)
-    interrupt(made, tmp_path, monkeypatch)
+def given(begun: tuple[dict[str, Any], Path], tmp_path: Path) -> dict[str, Any]:
+    made, runs = begun
+    shutil.copytree(runs, tmp_path / "runs")
     return made
 
 
@@ -103,16 +119,16 @@ Change = Callable[[dict[str, Any], Patch], None]
 @pytest.mark.long
 @pytest.mark.parametrize("change", REFUSED)
 def test_what_would_mix_two_runs_is_refused(
-    change: Change, given: dict[str, Any], tmp_path: Path, monkeypatch: Patch
+    change: Change, given: dict[str, Any], whole: Record, tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    with monkeypatch.context() as patch:
-        shutil.copytree(given["model"], tmp_path / "kept")
-        change(given, patch)
-        with pytest.raises(InputError, match=REFUSED[change]):
+    shutil.copytree(given["model"], tmp_path / "kept")
+    try:
+        with monkeypatch.context() as patch, pytest.raises(InputError, match=REFUSED[change]):
+            change(given, patch)
             trainflat.run(given, out=tmp_path / "runs")
-    shutil.rmtree(given["model"])
-    shutil.move(tmp_path / "kept", given["model"])
-    whole = trainflat.run(given, out=tmp_path / "elsewhere")
+    finally:  # the other tests have it too
+        shutil.rmtree(given["model"])
+        shutil.move(tmp_path / "kept", given["model"])
     assert trainflat.run(given, out=tmp_path / "runs").digest == whole.digest
 
 

@@ -55,7 +55,7 @@ def test_steps_rise_at_equal_distances() -> None:
     ("given", "text"),
     [
         ("cubbic", "no schedule is called 'cubbic'. Did you mean 'cubic'?"),
-        (["cubic"], "name a schedule: cubic, linear, constant, step; such as {name: cubic, start: 0.1}, got ['cubic']"),
+        (["cubic"], "name a schedule: cubic, linear, constant, step; such as {name: cubic}, got ['cubic']"),
         ({"start": 1}, "got {'start': 1}"),
         (None, "got None"),
         ({"name": "linear", "hodl": 1}, "no option of schedule 'linear' is called 'hodl'. Did you mean 'hold'?"),

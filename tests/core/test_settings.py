@@ -5,26 +5,25 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import ValidationError
 
+from trainflat.core.configurable import Configurable
 from trainflat.core.errors import InputError, UnknownName
 from trainflat.core.registry import Registry
-from trainflat.core.settings import Number, OneOf, Settings, Truth, checked
+from trainflat.core.settings import Number, OneOf, Settings, Truth
 
 SHARE = Number("is a share, in [0, 1)", lambda x: 0 <= x < 1)
 
 
-class Bell:
+class Bell(Configurable):
     """Rings."""
 
-    @checked
-    def __init__(
-        self,
-        tower: str,
-        force: Annotated[float, SHARE] = 0.5,
-        times: Annotated[int, Number("is a whole number >= 1", lambda x: x >= 1, whole=True)] = 1,
-        loud: Annotated[bool, Truth()] = False,
-        tone: Annotated[str, OneOf(("low", "high"))] = "low",
-    ) -> None:
-        self.said = tower, force, times, loud, tone
+    force: Annotated[float, SHARE] = 0.5
+    times: Annotated[int, Number("is a whole number >= 1", lambda x: x >= 1, whole=True)] = 1
+    loud: Annotated[bool, Truth()] = False
+    tone: Annotated[str, OneOf(("low", "high"))] = "low"
+
+    def __init__(self, tower: str, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.said = tower, self.force, self.times, self.loud, self.tone
 
     @classmethod
     def resolve(cls, **options: Any) -> dict[str, Any]:

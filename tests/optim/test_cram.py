@@ -177,7 +177,7 @@ def test_plus_survives_an_overflow_and_a_copy():
     ("options", "text"),
     [
         ({"sparsities": 0.5}, "sparsities is a list of shares of weights to drop, got 0.5"),
-        ({"sparsities": []}, "sparsities is a list of shares of weights to drop, got ()"),
+        ({"sparsities": []}, "sparsities is a list of shares of weights to drop, got []"),
         ({"sparsities": [0.5, 1.0]}, "sparsities is a list of shares of weights to drop, each in [0, 1), got 1.0"),
         ({"sparsities": ["half"]}, "each in [0, 1), got 'half'"),
         ({"plus": "yes"}, "plus is true or false, got 'yes'"),

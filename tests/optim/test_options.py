@@ -70,7 +70,7 @@ def test_one_experiment_has_one_hash(one: object, other: object):
         ({"amsgrad": 1}, "amsgrad is true or false, got 1"),
         ({"lr": None}, "lr is a number"),
         ({"lr": True}, "lr is a number"),
-        ({"rho": True}, "rho is a number"),
+        ({"rho": True}, "rho is the radius of the perturbation"),
         ({"base": "sgd", "momentum": "high"}, "momentum is a number"),
         ({"base": "sgd", "momentum": 10**400}, "momentum is a number"),
         ({"eps": float("inf")}, "eps is a number"),

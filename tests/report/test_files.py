@@ -7,6 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
 from tests.support.landscapes import make_landscapes, make_line
@@ -20,6 +21,13 @@ from trainflat.report.panels import at, make_panels
 from trainflat.report.sections.base import focus
 from trainflat.report.sections.training import curves
 from trainflat.report.sections.zeros import shares_seen, zero_grid
+
+
+@pytest.fixture
+def blank(monkeypatch):
+    """Draws figures without a mark in them, since a real one takes a second: where files count, not what they show."""
+    monkeypatch.setattr("trainflat.report.static.draw", lambda figure: Canvas(figsize=(1, 1)))
+
 
 ODD = {
     "one stage": [make_record(sparsities=(0.0,))],
@@ -62,6 +70,7 @@ def test_figures_are_whole_files(case, tmp_path):
                 image.verify()
 
 
+@pytest.mark.usefixtures("blank")
 def test_panels_whose_names_look_alike_get_files_of_their_own(tmp_path):
     records = [make_record("a b"), make_record("a-b"), make_record("a/b")]
     write_report(records, tmp_path, ["svg"])
@@ -208,6 +217,7 @@ def test_long_curves_are_thinned_and_keep_both_ends():
     assert curves(point, "loss_gap") == []
 
 
+@pytest.mark.usefixtures("blank")
 def test_a_second_report_keeps_no_figure_of_the_first_and_every_file_of_others(tmp_path):
     write_report([make_record("cola"), make_record("stsb")], tmp_path)
     own = tmp_path / "figures" / "score-mine.png"
@@ -252,6 +262,7 @@ def files_of(folder):
 
 
 @pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.usefixtures("blank")
 def test_a_file_of_somebody_else_stays(name, tmp_path):
     write = WRITERS[name]
     write(tmp_path)
@@ -268,6 +279,7 @@ def test_a_file_of_somebody_else_stays(name, tmp_path):
 @pytest.mark.long
 @pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.usefixtures("blank")
 def test_a_writer_that_is_stopped_anywhere_leaves_the_old_or_the_new(name, step, tmp_path, monkeypatch):
     """Whatever file it fails at, nothing in the folder changes; and a folder that it made is gone again."""
     write, out = WRITERS[name], tmp_path / "old"
@@ -305,6 +317,7 @@ def test_one_file_that_cannot_be_read_is_named_and_the_rest_is_reported(tmp_path
         find_results([tmp_path / "out"])
 
 
+@pytest.mark.usefixtures("blank")
 def test_landscapes_alone_make_a_report(tmp_path):
     for landscape in make_landscapes():
         landscape.save(tmp_path / "in")

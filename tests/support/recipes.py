@@ -61,7 +61,10 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "options that need each other": (["protocol={name: ticket, sparsity: 0.5}"], "protocol: run is missing: a found t"),
     "missing option": (["task=files"], "recipe: task 'files' needs train_file."),
     "no member": (["task={rows: 3}"], "task: name a task: cola, mrpc,"),
-    "negative radius": (["training.optimizer={name: sam, rho: -1}"], "training.optimizer: rho is a number >= 0, got -"),
+    "negative radius": (
+        ["training.optimizer={name: sam, rho: -1}"],
+        "training.optimizer: rho is the radius of the perturbation, a number >= 0, got -",
+    ),
     "keys of a number": (["seed=1", "seed.x=1"], "--set seed.x: seed holds 1, which has no keys."),
     "keys of a list": (["task.evaluate=[a]", "task.evaluate.b=1"], "--set task.evaluate.b: evaluate holds ['a']"),
     "number as a key": (["task={name: cola, 1: 2}"], "1 is not a key of recipes, which are words."),

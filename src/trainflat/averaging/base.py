@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from trainflat.anatomy.params import unwrapped
+from trainflat.core.configurable import Configurable
 from trainflat.core.errors import InputError
 from trainflat.core.foreach import foreach
 
 _COUNT, _PREFIX = "models", "average."
 
 
-class Averaging(ABC):
+class Averaging(Configurable, ABC):
     """Base of the running averages of a model's weights along a training.
 
     A subclass says after which steps the weights enter the average (:meth:`is_due`) and with which weight
@@ -45,7 +46,8 @@ class Averaging(ABC):
         8.0
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         self.model = unwrapped(model)
         self.models = 0
         self._average: dict[str, Tensor] = {}

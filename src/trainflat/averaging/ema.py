@@ -2,10 +2,8 @@
 
 from typing import Annotated, Any
 
-from torch import nn
-
 from trainflat.averaging.base import Averaging
-from trainflat.core.settings import Number, Truth, checked
+from trainflat.core.settings import Number, Truth
 
 
 class EMA(Averaging):
@@ -28,6 +26,7 @@ class EMA(Averaging):
         InputError: an option is outside its range.
 
     Example:
+        >>> from torch import nn
         >>> model = nn.Linear(1, 1, bias=False)
         >>> ema = EMA(model, decay=0.75, warmup=False)
         >>> for value in (0.0, 4.0):
@@ -38,23 +37,14 @@ class EMA(Averaging):
         1.0
     """
 
-    @checked
-    def __init__(
-        self,
-        model: nn.Module,
-        decay: Annotated[float, Number("is a share, in [0, 1)", lambda x: 0 <= x < 1)] = 0.999,
-        every: Annotated[int, Number("is a whole number of steps >= 1", lambda x: x >= 1, whole=True)] = 1,
-        warmup: Annotated[bool, Truth()] = True,
-    ) -> None:
-        super().__init__(model)
-        self.decay, self.every, self.warmup = decay, every, warmup
+    decay: Annotated[float, Number("is a share, in [0, 1)", lambda x: 0 <= x < 1)] = 0.999
+    every: Annotated[int, Number("is a whole number of steps >= 1", lambda x: x >= 1, whole=True)] = 1
+    warmup: Annotated[bool, Truth()] = True
 
     @staticmethod
     def is_due(options: Any, step: int, total_steps: int, steps_per_epoch: int) -> bool:
-        """Returns whether the step is a multiple of ``every``."""
         return bool(step % options.every == 0)
 
     def share(self) -> float:
-        """Returns 1 minus the decay."""
         n = self.models
         return 1 - (min(self.decay, (1 + n) / (10 + n)) if self.warmup else self.decay)

@@ -4,10 +4,8 @@ from fractions import Fraction
 from functools import cache
 from typing import Annotated, Any
 
-from torch import nn
-
 from trainflat.averaging.base import Averaging
-from trainflat.core.settings import Number, checked
+from trainflat.core.settings import Number
 
 
 class SWA(Averaging):
@@ -33,24 +31,17 @@ class SWA(Averaging):
         InputError: an option is outside its range.
 
     Example:
+        >>> from torch import nn
         >>> swa = SWA(nn.Linear(2, 2), start=0.5, every=0.5)
         >>> [step for step in range(1, 31) if swa.takes(step, total_steps=30, steps_per_epoch=10)]
         [20, 25, 30]
     """
 
-    @checked
-    def __init__(
-        self,
-        model: nn.Module,
-        start: Annotated[float, Number("is a share of the training, in [0, 1)", lambda x: 0 <= x < 1)] = 0.5,
-        every: Annotated[float, Number("is a number of epochs > 0", lambda x: x > 0)] = 1.0,
-    ) -> None:
-        super().__init__(model)
-        self.start, self.every = start, every
+    start: Annotated[float, Number("is a share of the training, in [0, 1)", lambda x: 0 <= x < 1)] = 0.5
+    every: Annotated[float, Number("is a number of epochs > 0", lambda x: x > 0)] = 1.0
 
     @staticmethod
     def is_due(options: Any, step: int, total_steps: int, steps_per_epoch: int) -> bool:
-        """Returns whether the step is the first at or after a multiple of ``every`` epochs beyond ``start``."""
         # Exact fractions: 3 * 0.1 is above 0.3 in floating point, and would come a step late. ``start`` is compared
         # with the multiple, not with the step: with an odd number of steps per epoch the step after 1.5 epochs lies
         # beyond half of 3 epochs, and 1.5 itself does not.
@@ -62,7 +53,6 @@ class SWA(Averaging):
         return multiple * every * steps_per_epoch > start * total_steps
 
     def share(self) -> float:
-        """Returns the weight of the next model in an equal average."""
         return 1 / (self.models + 1)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from trainflat.commands.prepare import Prepared
 
 _CLASSES = 20  # names of classes that are shown
+_UNSEEN = " (not looked at: the hub cannot be reached)"
 
 
 def print_plan(plan: "Prepared") -> None:
@@ -37,11 +38,7 @@ def _facts(plan: "Prepared") -> Iterator[tuple[str, str]]:
     yield from _task_facts(plan)
     yield "model", _model(plan)
     yield "optimizer", _options(training.optimizer.section())
-    yield "averaging", _averaging(plan)
-    yield "distillation", _distillation(plan)
-    if training.reparametrization is not None:
-        yield "trained", _options(training.reparametrization.section())
-    yield "quantization", _options(training.quantization.section()) if training.quantization else "none"
+    yield from _features(plan)
     yield "protocol", _options(plan.protocol_options)
     yield from _curve(plan)
     yield "int8", _int8(plan)
@@ -91,22 +88,17 @@ def _learned(plan: "Prepared") -> str:
 def _model(plan: "Prepared") -> str:
     model = plan.recipe.model
     layers = f", first {plural(model.layers, 'layer')}" if model.layers else ""
-    return model.name + layers + ("" if plan.encoder is not None else " (not looked at: the hub cannot be reached)")
+    return model.name + layers + ("" if plan.encoder is not None else _UNSEEN)
 
 
-def _distillation(plan: "Prepared") -> str:
-    section = plan.recipe.training.distillation
-    if section is None:
-        return "none"
-    return _options(section.dump()) + ("" if plan.teacher_seen else " (not looked at: the hub cannot be reached)")
-
-
-def _averaging(plan: "Prepared") -> str:
-    section = plan.recipe.training.averaging
-    if section is None:
-        return "none"
-    about = "" if plan.exact else "about "
-    return f"{_options(section.section())}: {about}{plural(plan.averaged_models, 'model')} of each training"
+def _features(plan: "Prepared") -> Iterator[tuple[str, str]]:
+    """Yields a line for each feature that a recipe may have."""
+    for key, (given, outlook) in plan.features.items():
+        unseen = (
+            " (not looked at: the hub cannot be reached)" if key == "distillation" and not plan.teacher_seen else ""
+        )
+        told = _options(given) if isinstance(given, dict) else "none" if given is None else str(given)
+        yield key, told + (f": {'' if plan.exact else 'about '}{outlook}" if outlook else "") + unseen
 
 
 def _int8(plan: "Prepared") -> str:

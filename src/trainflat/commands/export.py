@@ -79,7 +79,7 @@ class Checked:
     notes: tuple[str, ...] = ()
 
     def sentences(self) -> Iterator[str]:
-        """Yields what to tell people."""
+        """Yields the sentences that the command line prints."""
         yield from (f"note: {note}" for note in self.notes)
         yield (
             f"{plural(self.rows, 'text')}: logits differ by {self.difference:.1e} at most, "

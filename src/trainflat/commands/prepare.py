@@ -85,9 +85,9 @@ class Prepared(Job):
         return self.trainings * self.steps_per_training
 
     @property
-    def averaged_models(self) -> int:
-        """Models in the average of each training; 0: none is averaged."""
-        return self.recipe.training.averaged_models(self.train_rows)
+    def features(self) -> dict[str, tuple[Any, str]]:
+        """What each feature that a recipe may have was given, and what it comes to; None where it does not join."""
+        return self.recipe.training.planned(self.train_rows)
 
     @property
     def curve(self) -> tuple[str, list[tuple[int, float]]] | None:
@@ -208,10 +208,10 @@ def _teacher(job: Job, student: Encoder | None, *, weights: bool) -> Encoder | N
 
 
 def _check_length(job: Job, encoder: Encoder | None) -> None:
-    """Checks that schedules, averages and rounds fit the number of steps, as far as the rows tell it."""
+    """Checks that schedules, features and rounds fit the number of steps, as far as it follows from the rows."""
     training = job.recipe.training
     if job.exact or training.evaluate_every == "epoch":
         training.check_renewals(job.train_rows)
     if job.exact:
-        training.averaged_models(job.train_rows)
+        training.planned(job.train_rows)
     job.protocol.check(job.steps_per_training if job.exact else None, encoder.model if encoder else None)

@@ -150,7 +150,7 @@ def _refuse_strangers(folder: Path) -> None:
 
 
 def _compare(folder: Path, recipe: Recipe, given: dict[str, Any]) -> None:
-    """Refuses a folder that was claimed for something else, or tells another recipe than it was claimed for."""
+    """Refuses a folder that was claimed for another recipe or other data, or whose recipe file was changed."""
     before = read_claim(folder)
     if before.recipe != recipe.hash:
         raise InputError(f"{folder} holds the run of another recipe. Choose another --out or another name.")

@@ -85,7 +85,8 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         options = dict(given) if isinstance(given, Mapping) else {}
         if not isinstance(name := options.pop("name", None), str):
             article = "an" if self.kind[0] in "aeiou" else "a"
-            raise InputError(f"name {article} {self.kind}: {', '.join(self)}; such as {{name: {next(iter(self))}}}")
+            example = f"{{name: {next(iter(self))}}}"
+            raise InputError(f"name {article} {self.kind}: {', '.join(self)}; such as {example}, got {section!r}.")
         return name, options
 
     def settings(self, name: str) -> type[Settings]:

@@ -4,15 +4,32 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from trainflat.core.errors import InputError, UnknownName
+from trainflat.core.configurable import Configurable
+from trainflat.core.errors import InputError
 from trainflat.core.formatting import plural
-from trainflat.core.settings import Check
+from trainflat.core.registry import Registry
+from trainflat.core.settings import Check, Number
 
-Length = int | float
+
+class _Length(Check):
+    def read(self, name: str, value: Any) -> int | float:
+        # By type, not by size: 1 is one step and 1.0 would be the whole run, which leaves nothing to schedule.
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        if not whole and not (isinstance(value, float) and 0 <= value < 1):
+            raise InputError(
+                f"{name} of a schedule is a number of optimizer steps such as 500, or a share of the run in [0, 1) "
+                f"such as 0.1, got {value!r}."
+            )
+        length: int | float = value
+        return length
+
+
+Length = Annotated[int | float, _Length()]
 """A whole number of optimizer steps, or a share of the run in [0, 1)."""
+_COUNT = Number("of a schedule in steps is a whole number >= 1", lambda x: x >= 1, whole=True)
 
 
-class Schedule(ABC):
+class Schedule(Configurable, ABC):
     """Base of schedules from 0 to 1: 0 for ``start``, then the subclass's shape, and 1 for ``hold`` at the end.
 
     ``step`` is the number of optimizer steps already taken: the passes of a run of T steps are at 0 … T - 1, and the
@@ -31,8 +48,8 @@ class Schedule(ABC):
         [0.0, 0.0, 0.875, 1.0, 1.0]
     """
 
-    def __init__(self, start: Length = 0, hold: Length = 0) -> None:
-        self.start, self.hold = _length("start", start), _length("hold", hold)
+    start: Length = 0
+    hold: Length = 0
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)
@@ -114,17 +131,13 @@ class Steps(Schedule):
         [0.25, 0.5, 0.75, 1.0]
     """
 
-    def __init__(self, start: Length = 0, hold: Length = 0, count: int = 5) -> None:
-        super().__init__(start, hold)
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise InputError(f"count of a schedule in steps is a whole number >= 1, got {count!r}.")
-        self.count = count
+    count: Annotated[int, _COUNT] = 5
 
     def shape(self, progress: float) -> float:
         return (int(progress * self.count) + 1) / self.count  # + 1: the first step is taken at start
 
 
-SCHEDULES: dict[str, type[Schedule]] = {"cubic": Cubic, "linear": Linear, "constant": Constant, "step": Steps}
+SCHEDULES: Registry[Schedule] = Registry("schedule", cubic=Cubic, linear=Linear, constant=Constant, step=Steps)
 
 
 def make_schedule(given: str | Mapping[str, Any] | Schedule) -> Schedule:
@@ -142,19 +155,8 @@ def make_schedule(given: str | Mapping[str, Any] | Schedule) -> Schedule:
     """
     if isinstance(given, Schedule):
         return given
-    options = {"name": given} if isinstance(given, str) else dict(given) if isinstance(given, Mapping) else {}
-    name = options.pop("name", None)
-    if not isinstance(name, str):
-        raise InputError(
-            f"name a schedule: {', '.join(SCHEDULES)}; such as {{name: cubic, start: 0.1}}, got {given!r}."
-        )
-    if name not in SCHEDULES:
-        raise UnknownName("schedule", name, SCHEDULES)
-    known = vars(SCHEDULES[name]())
-    for key in options:
-        if key not in known:
-            raise UnknownName(f"option of schedule {name!r}", str(key), known)
-    return SCHEDULES[name](**options)
+    made: Schedule = SCHEDULES.read(given).build()
+    return made
 
 
 def section(schedule: Schedule) -> dict[str, Any]:
@@ -172,16 +174,4 @@ class _Scheduled(Check):
 
 
 SCHEDULED = _Scheduled()
-ScheduleOption = Annotated[str | Mapping[str, Any] | Schedule, SCHEDULED]
-
-
-def _length(name: str, value: Any) -> Length:
-    # By type, not by size: 1 is one step and 1.0 would be the whole run, which leaves nothing to schedule.
-    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-    if not whole and not (isinstance(value, float) and 0 <= value < 1):
-        raise InputError(
-            f"{name} of a schedule is a number of optimizer steps such as 500, or a share of the run in [0, 1) such as "
-            f"0.1, got {value!r}."
-        )
-    length: Length = value
-    return length
+ScheduleOption = Annotated[Any, SCHEDULED]  # a name, a section or a Schedule; kept as a Schedule

@@ -20,8 +20,8 @@ P = ParamSpec("P")
 class Check:
     """What an option must be, as metadata of its annotation: ``decay: Annotated[float, Number("is a share", fits)]``.
 
-    Recipes obey it without constructing the member, and constructors that are :func:`checked` obey it too, so a value
-    is refused in the same words wherever it comes from.
+    Recipes obey it without constructing the member, and so do constructors
+    (:class:`~trainflat.core.configurable.Configurable`): a value is refused in the same words wherever it comes from.
     """
 
     def read(self, name: str, value: Any) -> Any:

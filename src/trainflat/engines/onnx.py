@@ -33,6 +33,5 @@ class OnnxRuntime(Engine):
         return cls(onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]))
 
     def run(self, tokens: Tokens) -> list[NDArray[np.float32]]:
-        """Runs one forward pass; see `Engine.run`."""
         found: list[NDArray[np.float32]] = self.session.run(None, self.taken(tokens))
         return found

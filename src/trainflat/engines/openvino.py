@@ -42,7 +42,6 @@ class OpenVinoRuntime(Engine):
             return cls(openvino.Core().compile_model(path, "CPU", settings))
 
     def run(self, tokens: Tokens) -> list[NDArray[np.float32]]:
-        """Runs one forward pass; see `Engine.run`."""
         found = self.request.infer(self.taken(tokens), share_inputs=True)
         return [np.array(found[port]) for port in self.ports]  # copied: the next request reuses this memory
 

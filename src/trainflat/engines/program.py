@@ -33,7 +33,6 @@ class TorchProgram(Engine):
         return cls(torch.export.load(path))
 
     def run(self, tokens: Tokens) -> list[NDArray[np.float32]]:
-        """Runs one forward pass; see `Engine.run`."""
         import torch
 
         with torch.inference_mode():

@@ -36,7 +36,7 @@ def objective_on(
         batch_size: Rows per forward and backward pass. The result does not depend on it.
         seed: Of the draw.
         masks: True = kept; with them only surviving weights move, so that dense and pruned models compare.
-        progress: Is told of every batch.
+        progress: Is advanced with every batch.
 
     Raises:
         InputError: the split is empty, or a size is not positive.

@@ -35,7 +35,6 @@ class Int8(Exporter):
 
     @classmethod
     def open(cls, folder: Path, threads: int | None = None) -> nn.Module:
-        """Loads it as ``trainflat.load`` does."""
         del threads
         model: nn.Module = load_int8(folder)
         return model

@@ -27,7 +27,6 @@ class Onnx(Exporter):
 
     @classmethod
     def open(cls, folder: Path, threads: int | None = None) -> Runner:
-        """Opens the graph in onnxruntime."""
         return Runner(OnnxRuntime.open(folder / cls.file, threads or torch.get_num_threads()))
 
 

@@ -92,7 +92,6 @@ class Sparse(Exporter):
 
     @classmethod
     def open(cls, folder: Path, threads: int | None = None) -> nn.Module:
-        """Loads it as ``trainflat.load`` does."""
         del threads
         model: nn.Module = load_sparse(folder)
         return model

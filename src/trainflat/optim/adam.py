@@ -18,11 +18,15 @@ def _fuse(group: dict[str, Any]) -> None:
 
 
 class _Signed(torch.optim.Adam):
-    """Writes its name into its state dict, and refuses the state dict of another optimizer.
+    """Is fused wherever the parameters allow; writes its name into its state dict, and refuses that of another.
 
     Adam's and AdamW's states have the same keys, so torch would load one into the other without an error, and the run
     would resume with another weight decay.
     """
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        super().add_param_group(param_group)
+        _fuse(self.param_groups[-1])
 
     def state_dict(self) -> dict[str, Any]:
         return signed(super().state_dict(), type(self).__name__)
@@ -62,22 +66,13 @@ class Adam(_Signed):
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, **options)
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        super().add_param_group(param_group)
-        _fuse(self.param_groups[-1])
-
 
 class AdamW(_Signed, torch.optim.AdamW):
     """torch's AdamW, fused wherever the parameters allow; weight decay 0.01 as there.
 
     Args:
-        params: Parameters, parameter groups or named parameters.
-        lr: Learning rate.
-        betas: Decay of the running means of the gradient and of its square.
-        eps: Added to the root of the second mean.
+        params, lr, betas, eps, amsgrad, **options: As for :class:`Adam`.
         weight_decay: Decoupled decay: each step subtracts learning rate times this share of the weight.
-        amsgrad: Keep the largest second mean (Reddi et al., ICLR 2018).
-        **options: Any other option of ``torch.optim.AdamW``.
 
     Example:
         >>> weight = torch.nn.Parameter(torch.ones(2))
@@ -97,7 +92,3 @@ class AdamW(_Signed, torch.optim.AdamW):
         **options: Any,
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, **options)
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        super().add_param_group(param_group)
-        _fuse(self.param_groups[-1])

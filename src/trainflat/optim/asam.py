@@ -1,13 +1,10 @@
 """Adaptive Sharpness-Aware Minimization (Kwon et al., ICML 2021, arXiv:2102.11600)."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
-import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
-from trainflat.core.settings import Number, checked
+from trainflat.core.settings import Number
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.bases import Radius
 from trainflat.optim.perturbation import NO_PERTURBATION, Perturbation, steepest, to_ball
@@ -35,15 +32,13 @@ class ASAM(FlatOptimizer):
     weights too: pass ``model.named_parameters()``.
 
     Args:
-        params: Parameters, parameter groups (with a ``"rho"`` of their own if wanted) or ``model.named_parameters()``.
-        base_optimizer: Class of the optimizer that takes the step.
+        params, base_optimizer, exclude, **base_options: As for :class:`~trainflat.optim.FlatOptimizer`.
         rho: Radius of the adaptive ball, the largest ``||e / T||_2``; about ten times SAM's.
         eta: Added to the absolute weights; :math:`\eta` in the paper. For large eta with rho * eta fixed, weights are
             perturbed as by SAM.
-        exclude: Parameters not to perturb and not in the norm: parts of names, or patterns such as ``"*.bias"``.
-        **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
 
     Example:
+        >>> import torch
         >>> weight = torch.nn.Parameter(torch.tensor([[3.0, 0.0]]))
         >>> optimizer = ASAM([weight], rho=0.5, eta=0.01, lr=1e-3)
         >>> weight.sum().backward()
@@ -52,19 +47,8 @@ class ASAM(FlatOptimizer):
         tensor([[1.5050e+00, 2.0000e-05]])
     """
 
-    @checked
-    def __init__(
-        self,
-        params: Iterable[Any],
-        base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
-        rho: Radius = 0.5,
-        *,
-        eta: Annotated[float, _ETA] = 0.01,
-        exclude: Sequence[str] = (),
-        **base_options: Any,
-    ) -> None:
-        self.eta = eta
-        super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
+    rho: Radius = 0.5
+    eta: Annotated[float, _ETA] = 0.01
 
     def perturbation(self) -> Perturbation:
         groups, named = self.perturbable(), self._named_weights()

@@ -2,18 +2,19 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from trainflat.core.configurable import Configurable
 from trainflat.core.errors import InputError
 from trainflat.core.foreach import foreach
-from trainflat.core.settings import checked
-from trainflat.optim.bases import RADIUS, Radius, each_once, make_base, matches, refuse_idle_patterns
+from trainflat.optim.bases import PATTERNS, RADIUS, Radius, each_once, make_base, matches, refuse_idle_patterns
 from trainflat.optim.memory import Memory, join, signed, split, unsigned
 from trainflat.optim.perturbation import NO_PERTURBATION, Perturbation, apply_move
+from trainflat.optim.vectors import Gradients
 from trainflat.optim.wrapper import Wrapper, without_dynamo
 
 
@@ -33,7 +34,7 @@ class Masks(Protocol):
         """Returns 1 where a weight is kept and 0 where it is pruned; None without a mask."""
 
 
-class FlatOptimizer(Wrapper):
+class FlatOptimizer(Configurable, Wrapper):
     """Base of the optimizers whose gradient is taken, or changed, so that the base optimizer finds flat minima.
 
     A method says in :attr:`first_pass` and :attr:`second_pass` which forward and backward passes the coming step takes,
@@ -41,11 +42,11 @@ class FlatOptimizer(Wrapper):
     optimizer steps with. State that it keeps between steps is in :attr:`memory`.
 
     Args:
-        params: Parameters, parameter groups or ``model.named_parameters()``.
+        params: Parameters, parameter groups or ``model.named_parameters()``, as for any torch optimizer.
         base_optimizer: Class of the optimizer that takes the step.
         rho: Radius of the perturbation; a group's own key ``"rho"`` overrides it, 0 leaves the group unperturbed.
-        exclude: Names of parameters that are not perturbed: parts of the name, or patterns such as ``"*.bias"``.
-        **base_options: Passed on to ``base_optimizer``.
+        exclude: Parameters not to perturb and not in the norm: parts of their names, or patterns such as ``"*.bias"``.
+        **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
 
     Attributes:
         held: Masks, set by ``masks.hold(model).attach(optimizer)``: no pruned weight is perturbed or revived.
@@ -75,9 +76,6 @@ class FlatOptimizer(Wrapper):
     shares_first_gradient: ClassVar[bool] = False
     """The first gradient enters the step or the memory, so all processes need the same (reduced) one."""
 
-    second_share: float = 1.0
-    """Share of the rows in the second pass: those whose loss the perturbation raised most (ESAM)."""
-
     changes_labels: ClassVar[bool] = False
     """Training uses the labels that :meth:`prepare_labels` returns, so batches must have labels."""
 
@@ -90,40 +88,37 @@ class FlatOptimizer(Wrapper):
     last_norm: Tensor
     _buffers: dict[Tensor, Tensor]
 
-    @checked
+    rho: Radius = 0.05
+    exclude: Annotated[Sequence[str] | None, PATTERNS] = ()
+    radius_option: ClassVar[str] = "rho"
+    """The option that a group's key ``"rho"`` overrides."""
+
     def __init__(
         self,
         params: Iterable[Any],
         base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
-        rho: Radius = 0.05,
-        *,
-        exclude: Sequence[str] = (),
+        *args: Any,
         **base_options: Any,
     ) -> None:
-        base = make_base(base_optimizer, params, base_options)
-        base.defaults["rho"] = rho
+        base = make_base(base_optimizer, params, self.take_options(args, base_options))
+        base.defaults["rho"] = getattr(self, self.radius_option)
         self.last_norm = torch.zeros(())
+        self._first: Gradients = {}  # of the current step, where a method combines them with the second ones
         self.held: Masks | None = None
         self.memory: Memory = {}
         self.steps_taken, self.total_steps = 0, None
-        self._exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
         self._excluded: set[Tensor] = set()
         self._origin: tuple[list[Tensor], list[Tensor]] | None = None  # not None inside perturbed()
         self._second_gradient = self._finished = False
         self.wrap(base)
         for group in base.param_groups:
             self._prepare(group)
-        refuse_idle_patterns(self._exclude, base.param_groups)
+        refuse_idle_patterns(self.exclude or (), base.param_groups)
 
     @classmethod
     def average_passes(cls, options: Mapping[str, Any]) -> float:
         """Counts the forward and backward passes over a batch per step with these constructor options, on average."""
         return 2.0
-
-    @classmethod
-    def resolve(cls, **options: Any) -> Mapping[str, Any]:
-        """Checks options that depend on each other; returns those that others decide."""
-        return {}
 
     @classmethod
     def check_base(cls, base: Optimizer, options: Mapping[str, Any]) -> None:
@@ -137,6 +132,11 @@ class FlatOptimizer(Wrapper):
     def second_share_of(cls, options: Mapping[str, Any]) -> float:
         """What :attr:`second_share` is with these options."""
         return 1.0
+
+    @property
+    def second_share(self) -> float:
+        """Share of the rows in the second pass: those whose loss the perturbation raised most (ESAM)."""
+        return self.second_share_of(vars(self))
 
     @property
     def first_pass(self) -> bool:
@@ -300,12 +300,12 @@ class FlatOptimizer(Wrapper):
 
     def _prepare(self, group: dict[str, Any]) -> None:
         group["rho"] = RADIUS.read("rho", group.get("rho", self.defaults["rho"]))
-        if not self._exclude:
+        if not self.exclude:
             return
         if "param_names" not in group:
-            raise InputError(f"exclude={self._exclude} needs names: pass model.named_parameters() as params.")
+            raise InputError(f"exclude={self.exclude} needs names: pass model.named_parameters() as params.")
         named = zip(group["param_names"], group["params"], strict=True)
-        self._excluded |= {p for name, p in named if any(matches(pattern, name) for pattern in self._exclude)}
+        self._excluded |= {p for name, p in named if any(matches(pattern, name) for pattern in self.exclude)}
 
     @torch.no_grad()
     def _displace(self) -> None:

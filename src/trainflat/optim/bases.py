@@ -9,10 +9,24 @@ from typing import Annotated, Any
 from torch.optim import Optimizer
 
 from trainflat.core.errors import InputError
-from trainflat.core.settings import Number
+from trainflat.core.settings import Check, Number
+
+
+class _Patterns(Check):
+    """Names of parameters, as a tuple: parts of a name or globs; a single one may stand alone, none is ``()``."""
+
+    def read(self, name: str, value: Any) -> tuple[str, ...]:
+        patterns = (value,) if isinstance(value, str) else () if value is None else value
+        # As they are written: '11' may be part of a name, and is no number.
+        if not isinstance(patterns, list | tuple) or not all(isinstance(one, str) for one in patterns):
+            shown = tuple(patterns) if isinstance(patterns, list | tuple) else patterns
+            raise InputError(f"{name} is a list of parameter names or patterns, got {shown!r}.")
+        return tuple(patterns)
+
 
 RADIUS = Number("is the radius of the perturbation, a number >= 0", lambda x: x >= 0)
 WHOLE = Number("is a whole number >= 1", lambda x: x >= 1, whole=True)
+PATTERNS = _Patterns()
 Radius = Annotated[float, RADIUS]
 Whole = Annotated[int, WHOLE]
 Seed = Annotated[int, Number("is a whole number >= 0", lambda x: x >= 0, whole=True)]

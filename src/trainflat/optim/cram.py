@@ -1,20 +1,19 @@
 """CrAM, a compression-aware minimizer (Peste, Vladu, Kurtic, Lampert and Alistarh, ICLR 2023, arXiv:2207.14200)."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from trainflat.core.errors import InputError
 from trainflat.core.foreach import foreach
 from trainflat.core.rng import generator
-from trainflat.core.settings import Check, Number, Truth, checked
+from trainflat.core.settings import Check, Number, Truth
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.bases import Radius, Seed
 from trainflat.optim.perturbation import NO_PERTURBATION, Groups, Move, Perturbation, joint_length
-from trainflat.optim.vectors import Gradients, gradients, joint_norm, largest, take_gradients
+from trainflat.optim.vectors import gradients, joint_norm, largest, take_gradients
 
 
 class _Sparsities(Check):
@@ -46,15 +45,14 @@ class CrAM(FlatOptimizer):
     ranks each parameter group by itself.
 
     Args:
+        base_optimizer, **base_options: As for :class:`~trainflat.optim.FlatOptimizer`.
         params: Parameters, parameter groups (with a ``"rho"`` of their own; 0 also exempts from C) or
             ``model.named_parameters()``.
-        base_optimizer: Class of the optimizer that takes the step.
         rho: Factor of the gradient in the step uphill; at 0 the method is its base optimizer, at two passes.
         sparsities: Shares of the weights that C prunes, each in [0, 1); one of them is drawn per step.
         plus: Whether to add the dense gradient (CrAM+).
         seed: Seed of the draws.
         exclude: Parameters that are neither perturbed nor pruned, usually embeddings and the task head.
-        **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
 
     Raises:
         InputError: for sparsities outside [0, 1) or none.
@@ -71,23 +69,11 @@ class CrAM(FlatOptimizer):
     shares_first_gradient: ClassVar[bool] = True
     rho_only_displaces: ClassVar[bool] = False
 
-    @checked
-    def __init__(
-        self,
-        params: Iterable[Any],
-        base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
-        rho: Radius = 0.05,
-        *,
-        sparsities: Annotated[Sequence[float], _Sparsities()] = (0.5, 0.7, 0.9),
-        plus: Annotated[bool, Truth()] = False,
-        seed: Seed = 0,
-        exclude: Sequence[str] = (),
-        **base_options: Any,
-    ) -> None:
-        self.sparsities, self.plus, self.seed = sparsities, plus, seed
-        self._kept: dict[Tensor, Tensor] = {}  # masks and, for CrAM+, first gradients of the current step
-        self._first: Gradients = {}
-        super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
+    rho: Radius = 0.05
+    sparsities: Annotated[Sequence[float], _Sparsities()] = (0.5, 0.7, 0.9)
+    plus: Annotated[bool, Truth()] = False
+    seed: Seed = 0
+    _kept: Sequence[tuple[Tensor, Tensor]] = ()  # parameters pruned in the current step, and their masks
 
     def sparsity(self) -> float:
         """Draws the share of weights that C prunes in the coming step."""
@@ -96,7 +82,7 @@ class CrAM(FlatOptimizer):
 
     def perturbation(self) -> Perturbation:
         groups = self.perturbable()
-        self._kept, overflowed = {}, self._overflowed(groups)
+        self._kept, overflowed = (), self._overflowed(groups)
         # rho is in units of weight per gradient, so a scaled gradient has to be unscaled, unlike in SAM.
         points = [] if overflowed else [_uphill(params, rho / self.loss_scale) for rho, params in groups]
         self._first = take_gradients(self.param_groups) if self.plus else {}
@@ -110,12 +96,12 @@ class CrAM(FlatOptimizer):
 
     def combine(self) -> None:
         # The chain rule through C(w) = M * w, with M taken as constant.
-        for p, kept in self._kept.items():
+        for p, kept in self._kept:
             if p.grad is not None:
                 p.grad.mul_(kept)
         for p, first in self._first.items():
             p.grad = first if p.grad is None else p.grad.add_(first)
-        self._kept, self._first = {}, {}
+        self._kept, self._first = (), {}
 
     def _compress(self, points: list[tuple[Tensor, Tensor]]) -> None:
         """Zeros the smallest entries of all matrices together, in place, and keeps the masks."""
@@ -124,9 +110,9 @@ class CrAM(FlatOptimizer):
             return
         entries = sum(p.numel() for p, _ in matrices)
         stay = largest([point.abs() for _, point in matrices], entries - round(self.sparsity() * entries))
-        for (p, point), kept in zip(matrices, stay, strict=True):
-            self._kept[p] = kept
+        for (_, point), kept in zip(matrices, stay, strict=True):
             point.mul_(kept)
+        self._kept = [(p, kept) for (p, _), kept in zip(matrices, stay, strict=True)]
 
     def _overflowed(self, groups: Groups) -> bool:
         # Only a scaled loss overflows as a matter of course; otherwise a GPU need not wait for the norm.

@@ -1,18 +1,17 @@
 """Entropy-SGD (Chaudhari et al., ICLR 2017, arXiv:1611.01838)."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from trainflat.core.errors import InputError
 from trainflat.core.foreach import foreach
 from trainflat.core.formatting import plural
 from trainflat.core.rng import generator
-from trainflat.core.settings import Number, checked
+from trainflat.core.settings import Number
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.bases import Seed, Whole
 from trainflat.optim.perturbation import NO_PERTURBATION, Move, Perturbation, joint_length
@@ -48,7 +47,7 @@ class EntropySGD(FlatOptimizer):
     decay, too; here the outer step alone.
 
     Args:
-        params: Parameters, parameter groups or ``model.named_parameters()``.
+        params, **base_options: As for :class:`~trainflat.optim.FlatOptimizer`.
         base_optimizer: Class of the optimizer that takes the outer step.
         inner_steps: Steps of the walk per outer step; L in the paper, 20 there for images and 5 for text.
         inner_lr: Learning rate of the walk; :math:`\eta'`.
@@ -56,7 +55,6 @@ class EntropySGD(FlatOptimizer):
         noise: Standard deviation of the noise, before the factor sqrt(eta'); :math:`\epsilon`.
         alpha: Weight of the newest point in the walk's mean; :math:`\alpha` of Algorithm 1.
         seed: Seed of the noise.
-        **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
 
     Raises:
         InputError: for an option outside its range.
@@ -77,23 +75,14 @@ class EntropySGD(FlatOptimizer):
 
     rho_only_displaces: ClassVar[bool] = False
 
-    @checked
-    def __init__(
-        self,
-        params: Iterable[Any],
-        base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
-        inner_steps: Whole = 5,
-        *,
-        inner_lr: Annotated[float, _ABOVE_ZERO] = 0.1,
-        gamma: Annotated[float, _ABOVE_ZERO] = 0.03,
-        noise: Annotated[float, _NOISE] = 1e-4,
-        alpha: Annotated[float, _ALPHA] = 0.75,
-        seed: Seed = 0,
-        **base_options: Any,
-    ) -> None:
-        self.inner_steps, self.inner_lr, self.seed = inner_steps, inner_lr, seed
-        self.gamma, self.noise, self.alpha = gamma, noise, alpha
-        super().__init__(params, base_optimizer, rho=0.0, exclude=(), **base_options)
+    inner_steps: Whole = 5
+    inner_lr: Annotated[float, _ABOVE_ZERO] = 0.1
+    gamma: Annotated[float, _ABOVE_ZERO] = 0.03
+    noise: Annotated[float, _NOISE] = 1e-4
+    alpha: Annotated[float, _ALPHA] = 0.75
+    seed: Seed = 0
+    rho: float = 0.0  # no option: nothing is perturbed
+    exclude: Sequence[str] = ()
 
     @classmethod
     def average_passes(cls, options: Mapping[str, Any]) -> float:

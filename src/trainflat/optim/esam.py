@@ -1,14 +1,13 @@
 """Efficient Sharpness-Aware Minimization (Du et al., ICLR 2022, arXiv:2110.03141)."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from trainflat.core.rng import generator
-from trainflat.core.settings import Number, checked
+from trainflat.core.settings import Number
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.bases import Radius, Seed
 from trainflat.optim.perturbation import NO_PERTURBATION, Perturbation, steepest, to_ball
@@ -49,35 +48,21 @@ class ESAM(FlatOptimizer):
     A closure given to ``step()`` takes all rows in both passes.
 
     Args:
-        params: Parameters, parameter groups (with a ``"rho"`` of their own if wanted) or ``model.named_parameters()``.
-        base_optimizer: Class of the optimizer that takes the step.
+        params, base_optimizer, exclude, **base_options: As for :class:`~trainflat.optim.FlatOptimizer`.
         rho: Radius of SAM's ball; the perturbation is about ``rho / sqrt(beta)`` long, and in expectation SAM's.
         beta: Probability that a weight is perturbed, in (0, 1].
         gamma: Share of the rows in the second pass, in (0, 1].
         seed: Seed of the draws of ``m``.
-        exclude: Parameters not to perturb and not in the norm: parts of names, or patterns such as ``"*.bias"``.
-        **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
 
     Example:
         >>> round(ESAM.average_passes({"gamma": 0.5}), 2)
         1.83
     """
 
-    @checked
-    def __init__(
-        self,
-        params: Iterable[Any],
-        base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
-        rho: Radius = 0.05,
-        *,
-        beta: Annotated[float, _BETA] = 0.5,
-        gamma: Annotated[float, _GAMMA] = 0.5,
-        seed: Seed = 0,
-        exclude: Sequence[str] = (),
-        **base_options: Any,
-    ) -> None:
-        self.beta, self.second_share, self.seed = beta, gamma, seed
-        super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
+    rho: Radius = 0.05
+    beta: Annotated[float, _BETA] = 0.5
+    gamma: Annotated[float, _GAMMA] = 0.5
+    seed: Seed = 0
 
     @classmethod
     def average_passes(cls, options: Mapping[str, Any]) -> float:

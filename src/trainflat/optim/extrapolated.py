@@ -1,12 +1,11 @@
 """Extrapolated gradients (Lin, Kong, Stich and Jaggi, ICML 2020, arXiv:2006.05720)."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
-import torch
 from torch.optim import Optimizer
 
-from trainflat.core.settings import Number, OneOf, checked
+from trainflat.core.settings import Number, OneOf
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.directions import (
     Directions,
@@ -39,20 +38,19 @@ class ExtrapolatedGradient(FlatOptimizer):
     (float16) perturbs nothing. The paper finds the benefit early in training with large batches.
 
     Args:
+        base_optimizer, exclude, **base_options: As for :class:`~trainflat.optim.FlatOptimizer`.
         params: Parameters, parameter groups (with an extrapolation of their own under ``"rho"`` if wanted) or
             ``model.named_parameters()``.
-        base_optimizer: Class of the optimizer that takes the step.
         extrapolation: Length of the extrapolation, as a multiple of the group's learning rate: :math:`\hat\gamma /
             \gamma` in the paper. It follows the learning rate's schedule.
         direction: ``"gradient"``, the gradient of this batch, at two passes per step; or, at one pass, ``"previous"``,
             the gradient of the previous step, after clipping, or ``"momentum"``, the base optimizer's.
-        exclude: Parameters that are not extrapolated: parts of names, or patterns such as ``"*.bias"``.
-        **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
 
     Raises:
         InputError: for a negative extrapolation, an unknown direction, and ``"momentum"`` with a base that has none.
 
     Example:
+        >>> import torch
         >>> weight = torch.nn.Parameter(torch.tensor([2.0]))
         >>> optimizer = ExtrapolatedGradient([weight], torch.optim.SGD, lr=0.25)
         >>> def closure():
@@ -63,19 +61,10 @@ class ExtrapolatedGradient(FlatOptimizer):
         1.5
     """
 
-    @checked
-    def __init__(
-        self,
-        params: Iterable[Any],
-        base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
-        extrapolation: Annotated[float, _EXTRAPOLATION] = 1.0,
-        *,
-        direction: Annotated[str, _DIRECTION] = "gradient",
-        exclude: Sequence[str] = (),
-        **base_options: Any,
-    ) -> None:
-        self.direction = direction
-        super().__init__(params, base_optimizer, rho=extrapolation, exclude=exclude, **base_options)
+    extrapolation: Annotated[float, _EXTRAPOLATION] = 1.0
+    direction: Annotated[str, _DIRECTION] = "gradient"
+    rho: float = 0.0  # no option: a group's "rho" is its extrapolation
+    radius_option: ClassVar[str] = "extrapolation"
 
     @classmethod
     def average_passes(cls, options: Mapping[str, Any]) -> float:

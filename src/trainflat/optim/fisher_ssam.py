@@ -1,13 +1,11 @@
 """Sparse SAM with a Fisher mask (Mi et al., NeurIPS 2022, arXiv:2210.05177)."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
-from trainflat.core.settings import Number, checked
+from trainflat.core.settings import Number
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.bases import Radius, Whole
 from trainflat.optim.perturbation import NO_PERTURBATION, Perturbation, steepest, to_ball
@@ -30,13 +28,11 @@ class FisherSSAM(FlatOptimizer):
     never chosen.
 
     Args:
-        params: Parameters, parameter groups (with a ``"rho"`` of their own if wanted) or ``model.named_parameters()``.
-        base_optimizer: Class of the optimizer that takes the step.
+        params, base_optimizer, **base_options: As for :class:`~trainflat.optim.FlatOptimizer`.
         rho: Radius of SAM's ball; entries outside the mask are then set to 0, so the perturbation is shorter.
         sparsity: Share of the weights that are not perturbed, in [0, 1); 0 is SAM.
         refresh: Steps from one mask to the next.
         exclude: Parameters that are not perturbed, not in the norm and not ranked: parts of names, or patterns.
-        **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
 
     Example:
         >>> weight = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
@@ -50,20 +46,9 @@ class FisherSSAM(FlatOptimizer):
     # The first gradient makes the mask, and a checkpoint saves one mask: all processes must have made the same.
     shares_first_gradient: ClassVar[bool] = True
 
-    @checked
-    def __init__(
-        self,
-        params: Iterable[Any],
-        base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
-        rho: Radius = 0.05,
-        *,
-        sparsity: Annotated[float, _SPARSITY] = 0.5,
-        refresh: Whole = 100,
-        exclude: Sequence[str] = (),
-        **base_options: Any,
-    ) -> None:
-        self.sparsity, self.refresh = sparsity, refresh
-        super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
+    rho: Radius = 0.05
+    sparsity: Annotated[float, _SPARSITY] = 0.5
+    refresh: Whole = 100
 
     def perturbation(self) -> Perturbation:
         groups = self.perturbable()

@@ -1,17 +1,14 @@
 """Friendly Sharpness-Aware Minimization (Li et al., CVPR 2024, arXiv:2403.12350)."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
-import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
-from trainflat.core.settings import Number, checked
+from trainflat.core.settings import Number
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.bases import Radius
 from trainflat.optim.perturbation import NO_PERTURBATION, Perturbation, steepest, to_ball
-from trainflat.optim.vectors import Gradients, take_gradients
+from trainflat.optim.vectors import take_gradients
 
 _SIGMA = Number("is the share of the mean that is subtracted, a number >= 0", lambda x: x >= 0)
 _LAMBDA = Number("is the decay of the running mean, in [0, 1)", lambda x: 0 <= x < 1)
@@ -31,15 +28,13 @@ class FriendlySAM(FlatOptimizer):
     ``GradScaler`` of your own set ``optimizer.loss_scale = scaler.get_scale()`` before each step.
 
     Args:
-        params: Parameters, parameter groups (with a ``"rho"`` of their own if wanted) or ``model.named_parameters()``.
-        base_optimizer: Class of the optimizer that takes the step.
+        params, base_optimizer, exclude, **base_options: As for :class:`~trainflat.optim.FlatOptimizer`.
         rho: Radius of the ball, as an L2 norm over all parameters.
         sigma: Share of the running mean that is subtracted; 0 is SAM.
         lmbda: Decay of the running mean, in [0, 1); :math:`\lambda` in the paper.
-        exclude: Parameters not to perturb and not in the norm: parts of names, or patterns such as ``"*.bias"``.
-        **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
 
     Example:
+        >>> import torch
         >>> weight = torch.nn.Parameter(torch.ones(2))
         >>> optimizer = FriendlySAM([weight], torch.optim.SGD, rho=0.5, lr=0.1)
         >>> weight.sum().backward()
@@ -53,21 +48,9 @@ class FriendlySAM(FlatOptimizer):
     # The running mean is state that checkpoints save, so it must be the same on all processes.
     shares_first_gradient: ClassVar[bool] = True
 
-    @checked
-    def __init__(
-        self,
-        params: Iterable[Any],
-        base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
-        rho: Radius = 0.05,
-        *,
-        sigma: Annotated[float, _SIGMA] = 1.0,
-        lmbda: Annotated[float, _LAMBDA] = 0.6,
-        exclude: Sequence[str] = (),
-        **base_options: Any,
-    ) -> None:
-        self.sigma, self.lmbda = sigma, lmbda
-        self._first: Gradients = {}
-        super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
+    rho: Radius = 0.05
+    sigma: Annotated[float, _SIGMA] = 1.0
+    lmbda: Annotated[float, _LAMBDA] = 0.6
 
     def perturbation(self) -> Perturbation:
         groups = self.perturbable()

@@ -1,19 +1,19 @@
 """Surrogate-Gap Sharpness-Aware Minimization (Zhuang et al., ICLR 2022, arXiv:2203.08065)."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
+from trainflat.core.errors import InputError
 from trainflat.core.foreach import foreach
-from trainflat.core.settings import Number, checked
+from trainflat.core.settings import Number
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.bases import Radius
 from trainflat.optim.perturbation import Perturbation, steepest_ascent
-from trainflat.optim.vectors import Gradients, coefficient, gradients, take_gradients
+from trainflat.optim.vectors import coefficient, gradients, take_gradients
 
+_LEAST = Number("is the smallest radius, a number >= 0", lambda x: x >= 0)
 _ALPHA = Number("is the weight of the descent on GSAM's gap, a number >= 0", lambda x: x >= 0)
 
 
@@ -33,16 +33,14 @@ class GSAM(FlatOptimizer):
     perturbs and decomposes by its own gradient and the results are summed; here the first gradient is averaged first.
 
     Args:
-        params: Parameters, parameter groups (with a ``"rho"`` of their own if wanted) or ``model.named_parameters()``.
-        base_optimizer: Class of the optimizer that takes the step.
+        params, base_optimizer, exclude, **base_options: As for :class:`~trainflat.optim.FlatOptimizer`.
         rho: Largest radius of the ball, at the full learning rate.
         rho_min: Radius when the learning rate is 0. The full learning rate is a group's ``initial_lr``, which torch's
             schedulers set; without a scheduler the radius stays ``rho``. For a constant radius set ``rho_min = rho``.
         alpha: Weight of the descent on the gap; 0, with ``rho_min = rho``, is SAM.
-        exclude: Parameters that are not perturbed and not in the ball's norm: parts of names, or patterns.
-        **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
 
     Example:
+        >>> import torch
         >>> weight = torch.nn.Parameter(torch.ones(2))
         >>> optimizer = GSAM([weight], rho=0.1, rho_min=0.02, lr=1.0)
         >>> schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5)
@@ -56,25 +54,15 @@ class GSAM(FlatOptimizer):
     # The step is made of both gradients, and one of a single process's rows would let the processes drift apart.
     shares_first_gradient: ClassVar[bool] = True
 
-    @checked
-    def __init__(
-        self,
-        params: Iterable[Any],
-        base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
-        rho: Radius = 0.05,
-        *,
-        rho_min: float = 0.0,
-        alpha: Annotated[float, _ALPHA] = 0.4,
-        exclude: Sequence[str] = (),
-        **base_options: Any,
-    ) -> None:
-        self.rho_min, self.alpha = _smallest(rho_min, rho), alpha
-        self._first: Gradients = {}
-        super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
+    rho: Radius = 0.05
+    rho_min: Annotated[float, _LEAST] = 0.0
+    alpha: Annotated[float, _ALPHA] = 0.4
 
     @classmethod
     def resolve(cls, **options: Any) -> Mapping[str, Any]:
-        _smallest(options["rho_min"], options["rho"])
+        least, rho = options["rho_min"], options["rho"]
+        if least > rho:
+            raise InputError(f"rho_min is the smallest radius, a number from 0 to rho = {rho}, got {least!r}.")
         return {}
 
     def displaced(self) -> list[tuple[float, list[Tensor]]]:
@@ -101,8 +89,3 @@ class GSAM(FlatOptimizer):
         most: float = group["rho"]
         least = min(self.rho_min, most)  # a group's own rho may be below rho_min
         return least + (most - least) * (lr / full if full > 0 else 1.0)
-
-
-def _smallest(rho_min: float, rho: float) -> float:
-    words = f"is the smallest radius, a number from 0 to rho = {rho}"
-    return Number(words, lambda x: 0 <= x <= rho).read("rho_min", rho_min)

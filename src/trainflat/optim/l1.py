@@ -1,13 +1,13 @@
 """The l1 penalty, a control of flat training (Na, Mehta and Strubell 2022, arXiv:2205.12694)."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
-from torch.optim import Optimizer
 
-from trainflat.core.settings import Number, checked
+from trainflat.core.settings import Maybe, Number
 from trainflat.optim.base import FlatOptimizer
+from trainflat.optim.bases import PATTERNS
 
 _EMBEDDINGS = "embedding"
 
@@ -27,13 +27,12 @@ class L1Penalty(FlatOptimizer):
     unlike a penalty in the loss. One pass per step; the logged loss is without the penalty.
 
     Args:
+        base_optimizer, **base_options: As for :class:`~trainflat.optim.FlatOptimizer`.
         params: Parameters, parameter groups (with a penalty of their own under ``"rho"`` if wanted; a gate's scores
             have 0) or ``model.named_parameters()``.
-        base_optimizer: Class of the optimizer that takes the step.
         penalty: Loss per unit of the sum of absolute weights.
         exclude: Parameters without penalty: parts of names, or patterns. By default those with ``embedding`` in their
             name, where names are known.
-        **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
 
     Raises:
         InputError: for a negative penalty.
@@ -47,21 +46,12 @@ class L1Penalty(FlatOptimizer):
         [[0.75, -0.75, 0.0]]
     """
 
-    # "rho" is the group's penalty: a group key, because torch saves and restores those.
     rho_only_displaces: ClassVar[bool] = False
 
-    @checked
-    def __init__(
-        self,
-        params: Iterable[Any],
-        base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
-        penalty: Annotated[float, _PENALTY] = 1e-5,
-        *,
-        exclude: Sequence[str] | None = None,
-        **base_options: Any,
-    ) -> None:
-        self._by_default = exclude is None
-        super().__init__(params, base_optimizer, rho=penalty, exclude=exclude or (), **base_options)
+    penalty: Annotated[float, _PENALTY] = 1e-5
+    exclude: Annotated[Sequence[str] | None, Maybe(PATTERNS)] = None
+    rho: float = 0.0  # no option: a group's "rho" is its penalty, because torch saves and restores keys of groups
+    radius_option: ClassVar[str] = "penalty"
 
     @classmethod
     def average_passes(cls, options: Mapping[str, Any]) -> float:
@@ -82,6 +72,6 @@ class L1Penalty(FlatOptimizer):
 
     def _prepare(self, group: dict[str, Any]) -> None:
         super()._prepare(group)
-        if self._by_default:
+        if self.exclude is None:
             named = zip(group.get("param_names", ()), group["params"], strict=False)
             self._excluded |= {p for name, p in named if _EMBEDDINGS in name}

@@ -1,15 +1,14 @@
 """Label-noise training (Damian, Ma and Lee, NeurIPS 2021, arXiv:2106.06530)."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from trainflat.core.errors import InputError
 from trainflat.core.formatting import plural
-from trainflat.core.settings import Number, checked
+from trainflat.core.settings import Number
 from trainflat.optim.base import FlatOptimizer
 
 _PROBABILITY = Number("is the share of labels to change, from 0 to 1", lambda x: 0 <= x <= 1)
@@ -28,11 +27,9 @@ class LabelNoise(FlatOptimizer):
     paper's noise on numbers is sigma or -sigma, with the same variance as here.
 
     Args:
-        params: Parameters, parameter groups or ``model.named_parameters()``.
-        base_optimizer: Class of the optimizer that takes the step.
+        params, base_optimizer, **base_options: As for :class:`~trainflat.optim.FlatOptimizer`.
         probability: Share of the class labels that are changed, from 0 to 1.
         sigma: Standard deviation of the noise on labels that are numbers, in units of the label.
-        **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
 
     Raises:
         InputError: for a probability outside [0, 1] or a negative sigma.
@@ -46,18 +43,10 @@ class LabelNoise(FlatOptimizer):
     rho_only_displaces: ClassVar[bool] = False
     changes_labels: ClassVar[bool] = True
 
-    @checked
-    def __init__(
-        self,
-        params: Iterable[Any],
-        base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
-        probability: Annotated[float, _PROBABILITY] = 0.1,
-        *,
-        sigma: Annotated[float, _SIGMA] = 0.1,
-        **base_options: Any,
-    ) -> None:
-        self.probability, self.sigma = probability, sigma
-        super().__init__(params, base_optimizer, rho=0.0, **base_options)
+    probability: Annotated[float, _PROBABILITY] = 0.1
+    sigma: Annotated[float, _SIGMA] = 0.1
+    rho: float = 0.0  # no option: nothing is perturbed
+    exclude: Sequence[str] = ()
 
     @classmethod
     def average_passes(cls, options: Mapping[str, Any]) -> float:

@@ -1,17 +1,16 @@
 """LookSAM (Liu et al., CVPR 2022, arXiv:2203.02714): SAM at every k-th step, its flat direction in between."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 import torch
-from torch.optim import Optimizer
 
 from trainflat.core.foreach import foreach
-from trainflat.core.settings import Number, checked
+from trainflat.core.settings import Number
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.bases import WHOLE, Radius, Whole
 from trainflat.optim.perturbation import Move, Perturbation, apply_move, steepest_ascent
-from trainflat.optim.vectors import Gradients, cheaply_read, coefficient, gradients, joint_norm, take_gradients
+from trainflat.optim.vectors import cheaply_read, coefficient, gradients, joint_norm, take_gradients
 
 _ALPHA = Number("is the weight of LookSAM's reused direction, a number >= 0", lambda x: x >= 0)
 
@@ -29,13 +28,10 @@ class LookSAM(FlatOptimizer):
     rounding alone, as with a radius of 0, ``g_v`` is 0.
 
     Args:
-        params: Parameters, parameter groups (with a ``"rho"`` of their own if wanted) or ``model.named_parameters()``.
-        base_optimizer: Class of the optimizer that takes the step.
+        params, base_optimizer, exclude, **base_options: As for :class:`~trainflat.optim.FlatOptimizer`.
         rho: Radius of SAM's ball, as an L2 norm over all parameters.
         k: Every ``k``-th step takes SAM's two passes; 1 is SAM.
         alpha: Weight of the reused direction; :math:`\alpha` in the paper.
-        exclude: Parameters that are not perturbed and not in the ball's norm: parts of names, or patterns.
-        **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
 
     Example:
         >>> LookSAM.average_passes({"k": 5})
@@ -45,21 +41,9 @@ class LookSAM(FlatOptimizer):
     # g_v is made of both gradients and saved in checkpoints, so it must be the same on all processes.
     shares_first_gradient: ClassVar[bool] = True
 
-    @checked
-    def __init__(
-        self,
-        params: Iterable[Any],
-        base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
-        rho: Radius = 0.05,
-        *,
-        k: Whole = 5,
-        alpha: Annotated[float, _ALPHA] = 0.7,
-        exclude: Sequence[str] = (),
-        **base_options: Any,
-    ) -> None:
-        self.k, self.alpha = k, alpha
-        self._first: Gradients = {}
-        super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
+    rho: Radius = 0.05
+    k: Whole = 5
+    alpha: Annotated[float, _ALPHA] = 0.7
 
     @classmethod
     def average_passes(cls, options: Mapping[str, Any]) -> float:

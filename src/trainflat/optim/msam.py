@@ -1,12 +1,10 @@
 """Momentum-SAM (Becker, Altrock and Risse, 2024, arXiv:2401.12033)."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch.optim import Optimizer
 
-from trainflat.core.settings import checked
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.bases import Radius
 from trainflat.optim.directions import momentum_directions, require_momentum, to_sphere
@@ -32,17 +30,16 @@ class MSAM(FlatOptimizer):
     perturbed.
 
     Args:
-        params: Parameters, parameter groups (with a ``"rho"`` of their own if wanted) or ``model.named_parameters()``.
+        params, exclude, **base_options: As for :class:`~trainflat.optim.FlatOptimizer`.
         base_optimizer: Class of the optimizer that takes the step; it must have a momentum.
         rho: Length of the perturbation. The published AdamW form takes about 3, with learning rates near 1e-3 from
             scratch; a step of AdamW is about lr * sqrt(number of weights) long, so fine-tuning wants far less.
-        exclude: Parameters not to perturb and not in the norm: parts of names, or patterns such as ``"*.bias"``.
-        **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
 
     Raises:
         InputError: for a base optimizer without momentum, such as SGD with ``momentum=0``.
 
     Example:
+        >>> import torch
         >>> weight = torch.nn.Parameter(torch.tensor([2.0, 0.0]))
         >>> optimizer = MSAM([weight], torch.optim.SGD, rho=0.5, lr=0.1, momentum=0.9)
         >>> def closure():
@@ -56,17 +53,7 @@ class MSAM(FlatOptimizer):
         1.21
     """
 
-    @checked
-    def __init__(
-        self,
-        params: Iterable[Any],
-        base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
-        rho: Radius = 0.3,
-        *,
-        exclude: Sequence[str] = (),
-        **base_options: Any,
-    ) -> None:
-        super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
+    rho: Radius = 0.3
 
     @classmethod
     def average_passes(cls, options: Mapping[str, Any]) -> float:

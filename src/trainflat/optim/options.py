@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from trainflat.core.errors import InputError, UnknownName
 from trainflat.core.registry import Registry
-from trainflat.core.settings import Check, Section, Settings, checks_of
+from trainflat.core.settings import Check, Number, Section, Settings, Truth, checks_of
 from trainflat.optim.adam import Adam, AdamW
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.bases import UNFIT, make_base, refuse_idle_patterns, refuse_unfit
@@ -27,11 +27,9 @@ _BASES: dict[str, type[Optimizer]] = {
     for name, member in vars(torch.optim).items()
     if isinstance(member, type) and issubclass(member, Optimizer) and member is not Optimizer
 } | {"adam": Adam, "adamw": AdamW}
-_RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
-    "lr": ("a number > 0", lambda x: 0 < x < math.inf),
-    "rho": ("a number >= 0", lambda x: 0 <= x < math.inf),
-    "weight_decay": ("a number >= 0", lambda x: 0 <= x < math.inf),
-    "p": ("a number >= 1", lambda x: x >= 1),
+_OWN_WORDS = {  # of torch's options, which torch's classes check only in their constructors
+    "lr": Number("is a number > 0", lambda x: x > 0),
+    "weight_decay": Number("is a number >= 0", lambda x: x >= 0),
 }
 
 
@@ -118,7 +116,6 @@ class OptimizerTable(Registry[Optimizer]):
         return self._settings[key]
 
     def read(self, section: Section) -> OptimizerSettings:
-        """The settings of a section; see :meth:`Registry.read`."""
         settings = super().read(section)
         assert isinstance(settings, OptimizerSettings)
         return settings
@@ -150,9 +147,9 @@ def _settings_class(name: str, member: type[Optimizer], base: type[Optimizer] | 
         defaults = {key: value for key, value in defaults.items() if key != "base_optimizer"}
         defaults = defaults | {"base": _BASE} | _defaults(base)
         own = {*own, "base", *_own_options(base)}
-    checks = checks_of(member)
+    checks: dict[str, Check] = {"base": _BaseName(), **checks_of(member)}
     fields = {
-        key: (Annotated[Any, _BaseName() if key == "base" else Option(default, checks.get(key))], default)
+        key: (Annotated[Any, _FromText(checks[key]) if key in checks else Option(default)], default)
         for key, default in (defaults | {"lr": _RATE}).items()
     }
     made = OptimizerSettings.made(name, member, fields)
@@ -179,47 +176,43 @@ def _own_options(member: type[Optimizer]) -> set[str]:
     return set(inspect.signature(member).parameters) if member.__module__.startswith("trainflat.") else set()
 
 
-@dataclass(frozen=True)
 class Option(Check):
-    """Reads an option as what its default is, so that 1, 1.0 and, as YAML reads it, the text 1e0 are one value.
+    """Reads an option of torch's as what its default is: 1, 1.0 and, as YAML reads it, the text 1e0 are one value."""
 
-    Args:
-        default: Of the constructor.
-        own: The check that a flat optimizer's annotation carries; torch's classes take much without a word.
-    """
-
-    default: Any
-    own: Check | None = None
+    def __init__(self, default: Any) -> None:
+        self.default = default
 
     def read(self, name: str, value: Any) -> Any:
-        if name == "exclude":
-            return _patterns(self.default if value is None else value)
-        number = _number(value)
-        if name in _RANGES:
-            words, fits = _RANGES[name]
-            if not _is_number(number) or not fits(number):
-                raise InputError(f"{name} is {words}, got {number!r}.")
-        return self._typed(name, value if self.own is None else self.own.read(name, number))
-
-    def _typed(self, name: str, value: Any) -> Any:
-        default, number = self.default, _number(value)
+        default, number = self.default, as_number(value)
+        if name in _OWN_WORDS:
+            return _OWN_WORDS[name].read(name, number)
         if isinstance(default, bool):
-            return _fitting(name, value, "true or false", isinstance(value, bool))
+            return Truth().read(name, value)
         if isinstance(default, tuple):
-            members = tuple(map(_number, value)) if isinstance(value, list | tuple) else ()
-            fits = len(members) > 0 and all(x is None or _is_number(x) for x in members)
-            fits = fits and (len(members) == len(default) or name not in _FIXED)
-            words = f"a list of {f'{len(default)} ' if name in _FIXED else ''}numbers such as {list(default)}"
-            return _fitting(name, members or value, words, fits)
+            members = tuple(map(as_number, value)) if isinstance(value, list | tuple) else ()
+            fits = len(members) > 0 and all(x is None or _is_finite(x) for x in members)
+            if not fits or (name in _FIXED and len(members) != len(default)):
+                count = f"{len(default)} " if name in _FIXED else ""
+                raise InputError(
+                    f"{name} is a list of {count}numbers such as {list(default)}, got {members or value!r}."
+                )
+            return members
         if isinstance(default, int | float):
-            finite = _is_number(number) and (math.isfinite(number) or name == "p")
-            _fitting(name, value, f"a number such as {default:g}", finite)
+            if not _is_finite(number):
+                raise InputError(f"{name} is a number such as {default:g}, got {value!r}.")
             whole = isinstance(default, int) and float(number).is_integer()
             return int(number) if whole else float(number)
-        return number if default is None else value
+        return tuple(value) if isinstance(value, list) else number if default is None else value
 
-    def __hash__(self) -> int:
-        return id(self)
+
+@dataclass(frozen=True)
+class _FromText(Check):
+    """Reads by another check what may be a number that YAML took for text."""
+
+    check: Check
+
+    def read(self, name: str, value: Any) -> Any:
+        return self.check.read(name, as_number(value) if isinstance(self.check, Number) else value)
 
 
 class _BaseName(Check):
@@ -227,33 +220,18 @@ class _BaseName(Check):
         return str(value).lower()
 
 
-def _patterns(value: Any) -> Any:
-    """Names are no numbers, though they may look like some: ``exclude: '11'``."""
-    patterns = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else value
-    if patterns is not None and not (isinstance(patterns, tuple) and all(isinstance(e, str) for e in patterns)):
-        shown = patterns if isinstance(patterns, tuple) else value
-        raise InputError(f"exclude is a list of parameter names or patterns, got {shown!r}.")
-    return patterns
+def as_number(value: Any) -> Any:
+    """Returns the number that a text such as 3e-5 stands for, which YAML reads as text; any other value as it is."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return value
+    try:
+        return float(value) if isinstance(value, str) or abs(value) > _LARGEST else value
+    except (ValueError, OverflowError):
+        return value if isinstance(value, str) else math.inf
 
 
-def _fitting(name: str, value: Any, words: str, fits: bool) -> Any:
-    if not fits:
-        raise InputError(f"{name} is {words}, got {value!r}.")
-    return value
-
-
-def _number(value: Any) -> Any:
-    # YAML reads 3e-5, without a point, as text.
-    if isinstance(value, str | int) and not isinstance(value, bool):
-        try:
-            return float(value) if isinstance(value, str) or abs(value) > _LARGEST else value
-        except (ValueError, OverflowError):
-            return value if isinstance(value, str) else math.inf
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _as_json(value: Any) -> Any:

@@ -21,11 +21,8 @@ class S2SAM(FlatOptimizer):
     more copy of the weights.
 
     Args:
-        params: Parameters, parameter groups (with a ``"rho"`` of their own if wanted) or ``model.named_parameters()``.
-        base_optimizer: Class of the optimizer that takes the step.
+        params, base_optimizer, exclude, **base_options: As for :class:`~trainflat.optim.FlatOptimizer`.
         rho: Radius of the ball, as an L2 norm over all parameters; :math:`\rho` in the paper.
-        exclude: Parameters not to perturb and not in the norm: parts of names, or patterns such as ``"*.bias"``.
-        **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
 
     Example:
         >>> import torch

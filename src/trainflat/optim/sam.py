@@ -1,14 +1,12 @@
 """Sharpness-Aware Minimization (Foret et al., ICLR 2021, arXiv:2010.01412)."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any
 
-import torch
-from torch.optim import Optimizer
-
+from trainflat.core.configurable import Configurable
 from trainflat.core.errors import InputError
-from trainflat.core.settings import Number, checked, checks_of
+from trainflat.core.settings import Number
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.bases import Radius, Whole
 from trainflat.optim.perturbation import Perturbation, steepest_ascent
@@ -17,8 +15,7 @@ _NORM = Number("is the norm of SAM's ball, a number >= 1", lambda x: x >= 1, inf
 Share = Annotated[float, Number("is a share of the training, from 0 to 1", lambda x: 0 <= x <= 1)]
 
 
-@dataclass(frozen=True)
-class Phase:
+class Phase(Configurable):
     """Selects each ``every``-th step between two shares of the training.
 
     Raises:
@@ -34,11 +31,12 @@ class Phase:
     start: Share = 0.0
     stop: Share = 1.0
 
-    def __post_init__(self) -> None:
-        for name, check in checks_of(Phase).items():
-            check.read(name, getattr(self, name))
-        if self.start >= self.stop:
-            raise InputError(f"start and stop are shares with start < stop, got {self.start} and {self.stop}.")
+    @classmethod
+    def resolve(cls, start: float, stop: float, **options: Any) -> Mapping[str, Any]:
+        """Raises InputError unless the start comes before the stop."""
+        if start >= stop:
+            raise InputError(f"start and stop are shares with start < stop, got {start} and {stop}.")
+        return {}
 
     @property
     def share(self) -> float:
@@ -82,17 +80,15 @@ class SAM(FlatOptimizer):
     by the gradient of its own rows (m-sharpness, section 4.1 of the paper); only the second gradient is averaged.
 
     Args:
-        params: Parameters, parameter groups (with a ``"rho"`` of their own if wanted) or ``model.named_parameters()``.
+        params, exclude, **base_options: As for :class:`~trainflat.optim.FlatOptimizer`.
         base_optimizer: Class of the optimizer that takes the step. On a CPU :class:`trainflat.optim.AdamW`, or torch's
             with ``fused=True``, is several times faster than torch's default.
         rho: Radius of the ball in the p-norm over all parameters; :math:`\rho` in the paper.
         p: Norm of the ball, from 1 to infinity. At 1 only the entries with the largest gradient are perturbed.
-        exclude: Parameters not to perturb and not in the norm: parts of names, or patterns such as ``"*.bias"``.
         every: Period of the perturbed steps, from the first on; the others are plain steps of one pass.
         start: Share of the training before which no step is perturbed (last-phase SAM, Zhou et al. 2025,
             arXiv:2410.10373). Needs ``total_steps``, which the Trainer sets.
         stop: Share of the training after which no step is perturbed.
-        **base_options: Passed on to ``base_optimizer``: ``lr``, ``weight_decay``, ...
 
     Example:
         >>> import torch
@@ -107,22 +103,11 @@ class SAM(FlatOptimizer):
         0.05
     """
 
-    @checked
-    def __init__(
-        self,
-        params: Iterable[Any],
-        base_optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
-        rho: Radius = 0.05,
-        *,
-        p: Annotated[float, _NORM] = 2.0,
-        exclude: Sequence[str] = (),
-        every: Whole = 1,
-        start: Share = 0.0,
-        stop: Share = 1.0,
-        **base_options: Any,
-    ) -> None:
-        self.p, self.phase = p, Phase(every, start, stop)
-        super().__init__(params, base_optimizer, rho=rho, exclude=exclude, **base_options)
+    rho: Radius = 0.05
+    p: Annotated[float, _NORM] = 2.0
+    every: Whole = 1
+    start: Share = 0.0
+    stop: Share = 1.0
 
     @classmethod
     def average_passes(cls, options: Mapping[str, Any]) -> float:
@@ -132,6 +117,11 @@ class SAM(FlatOptimizer):
     def resolve(cls, **options: Any) -> Mapping[str, Any]:
         _phase(options)
         return {}
+
+    @cached_property
+    def phase(self) -> Phase:
+        """The steps that are perturbed."""
+        return _phase(vars(self))
 
     @classmethod
     def check_length(cls, options: Mapping[str, Any], total: int) -> None:

@@ -12,7 +12,12 @@ from trainflat.protocols.ticket import Ticket
 from trainflat.protocols.workspace import Workspace
 
 PROTOCOLS: Registry[Protocol] = Registry(
-    "protocol", dense=Dense, one_shot=OneShot, iterative=Iterative, ticket=Ticket, gradual=Gradual
+    "protocol",
+    dense=Dense,
+    one_shot=OneShot,
+    iterative=Iterative,
+    ticket=Ticket,
+    gradual=Gradual,
 )
 
 __all__ = [

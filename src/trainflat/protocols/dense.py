@@ -13,10 +13,8 @@ class Dense(Protocol):
     unstructured = False
 
     def plan(self) -> list[Planned]:
-        """Lists one stage."""
         return [Planned("dense", 0.0, trained=True)]
 
     def run(self, workspace: Workspace) -> Iterator[Produced]:
-        """Trains from the pre-trained weights."""
         [stage] = self.plan()
         yield workspace.store.recall(stage) or train(workspace, stage, workspace.untrained())

@@ -45,14 +45,12 @@ class Gradual(Protocol):
             kind.check_length(self.gate, steps)
 
     def curve(self, steps: int) -> tuple[str, list[tuple[int, float]]]:
-        """Returns the gate's schedule."""
         schedule: Schedule = self.gate.schedule
         if self.sparsity is not None:
             return "sparsity", schedule.curve(steps, 0.0, self.sparsity)
         return "lambda", schedule.curve(steps, 0.0, self.gate.penalty)
 
     def run(self, workspace: Workspace) -> Iterator[Produced]:
-        """Trains and prunes."""
         self.check(workspace.steps, workspace.encoder.model)
         [stage] = self.plan()
         yield workspace.store.recall(stage) or train(

@@ -74,7 +74,6 @@ class Iterative(Protocol):
         return {"head": self.head}
 
     def run(self, workspace: Workspace) -> Iterator[Produced]:
-        """Trains round after round."""
         self.check(workspace.steps, workspace.encoder.model)
         dense, *rounds = self.plan()
         # Without its snapshot, the dense model is trained again, to the same weights.

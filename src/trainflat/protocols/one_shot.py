@@ -37,7 +37,6 @@ class OneShot(Protocol):
         ]
 
     def run(self, workspace: Workspace) -> Iterator[Produced]:
-        """Trains, then prunes copies."""
         dense, *pruned = self.plan()
         trained = workspace.store.recall(dense) or train(workspace, dense, workspace.untrained())
         yield trained

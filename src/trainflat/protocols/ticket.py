@@ -46,7 +46,6 @@ class Ticket(Protocol):
         self.source, self.structure = run, structure
 
     def plan(self) -> list[Planned]:
-        """Lists one stage."""
         return [Planned(stage_name(self.sparsity), self.sparsity, trained=True)]
 
     def check(self, steps: int | None, model: nn.Module | None) -> None:
@@ -61,7 +60,6 @@ class Ticket(Protocol):
         return {} if self.source is None else {f"masks in {self.source}": self._found(self.source).sha256}
 
     def run(self, workspace: Workspace) -> Iterator[Produced]:
-        """Trains the ticket."""
         [stage] = self.plan()
         yield workspace.store.recall(stage) or train(
             workspace, stage, workspace.untrained(), masks=self._masks(workspace)

@@ -2,7 +2,6 @@
 
 from typing import Annotated
 
-from trainflat.core.registry import Registry
 from trainflat.core.settings import Section
 from trainflat.pruning.choice import keep_highest, shuffled_within_layers
 from trainflat.pruning.enforcer import Attached, MaskEnforcer
@@ -19,9 +18,11 @@ from trainflat.pruning.one_shot import (
 )
 from trainflat.pruning.options import Scope
 from trainflat.pruning.scores import SCORES, Score, ScoreInputs, gradient_norm_change, loss_change
+from trainflat.pruning.scores.base import PrunerTable
 
-PRUNERS: Registry[Pruner] = Registry(
+PRUNERS: PrunerTable[Pruner] = PrunerTable(
     "pruner",
+    Pruner,
     given={"model", "sparsity", "scope", "masks", "seed", "objective"},
     short=True,
     magnitude=MagnitudePruner,

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from trainflat.anatomy.params import prunable, unwrapped
 from trainflat.core.errors import InputError
-from trainflat.core.settings import checked
 from trainflat.pruning import scores as by
 from trainflat.pruning.choice import keep_highest
 from trainflat.pruning.masks import Masks, check_same
@@ -37,22 +36,21 @@ class Pruner(ScoredBy):
 
     score_class: ClassVar[type[Score]] = by.Magnitude
 
-    @checked
+    sparsity: SparsityOption = 0.5
+    scope: ScopeOption = "global"
+
     def __init__(
         self,
         model: nn.Module,
-        sparsity: SparsityOption = 0.5,
-        scope: ScopeOption = "global",
+        *args: Any,
         masks: Masks | None = None,
         seed: int = 0,
-        *,
         objective: ObjectiveSource = None,
         score: Score | None = None,
         **options: Any,
     ) -> None:
-        self.sparsity, self.scope, self.model = sparsity, scope, unwrapped(model)
-        self.masks, self.seed, self.objective = masks, seed, objective
-        self.take_score(score, options)
+        self.model, self.masks, self.seed, self.objective = unwrapped(model), masks, seed, objective
+        self.take_score(score, self.take_options(args, options))
         self.weights: dict[str, nn.Parameter] = prunable(model)
         if not self.weights:
             raise InputError(f"{type(model).__name__} has no prunable weights: no matrix outside its embeddings.")

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, distributed, nn
 
 from trainflat.anatomy.params import unwrapped
+from trainflat.core.configurable import Configurable
 from trainflat.core.errors import InputError
-from trainflat.core.settings import Number, OneOf, Truth, checked
+from trainflat.core.settings import Number, OneOf, Truth
 from trainflat.quantization.arithmetic import LARGEST, SMALLEST_STEP, Quantized
 from trainflat.quantization.dynamic import layers_to_round
 from trainflat.quantization.fake import (
@@ -28,7 +29,7 @@ from trainflat.quantization.modules import Inputs, Int8Linear, Int8Module, int8_
 _FAKES = {nn.Linear: FakeInt8Linear, nn.Embedding: FakeInt8Embedding}
 
 
-class Q8BERT:
+class Q8BERT(Configurable):
     r"""Trains a model while it computes as its int8 copy will, so that it learns to bear the rounding.
 
     With M = 127, weights W and the inputs x of a linear layer are replaced by (equations 1 to 3 of the paper)::
@@ -73,20 +74,15 @@ class Q8BERT:
         True
     """
 
-    @checked
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        weights: Annotated[Weights, OneOf(("tensor", "channel"))] = "tensor",
-        activations: Annotated[Literal["ema", "token"], OneOf(("ema", "token"))] = "ema",
-        decay: Annotated[float, Number("is a share, in [0, 1)", lambda x: 0 <= x < 1)] = 0.9999,
-        embeddings: Annotated[bool, Truth()] = True,
-        head: Annotated[bool, Truth()] = True,
-    ) -> None:
+    weights: Annotated[Weights, OneOf(("tensor", "channel"))] = "tensor"
+    activations: Annotated[Literal["ema", "token"], OneOf(("ema", "token"))] = "ema"
+    decay: Annotated[float, Number("is a share, in [0, 1)", lambda x: 0 <= x < 1)] = 0.9999
+    embeddings: Annotated[bool, Truth()] = True
+    head: Annotated[bool, Truth()] = True
+
+    def __init__(self, model: nn.Module, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         self.model: nn.Module = unwrapped(model)
-        self.weights, self.activations, self.decay = weights, activations, decay
-        self.embeddings, self.head = embeddings, head
         self._layers: dict[str, nn.Module] = {}
         self._ranges: dict[str, float] = {}
         self._steps: dict[str, Tensor] = {}  # that follow from them, where the weights are

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, in one line."""
+"""Formats pydantic's errors about a recipe as one line."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -28,13 +28,13 @@ def first_line(error: ValidationError) -> str:
 
 
 def _joined(where: str, message: str) -> str:
-    """The place, then what is wrong there, which may begin with the place's own name."""
+    """Joins a key's path and its fault, which may begin with the key's own name."""
     key = where.rpartition(".")[2]
     return where + message.removeprefix(key) if message.startswith(f"{key} ") else f"{where}: {message}"
 
 
 def _path(location: Sequence[int | str]) -> list[int | str]:
-    """The keys of a recipe that pydantic's location leads through, without the branch of a union at its end."""
+    """Returns the keys in pydantic's location, without the union branch at its end."""
     path: list[int | str] = []
     model: Any = Recipe
     for key in location:
@@ -47,7 +47,7 @@ def _path(location: Sequence[int | str]) -> list[int | str]:
 
 
 def _section(annotation: Any) -> Any:
-    """The section behind an annotation that also allows None."""
+    """Returns the section's class in an annotation that also allows None."""
     return next((one for one in get_args(annotation) if hasattr(one, "model_fields")), annotation)
 
 

@@ -1,4 +1,4 @@
-"""``key=value`` of the command line: one spelling for all commands."""
+"""Parses ``--set key=value`` of the command line, and assigns the options of commands to task or format."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,10 +11,10 @@ from trainflat.core.yaml_values import parse_yaml
 def named_sections(
     overrides: Sequence[str], **members: tuple[Registry[Any], str | None]
 ) -> dict[str, dict[str, Any] | None]:
-    """Sections of a recipe on named members, from options that may leave out whose they are.
+    """Builds sections of named members from ``--set`` options, each assigned to the member that has it.
 
     Args:
-        overrides: ``label=stars``, or ``task.label=stars``, which tells it from another section's option of that name.
+        overrides: ``label=stars``, or ``task.label=stars`` where another section has an option of that name.
         members: By section: its table, and the name of the member; None where nobody named one.
 
     Returns:
@@ -45,7 +45,7 @@ def named_sections(
 
 
 def split_override(text: str) -> tuple[str, Any]:
-    """``"training.epochs=2"`` as a path of keys and a value.
+    """Splits ``"training.epochs=2"`` into a path of keys and a value.
 
     Raises:
         InputError: it is not written so, or the value is not YAML.
@@ -61,7 +61,7 @@ def split_override(text: str) -> tuple[str, Any]:
 
 
 def set_path(value: dict[str, Any], path: str, new: Any) -> None:
-    """Puts a value where a path of keys leads; ``task: cola`` on the way is short for ``task: {name: cola}``.
+    """Sets the value at a path of keys; ``task: cola`` on the way is short for ``task: {name: cola}``.
 
     Raises:
         InputError: the path leads through a value that has no keys.
@@ -80,7 +80,7 @@ def set_path(value: dict[str, Any], path: str, new: Any) -> None:
 
 
 def _home(path: str, members: Mapping[str, tuple[Registry[Any], str | None]]) -> tuple[str, str]:
-    """The section that an option belongs to, and its key there."""
+    """Finds the section that an option belongs to, and its key there."""
     first, _, rest = path.partition(".")
     if rest and first in members:
         members, path = {first: members[first]}, rest
@@ -98,5 +98,5 @@ def _home(path: str, members: Mapping[str, tuple[Registry[Any], str | None]]) ->
 
 
 def has_option(registry: Registry[Any], key: str) -> bool:
-    """Whether any member of a family has such an option."""
+    """Returns whether any member of a family has an option of that name."""
     return any(key in registry.options(name) for name in registry)

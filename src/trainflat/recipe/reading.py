@@ -69,14 +69,14 @@ def _read(source: str | Path | Mapping[str, Any] | Recipe) -> tuple[dict[str, An
 
 
 def _full(path: str) -> str:
-    """The path of a key; an option of the task needs no ``task.`` before it, as in commands that only know a task."""
+    """Completes the path of a key; an option of the task needs no ``task.`` before it, as in other commands."""
     first = path.partition(".")[0]
     of_task = first not in Recipe.model_fields and has_option(TASKS, first)
     return f"task.{path}" if of_task else path
 
 
 def _copy(value: Any, where: str, depth: int = 0) -> Any:
-    """A deep copy, whose keys are words."""
+    """Copies a value deeply; refuses keys that are no text."""
     if depth > _DEEPEST:
         raise InputError(f"{where}: values are nested over {_DEEPEST} deep. Does an alias (*name) contain itself?")
     if isinstance(value, Mapping):
@@ -88,7 +88,7 @@ def _copy(value: Any, where: str, depth: int = 0) -> Any:
 
 
 def _refuse_truths(given: Any, read: Any, path: str) -> None:
-    """`rows: true` would be read as 1; a section may be switched on by it."""
+    """Refuses true and false where a number was read; ``rows: true`` would be 1. A section may be switched on by it."""
     if isinstance(given, bool) and not isinstance(read, bool | dict):
         raise InputError(f"{path}: a number is expected, got {str(given).lower()}.")
     if isinstance(given, dict) and isinstance(read, dict):

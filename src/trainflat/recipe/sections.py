@@ -1,4 +1,4 @@
-"""What a recipe holds, checked to the last key."""
+"""Declares the sections of a recipe, validated to the last key."""
 
 import re
 from typing import Annotated, Any
@@ -21,14 +21,14 @@ class _Section(BaseModel):
 
 
 class ModelOptions(_Section):
-    """Which encoder: ``minilm``, a hub name or a folder; ``layers`` keeps the first N."""
+    """Names the encoder: ``minilm``, a hub name or a folder; ``layers`` keeps the first N."""
 
     name: Annotated[str, Field(min_length=1)]
     layers: Annotated[int, Field(ge=1)] | None = None
 
 
 class LatencyOptions(_Section):
-    """Shapes of which the forward pass is timed; no batches, no timing."""
+    """Lists the shapes whose forward pass is timed; no batches, no timing."""
 
     batches: list[Annotated[int, Field(ge=1)]] = [1, 32]
     lengths: list[Annotated[int, Field(ge=1)]] = [32, 128]
@@ -36,7 +36,7 @@ class LatencyOptions(_Section):
 
 
 class FlatnessOptions(_Section):
-    """How flat the minimum is, measured on rows of the training set.
+    """Configures measures of sharpness on rows of the training set.
 
     ``surviving``: only weights that are not pruned move, so that dense and pruned models compare.
     """
@@ -73,7 +73,7 @@ class Int8Options(_Section):
 
 
 class EvaluationOptions(_Section):
-    """What is measured at every stage beside scores, sparsity and sizes."""
+    """Configures what is measured at every stage beside scores, sparsity and sizes."""
 
     latency: LatencyOptions = LatencyOptions()
     flatness: FlatnessOptions | None = None
@@ -117,17 +117,17 @@ class Recipe(_Section):
         return {"name": value} if isinstance(value, str) else value
 
     def resolved(self) -> dict[str, Any]:
-        """Every option with its value, as JSON: what ``recipe.yaml`` in the run's folder holds."""
+        """Returns every option with its value, as JSON: the content of the run's ``recipe.yaml``."""
         return self.model_dump(mode="json")
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the resolved recipe; what is only reported elsewhere (``report_to``) does not count."""
+        """Hashes the resolved recipe by SHA-256, without ``report_to``, which changes no result."""
         value = self.resolved()
         del value["training"]["report_to"]
         return hash_json(value)
 
     @property
     def folder_name(self) -> str:
-        """``<name>-<first ten digits of the hash>``."""
+        """Returns the name of the run's folder: ``NAME-`` and the first ten digits of the hash."""
         return f"{self.name}-{self.hash[:10]}"

@@ -3,16 +3,17 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from trainflat.anatomy.params import prunable
+from trainflat.core.configurable import Configurable
 from trainflat.core.errors import InputError
 
 
-class Reparametrization(ABC):
+class Reparametrization(Configurable, ABC):
     """Keeps θ in the model's matrices between passes, w = f(θ) during passes, and gradients of θ after them.
 
     No module is patched and no name changes. Optimizers, weight decay, clipping and momentum see θ, and SAM's ball is
@@ -38,7 +39,8 @@ class Reparametrization(ABC):
         ...     optimizer.step()
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         self.weights: dict[str, nn.Parameter] = {n: p for n, p in prunable(model).items() if p.requires_grad}
         if not self.weights:
             raise InputError(f"{type(model).__name__} has no trainable matrices to reparametrise. Unfreeze some.")

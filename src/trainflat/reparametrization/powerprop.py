@@ -3,9 +3,9 @@
 from typing import Annotated
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from trainflat.core.settings import Number, checked
+from trainflat.core.settings import Number
 from trainflat.reparametrization.base import Reparametrization
 
 _ALPHA = Number("of powerprop is a number >= 1", lambda x: x >= 1, advice="; usual is 2 to 4.")
@@ -32,6 +32,7 @@ class Powerprop(Reparametrization):
         InputError: for an α below 1.
 
     Example:
+        >>> from torch import nn
         >>> power = Powerprop(nn.Linear(2, 2), alpha=2)
         >>> power.theta_of(torch.tensor([-9.0, 0.0, 0.25]))
         tensor([-3.0000,  0.0000,  0.5000])
@@ -39,10 +40,7 @@ class Powerprop(Reparametrization):
         tensor([-9.0000,  0.0000,  0.2500])
     """
 
-    @checked
-    def __init__(self, model: nn.Module, alpha: Annotated[float, _ALPHA] = 2.0) -> None:
-        super().__init__(model)
-        self.alpha = alpha
+    alpha: Annotated[float, _ALPHA] = 2.0
 
     def weight_of(self, theta: Tensor) -> Tensor:
         # The paper's default without powers: exact to one rounding, and quick in every step.

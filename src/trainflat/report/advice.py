@@ -1,4 +1,4 @@
-"""What follows from a diagnosis, in words. Rules of thumb on the numbers at hand, each of which names its reason.
+"""Derives advice from a diagnosis, by rules of thumb that each name their reason.
 
 A sentence claims what the rows tell, with its margin (see ``trainflat.core.margins``), or is not said.
 """

@@ -1,4 +1,4 @@
-"""What ``trainflat bench`` shows: tables for the terminal, and a figure."""
+"""Renders a comparison of ``trainflat bench``: tables for the terminal, and a figure."""
 
 import math
 from pathlib import Path
@@ -147,6 +147,6 @@ def _speedup(speedup: Speedup | None) -> str:
 
 
 def _digits(value: float) -> str:
-    """Writes three digits that count, and never an exponent."""
+    """Formats three significant digits, without an exponent."""
     places = max(0, 2 - math.floor(math.log10(value))) if value > 0 else 0
     return f"{value:.{places}f}"

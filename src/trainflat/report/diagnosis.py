@@ -1,4 +1,4 @@
-"""The page of a diagnosis: what follows, the scores, how compressible, how flat, and where it was measured."""
+"""Renders the page of a diagnosis: advice, scores, compressibility, flatness, environment."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""In what lines that are drawn together differ beside what the figure is about: optimizer, sparsity and seed."""
+"""Finds the settings, other than optimizer, sparsity and seed, by which lines drawn together differ."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a report is made of, without a word on how it is drawn: tables, facts, and figures of plots, axes and marks.
+"""Declares what a report consists of, independent of a renderer: tables, facts, figures of plots, axes and marks.
 
 A section (``trainflat.report.sections``) yields these from records. Two renderers draw them: the page (``page`` and
 ``web``) and the static files (``static`` and ``tables``).
@@ -16,7 +16,7 @@ MUTED = "muted"  # the colour of what is no method's own; else ``series-0``, ``s
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of a plot; limits that are not given follow from the marks."""
+    """Describes an axis of a plot; limits that are not given follow from the marks."""
 
     title: str = ""
     low: float | None = None
@@ -29,9 +29,9 @@ class Axis:
 
 @dataclass(frozen=True)
 class Line:
-    """Points that are joined, with a band of ``spread`` to either side.
+    """Joins points by a line, with a band of ``spread`` to either side.
 
-    ``hover`` is what a pointer over a point is told: ``{x}`` and ``{y}`` stand for its place, ``{text}`` for its text.
+    ``hover`` is the tooltip of a point: ``{x}`` and ``{y}`` stand for its place, ``{text}`` for its text.
     """
 
     x: Sequence[float]
@@ -50,7 +50,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Points:
-    """Single points; with ``names`` written beside them, with ``z`` in space, with ``errors`` along x as bars."""
+    """Draws single points: ``names`` beside them, ``z`` in 3D, ``errors`` as bars along x."""
 
     x: Sequence[float]
     y: Sequence[float]
@@ -79,7 +79,7 @@ class Bars:
 
 @dataclass(frozen=True)
 class Heat:
-    """A table of values as colours; None is an empty cell."""
+    """Shows a matrix of values as colours (heat map); None is an empty cell."""
 
     columns: Sequence[str]
     rows: Sequence[str]
@@ -93,7 +93,7 @@ class Heat:
 
 @dataclass(frozen=True)
 class Field:
-    """Values over a plane, ``z[i][k]`` at ``x[k], y[i]``: as contours, or as a surface in space."""
+    """Shows values over a plane, ``z[i][k]`` at ``x[k], y[i]``: as contours, or as a 3D surface."""
 
     x: Sequence[float]
     y: Sequence[float]
@@ -106,7 +106,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Rule:
-    """A vertical line with words along it."""
+    """Draws a vertical line with a label along it."""
 
     x: float
     text: str
@@ -114,7 +114,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Note:
-    """Words above a place."""
+    """Writes a label above a place."""
 
     x: float
     y: float
@@ -126,7 +126,7 @@ Mark = Line | Points | Bars | Heat | Field | Rule | Note
 
 @dataclass(frozen=True)
 class Plot:
-    """Axes with marks: one tuple of marks for each choice of the figure, or a single one."""
+    """Holds axes and marks: one tuple of marks for each choice of the figure, or a single one."""
 
     frames: Sequence[Sequence[Mark]]
     x: Axis = Axis()
@@ -137,7 +137,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Figure:
-    """Plots that are switched together by a choice, and a sentence on what is seen."""
+    """Groups plots that one choice switches together, with a caption."""
 
     id: str  # on the page
     file: str  # name of the static file, without its ending
@@ -154,7 +154,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows with a sentence above and one below; beside a figure its caption says these on the page."""
+    """Holds rows with a sentence above and one below; on the page a figure's caption has these."""
 
     rows: Rows
     about: str = ""
@@ -164,7 +164,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Facts:
-    """Names and values in one paragraph."""
+    """Lists names and values in one paragraph."""
 
     values: dict[str, str]
     title: str = ""
@@ -172,7 +172,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Sentences:
-    """A list of sentences that no reader should miss."""
+    """Lists sentences, such as advice."""
 
     texts: Sequence[str]
     title: str = ""
@@ -180,7 +180,7 @@ class Sentences:
 
 @dataclass(frozen=True)
 class Source:
-    """Text that is shown letter by letter."""
+    """Shows preformatted text."""
 
     text: str
     title: str = ""
@@ -191,7 +191,7 @@ Part = Figure | Table | Facts | Sentences | Source
 
 @dataclass(frozen=True)
 class Entry:
-    """What a section shows of one panel, landscape or run."""
+    """Groups the parts that a section shows of one panel, landscape or run."""
 
     title: str
     parts: Sequence[Part]
@@ -212,7 +212,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Shown:
-    """A section with its entries, as renderers take it."""
+    """Holds a section's entries for the renderers."""
 
     title: str
     entries: Sequence[Entry]

@@ -1,4 +1,4 @@
-"""Which files a report wrote: only these are replaced or deleted."""
+"""Recognises the files that a report wrote: only these are replaced or deleted."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -16,12 +16,12 @@ _BEGINNINGS = {
 
 
 def mark(path: Path) -> str:
-    """Returns what the metadata of a file says."""
+    """Returns the mark that a written file carries in its metadata."""
     return f"trainflat report: {path.name}"
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a report wrote this file, under this name."""
+    """Returns whether a report wrote this file, under this name."""
     if path.is_symlink() or not path.is_file():
         return False
     with path.open("rb") as file:
@@ -29,7 +29,7 @@ def is_ours(path: Path) -> bool:
 
 
 def refuse_foreign(made: Path, out: Path) -> None:
-    """Refuses to replace files beside each other in ``out`` that no report wrote.
+    """Raises InputError where a new file would replace one in ``out`` that no report wrote.
 
     Args:
         made: Folder with the files that are to take their places in ``out``.

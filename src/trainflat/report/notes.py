@@ -1,4 +1,4 @@
-"""What a reader must know before comparing numbers."""
+"""Writes the caveats that a reader must know before comparing numbers."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ def notes(panels: Sequence[Panel]) -> list[str]:
 
 
 def remarks(panels: Sequence[Panel]) -> list[str]:
-    """Says which scores a blind answer has too, and in what lines differ beside the method."""
+    """Warns of scores that a constant answer reaches, and of lines that differ in more than the method."""
     said = [sentence for panel in panels for line in panel.lines for sentence in _blind(panel, line)]
     return said + [f"{panel.task_title}: {found}." for panel in panels if (found := differing(panel))]
 

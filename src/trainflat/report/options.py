@@ -1,4 +1,4 @@
-"""Options of optimizers as they are where a recipe does not say: records of before they were written still compare.
+"""Fills in optimizers' default options, so that records from before they were written compare with later ones.
 
 A copy of what the optimizers' constructors say, because reports do without torch; a test holds it to them.
 """

@@ -1,4 +1,4 @@
-"""Colours: one per optimizer, the same in every figure and file, told apart by colour-blind readers too.
+"""Assigns colours: one per optimizer, the same in every figure and file, also distinct for colour-blind readers.
 
 After Okabe and Ito (2008), darkened or lightened until lines have a contrast of at least 3 : 1 with the ground.
 """

@@ -1,4 +1,4 @@
-"""Puts records in order: panels that can be compared inside, lines of runs that differ only in their seed, points."""
+"""Groups records into panels of comparable runs, lines of runs that differ only by seed, and points by sparsity."""
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -27,7 +27,7 @@ Trait = tuple[str, Any]  # dotted key and value of one setting
 
 @dataclass(frozen=True)
 class Statistics:
-    """Over seeds: mean, sample standard deviation (None for one seed), number of seeds."""
+    """Holds mean, sample standard deviation (None for one seed) and number of seeds."""
 
     mean: float
     std: float | None
@@ -36,7 +36,7 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Point:
-    """One stage of the protocol in every run of a line."""
+    """Holds one stage of the protocol in every run of a line."""
 
     stage: str
     target: float  # sparsity that was asked for, a share
@@ -64,7 +64,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Line:
-    """Runs of one recipe under different seeds."""
+    """Holds the runs of one recipe under different seeds."""
 
     optimizer: str
     label: str  # unique in its panel
@@ -75,7 +75,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """Lines that share task, split, metric, model, protocol and amount of data, so that their scores compare."""
+    """Holds lines of one task, split, metric, model, protocol and amount of data, whose scores compare."""
 
     task: str
     split: str
@@ -138,7 +138,7 @@ def main_score(record: Record, stage: Stage) -> float | None:
 
 
 def is_partial(record: Record) -> bool:
-    """Whether any split held only some of the official rows."""
+    """Returns whether any split held only some of the official rows."""
     return any(fingerprint.partial for fingerprint in record.data.values())
 
 
@@ -226,7 +226,7 @@ def _lines(records: Sequence[Record], told: Mapping[str, Collection[str]]) -> tu
 
 
 def says_how_far(key: str) -> bool:
-    """Whether a setting is how far a run was pruned, which its points tell."""
+    """Returns whether a setting is a target sparsity, which the points show already."""
     return key.rpartition(".")[2] in _SPARSITIES and not key.startswith(_OPTIMIZER)
 
 

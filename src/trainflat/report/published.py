@@ -1,4 +1,4 @@
-"""The figures of the papers, where a run may be compared with them.
+"""Looks up published figures that compare with a run.
 
 Values: Na, Mehta and Strubell 2022 (arXiv:2205.12694v2), tables 1, 3 to 5 and 8; there also those of Chen et al. 2020
 (arXiv:2007.12223), which the table calls the reference, and of Zafrir et al. 2019 (arXiv:1910.06188), the reference of
@@ -29,7 +29,7 @@ _SCORES, _SHARPNESS, _INT8 = "glue_squad_bert_base.csv", "sharpness.csv", "quant
 
 @dataclass(frozen=True)
 class Figure:
-    """One published score, or figure of flatness."""
+    """Holds a published score, or figure of flatness."""
 
     optimizer: str  # "adam", "sam", "swa"; "reference" for Chen et al., "q8bert"
     sparsity: float  # a share of the encoder's weights
@@ -45,13 +45,13 @@ class Figure:
 
     @property
     def beside(self) -> int:
-        """Returns -1 to be drawn left of its sparsity, 0 on it, 1 right of it, so that none covers another."""
+        """Returns the offset along x, -1, 0 or 1, so that bars of one sparsity do not cover each other."""
         return {"adam": -1, "sam": 1}.get(self.optimizer, 0)
 
 
 @dataclass(frozen=True)
 class Rounded:
-    """A published dense model in float32 and in int8; Q8BERT, trained with fake quantization, in int8 alone."""
+    """Holds a published dense model in float32 and int8; Q8BERT, trained with fake quantization, in int8 alone."""
 
     metric: str  # as records call it
     inputs: str  # how activations are rounded, as records call it

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Found:
-    """What lies below some paths."""
+    """Holds the records and landscapes found below some paths."""
 
     records: list[Record]  # each run once, in a fixed order
     unfinished: list[Path]  # folders of runs that have not written their record yet

@@ -1,4 +1,4 @@
-"""How names and numbers are written for people."""
+"""Formats names and numbers for readers of a report."""
 
 import math
 import re

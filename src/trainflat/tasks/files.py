@@ -1,5 +1,6 @@
 """Reads a user's own rows: one or two texts and a label."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -74,30 +75,14 @@ class Files(TextTask):
         unlabelled = missing if isinstance(missing, list) else [] if missing is None else [missing]
         shape = Shape(None if columns is None else tuple(columns), separator, encoding, bool(large))
         source = _Source(data, _text_columns(text, label), label, unlabelled, shape)
-        if validation_file is not None:
-            _check_apart(source.path(train_file), source.path(validation_file))
-        # With holdout the validation file is not read, so that tuning cannot depend on it.
-        tables = source.tables(train_file, None if holdout else validation_file)
-        table, values = tables["train"], read_labels(tables["train"], label)
-        meaning = interpret(table, label, values, kind=kind, classes=classes, positive=positive)
-        training, evaluation = arrange(
-            lambda split: source.rows(tables[split], meaning),
-            train="train",
-            evaluate=["validation"],
-            holdout=holdout or (0.0 if validation_file else SHARE),
-            rows=rows,
-            seed=seed,
-            by_class=meaning.kind == "classification",
-        )
-        if not holdout:
-            # "Partial" warns that scores do not compare with published ones; rows held out for want of a validation
-            # file are no part of an official split.
-            evaluation = {name: replace(part, partial=False) for name, part in evaluation.items()}
-            training = replace(training, partial=rows is not None and training.partial)
+        tables = source.tables(train_file, validation_file, tuning=bool(holdout))
+        values = read_labels(tables["train"], label)
+        meaning = interpret(tables["train"], label, values, kind=kind, classes=classes, positive=positive)
+        training, evaluation = source.splits(tables, meaning, holdout=holdout, rows=rows, seed=seed)
         head, metrics = Head(meaning.kind, meaning.names), _metrics(meaning.kind, metric)
-        if len(head.labels) == 2:
-            self.positive = head.labels[meaning.positive]
-        notes = [*table.notes, *meaning.notes(values, kind), *(tables["validation"].notes if len(tables) > 1 else ())]
+        self.positive = head.labels[meaning.positive] if len(head.labels) == 2 else ""
+        of_data, *of_validation = (table.notes for table in tables.values())
+        notes = [*of_data, *meaning.notes(values, kind), *(note for notes in of_validation for note in notes)]
         if self.positive and metrics[0] == "f1" and positive is None:
             notes.append(f"f1 is of the class {self.positive:.60}; set positive to {head.labels[0]:.60} for the other.")
         notes += [*_text_notes(training), *_one_label_notes(evaluation, head)]
@@ -120,9 +105,11 @@ class _Source:
         except RuntimeError as error:
             raise InputError(f"{name:.200} cannot be read: there is no such user. Write the whole path.") from error
 
-    def tables(self, train: str, validation: str | None) -> dict[str, Table]:
-        """Reads the training file and, if there is one, the validation file."""
-        names = {"train": train} if validation is None else {"train": train, "validation": validation}
+    def tables(self, train: str, validation: str | None, *, tuning: bool) -> dict[str, Table]:
+        """Reads the training file and, if there is one, the validation file; not for tuning, which must not see it."""
+        if validation is not None:
+            _check_apart(self.path(train), self.path(validation))
+        names = {"train": train} if validation is None or tuning else {"train": train, "validation": validation}
         found = {
             split: leave_out(without_blank_end(read_table(self.path(name), self.shape)), self.label, self.missing)
             for split, name in names.items()
@@ -133,6 +120,26 @@ class _Source:
                 f"train_file {files[0].where} and validation_file {files[1].where} hold the same rows. {_LEAK}"
             )
         return found
+
+    def splits(
+        self, tables: Mapping[str, Table], meaning: Meaning, *, holdout: float, rows: int | None, seed: int
+    ) -> tuple[Rows, dict[str, Rows]]:
+        """Returns the rows to train on and those to score, of which some are held out where there is no such file."""
+        training, evaluation = arrange(
+            lambda split: self.rows(tables[split], meaning),
+            train="train",
+            evaluate=["validation"],
+            holdout=holdout or (0.0 if "validation" in tables else SHARE),
+            rows=rows,
+            seed=seed,
+            by_class=meaning.kind == "classification",
+        )
+        if holdout:
+            return training, evaluation
+        # "Partial" warns that scores do not compare with published ones; rows held out for want of a validation file
+        # are no part of an official split.
+        whole = {name: replace(part, partial=False) for name, part in evaluation.items()}
+        return replace(training, partial=rows is not None and training.partial), whole
 
     def rows(self, table: Table, meaning: Meaning) -> Rows:
         columns = {key: table.texts(column) for key, column in zip(TEXTS, self.texts, strict=False)}

@@ -1,4 +1,4 @@
-"""Callbacks of ``transformers.Trainer``: calls of features, and gates under a plain Trainer."""
+"""Callbacks of ``transformers.Trainer``: call features, and prune under a plain Trainer."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -40,7 +40,7 @@ class FeatureCallback(TrainerCallback):  # type: ignore[misc]
 
 
 def patience_spent(callbacks: Iterable[TrainerCallback]) -> bool:
-    """Whether one of the callbacks has ended its training by early stopping."""
+    """Returns whether early stopping has ended the training."""
     early = [c for c in callbacks if isinstance(c, EarlyStoppingCallback)]
     return any(c.early_stopping_patience_counter >= c.early_stopping_patience for c in early)
 
@@ -84,6 +84,19 @@ class GateCallback(TrainerCallback):  # type: ignore[misc]
         optimizer: Any = None,
         **kwargs: Any,
     ) -> None:
+        self._refuse_unfit(args, model)
+        step = state.global_step
+        file = checkpoints.path(Path(args.output_dir), step) / GATE
+        if step and not file.is_file():
+            raise InputError(
+                f"{file} is missing: a gate goes on from what it wrote into output_dir. Begin anew, or resume there."
+            )
+        self.gate.begin(state.max_steps, args.seed, load_tensors(file)[0] if step else None, step, self.objective)
+        held = self.gate.held
+        if held is not None:
+            self._attached = held.attach(getattr(optimizer, "optimizer", optimizer))
+
+    def _refuse_unfit(self, args: Any, model: Any) -> None:
         trained = {id(p) for p in model.parameters()}
         if not all(id(p) in trained for p in self.gate.weights.values()):
             raise InputError(f"{type(self.gate).__name__} is on another model than the Trainer's. Make it on that one.")
@@ -97,16 +110,6 @@ class GateCallback(TrainerCallback):  # type: ignore[misc]
                 f"{type(self.gate).__name__} ranks by gradients that are not clipped, and a callback sees them clipped "
                 f"to max_grad_norm {args.max_grad_norm:g}. Set it to 0, or use FlatTrainer(gate=...)."
             )
-        step = state.global_step
-        file = checkpoints.path(Path(args.output_dir), step) / GATE
-        if step and not file.is_file():
-            raise InputError(
-                f"{file} is missing: a gate goes on from what it wrote into output_dir. Begin anew, or resume there."
-            )
-        self.gate.begin(state.max_steps, args.seed, load_tensors(file)[0] if step else None, step, self.objective)
-        held = self.gate.held
-        if held is not None:
-            self._attached = held.attach(getattr(optimizer, "optimizer", optimizer))
 
     def on_pre_optimizer_step(
         self, args: Any, state: TrainerState, control: TrainerControl, optimizer: Any = None, **kwargs: Any

@@ -18,12 +18,12 @@ FLAT = "flat.json"  # what FlatTrainer knows beside the Trainer's state
 
 
 def path(folder: Path, step: int) -> Path:
-    """Where the Trainer writes the checkpoint of a step."""
+    """Returns the folder into which the Trainer writes the checkpoint of a step."""
     return folder / f"{_PREFIX}{step}"
 
 
 def newest(folder: Path) -> Path | None:
-    """The newest whole checkpoint whose best one is there too, verified; those that a kill left unfinished are deleted.
+    """Returns the newest whole checkpoint whose best one exists too, verified; deletes unfinished ones of a kill.
 
     Only for a folder that nobody else writes checkpoints into.
 
@@ -44,7 +44,7 @@ def newest(folder: Path) -> Path | None:
 
 
 def to_resume(folder: Path, given: str | bool | None, args: TrainingArguments) -> str | None:
-    """What ``train(resume_from_checkpoint=given)`` goes on from; for True the latest whole one in the folder.
+    """Returns the checkpoint that ``train(resume_from_checkpoint=given)`` continues; for True the latest whole one.
 
     Raises:
         InputError: there is none, FlatTrainer did not write it whole, or it holds the model only.
@@ -95,7 +95,7 @@ def rotate(folder: Path, written: Iterable[int], limit: int | None, best_step: i
 
 
 def read_beside(checkpoint: Path, file: str, wanted: bool, what: str) -> dict[str, Tensor] | None:
-    """What was trained along with the model and put beside it in a checkpoint; None where none is, and none is wanted.
+    """Loads a feature's state from a checkpoint; returns None where there is none and none is wanted.
 
     Raises:
         InputError: there is some and none is wanted, or the other way round.
@@ -112,14 +112,14 @@ def read_beside(checkpoint: Path, file: str, wanted: bool, what: str) -> dict[st
 
 
 class Flat(BaseModel):
-    """What ``flat.json`` holds."""
+    """Holds the content of ``flat.json``."""
 
     passes: int | float
     written: list[int] = []
 
 
 def read_flat(checkpoint: Path) -> Flat:
-    """What FlatTrainer wrote beside the Trainer's state.
+    """Reads what FlatTrainer wrote beside the Trainer's state.
 
     Raises:
         DamagedFile: it is something else.
@@ -128,7 +128,7 @@ def read_flat(checkpoint: Path) -> Flat:
 
 
 class _State(BaseModel):
-    """Of ``trainer_state.json`` what decides how a training goes on."""
+    """Validates the fields of ``trainer_state.json`` that decide how a training continues."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -141,7 +141,7 @@ class _State(BaseModel):
 
 
 def _read_state(checkpoint: Path) -> _State:
-    """The Trainer's state, which the Trainer itself would read without a look.
+    """Reads and validates the Trainer's state, which the Trainer itself would load unchecked.
 
     Raises:
         DamagedFile: it is something else, or has keys that the Trainer here does not have, or lacks some.
@@ -158,6 +158,6 @@ def _read_state(checkpoint: Path) -> _State:
 
 
 def _by_step(folder: Path) -> dict[int, Path]:
-    """Folders named as checkpoints are, in the order of their steps; ``checkpoint-best`` is somebody else's."""
+    """Lists the folders named ``checkpoint-STEP``, ordered by step; ``checkpoint-best`` is somebody else's."""
     named = [(re.fullmatch(_PREFIX + "([0-9]{1,18})", p.name), p) for p in folder.glob(_PREFIX + "*") if p.is_dir()]
     return dict(sorted((int(match[1]), p) for match, p in named if match and match[1] == str(int(match[1]))))

@@ -32,7 +32,7 @@ _CLOCKS = ("runtime", "per_second", "preparation_time", "flos")
 
 @dataclass(frozen=True)
 class Fitted:
-    """The result of a training; the model holds the weights that ``training`` describes, and computes in float."""
+    """Holds the result of a training; the model has the weights that ``training`` describes, and computes in float."""
 
     training: record.Training
     seconds: float
@@ -82,18 +82,21 @@ def fit(
     trainer.add_callback(NewestAndBest(trainer))
     trainer.remove_callback(PrinterCallback)
     started = time.perf_counter()
-    checkpoint = checkpoints.newest(folder)
+    _train(trainer, checkpoints.newest(folder))
+    products = {key: feature.product for key, feature in trainer.features.items()}
+    return Fitted(_summary(trainer, options), time.perf_counter() - started, trainer.masks, products)
+
+
+def _train(trainer: FlatTrainer, checkpoint: Path | None) -> None:
+    """Trains from a checkpoint or the beginning; afterwards nothing of the training is left around the model."""
     try:
         with no_bars():
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     finally:
         trainer.release()
-    unprepared(model)  # it would compute in half precision for good, which loading its folder does not
+    unprepared(trainer.model)  # it would compute in half precision for good, which loading its folder does not
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.free_memory()
-    seconds = time.perf_counter() - started
-    products = {key: feature.product for key, feature in trainer.features.items()}
-    return Fitted(_summary(trainer, options), seconds, trainer.masks, products)
 
 
 def _callbacks(progress: Progress, stage: str, options: TrainingOptions) -> list[TrainerCallback]:
@@ -111,7 +114,7 @@ def forget(folder: Path) -> None:
 
 
 def training_arguments(options: TrainingOptions, task: Task, folder: Path, seed: int) -> FlatArguments:
-    """The Trainer's arguments behind a recipe's training section.
+    """Converts a recipe's training section into the Trainer's arguments.
 
     Raises:
         InputError: the batch cannot be cut over the processes, or fp16 without a GPU.
@@ -216,7 +219,7 @@ def _summary(trainer: FlatTrainer, options: TrainingOptions) -> record.Training:
 
 
 def _slashed(key: str, trainer: FlatTrainer) -> str:
-    """``eval_validation_f1`` -> ``validation/f1``."""
+    """Rewrites the Trainer's ``eval_validation_f1`` as ``validation/f1``."""
     for split in trainer.eval_dataset:
         prefix = f"eval_{split}_"
         if key.startswith(prefix):

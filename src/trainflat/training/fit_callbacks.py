@@ -1,4 +1,4 @@
-"""Callbacks of a recipe's training: progress, and which checkpoints are kept."""
+"""Callbacks of a recipe's training: report progress, delete old checkpoints."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from trainflat.training.sealed import SealedTrainer
 
 
 class ProgressCallback(TrainerCallback):  # type: ignore[misc]
-    """Says how many steps are done, and the latest loss and score."""
+    """Reports the number of finished steps, with the latest loss and score."""
 
     def __init__(self, progress: Progress, stage: str) -> None:
         self.progress, self.stage, self.note = progress, stage, ""
@@ -31,7 +31,7 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
 
 
 class NewestAndBest(TrainerCallback):  # type: ignore[misc]
-    """Deletes the other checkpoints: a run goes on from the newest, and ends with the best."""
+    """Deletes all checkpoints but two: a run resumes from the newest, and ends with the best."""
 
     def __init__(self, trainer: SealedTrainer) -> None:
         self.trainer = trainer

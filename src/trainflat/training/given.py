@@ -1,4 +1,4 @@
-"""What FlatTrainer does not take of what the Trainer does, refused by name; and how it takes the rest."""
+"""Refuses by name the Trainer's arguments that FlatTrainer cannot honour, and prepares the others."""
 
 import dataclasses
 from typing import Any
@@ -27,7 +27,7 @@ def complete(args: Any) -> None:
 
 
 def refuse_sharding(trainer: Trainer) -> None:
-    """Raises InputError where the model or a batch would be cut over devices."""
+    """Raises InputError where the model or a batch would be split over devices (FSDP, DeepSpeed, DataParallel)."""
     args, loaded = trainer.args, getattr(trainer, "is_distributed_loading_by_transformers", False)
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled or args.parallelism_config is not None or loaded:
         raise InputError(
@@ -42,7 +42,7 @@ def refuse_sharding(trainer: Trainer) -> None:
 
 
 def refuse_unheard(trainer: Trainer, recipe: Settings | None, score: Any) -> None:
-    """Raises InputError for what was given beside something that takes its place, and for what would be wrong there."""
+    """Raises InputError for arguments that another one overrides, or that would give ``score`` wrong predictions."""
     args = trainer.args
     if args.push_to_hub and args.hub_strategy in ("checkpoint", "all_checkpoints"):
         raise InputError(
@@ -84,7 +84,7 @@ def _wrong_with_score(trainer: Trainer) -> list[str]:
 
 
 def refuse_without_rows(trainer: Trainer, flat: FlatOptimizer | None) -> None:
-    """Raises InputError where the optimizer weighs rows, and the loss is one that tells none of single rows."""
+    """Raises InputError where the optimizer selects rows by their losses, and the loss function has only a mean."""
     own = trainer.label_smoother is not None or trainer.compute_loss_func is not None
     if flat is not None and flat.second_share < 1 and own:
         raise InputError(
@@ -94,7 +94,7 @@ def refuse_without_rows(trainer: Trainer, flat: FlatOptimizer | None) -> None:
 
 
 def unprepared(model: nn.Module) -> None:
-    """Takes off what an earlier Trainer put around the model's forward pass, such as autocast, and its mark.
+    """Removes what an earlier Trainer wrapped around the model's forward pass, such as autocast, and accelerate's mark.
 
     accelerate prepares no model that bears the mark: a second training would keep the precision of the first, or have
     none at all.

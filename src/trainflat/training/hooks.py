@@ -1,4 +1,4 @@
-"""The private names of ``transformers.Trainer`` through which FlatTrainer works, and the way on without them."""
+"""Checks the private names of ``transformers.Trainer`` that FlatTrainer overrides, and replaces the optional ones."""
 
 import inspect
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def _misfit(one: PrivateName) -> InputError:
 
 
 def collator(trainer: Trainer) -> Callable[[list[Any]], dict[str, Any]]:
-    """Returns what makes batches of rows without the columns that the model does not take."""
+    """Returns the collator, which drops the columns that the model does not take."""
     without: Any = getattr(trainer, "_get_collator_with_removed_columns", None)
     collate: Callable[[list[Any]], dict[str, Any]] = trainer.data_collator
     return collate if without is None else without(collate, description="pruning")

@@ -1,23 +1,26 @@
-"""What a recipe may say about training."""
+"""Declares the options of a recipe's ``training`` section."""
 
 import math
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
     PlainSerializer,
     PlainValidator,
+    PrivateAttr,
     SerializerFunctionWrapHandler,
     ValidationInfo,
+    create_model,
     field_validator,
     model_serializer,
     model_validator,
 )
 
-from trainflat.averaging import AVERAGING, models_taken
+from trainflat.averaging import AVERAGING
 from trainflat.core.errors import InputError
 from trainflat.core.formatting import shown
 from trainflat.core.settings import Section, Settings
@@ -31,8 +34,15 @@ Distilling = Annotated[Settings, PlainValidator(read_distillation), PlainSeriali
 _CAME_LATER = frozenset({"averaging", "distillation", "quantization", "reparametrization"})
 
 
+def _joining(keys: Iterable[str]) -> dict[str, Any]:
+    """Returns those of the keys that are features of recipes, with their classes."""
+    from trainflat.training.features import FEATURES  # imports transformers' arguments, which most users of this do not
+
+    return {key: FEATURES[key] for key in FEATURES if key in set(keys) and FEATURES[key].in_recipes}
+
+
 class TrainingOptions(BaseModel):
-    """How one model is trained; the same for every round of a protocol.
+    """Configures the training of one model; the same for every round of a protocol.
 
     ``batch_size`` is the number of rows behind one optimizer step, however it is cut: ``accumulate`` micro-batches on
     each of the processes that ``torchrun`` starts.
@@ -61,6 +71,20 @@ class TrainingOptions(BaseModel):
     patience: Annotated[int, Field(ge=1)] | None = None  # evaluations without a better score before training stops
     keep: Literal["best", "last"] = "best"
     report_to: list[str] = []
+    _more: dict[str, Any] = PrivateAttr(default_factory=dict)  # settings of features that have no field above, by key
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _with_features(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Takes any key of ``FEATURES`` that a recipe may have: a new feature needs no field here."""
+        more = _joining(value.keys() - cls.model_fields) if isinstance(value, dict) else {}
+        if not more:
+            return handler(value)
+        made = handler({key: inner for key, inner in value.items() if key not in more})
+        fields: dict[str, Any] = {key: (Annotated[Any, PlainValidator(kind.read)], ...) for key, kind in more.items()}
+        read = create_model("FeatureSections", **fields).model_validate({key: value[key] for key in more})
+        made._more = dict(read)
+        return made
 
     @field_validator("optimizer", *_CAME_LATER, mode="before")
     @classmethod
@@ -92,7 +116,8 @@ class TrainingOptions(BaseModel):
     def _without_the_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # A recipe that does not use an option that came later keeps its hash, and so its folder and its records.
         dumped: dict[str, Any] = handler(self)
-        return {key: value for key, value in dumped.items() if key not in _CAME_LATER or value is not None}
+        kept = {key: value for key, value in dumped.items() if key not in _CAME_LATER or value is not None}
+        return kept | {key: kind.write(self._more[key]) for key, kind in _joining(self._more).items()}
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainingOptions":
@@ -109,34 +134,36 @@ class TrainingOptions(BaseModel):
         return self
 
     def features(self) -> dict[str, Any]:
-        """The settings of the features that join every training, by key; None where one does not."""
-        return {key: getattr(self, key) for key in sorted(_CAME_LATER)}
+        """Returns the settings of each feature by key; None where one does not join the training."""
+        return {key: getattr(self, key) for key in sorted(_CAME_LATER)} | self._more
+
+    def planned(self, rows: int) -> dict[str, tuple[Any, str]]:
+        """Returns each feature's settings as JSON and its outlook, for a plan; ``(None, "")`` where it does not join.
+
+        Raises:
+            InputError: one does not fit the steps of a training on so many rows.
+        """
+        given = self.features()
+        joining = {key: kind for key, kind in _joining(given).items() if given[key] is not None}
+        length = self.steps(rows), self.steps_per_epoch(rows)
+        found = {key: (kind.write(given[key]), kind.outlook(given[key], *length)) for key, kind in joining.items()}
+        return {key: found.get(key, (None, "")) for key in _joining(given)}
 
     @property
     def passes_per_step(self) -> float:
-        """Forward and backward passes over a batch behind each optimizer step, on average."""
+        """Counts the forward and backward passes over a batch per optimizer step, on average."""
         return self.optimizer.average_passes
 
     def steps_per_epoch(self, rows: int) -> int:
-        """Optimizer steps in one pass over ``rows`` training rows."""
+        """Counts the optimizer steps of one epoch of ``rows`` training rows."""
         return math.ceil(rows / self.batch_size)
 
     def steps(self, rows: int) -> int:
-        """Optimizer steps of one whole training."""
+        """Counts the optimizer steps of one whole training."""
         return math.ceil(self.epochs * self.steps_per_epoch(rows))
 
-    def averaged_models(self, rows: int) -> int:
-        """How many models each training averages; 0 without averaging.
-
-        Raises:
-            InputError: there is averaging, and the training is too short for it to take in any.
-        """
-        if self.averaging is None:
-            return 0
-        return models_taken(self.averaging, self.steps(rows), self.steps_per_epoch(rows))
-
     def check_renewals(self, rows: int) -> None:
-        """Raises InputError where a teacher is to be renewed, and no training evaluates early enough for that."""
+        """Raises InputError where ``renew: best`` is set and no evaluation comes before the last step."""
         if self.distillation is not None and self.distillation.renew is not None:
             per_epoch = self.steps_per_epoch(rows)
             check_renewal(self.steps(rows), per_epoch if self.evaluate_every == "epoch" else self.evaluate_every)

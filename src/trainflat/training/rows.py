@@ -1,4 +1,4 @@
-"""The loss on some of the training rows, for gates that measure it."""
+"""Builds the loss on a sample of training rows, for gates that score by loss or curvature."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from trainflat.training.hooks import collator
 
 
 def objective_on_training_rows(trainer: Trainer, rows: int, batch_size: int) -> Objective:
-    """Makes the model's own loss on rows that the run's seed draws, the same rows in every call and process.
+    """Builds the objective on rows that the run's seed draws, the same rows in every call and process.
 
     Args:
         trainer: Has the model, the training rows and the seed.
@@ -35,7 +35,7 @@ def objective_on_training_rows(trainer: Trainer, rows: int, batch_size: int) -> 
 
 
 class _Shared(Objective):
-    """Takes the first process's numbers on all: a rounding apart, processes would prune differently."""
+    """Broadcasts the first process's gradients: a rounding apart, processes would prune differently."""
 
     def value_and_gradient(self) -> tuple[float, list[Tensor]]:
         value, gradient = super().value_and_gradient()

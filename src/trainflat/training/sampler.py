@@ -1,4 +1,4 @@
-"""Batches of rows of about one length, in an order that depends on nothing but a seed and the epoch."""
+"""Samples batches of rows of similar length, in an order that depends on the seed and the epoch alone."""
 
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any
@@ -40,7 +40,7 @@ class LengthGroupedSampler(Sampler[int]):
         return iter(self.order(self.epoch))
 
     def set_epoch(self, epoch: int) -> None:
-        """Which epoch the next iteration is."""
+        """Sets the epoch of the next iteration."""
         self.epoch = epoch
 
     def order(self, epoch: int) -> list[int]:
@@ -56,7 +56,7 @@ class LengthGroupedSampler(Sampler[int]):
 
 
 class ShuffledSampler(LengthGroupedSampler):
-    """The same, without regard to length."""
+    """Yields row numbers in an order shuffled by ``(seed, epoch)``, without regard to length."""
 
     def order(self, epoch: int) -> list[int]:
         """All row numbers in the order of one epoch."""
@@ -66,7 +66,7 @@ class ShuffledSampler(LengthGroupedSampler):
 
 
 def own_sampler(dataset: Any, args: "FlatArguments", micro_batch: int) -> LengthGroupedSampler | None:
-    """The order of the training rows; None where it is the Trainer's, for want of lengths or as it was asked for.
+    """Returns the sampler of the training rows; None to use the Trainer's, where lengths are unknown or it was chosen.
 
     Args:
         dataset: The training set.
@@ -84,7 +84,7 @@ def own_sampler(dataset: Any, args: "FlatArguments", micro_batch: int) -> Length
 
 
 def lengths_of(dataset: Any, column: str | None = None) -> Sequence[int] | None:
-    """Tokens per row, where the training set lets them be known: by a column of lengths, or by its tokens."""
+    """Returns the tokens per row, from a column of lengths or the token ids; None where the data set has neither."""
     known: Sequence[int] | None = getattr(dataset, "lengths", None)
     if known is not None or not isinstance(dataset, Sized) or not hasattr(dataset, "__getitem__") or not len(dataset):
         return known
@@ -98,7 +98,7 @@ def lengths_of(dataset: Any, column: str | None = None) -> Sequence[int] | None:
 
 
 def _has_columns(dataset: Any) -> bool:
-    """Whether it is a data set of ``datasets`` whose rows are its columns, not made of them when asked for."""
+    """Returns whether rows of a ``datasets`` data set are its columns as stored, not transformed on access."""
     return hasattr(dataset, "with_format") and dataset.format["type"] != "custom"
 
 

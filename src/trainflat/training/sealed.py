@@ -1,4 +1,4 @@
-"""``transformers.Trainer`` whose checkpoints are whole or absent, and which deletes only those that it wrote."""
+"""Makes the Trainer's checkpoints whole or absent, and lets it delete only those that this run wrote."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from trainflat.training.hooks import output_folder
 
 
 class SealedTrainer(Trainer):  # type: ignore[misc]
-    """Seals checkpoints by hashes, and resumes from such checkpoints only.
+    """Seals checkpoints with a manifest of hashes, and resumes from sealed checkpoints only.
 
     Attributes:
         written: Steps of the checkpoints that this run wrote and that are still there.
@@ -30,14 +30,14 @@ class SealedTrainer(Trainer):  # type: ignore[misc]
 
     @abstractmethod
     def save_beside(self, checkpoint: Path) -> None:
-        """Adds what the Trainer does not know of to a checkpoint."""
+        """Writes the features' states into a checkpoint."""
 
     @abstractmethod
     def passes_so_far(self) -> float:
-        """Passes over a batch since step 0."""
+        """Counts the passes over a batch since step 0."""
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """The Trainer's.
+        """Runs ``Trainer.train``, resuming from sealed checkpoints only.
 
         Raises:
             InputError: the checkpoint to resume from is not one of FlatTrainer's, or not whole.
@@ -92,7 +92,7 @@ class SealedTrainer(Trainer):  # type: ignore[misc]
 
     @contextmanager
     def _limit_set_aside(self) -> Iterator[None]:
-        """Inside the block the Trainer deletes no checkpoints: it would count and delete those of other runs too."""
+        """Suspends ``save_total_limit`` for the block: the Trainer would delete other runs' checkpoints too."""
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             yield

@@ -1,4 +1,4 @@
-"""What a micro-batch weighs in its window: losses are means over rows, tokens or spans, whichever count."""
+"""Computes the weight of a micro-batch in its window: losses are means over rows, tokens or spans, whichever count."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ _SPANS = ("start_positions", "end_positions")
 
 @dataclass(frozen=True)
 class Size:
-    """Rows, and how many entries of each of the labels count in the loss."""
+    """Holds the number of rows, and of label entries that count in the loss."""
 
     rows: int
     counted: Mapping[str, int | Fraction]
 
     def weight(self, whole: "Size") -> float:
-        """What the mean over this part is multiplied by, so that parts weighed by their rows give the mean over all.
+        """Computes the factor of this part's mean, so that the parts, weighted by their rows, give the mean over all.
 
         Raises:
             InputError: the loss has several parts, which weigh differently.
@@ -55,13 +55,13 @@ class Sizes:
 
     @classmethod
     def of(cls, model: Any, names: Iterable[str]) -> "Sizes":
-        """For a model of transformers and its labels."""
+        """Makes the measure for a transformers model and the names of its labels."""
         decoder_only = not getattr(getattr(model, "config", None), "is_encoder_decoder", False)
         causal = type(model).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
         return cls(tuple(names), (causal or getattr(model, "loss_type", None) == "ForCausalLM") and decoder_only)
 
     def __call__(self, batch: Mapping[str, Any]) -> Size:
-        """The size of a batch; labels that are no class numbers, such as floats, count row by row."""
+        """Measures a batch; labels that are no class numbers, such as floats, count row by row."""
         rows = rows_of(batch)
         labels = {name: batch[name] for name in self.names if isinstance(batch.get(name), Tensor)}
         return Size(rows, {name: self._counted(name, batch, value, rows) for name, value in labels.items()})
@@ -76,19 +76,19 @@ class Sizes:
 
 
 def counted(labels: Tensor) -> Tensor:
-    """How many labels are not ignored, 0-dim."""
+    """Counts the labels that are not -100, 0-dim."""
     return labels.ne(_IGNORED).sum()
 
 
 def joint(sizes: Iterable[Size]) -> Size:
-    """Of all together."""
+    """Adds up sizes."""
     parts = list(sizes)
     names = parts[0].counted if parts else ()
     return Size(sum(p.rows for p in parts), {name: sum(p.counted[name] for p in parts) for name in names})
 
 
 def over_processes(size: Size, device: torch.device) -> Size:
-    """The same for every process: what counts on all of them, shared out evenly as they average their gradients."""
+    """Divides the counts of all processes evenly among them, since data parallel averages their gradients."""
     if not size.counted:
         return size
     together = torch.tensor([int(count) for count in size.counted.values()], device=device)
@@ -98,7 +98,7 @@ def over_processes(size: Size, device: torch.device) -> Size:
 
 
 def with_items(loss: Any, sizes: Sizes) -> Any:
-    """A user's loss function that is always told how many labels count; in training those of its own micro-batch.
+    """Wraps a user's loss function so that ``num_items_in_batch`` is always given; in training that of its micro-batch.
 
     So it gives the mean over a micro-batch whether it divides by that number or not.
     """
@@ -112,5 +112,5 @@ def with_items(loss: Any, sizes: Sizes) -> Any:
 
 
 def rows_of(batch: Mapping[str, Any]) -> int:
-    """How many rows a batch holds."""
+    """Counts the rows of a batch."""
     return next(len(value) for value in batch.values() if isinstance(value, Tensor) and value.dim())

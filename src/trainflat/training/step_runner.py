@@ -1,4 +1,4 @@
-"""The passes behind one optimizer step, in the order that a flat optimizer asks for."""
+"""Runs the forward and backward passes of an optimizer step, in the order that a flat optimizer asks for."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -52,13 +52,13 @@ class StepRunner:
 
     @property
     def flat(self) -> FlatOptimizer | None:
-        """The optimizer below accelerate's wrapper, if it is a flat one."""
+        """Returns the optimizer below accelerate's wrapper, if it is a flat one."""
         optimizer = getattr(self.trainer.optimizer, "optimizer", self.trainer.optimizer)
         return optimizer if isinstance(optimizer, FlatOptimizer) else None
 
     @property
     def loss_scale(self) -> float:
-        """What a loss scaler multiplies losses by."""
+        """Returns the factor of a GradScaler; 1 without one."""
         scaler = self.trainer.accelerator.scaler
         return 1.0 if scaler is None else float(scaler.get_scale())
 
@@ -116,7 +116,7 @@ class StepRunner:
         return self._first(model, flat, batch)
 
     def logs(self) -> dict[str, float]:
-        """The passes so far, and since the last call the means of loss terms, of ‖ε‖ and of the loss gap."""
+        """Returns the passes so far, and the means since the last call of loss terms, ‖ε‖ and the loss gap."""
         logs = {"passes": self.count}
         if self._perturbation:
             norms, gaps = (torch.stack(values).mean().item() for values in zip(*self._perturbation, strict=True))
@@ -128,7 +128,7 @@ class StepRunner:
         return logs
 
     def saw(self, outputs: Any, inputs: Mapping[str, Any], terms: Mapping[str, Tensor], share: float) -> None:
-        """Keeps what a pass found: the terms of its loss, and the losses of rows where the optimizer weighs them.
+        """Records the loss terms of a pass, and the losses of its rows where the optimizer selects by them.
 
         Args:
             outputs: Of the model.
@@ -166,7 +166,7 @@ class StepRunner:
             stack.close()
 
     def _reduce(self) -> None:
-        """Averages over processes the gradients that data parallel does not know of."""
+        """Averages over processes the gradients of parameters outside the model."""
         world = self.trainer.args.world_size
         for p in self.features.parameters(reduced=True) if world > 1 else []:
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad  # every process has to take part
@@ -174,7 +174,7 @@ class StepRunner:
             p.grad /= world
 
     def _first(self, model: nn.Module, flat: FlatOptimizer, batch: Replay) -> Tensor:
-        """The pass at the weights; behind the last micro-batch of the window follows the rest of the step."""
+        """Runs the pass at the weights; after the window's last micro-batch also the rest of the step."""
         # What only this process's displacement is made of need not be reduced (m-sharpness).
         shared = flat.shares_first_gradient or self.trainer.args.sync_perturbation
         alone = flat.second_pass and not shared and not any(f.shares_displacement for f in self.features.values())
@@ -205,7 +205,7 @@ class StepRunner:
         return loss
 
     def _displaced_only(self, model: nn.Module, flat: FlatOptimizer, batch: Replay) -> Tensor:
-        """A displacement that is remembered, and one pass; all micro-batches at once, so that the weights move once."""
+        """Runs a single displaced pass over all micro-batches at once, so that the weights move once."""
         if not self.window.complete:
             return torch.zeros_like(self.window.loss)
         loss = torch.zeros_like(self.window.loss)
@@ -261,7 +261,7 @@ class StepRunner:
     def _most_raised(
         self, model: nn.Module, flat: FlatOptimizer, batches: Sequence[Replay]
     ) -> tuple[list[Replay], Tensor]:
-        """The rows of this process's window whose loss the displacement raised most, and the mean rise of all.
+        """Selects the rows of this process's window whose loss rose most, and computes the mean rise of all.
 
         The rows come as smaller micro-batches; one without any is left out.
         """
@@ -273,7 +273,7 @@ class StepRunner:
         return [batch.only(rows, self._size_of) for batch, rows in parts if rows.any()], rise.mean()
 
     def _rise(self, model: nn.Module, batch: Replay) -> Tensor:
-        """How much the loss of each row [B] is higher than it was in the first pass."""
+        """Computes the rise of each row's loss [B] since the first pass."""
         batch.restore_random_state()
         with torch.no_grad(), self.trainer.compute_loss_context_manager():
             outputs = model(**without_added(batch.inputs))

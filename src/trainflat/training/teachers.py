@@ -1,4 +1,4 @@
-"""Teachers: fine-tuned models that read what the student reads, and say something about the same classes."""
+"""Loads and checks teachers: fine-tuned models with the student's vocabulary and classes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ KEY = "training.distillation.teacher"
 
 
 def load_teacher(name: str, head: Head, student: Encoder, max_length: int) -> Encoder:
-    """A fine-tuned model from a folder or the hub, for a student and a task.
+    """Loads a fine-tuned model from a folder or the hub, for a student and a task.
 
     Raises:
         InputError: there is none; it was fine-tuned for another kind of answer or other classes; it reads another
@@ -32,7 +32,7 @@ def load_teacher(name: str, head: Head, student: Encoder, max_length: int) -> En
 
 
 def load_teacher_on_meta(name: str, head: Head, student: Encoder | None, max_length: int) -> Encoder | None:
-    """The teacher without its weights, None where the hub does not answer; refuses what :func:`load_teacher` does."""
+    """Loads a teacher without weights, for a plan; None where the hub is silent. Refuses as :func:`load_teacher`."""
     with _named():
         teacher = load_on_meta(name, head, fine_tuned=True)
         if teacher is not None and student is not None:
@@ -41,7 +41,7 @@ def load_teacher_on_meta(name: str, head: Head, student: Encoder | None, max_len
 
 
 def check_weight(weight: float | str, head: Head) -> None:
-    """A weight by row goes with the kind of answer.
+    """Checks that a weight by row (``entropy``) fits the kind of head.
 
     Raises:
         InputError: it is taken from an entropy, and the answers are numbers.
@@ -54,7 +54,7 @@ def check_weight(weight: float | str, head: Head) -> None:
 
 
 def check_reads_alike(teacher: Encoder, student: Encoder, max_length: int) -> None:
-    """The teacher understands the ids that the student's tokenizer makes, as many as there will be.
+    """Checks that the teacher reads the student's token ids, and as many of them as rows will have.
 
     Raises:
         InputError: the vocabularies differ, the tokenizers give other inputs, or rows are too long.
@@ -69,7 +69,7 @@ def check_reads_alike(teacher: Encoder, student: Encoder, max_length: int) -> No
 
 
 def teacher_of(student: nn.Module, given: Any, tokenizer: Any = None) -> nn.Module:
-    """The teacher that a user of the Trainer gave: a model, or the name of one, which is loaded.
+    """Returns the teacher that a user of the Trainer gave: a model, or a name, which is loaded.
 
     Args:
         student: A transformers model with a head for rows or spans.
@@ -95,7 +95,7 @@ def teacher_of(student: nn.Module, given: Any, tokenizer: Any = None) -> nn.Modu
 
 
 def head_of(model: Any) -> Head:
-    """The kind of head that a transformers model has.
+    """Determines the kind of head of a transformers model.
 
     Raises:
         InputError: one that nothing is distilled into.
@@ -115,7 +115,7 @@ def head_of(model: Any) -> Head:
 
 
 def refuse_kind(model: Any, kind: Kind) -> None:
-    """Raises InputError for answers that nothing is distilled into: any of several labels, several numbers, tokens."""
+    """Raises InputError for heads that cannot be distilled: multi-label, several numbers, tokens."""
     if kind in ("labels", "tokens") or (kind == "numbers" and model.config.num_labels > 1):
         raise InputError(
             f"distillation knows one class or one number per row, and spans; {type(model).__name__} has {kind}."
@@ -138,7 +138,7 @@ def _check_tokenizer(teacher: Any, student: Any, who: str, whose: str) -> None:
 
 
 def _check_order(config: Any, head: Head, name: str) -> None:
-    """A model that is the user's own stays as it is, so its classes must stand in the student's order."""
+    """Raises InputError unless the classes have the student's order: a model of the user's own is not reordered."""
     check_labels(config, head, name)
     places = match_names(head.labels, class_names(config))
     if head.kind == "classification" and places != sorted(places or []):
@@ -150,7 +150,7 @@ def _check_order(config: Any, head: Head, name: str) -> None:
 
 @contextmanager
 def _named() -> Iterator[None]:
-    """Says of what is refused inside that it is the teacher."""
+    """Prefixes errors of the block with the recipe key of the teacher."""
     try:
         yield
     except InputError as error:

@@ -1,4 +1,4 @@
-"""Trackers that the Trainer also reports to."""
+"""Checks the trackers that the Trainer reports to."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ _WORDS = (["all"], ["none"])  # whatever is installed; nothing
 
 
 def check_names(names: Sequence[str]) -> None:
-    """They are trackers that ``transformers`` knows.
+    """Checks that ``transformers`` knows the trackers.
 
     Raises:
         UnknownName: the first that is not.
@@ -34,7 +34,7 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def check_installed(names: Sequence[str]) -> None:
-    """They can be used on this machine.
+    """Checks that the trackers are installed and set up here.
 
     Raises:
         InputError: the first that cannot, and what to do.

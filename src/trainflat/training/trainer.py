@@ -1,4 +1,4 @@
-"""``transformers.Trainer`` with flat optimizers and exact resuming: the loop; all else is a feature."""
+"""Extends ``transformers.Trainer`` by flat optimizers and exact resuming: the loop; all else is a feature."""
 
 import math
 from collections.abc import Callable
@@ -105,7 +105,7 @@ class FlatTrainer(SealedTrainer):
 
     @property
     def masks(self) -> Masks | None:
-        """The masks of the weights that are pruned for good; None for a dense model."""
+        """Returns the masks of the weights that are pruned for good; None for a dense model."""
         return next((f.masks for f in self.features.values() if f.masks is not None), None)
 
     def run_of(self, total_steps: int = 0, steps_per_epoch: int = 0) -> Run:
@@ -127,7 +127,7 @@ class FlatTrainer(SealedTrainer):
         )
 
     def release(self) -> None:
-        """Takes off the model what features leave on it after training, such as fake quantization."""
+        """Removes what features leave on the model after training, such as fake quantization."""
         for feature in self.features.values():
             feature.release()
 
@@ -145,7 +145,7 @@ class FlatTrainer(SealedTrainer):
                 feature.ended()
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
-        """The optimizer of the recipe over named parameters; biases and LayerNorm are not decayed."""
+        """Builds the recipe's optimizer over named parameters; biases and LayerNorm are not decayed."""
         if self.optimizer is None and self.optimizer_recipe is not None:
             settings = self.optimizer_recipe
             if "lr" not in settings.model_fields_set:
@@ -171,7 +171,7 @@ class FlatTrainer(SealedTrainer):
 
     @property
     def flat_optimizer(self) -> FlatOptimizer | None:
-        """The optimizer below accelerate's wrapper, if it is a flat one."""
+        """Returns the optimizer below accelerate's wrapper, if it is a flat one."""
         return self.passes.flat
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
@@ -187,13 +187,13 @@ class FlatTrainer(SealedTrainer):
     # One step
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
-        """The micro-batches of one step; remembers how many rows each holds."""
+        """Draws the micro-batches of one step, and measures them."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.passes.begin(batches)
         return batches, items
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """The passes that the optimizer wants over the window that this micro-batch may complete.
+        """Runs the passes that the optimizer wants now that this micro-batch is here.
 
         Returns:
             The loss at the undisplaced weights, where a pass stands there, as its share of the window's mean.
@@ -224,7 +224,7 @@ class FlatTrainer(SealedTrainer):
         return f"{step}, {batch} (training rows {', '.join(map(str, order))})"
 
     def one_pass(self, model: nn.Module, batch: Replay, whole: Size) -> Tensor:
-        """A forward and backward pass over a micro-batch of a window of that size; its share of the loss."""
+        """Runs a forward and backward pass over a micro-batch; returns its share of the window's loss."""
         require_division(self)
         # The Trainer divides a micro-batch's loss by this; so the window's gradient is that of the mean over its rows,
         # also where the last micro-batch is smaller than the others.
@@ -239,7 +239,7 @@ class FlatTrainer(SealedTrainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
     ) -> Any:
-        """Trainer.compute_loss, and in training the features' terms."""
+        """Computes the Trainer's loss, in training with the features' terms."""
         whole = dict(inputs)  # of which label smoothing takes the labels
         loss, outputs = super().compute_loss(model, without_added(inputs), return_outputs=True, **kwargs)
         if self._pass is not None:

@@ -1,4 +1,4 @@
-"""The micro-batches behind one optimizer step, kept so that they can be run twice."""
+"""Keeps the micro-batches of one optimizer step, so that they can be run twice."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -13,7 +13,7 @@ from trainflat.training.shares import Size
 
 @dataclass
 class Replay:
-    """One micro-batch and the state of the random generators before its first pass, so that dropout can be repeated."""
+    """Holds a micro-batch and the random state before its first pass, so that dropout can be repeated."""
 
     inputs: dict[str, Any]
     size: Size
@@ -29,18 +29,18 @@ class Replay:
 
     @property
     def rows(self) -> int:
-        """How many rows it has."""
+        """Counts the rows."""
         return self.size.rows
 
     def only(self, chosen: Tensor, size_of: Callable[[dict[str, Any]], Size]) -> "Replay":
-        """The same with some of its rows; ``chosen`` [B] is boolean."""
+        """Selects some of the rows; ``chosen`` [B] is boolean."""
         inputs = {key: value[chosen.to(value.device)] for key, value in self.inputs.items()}
         return Replay(inputs, size_of(inputs), self.cpu_state, self.device_state)
 
 
 @dataclass
 class Window:
-    """An accumulation window; ``sizes`` are those of the micro-batches it will hold, ``size`` is that of all."""
+    """Holds an accumulation window; ``sizes`` are of the micro-batches to come, ``size`` of all together."""
 
     sizes: list[Size] = field(default_factory=list)
     size: Size = field(default_factory=lambda: Size(0, {}))
@@ -49,11 +49,11 @@ class Window:
 
     @property
     def complete(self) -> bool:
-        """Whether every micro-batch has been seen."""
+        """Returns whether all micro-batches were added."""
         return len(self.batches) >= len(self.sizes)
 
     def add(self, inputs: dict[str, Any], device: torch.device) -> Replay:
-        """The next micro-batch."""
+        """Adds the next micro-batch."""
         index = len(self.batches)
         device_state = torch.cuda.get_rng_state() if device.type == "cuda" else None
         self.loss = self.loss.to(device)
@@ -66,7 +66,7 @@ PutBack = Callable[[], AbstractContextManager[None]]
 
 @contextmanager
 def gradients_set_aside(parameters: Iterable[nn.Parameter]) -> Iterator[PutBack]:
-    """Inside the block gradients start from none; the callable it gives puts back the earlier ones, to be added to."""
+    """Clears gradients for the block; yields a callable that restores the earlier ones, to be accumulated into."""
     params = list(parameters)
     earlier = [p.grad for p in params]
     for p in params:

@@ -73,16 +73,8 @@ def compare(
         scores = _scores(variants, learned, progress)
         timer = _Timer(variants, rounds, progress)
         cells = timer.cells(threads, list(product(batches, lengths)))
-    return Comparison(
-        variants=[
-            Variant(model=one.model, backend=one.backend, bytes=size, peak_bytes=peak, **scored)
-            for one, size, peak, scored in zip(variants, timer.bytes, timer.peaks, scores, strict=True)
-        ],
-        cells=cells,
-        rounds=rounds,
-        environment=_environment(),
-        **({} if learned is None else learned.about()),
-    )
+    about = {} if learned is None else learned.about()
+    return Comparison(variants=timer.measured(scores), cells=cells, rounds=rounds, environment=_environment(), **about)
 
 
 def tokens(batch: int, length: int, vocabulary: int) -> Rows:
@@ -128,12 +120,19 @@ class _Timer:
         with ExitStack() as stack:
             remotes = [stack.enter_context(one.start()) for one in self.variants]
             self.progress.begin("timing", len(threads) * len(sizes) * self.rounds)
-            found = list(self._measured(remotes, threads, sizes))
+            found = list(self._in_turn(remotes, threads, sizes))
             self.progress.end()
             self.peaks = [remote.peak_bytes() for remote in remotes]
         return found
 
-    def _measured(
+    def measured(self, scores: Sequence[Mapping[str, Any]]) -> list[Variant]:
+        """Returns what was found of each variant that does not depend on the cell."""
+        return [
+            Variant(model=one.model, backend=one.backend, bytes=size, peak_bytes=peak, **scored)
+            for one, size, peak, scored in zip(self.variants, self.bytes, self.peaks, scores, strict=True)
+        ]
+
+    def _in_turn(
         self, remotes: Sequence[Remote], threads: Sequence[int], sizes: Sequence[tuple[int, int]]
     ) -> Iterator[Cell]:
         clock, done = Clock([remote.process.pid for remote in remotes]), 0

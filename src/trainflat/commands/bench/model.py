@@ -32,7 +32,6 @@ class TorchModel(Engine):
         return cls(load(path))
 
     def run(self, tokens: Tokens) -> list[NDArray[np.float32]]:
-        """See `Engine.run`."""
         with torch.inference_mode():
             found = self.model(**{name: torch.from_numpy(value) for name, value in self.taken(tokens).items()})
         return [found[name].numpy() for name in self.outputs]

@@ -119,7 +119,6 @@ class Away(Candidate):
         self.remote = remote
 
     def take(self, calls: int, now: Callable[[], float]) -> float:
-        """See `Candidate.take`."""
         del now
         return self.remote.time(calls)
 

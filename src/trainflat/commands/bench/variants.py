@@ -152,7 +152,7 @@ def _open_all(name: str, source: Path, backends: Sequence[str], exports: Exports
 
 
 def labels(models: Sequence[Path]) -> list[str]:
-    """Names as short as tells models apart: the ends of their paths, with a number where a path is given twice."""
+    """Shortens paths to distinct names: their ends, numbered where a path is given twice."""
     paths = [path.resolve() for path in models]
     names = [_tail(path, set(paths) - {path}) for path in paths]
     return [

@@ -1,6 +1,5 @@
 """Gates: which weights stay, decided while the model trains."""
 
-from trainflat.core.registry import Registry
 from trainflat.pruning.gates.base import Gate, final_sparsity
 from trainflat.pruning.gates.functions import GateFunction, HardConcrete, Position, Threshold, TopK
 from trainflat.pruning.gates.gradual import (
@@ -18,9 +17,11 @@ from trainflat.pruning.gates.learned import LearnedMask
 from trainflat.pruning.gates.pressure import Controller, Penalty, Pressure
 from trainflat.pruning.gates.soft_movement import SoftMovement
 from trainflat.pruning.gates.units import MaskGroup, structure_units
+from trainflat.pruning.scores.base import PrunerTable
 
-GATES: Registry[Gate] = Registry(
+GATES: PrunerTable[Gate] = PrunerTable(
     "gate",
+    GradualPruner,
     given={"model"},
     magnitude=GradualMagnitude,
     random=GradualRandom,

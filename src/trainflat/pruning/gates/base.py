@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trainflat.anatomy.params import prunable, unwrapped
 from trainflat.core.errors import InputError
-from trainflat.core.schedules import ScheduleOption, make_schedule
+from trainflat.core.schedules import Schedule, ScheduleOption, make_schedule
 from trainflat.pruning.enforcer import MaskEnforcer
 from trainflat.pruning.masks import Masks
 from trainflat.pruning.options import Perturb
@@ -82,7 +82,7 @@ class Gate(ABC):
     def __init__(self, model: nn.Module, schedule: ScheduleOption = "cubic") -> None:
         self.model = unwrapped(model)
         self.weights: dict[str, nn.Parameter] = prunable(model)
-        self.schedule = make_schedule(schedule)
+        self.schedule: Schedule = make_schedule(schedule)
         self.scores: dict[str, nn.Parameter] = {}
         self.step, self.total_steps, self.seed = 0, 0, 0
         self.objective: ObjectiveSource = None

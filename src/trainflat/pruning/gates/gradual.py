@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from trainflat.core.errors import InputError
 from trainflat.core.schedules import ScheduleOption
-from trainflat.core.settings import checked
 from trainflat.pruning import scores as by
 from trainflat.pruning.choice import keep_highest
 from trainflat.pruning.gates.base import Gate
@@ -47,21 +46,15 @@ class GradualPruner(ScoredBy, Gate):
         super().__init_subclass__(score)
         cls.observes, cls.needs_weights = cls.score_class.observes, cls.score_class.measures
 
-    @checked
-    def __init__(
-        self,
-        model: nn.Module,
-        sparsity: SparsityOption = 0.9,
-        scope: ScopeOption = "layer",
-        schedule: ScheduleOption = "cubic",
-        every: Steps = 100,
-        *,
-        score: Score | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(model, schedule)
-        self.sparsity, self.scope, self.every = sparsity, scope, every
-        self.take_score(score, options)
+    sparsity: SparsityOption = 0.9
+    scope: ScopeOption = "layer"
+    schedule: ScheduleOption = "cubic"
+    every: Steps = 100
+
+    def __init__(self, model: nn.Module, *args: Any, score: Score | None = None, **options: Any) -> None:
+        of_score = self.take_options(args, options)
+        Gate.__init__(self, model, self.schedule)
+        self.take_score(score, of_score)
         self.observes, self.needs_weights = self.score.observes, self.score.measures
 
     @property
@@ -214,13 +207,7 @@ class PINS(GradualPruner, score=by.SmoothedImportance):
         [[0.0, -1.0]]
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        sparsity: SparsityOption = 0.9,
-        scope: ScopeOption = "global",
-        schedule: ScheduleOption = "cubic",
-        every: Steps = 10,
-        **options: Any,
-    ) -> None:
-        super().__init__(model, sparsity, scope, schedule, every, **options)
+    sparsity: SparsityOption = 0.9
+    scope: ScopeOption = "global"
+    schedule: ScheduleOption = "cubic"
+    every: Steps = 10

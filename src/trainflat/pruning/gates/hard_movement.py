@@ -1,15 +1,15 @@
 """Movement pruning (Sanh, Wolf and Rush, NeurIPS 2020, arXiv:2005.07683), with a hard threshold."""
 
+from typing import Any
+
 from torch import nn
 
-from trainflat.core.schedules import ScheduleOption
-from trainflat.core.settings import checked
 from trainflat.pruning.gates.functions import TopK
-from trainflat.pruning.gates.learned import LearnedMask, PerturbOption, ScoreRate, UnitOption
+from trainflat.pruning.gates.learned import LearnedMask, MaskOptions
 from trainflat.pruning.options import ScopeOption, SparsityOption, Steps
 
 
-class HardMovement(LearnedMask):
+class HardMovement(MaskOptions, LearnedMask):
     """Keeps the weights with the highest scores; a score falls while its weight moves towards 0.
 
     ``M = Top_v(S)``, scores start at 0 and are learned straight through: ``dL/dS = G * W``, for pruned weights too, so
@@ -44,19 +44,10 @@ class HardMovement(LearnedMask):
         (0.5, 4)
     """
 
-    @checked
-    def __init__(
-        self,
-        model: nn.Module,
-        sparsity: SparsityOption = 0.9,
-        *,
-        scope: ScopeOption = "layer",
-        schedule: ScheduleOption = "cubic",
-        refresh: Steps = 16,
-        unit: UnitOption = "weight",
-        score_lr: ScoreRate = 1e-2,
-        perturb: PerturbOption = None,
-    ) -> None:
-        function = TopK(sparsity, scope, refresh)
-        super().__init__(model, function, units=unit, schedule=schedule, score_lr=score_lr, perturb=perturb)
-        self.sparsity, self.scope, self.refresh, self.unit = sparsity, scope, refresh, unit
+    sparsity: SparsityOption = 0.9
+    scope: ScopeOption = "layer"
+    refresh: Steps = 16
+
+    def __init__(self, model: nn.Module, *args: Any, **options: Any) -> None:
+        MaskOptions.__init__(self, *args, **options)
+        LearnedMask.__init__(self, model, TopK(self.sparsity, self.scope, self.refresh), **self.for_mask())

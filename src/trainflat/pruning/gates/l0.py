@@ -5,14 +5,14 @@ from typing import Annotated, Any, ClassVar
 
 from torch import nn
 
-from trainflat.core.schedules import SCHEDULED, Schedule, make_schedule
-from trainflat.core.settings import Maybe, checked
+from trainflat.core.schedules import SCHEDULED, make_schedule
+from trainflat.core.settings import Maybe
 from trainflat.pruning.gates.functions import HardConcrete
-from trainflat.pruning.gates.learned import LearnedMask, PerturbOption, ScoreRate, UnitOption
+from trainflat.pruning.gates.learned import LearnedMask, MaskOptions, ScoreRate
 from trainflat.pruning.gates.pressure import Lambda, Target, one_of_both, penalty_or_target
 
 
-class L0(LearnedMask):
+class L0(MaskOptions, LearnedMask):
     """Draws a gate in [0, 1] for each weight at each step, and learns the odds that it is 0.
 
     Gates are :class:`~trainflat.pruning.gates.HardConcrete`, and the penalty is the mean of their chances to be open.
@@ -30,24 +30,16 @@ class L0(LearnedMask):
     published: ClassVar[float] = 125.0
     first_score: ClassVar[float] = 2.197
 
-    @checked
-    def __init__(
-        self,
-        model: nn.Module,
-        penalty: Lambda = None,
-        target_sparsity: Target = None,
-        *,
-        schedule: Annotated[str | Mapping[str, Any] | Schedule | None, Maybe(SCHEDULED)] = None,
-        unit: UnitOption = "weight",
-        score_lr: ScoreRate = 0.1,
-        perturb: PerturbOption = None,
-    ) -> None:
+    penalty: Lambda = None
+    target_sparsity: Target = None
+    schedule: Annotated[Any, Maybe(SCHEDULED)] = None
+    score_lr: ScoreRate = 0.1
+
+    def __init__(self, model: nn.Module, *args: Any, **options: Any) -> None:
+        MaskOptions.__init__(self, *args, **options)
         function = HardConcrete(self.first_score)
-        pressure = penalty_or_target(function, penalty, target_sparsity, self.published)
-        schedule = schedule or ("constant" if target_sparsity is None else "cubic")
-        super().__init__(model, function, pressure, units=unit, schedule=schedule, score_lr=score_lr, perturb=perturb)
-        self.penalty = pressure.penalty if target_sparsity is None else None
-        self.target_sparsity, self.unit = pressure.target, unit
+        pressure = penalty_or_target(function, self.penalty, self.target_sparsity)
+        LearnedMask.__init__(self, model, function, pressure, **self.for_mask())
 
     @property
     def kind(self) -> str:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from trainflat.anatomy.params import named_weights, prunable
+from trainflat.core.configurable import Configurable
 from trainflat.core.errors import InputError
 from trainflat.core.schedules import ScheduleOption
-from trainflat.core.settings import checked
 from trainflat.pruning.gates.base import Gate, final_sparsity
 from trainflat.pruning.gates.functions import GateFunction, Position
 from trainflat.pruning.gates.pressure import Pressure
@@ -22,7 +22,21 @@ from trainflat.pruning.options import NON_NEGATIVE, Perturb, Word
 UNIT = Word(get_args(Unit))
 UnitOption = Annotated[Unit, UNIT]
 ScoreRate = Annotated[float, NON_NEGATIVE]
-PerturbOption = Annotated[Perturb | None, Word((None, *get_args(Perturb)))]
+PERTURB = Word((None, *get_args(Perturb)))
+PerturbOption = Annotated[Perturb | None, PERTURB]
+
+
+class MaskOptions(Configurable):
+    """Options of every learned mask that has a name in recipes; see :class:`LearnedMask`, in whose words ``units``."""
+
+    schedule: ScheduleOption = "cubic"
+    unit: UnitOption = "weight"
+    score_lr: ScoreRate = 1e-2
+    perturb: PerturbOption = None
+
+    def for_mask(self) -> dict[str, Any]:
+        """Returns them as arguments of :class:`LearnedMask`."""
+        return {"units": self.unit, "schedule": self.schedule, "score_lr": self.score_lr, "perturb": self.perturb}
 
 
 class LearnedMask(Gate):
@@ -66,7 +80,6 @@ class LearnedMask(Gate):
     learns: ClassVar[bool] = True
     needs_weights: bool = True
 
-    @checked
     def __init__(
         self,
         model: nn.Module,
@@ -75,15 +88,15 @@ class LearnedMask(Gate):
         *,
         units: Unit | Mapping[str, MaskGroup] = "weight",
         schedule: ScheduleOption = "cubic",
-        score_lr: ScoreRate = 1e-2,
-        perturb: PerturbOption = None,
+        score_lr: float = 1e-2,
+        perturb: Perturb | None = None,
     ) -> None:
         super().__init__(model, schedule)
         self.function, self.pressure = function, pressure or Pressure(function)
         self.units = units if isinstance(units, Mapping) else UNIT.read("unit", units)
         if isinstance(self.units, Mapping):
             self.weights = _touched(self.model, self.units)
-        self.score_lr, self.perturb = score_lr, perturb
+        self.score_lr, self.perturb = NON_NEGATIVE.read("score_lr", score_lr), PERTURB.read("perturb", perturb)
 
     @property
     def at(self) -> Position:

@@ -204,14 +204,9 @@ class Controller(Penalty):
         return total / sum(score.numel() for score in scores.values())
 
 
-def penalty_or_target(function: GateFunction, penalty: float | None, target: float | None, published: float) -> Penalty:
-    """Returns a penalty of a fixed lambda, by default the published one, or a controller where there is a target.
-
-    Raises:
-        InputError: for both a lambda and a target, and for values that cannot be used.
-    """
-    fixed = one_of_both(penalty, target, published)["penalty"]
-    return Penalty(function, fixed or 0.0) if target is None else Controller(function, target)
+def penalty_or_target(function: GateFunction, penalty: float | None, target: float | None) -> Penalty:
+    """Returns a penalty of a fixed lambda, or a controller where there is a target."""
+    return Penalty(function, penalty or 0.0) if target is None else Controller(function, target)
 
 
 def one_of_both(penalty: float | None, target: float | None, published: float) -> dict[str, float | None]:

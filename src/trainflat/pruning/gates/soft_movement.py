@@ -5,16 +5,15 @@ from typing import Annotated, Any, ClassVar
 
 from torch import nn
 
-from trainflat.core.schedules import ScheduleOption
-from trainflat.core.settings import Number, checked
+from trainflat.core.settings import Number
 from trainflat.pruning.gates.functions import Threshold
-from trainflat.pruning.gates.learned import LearnedMask, PerturbOption, ScoreRate, UnitOption
+from trainflat.pruning.gates.learned import LearnedMask, MaskOptions
 from trainflat.pruning.gates.pressure import Lambda, Target, one_of_both, penalty_or_target
 
 _TAU = Number("is what the sigmoid of a score must exceed, in (0, 0.5)", lambda x: 0 < x < 0.5)
 
 
-class SoftMovement(LearnedMask):
+class SoftMovement(MaskOptions, LearnedMask):
     r"""Keeps the weights whose score is above a threshold; a penalty lowers all scores.
 
     ``M = sigmoid(S) > threshold`` as in the published code (the paper writes ``S > tau``), scores start at 0 and are
@@ -37,24 +36,15 @@ class SoftMovement(LearnedMask):
 
     published: ClassVar[float] = 400.0
 
-    @checked
-    def __init__(
-        self,
-        model: nn.Module,
-        penalty: Lambda = None,
-        target_sparsity: Target = None,
-        *,
-        threshold: Annotated[float, _TAU] = 0.1,
-        schedule: ScheduleOption = "cubic",
-        unit: UnitOption = "weight",
-        score_lr: ScoreRate = 1e-2,
-        perturb: PerturbOption = None,
-    ) -> None:
-        function = Threshold(threshold, rises=target_sparsity is None)
-        pressure = penalty_or_target(function, penalty, target_sparsity, self.published)
-        super().__init__(model, function, pressure, units=unit, schedule=schedule, score_lr=score_lr, perturb=perturb)
-        self.penalty = pressure.penalty if target_sparsity is None else None
-        self.target_sparsity, self.threshold, self.unit = pressure.target, threshold, unit
+    penalty: Lambda = None
+    target_sparsity: Target = None
+    threshold: Annotated[float, _TAU] = 0.1
+
+    def __init__(self, model: nn.Module, *args: Any, **options: Any) -> None:
+        MaskOptions.__init__(self, *args, **options)
+        function = Threshold(self.threshold, rises=self.target_sparsity is None)
+        pressure = penalty_or_target(function, self.penalty, self.target_sparsity)
+        LearnedMask.__init__(self, model, function, pressure, **self.for_mask())
 
     @classmethod
     def resolve(cls, **options: Any) -> Mapping[str, Any]:

@@ -1,17 +1,21 @@
 """The interface of a score, and how a pruner takes one."""
 
+import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from inspect import Parameter, Signature, signature
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
 
+from trainflat.core.configurable import Configurable
 from trainflat.core.errors import InputError
+from trainflat.core.registry import Registry
 from trainflat.objective import Objective
 from trainflat.pruning.masks import Masks
 
+T = TypeVar("T")
 ObjectiveSource = Objective | Callable[[int, int], Objective] | None
 """The loss on some rows; or a function that makes one from (rows, rows per micro-batch), called only if needed."""
 
@@ -33,12 +37,12 @@ class ScoreInputs:
     objective: ObjectiveSource = None
 
 
-class Score(ABC):
+class Score(Configurable, ABC):
     """Ranks weights: the lowest are pruned first. A method writes :meth:`values` and nothing else.
 
     Choosing and zeroing are the matter of whoever uses it: :class:`~trainflat.pruning.Pruner` at once,
-    :class:`~trainflat.pruning.gates.GradualPruner` while the model trains. The constructor's arguments are options of
-    recipes, and are kept as attributes of the same names.
+    :class:`~trainflat.pruning.gates.GradualPruner` while the model trains. Its options are annotated attributes
+    (:class:`~trainflat.core.configurable.Configurable`).
     """
 
     measures: ClassVar[bool] = False
@@ -79,21 +83,19 @@ class Score(ABC):
         """Goes on from what :meth:`state_dict` returned; other keys are ignored."""
 
 
-class ScoredBy:
+class ScoredBy(Configurable):
     """Lets a pruner name its kind of score: ``class MagnitudePruner(Pruner, score=Magnitude)``.
 
-    The options of the score, written in its constructor, replace ``**options`` in the signature of the pruner. Recipes,
-    ``trainflat list`` and the docs read them there; the pruner keeps their values as attributes.
+    The options of the score follow those of the pruner in its signature. Recipes, ``trainflat list`` and the docs read
+    them there; the pruner keeps their values as attributes.
     """
 
     score_class: ClassVar[type[Score]]
-    __signature__: ClassVar[Signature]
 
     def __init_subclass__(cls, score: type[Score] | None = None) -> None:
         super().__init_subclass__()
         if score is not None:
-            _, *own = signature(cls.__init__, eval_str=True).parameters.values()
-            own = [p for p in own if p.name != "score" and p.kind is not Parameter.VAR_KEYWORD]
+            own = [p for p in cls.__signature__.parameters.values() if p.name != "score"]
             added = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in _options(score).values()]
             cls.score_class, cls.__signature__ = score, Signature([*own, *added])
 
@@ -109,6 +111,30 @@ class ScoredBy:
             )
         self.score = given or self.score_class(**options)
         vars(self).update({key: getattr(self.score, key) for key in _options(type(self.score))})
+
+
+class PrunerTable(Registry[T]):
+    """Pruners by name; a score may stand among them, and is there the pruner that goes by it.
+
+    Args:
+        kind: As for :class:`~trainflat.core.registry.Registry`; so are the other arguments.
+        pruner: Class of the pruner that takes a score.
+    """
+
+    def __init__(self, kind: str, pruner: type[Any], **rest: Any) -> None:
+        super().__init__(kind, **rest)
+        self.pruner = pruner
+        self._made: dict[type[Score], type[T]] = {}
+
+    def __getitem__(self, name: str) -> type[T]:
+        member: type[Any] = super().__getitem__(name)
+        if not issubclass(member, Score):
+            return member
+        if member not in self._made:
+            made = types.new_class(f"{self.pruner.__name__}By{member.__name__}", (self.pruner,), {"score": member})
+            made.__doc__ = member.__doc__
+            self._made[member] = made
+        return self._made[member]
 
 
 def _options(score: type[Score]) -> dict[str, Parameter]:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from trainflat.core.errors import InputError
-from trainflat.core.settings import checked
 from trainflat.objective import Objective, at_temperature, under
 from trainflat.pruning.masks import Masks
 from trainflat.pruning.options import RowCount
@@ -101,9 +100,8 @@ class MeasuredScore(Score):
     signed: ClassVar[bool] = False
     """Whether the sign of a product counts; else it is dropped, of a group of weights after they were added up."""
 
-    @checked
-    def __init__(self, rows: RowCount = 512, batch_size: RowCount = 16) -> None:
-        self.rows, self.batch_size = rows, batch_size
+    rows: RowCount = 512
+    batch_size: RowCount = 16
 
     @abstractmethod
     def products(self, objective: Objective, weights: Mapping[str, Tensor], masks: Masks | None) -> Products:

@@ -5,10 +5,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from trainflat.core.settings import checked
 from trainflat.objective import Objective
 from trainflat.pruning.masks import Masks
-from trainflat.pruning.options import RowCount, Temperature
+from trainflat.pruning.options import Temperature
 from trainflat.pruning.scores.gradient_flow import MeasuredScore, Products, gradient_norm_change
 
 
@@ -18,21 +17,17 @@ class GradientNorm(MeasuredScore):
     Lubana and Dick, ICLR 2021, arXiv:2009.11839.
 
     Args:
-        rows: As for :class:`MeasuredScore`.
-        batch_size: As for :class:`MeasuredScore`.
+        rows, batch_size: As for :class:`MeasuredScore`.
         temperature: Divides the logits; the paper's is 1.
     """
 
-    @checked
-    def __init__(self, rows: RowCount = 512, batch_size: RowCount = 16, temperature: Temperature = 1.0) -> None:
-        super().__init__(rows, batch_size)
-        self.temperature = temperature
+    temperature: Temperature = 1.0
 
     def products(self, objective: Objective, weights: Mapping[str, Tensor], masks: Masks | None) -> Products:
         return gradient_norm_change(objective, weights, masks, self.temperature)
 
 
-class Grasp(MeasuredScore):
+class Grasp(GradientNorm):
     r"""Scores a weight by how much its removal lowers the norm of the gradient: :math:`\theta \cdot H g`.
 
     GraSP, gradient signal preservation (Wang, Zhang and Grosse, ICLR 2020, arXiv:2002.07376), scores
@@ -40,17 +35,9 @@ class Grasp(MeasuredScore):
     it gradually, find that raising the norm can harm a trained network, where ``gradient-norm`` is safer.
 
     Args:
-        rows: As for :class:`MeasuredScore`.
-        batch_size: As for :class:`MeasuredScore`.
+        rows, batch_size: As for :class:`MeasuredScore`.
         temperature: Divides the logits; 200 in the published code, at which all classes look alike.
     """
 
     signed: ClassVar[bool] = True
-
-    @checked
-    def __init__(self, rows: RowCount = 512, batch_size: RowCount = 16, temperature: Temperature = 200.0) -> None:
-        super().__init__(rows, batch_size)
-        self.temperature = temperature
-
-    def products(self, objective: Objective, weights: Mapping[str, Tensor], masks: Masks | None) -> Products:
-        return gradient_norm_change(objective, weights, masks, self.temperature)
+    temperature: Temperature = 200.0

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from trainflat.core.settings import checked
 from trainflat.objective import Objective
 from trainflat.pruning.masks import Masks
-from trainflat.pruning.options import Decay, RowCount, TrueOrFalse
+from trainflat.pruning.options import Decay, TrueOrFalse
 from trainflat.pruning.scores.base import ScoreInputs
 from trainflat.pruning.scores.gradient_flow import MeasuredScore, Products, loss_change
 from trainflat.pruning.scores.observed import ObservedScore
@@ -17,16 +16,12 @@ class LossPreservation(MeasuredScore):
     r"""Scores a weight by how much its removal changes the loss: :math:`|\theta \cdot g|`.
 
     Args:
-        rows: As for :class:`MeasuredScore`.
-        batch_size: As for :class:`MeasuredScore`.
+        rows, batch_size: As for :class:`MeasuredScore`.
         biased: The score is :math:`|\theta^2 g|` instead: magnitude times loss preservation, as the code of Lubana and
             Dick has it; their paper has the distance from the initial weights for one θ.
     """
 
-    @checked
-    def __init__(self, rows: RowCount = 512, batch_size: RowCount = 16, biased: TrueOrFalse = False) -> None:
-        super().__init__(rows, batch_size)
-        self.biased = biased
+    biased: TrueOrFalse = False
 
     def products(self, objective: Objective, weights: Mapping[str, Tensor], masks: Masks | None) -> Products:
         change = loss_change(objective, weights, masks)
@@ -48,9 +43,8 @@ class RunningLossPreservation(ObservedScore):
 
     remembers = ("mean",)
 
-    @checked
-    def __init__(self, beta: Decay = 0.99, biased: TrueOrFalse = False) -> None:
-        self.beta, self.biased = beta, biased
+    beta: Decay = 0.99
+    biased: TrueOrFalse = False
 
     def remember(self, name: str, weight: Tensor, grad: Tensor, lr: float) -> None:
         change = grad.mul_(weight)

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from trainflat.core.settings import checked
 from trainflat.pruning.options import Decay, Steps
 from trainflat.pruning.scores.base import ScoreInputs
 from trainflat.pruning.scores.observed import ObservedScore
@@ -36,9 +35,9 @@ class SmoothedImportance(ObservedScore):
 
     remembers = ("window", "importance", "uncertainty")
 
-    @checked
-    def __init__(self, window: Steps = 10, beta1: Decay = 0.85, beta2: Decay = 0.99) -> None:
-        self.window, self.beta1, self.beta2 = window, beta1, beta2
+    window: Steps = 10
+    beta1: Decay = 0.85
+    beta2: Decay = 0.99
 
     def remember(self, name: str, weight: Tensor, grad: Tensor, lr: float) -> None:
         summed = self.memory["window"][name]

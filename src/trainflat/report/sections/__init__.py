@@ -1,4 +1,4 @@
-"""What a report shows, one file per section; a section that stands here is on the page and among the files."""
+"""Lists the sections of a report, one file each; one that stands here is on the page and among the files."""
 
 from trainflat.report.elements import Shown
 from trainflat.report.sections.base import Results, Section

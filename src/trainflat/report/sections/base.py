@@ -1,4 +1,4 @@
-"""What a section is, and what all that draw against sparsity share."""
+"""Defines the base class of sections, and the plots against sparsity that several share."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ Row = dict[str, Any]  # of the CSV
 
 @dataclass(frozen=True)
 class Results:
-    """What a report is about: runs that compare inside each panel, and loss landscapes."""
+    """Holds the content of a report: panels of comparable runs, and loss landscapes."""
 
     panels: Sequence[Panel]
     landscapes: Sequence[Landscape]
@@ -38,7 +38,7 @@ class Results:
 
 
 class Section:
-    """One thing that a report shows: of every panel a figure, tables, or both.
+    """Shows one thing: a figure, tables or both of every panel.
 
     Most sections say ``title`` and what of ``plots``, ``tables`` and ``columns`` they have; one that is not about
     panels has its own ``entries``. A section stands in ``SECTIONS``, and is then on the page and among the files.

@@ -1,4 +1,4 @@
-"""What every stage weighs, what it took to train, and how fast it answers."""
+"""Shows the size, training cost and latency of every stage."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -36,7 +36,7 @@ _Shape = tuple[int, int, str, int]  # batch, length, device, threads
 
 
 class Costs(Section):
-    """Sizes, passes and times, mean over seeds."""
+    """Tabulates sizes, passes and times, mean over seeds."""
 
     title = "Costs"
     anchor = "costs"

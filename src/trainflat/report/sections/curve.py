@@ -1,4 +1,4 @@
-"""Score against sparsity, with the papers' figures and their sparsity where they apply."""
+"""Plots score against sparsity, with published figures and their sparsity where they apply."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from trainflat.report.words import metric_name
 
 
 class ScoreCurve(Section):
-    """One line per method, with a band of one standard deviation."""
+    """Draws one line per method, with a band of one standard deviation."""
 
     title = "Score against sparsity"
     key = "score"

@@ -1,4 +1,4 @@
-"""How flat the minima are: the stages' measures, and the papers' figures beside them."""
+"""Shows the measured sharpness of every stage, with published figures beside it."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -22,7 +22,7 @@ ABOUT_PUBLISHED = (
 
 
 class Flatness(Section):
-    """One plot per measure."""
+    """Draws one plot per measure."""
 
     title = "Flatness"
     key = "flatness"

@@ -1,4 +1,4 @@
-"""How much models lose by int8: the stages' copies, and the paper's third experiment beside them."""
+"""Shows what int8 copies of every stage lose, with the paper's third experiment beside them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ _INPUTS = {"token": "per token", "batch": "per batch", "torch": "per batch in 7 
 
 
 class Int8Scores(Section):
-    """Scores before and after on one scale, then what is lost."""
+    """Plots scores in float32 and int8 on one scale, then their difference."""
 
     title = "int8"
     key = "int8"
@@ -79,7 +79,7 @@ class Int8Scores(Section):
 
 @dataclass(frozen=True, order=True)
 class Way:
-    """One way to round: how inputs are, and whether lookup tables and the head are int8 too."""
+    """Describes a way of rounding: of the inputs, and whether lookup tables and the head are int8 too."""
 
     inputs: str
     embeddings: bool
@@ -104,7 +104,7 @@ class Way:
         return ["embeddings"] * self.embeddings + ["head"] * self.head
 
     def made(self, stage: Stage) -> bool:
-        """Whether the stage has a copy that was rounded in this way."""
+        """Returns whether the stage has a copy that was rounded in this way."""
         return stage.int8 is not None and Way.of(stage.int8) == self
 
     def int8(self, point: Point, split: str, name: str) -> Statistics | None:

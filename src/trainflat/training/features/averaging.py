@@ -5,7 +5,8 @@ from typing import Any
 from torch import Tensor
 
 from trainflat.averaging import AVERAGING, Averaging, models_taken
-from trainflat.core.settings import Section
+from trainflat.core.formatting import plural
+from trainflat.core.settings import Section, Settings
 from trainflat.training.features.base import Context, Feature, State, nested
 
 
@@ -27,6 +28,10 @@ class AveragingFeature(Feature):
         self._settings = AVERAGING.read(settings)
         self._average: Averaging | None = None
         self._running = False
+
+    @classmethod
+    def outlook(cls, settings: Settings, steps: int, steps_per_epoch: int) -> str:
+        return f"{plural(models_taken(settings, steps, steps_per_epoch), 'model')} of each training"
 
     @property
     def models(self) -> int:

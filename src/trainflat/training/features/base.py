@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from transformers import TrainingArguments
 
 from trainflat.core.files import load_tensors, save_tensors
+from trainflat.core.settings import Settings
 from trainflat.objective import Objective
 from trainflat.pruning import Masks
 from trainflat.training import checkpoints
@@ -89,7 +90,33 @@ class Feature:
     reads_weights: bool = False
     """Whether the feature takes what the model holds between passes for its weights, so that it must not be θ."""
 
+    in_recipes: ClassVar[bool] = True
+    """Whether a recipe may have the feature under its key in ``training``; False for what protocols or users add."""
+
     def __init__(self, settings: Any) -> None: ...
+
+    @classmethod
+    def read(cls, section: Any) -> Any:
+        """Reads what a recipe has under the feature's key, without a model, as settings for the constructor.
+
+        Raises:
+            InputError: it cannot be used.
+        """
+        return section
+
+    @classmethod
+    def write(cls, settings: Any) -> Any:
+        """Returns the settings as JSON for the recipe's hash, record and plan; :meth:`read` reads them again."""
+        return settings.section() if isinstance(settings, Settings) else settings
+
+    @classmethod
+    def outlook(cls, settings: Any, steps: int, steps_per_epoch: int) -> str:
+        """Says for a plan what the feature will come to in a training of so many optimizer steps, if anything.
+
+        Raises:
+            InputError: it does not fit so many steps.
+        """
+        return ""
 
     @classmethod
     def settings_in(cls, settings: Mapping[str, Any], key: str) -> Any:

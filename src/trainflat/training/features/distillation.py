@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from trainflat.anatomy.heads import kind_of, row_losses
 from trainflat.core.errors import InputError
+from trainflat.core.settings import Settings
 from trainflat.distillation import Distillation, read_distillation
 from trainflat.distillation.options import Logits
 from trainflat.tasks.base import ANSWERS
@@ -37,6 +38,10 @@ class DistillationFeature(Feature):
         self._given = read.teacher
         self._options: Distillation = read.build()
         self._teacher: nn.Module | None = None
+
+    @classmethod
+    def write(cls, settings: Settings) -> Any:
+        return settings.dump()
 
     def join(self) -> None:
         self._teacher = teacher_of(self.run.model, self._given, self.run.tokenizer)

@@ -20,6 +20,8 @@ class DivergenceGuard(Feature):
         TrainingDiverged: after a micro-batch.
     """
 
+    in_recipes = False
+
     def __init__(self, settings: Any = True) -> None:
         self._in_a_row = 0
 

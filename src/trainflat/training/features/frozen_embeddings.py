@@ -12,6 +12,8 @@ class FrozenEmbeddings(Feature):
         settings: True.
     """
 
+    in_recipes = False
+
     def __init__(self, settings: bool) -> None:
         self._frozen: list[nn.Parameter] = []
 

@@ -29,6 +29,7 @@ class GateFeature(Feature):
             not know them, or with ``perturb`` and an optimizer that displaces nothing.
     """
 
+    in_recipes = False
     file = GATE
     state_name = "a gate"
 

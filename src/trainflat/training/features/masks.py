@@ -14,6 +14,8 @@ class MasksFeature(Feature):
         settings: The masks.
     """
 
+    in_recipes = False
+
     def __init__(self, settings: Masks) -> None:
         self._masks = settings
         self._enforcer: MaskEnforcer | None = None

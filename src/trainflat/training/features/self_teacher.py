@@ -39,6 +39,7 @@ class SelfTeacher(Feature):
             at an evaluation without that metric.
     """
 
+    in_recipes = False
     file = "teacher.safetensors"
     state_name = "a teacher that is renewed"
 

@@ -15,6 +15,8 @@ class Snapshot(Feature):
         settings: (step, folder).
     """
 
+    in_recipes = False
+
     def __init__(self, settings: tuple[int, Path]) -> None:
         self._step, self._folder = settings
 
