@@ -1,6 +1,6 @@
 """Defines the contract of a tokenizer's model: which entries others need, and its JSON with fewer of them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from tokenizers import decoders, pre_tokenizers
@@ -15,14 +15,20 @@ class TokenizerModel:
     Args:
         part: The ``model`` part; it is not changed.
         byte_level: Whether the entries are written in the 256 characters that stand for bytes.
+        added: Tokens that are found in a text before the model reads the rest.
 
     Attributes:
         entries: Id of each token.
         prefix, suffix: What marks a token inside of a word, and at its end; "" where nothing does.
+        incomplete: Whether unknown words may become readable, but for what :meth:`before_unknown` names.
     """
 
-    def __init__(self, part: Mapping[str, Any], *, byte_level: bool) -> None:
-        self.part, self.byte_level = part, byte_level
+    incomplete: bool = False
+
+    def __init__(
+        self, part: Mapping[str, Any], *, byte_level: bool = False, added: Collection[str] = frozenset()
+    ) -> None:
+        self.part, self.byte_level, self.added = part, byte_level, added
         self.entries = self._read_entries()
         self.prefix: str = part.get("continuing_subword_prefix") or ""
         self.suffix: str = part.get("end_of_word_suffix") or ""

@@ -1,6 +1,6 @@
 """Byte-pair encoding (Sennrich, Haddow and Birch, ACL 2016): merges characters, the pair of the lowest rank first."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import pairwise
 from math import inf
 from typing import Any
@@ -18,8 +18,10 @@ class BytePairs(TokenizerModel):
     ones does.
     """
 
-    def __init__(self, part: Mapping[str, Any], *, byte_level: bool) -> None:
-        super().__init__(part, byte_level=byte_level)
+    def __init__(
+        self, part: Mapping[str, Any], *, byte_level: bool = False, added: Collection[str] = frozenset()
+    ) -> None:
+        super().__init__(part, byte_level=byte_level, added=added)
         pairs = (tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in part["merges"])
         self.merges: list[tuple[str, str]] = [(first, second) for first, second in pairs]
         self._ranks = {pair: rank for rank, pair in enumerate(self.merges)}

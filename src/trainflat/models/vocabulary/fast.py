@@ -127,7 +127,8 @@ def _model(whole: Mapping[str, Any], kind: str) -> TokenizerModel:
             f"{kind} is of the type {name}, whose vocabulary cannot be trimmed, only {', '.join(TOKENIZER_MODELS)}. "
             "Leave `vocabulary` out."
         )
-    made = TOKENIZER_MODELS[name](whole["model"], byte_level=_has_byte_level(whole))
+    added = {one["content"] for one in whole["added_tokens"]}
+    made = TOKENIZER_MODELS[name](whole["model"], byte_level=_has_byte_level(whole), added=added)
     if reason := made.check():
         raise InputError(f"the vocabulary of {kind} cannot be trimmed: {reason}. Set that to none in tokenizer.json.")
     return made

@@ -143,6 +143,8 @@ def _counted(fast: FastTokenizer, read: Iterable[Sequence[int]]) -> Counter[int]
 
 
 def _unknown_words(fast: FastTokenizer, texts: Sequence[str], read: Sequence[Sequence[int]]) -> set[str]:
+    if not fast.model.incomplete:
+        return set()
     unknown = fast.ids.get(fast.model.unknown() or "")
     return set().union(*(fast.unknown_words(text) for text, ids in zip(texts, read, strict=True) if unknown in ids))
 

@@ -17,7 +17,7 @@ class WordPiece(TokenizerModel):
     """
 
     def before_unknown(self, word: str) -> set[str]:
-        if not self._incomplete or len(word) > self.part["max_input_chars_per_word"]:
+        if len(word) > self.part["max_input_chars_per_word"]:
             return set()
         pieces: set[str] = set()
         start = 0
@@ -32,6 +32,8 @@ class WordPiece(TokenizerModel):
         return set()
 
     @cached_property
-    def _incomplete(self) -> bool:
-        letters = {character for token in self.entries for character in self.core(token)}
+    def incomplete(self) -> bool:  # type: ignore[override]  # of a class attribute
+        """Whether some character has no entry of its own."""
+        tokens = self.entries.keys() - self.added
+        letters = {character for token in tokens for character in self.core(token)}
         return not all(lead + one in self.entries for one in letters for lead in ("", self.prefix))
