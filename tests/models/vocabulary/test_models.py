@@ -90,6 +90,26 @@ def test_what_is_kept_is_numbered_without_gaps_and_in_order(family: str) -> None
     assert added == {token: small.token_to_id(token) for token in added}
 
 
+def test_added_tokens_come_after_the_model_s_own_whatever_their_ids_were() -> None:
+    """tokenizers numbers them from the count of entries on, so with gaps they may stand in the middle."""
+    inner = Tokenizer(models.WordLevel({"[UNK]": 0, "x": 5, "y": 6}, unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    inner.add_special_tokens(["[SEP]"])
+    assert inner.token_to_id("[SEP]") == 3
+    whole = FastTokenizer(PreTrainedTokenizerFast(tokenizer_object=inner))
+    assert whole.numbered({0, 3, 5, 4}) == {0: 0, 5: 1, 3: 2, 4: 3}  # 4 is a row without a token
+    small, _ = kept_for(whole, ["x [SEP] x"])
+    assert small.encode("x [SEP] x").ids == [1, 2, 1]
+    assert small.get_vocab(with_added_tokens=True) == {"[UNK]": 0, "x": 1, "[SEP]": 2}
+
+
+def test_the_unknown_piece_is_found_at_its_new_place() -> None:
+    pieces = [("a", -1.0), ("bb", -3.0), ("<unk>", 0.0), ("b", -4.0)]
+    small, places = kept_for(plain(models.Unigram(pieces, unk_id=2)), ["b"])
+    assert places == {2: 0, 3: 1}
+    assert small.encode("ab").ids == [0, 1]
+
+
 def test_word_pieces_cut_an_unkept_word_into_the_characters_of_the_kept_ones() -> None:
     entries = ["[UNK]", "ab", "abc", "a", "b", "##a", "##b", "##c", "##bc"]
     small, places = cut(plain(models.WordPiece({e: i for i, e in enumerate(entries)}, unk_token="[UNK]")), {1}, set())
