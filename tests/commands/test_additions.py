@@ -76,7 +76,7 @@ def test_a_toy_of_every_kind_is_there() -> None:
 
 
 def test_optimizer(found: dict[str, Any]) -> None:
-    assert found["plan"][0] == "2.0" and found["trained"][0] == "toy"
+    assert found["plan"][0] == "2.0" and found["trained"][0] == "toy" and found["compared"] == 2.0
 
 
 def test_feature(found: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from trainflat.commands.export import CHECKED, export
 from trainflat.core.errors import InputError, UnknownName
 from trainflat.core.files import seal, verify
 from trainflat.evaluation import compare_answers
-from trainflat.export import EXPORTERS, base
+from trainflat.export import EXPORTERS
 from trainflat.export.sparse import Sparse
 from trainflat.pruning import MagnitudePruner
 from trainflat.tasks.stdlib_docs import PARTS
@@ -110,7 +110,7 @@ def test_a_model_without_a_tokenizer(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", EXPORTERS)
 def test_a_missing_extra_is_named(name: str, monkeypatch: pytest.MonkeyPatch, model: Path, tmp_path: Path) -> None:
     exporter = EXPORTERS[name]
-    monkeypatch.setattr(base, "find_spec", lambda package: None)
+    monkeypatch.setattr("trainflat.engines.base.find_spec", lambda package: None)
     if not exporter.packages:
         exporter().check_installed()
         return

@@ -9,7 +9,7 @@ from trainflat.optim import OPTIMIZERS, FlatOptimizer
 from trainflat.records.run import Fingerprint, Record, TaskInfo
 from trainflat.report import score_rows, summary_table
 from trainflat.report.notes import notes
-from trainflat.report.options import BASES, OWN, completed
+from trainflat.report.options import BASES, completed, own_options
 from trainflat.report.panels import make_panels
 
 ADAMW = {"name": "adamw", "lr": 2e-5}
@@ -26,7 +26,7 @@ def test_the_defaults_are_those_of_the_optimizers(name: str):
     whole = OPTIMIZERS.read(name).dump()
     del whole["lr"]
     flat = issubclass(OPTIMIZERS[name], FlatOptimizer)
-    assert whole == OWN[name] | ({"base": "adamw"} | BASES["adamw"] if flat else BASES[name])
+    assert whole == own_options(name) | ({"base": "adamw"} | BASES["adamw"] if flat else BASES[name])
     assert completed({"name": name}) == completed({"name": name} | whole)
 
 

@@ -122,9 +122,9 @@ def test_refusals():
             ball_sharpness(objective, value)
         with pytest.raises(InputError, match=r"sigma is the standard deviation of the noise, a number above 0, got"):
             gaussian_sharpness(objective, value)
-    with pytest.raises(InputError, match="adaptive is True or False, got 'yes'"):
+    with pytest.raises(InputError, match="adaptive is true or false, got 'yes'"):
         ball_sharpness(objective, adaptive="yes")
-    with pytest.raises(InputError, match="relative is True or False, got 1"):
+    with pytest.raises(InputError, match="relative is true or false, got 1"):
         gaussian_sharpness(objective, relative=1)
     with pytest.raises(InputError, match=r"m is the rows that share one displacement, a whole number of at least 1"):
         ball_sharpness(objective, m=0)

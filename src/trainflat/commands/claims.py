@@ -45,11 +45,7 @@ class Claim(BaseModel):
 
 
 def read_claim(folder: Path) -> Claim:
-    """The claim of a folder.
-
-    Raises:
-        DamagedFile: it is missing or not what was written.
-    """
+    """Reads the claim of a folder. Raises DamagedFile if it is missing or not what was written."""
     try:
         return read_as(folder / CLAIM, Claim, "a claim")
     except DamagedFile as error:

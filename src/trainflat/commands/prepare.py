@@ -155,11 +155,7 @@ class Prepared(Job):
 
 
 def read_job(recipe: AnyRecipe, data: Path | None, out: Path, overrides: Overrides) -> Job:
-    """Reads a recipe and its data.
-
-    Raises:
-        InputError: the recipe is none, or the task has no such data.
-    """
+    """Reads a recipe and its data. Raises InputError if the recipe is none, or the task has no such data."""
     recipe = load_recipe(recipe, overrides)
     task: Task = recipe.task.build(data=data, seed=derive_seed(recipe.seed, "rows"))
     return Job(recipe, task, out / recipe.folder_name)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from trainflat.core.errors import UnknownName
 
@@ -51,21 +52,59 @@ def listed(kind: str) -> tuple[str, dict[str, str]]:
         raise UnknownName("kind", kind, KINDS)
     if kind == "recipes":
         return kind, {name: _headline(path) for name, path in packaged_recipes().items()}
-    title, file, table = _FAMILIES[kind]
-    members = dict(_members(_ROOT / file, table))
-    return title, members | ({"": _ANY_MODEL} if kind == "models" else {})
+    members = {name: _summary(path, called) for name, path, called in _members(kind)}
+    return _FAMILIES[kind][0], members | ({"": _ANY_MODEL} if kind == "models" else {})
 
 
-def _members(path: Path, table: str) -> Iterator[tuple[str, str]]:
-    """Yields each name in a table, a call of ``Registry`` or a dictionary, with its member's first sentence."""
-    # An import of optim or pruning imports torch; `trainflat list` and `--help` have half a second.
-    tree = _parse(path)
-    homes = {
-        alias.asname or alias.name: str(node.module)
-        for node in tree.body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
+@cache
+def option_defaults(kind: str) -> dict[str, dict[str, Any]]:
+    """Returns the options of every member of a kind, annotated attributes of its class, with their defaults.
+
+    Example:
+        >>> option_defaults("optimizers")["msam"]
+        {'rho': 0.3, 'exclude': ()}
+    """
+    found = {name: _attributes(path, called) for name, path, called in _members(kind)}
+    return {
+        name: {key: ast.literal_eval(one.value) for key, one in attributes.items() if one.value and _is_option(one)}
+        for name, attributes in found.items()
     }
+
+
+def _is_option(attribute: ast.AnnAssign) -> bool:
+    """Returns whether an annotation carries a check: ``Annotated[...]``, or a name for one, such as ``Radius``."""
+    text = ast.unparse(attribute.annotation)
+    return text.startswith("Annotated[") or (text.isidentifier() and text[0].isupper())
+
+
+def _attributes(path: Path, name: str) -> dict[str, ast.AnnAssign]:
+    """Returns the annotated attributes with a value of a class, and those that it inherits within the package."""
+    tree = _parse(path)
+    found: dict[str, ast.AnnAssign] = {}
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            homes = _homes(tree)
+            for base in map(ast.unparse, node.bases):
+                if homes.get(base, "").startswith("trainflat."):
+                    found |= _attributes(_file(homes[base]), base)
+            own = (one for one in node.body if isinstance(one, ast.AnnAssign) and one.value is not None)
+            found |= {ast.unparse(one.target): one for one in own}
+    return found
+
+
+def _homes(tree: ast.Module) -> dict[str, str]:
+    """Returns the module of each name that is imported."""
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    return {alias.asname or alias.name: str(node.module) for node in imports for alias in node.names}
+
+
+def _members(kind: str) -> Iterator[tuple[str, Path, str]]:
+    """Yields each name in a table, a call of ``Registry`` or a dictionary, with the file and the name of its member."""
+    # An import of optim or pruning imports torch; `trainflat list` and `--help` have half a second.
+    _, file, table = _FAMILIES[kind]
+    path = _ROOT / file
+    tree = _parse(path)
+    homes = _homes(tree)
     value = next(
         node.value for node in tree.body if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == table
     )
@@ -76,7 +115,7 @@ def _members(path: Path, table: str) -> Iterator[tuple[str, str]]:
         rows = [(str(k.arg).replace("_", "-"), k.value) for k in value.keywords if k.arg not in ("given", "short")]
     for name, member in rows:
         called = ast.unparse(member)
-        yield name, _summary(_file(homes[called]) if called in homes else path, called)
+        yield name, _file(homes[called]) if called in homes else path, called
 
 
 def _summary(path: Path, name: str) -> str:

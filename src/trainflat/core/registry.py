@@ -138,11 +138,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         return made if resolve is None else made.model_copy(update=resolve(**made.options))
 
     def build(self, name: str, *args: Any, **options: Any) -> T:
-        """Makes a member.
-
-        Raises:
-            UnknownName: for a name or an option that does not exist.
-        """
+        """Makes a member. Raises UnknownName for a name or an option that does not exist."""
         self._refuse_unknown(name, options, self.options(name), self.given)
         return self[name](*args, **options)
 

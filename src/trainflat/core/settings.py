@@ -6,12 +6,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, wraps
+from numbers import Real
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, ParamSpec, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError, create_model
 from pydantic_core import CoreSchema, core_schema
 
-from trainflat.core.errors import InputError
+from trainflat.core.errors import InputError, UnknownName
 from trainflat.core.formatting import shown, wanted
 
 P = ParamSpec("P")
@@ -64,7 +65,7 @@ class Number(Check):
     def read(self, name: str, value: Any) -> float:
         # True is an int in Python, and a recipe that says `rho: yes` means no radius of 1. math.isfinite would overflow
         # on an integer such as 10**400.
-        number = isinstance(value, int | float) and not isinstance(value, bool)
+        number = isinstance(value, Real) and not isinstance(value, bool)  # NumPy's too
         largest = math.inf if self.infinite else sys.float_info.max  # NaN compares false
         if not number or not abs(value) <= largest or not self.fits(value) or (self.whole and value != int(value)):
             raise InputError(f"{name} {self.words}, got {value!r}{self.advice}")
@@ -82,6 +83,19 @@ class OneOf(Check):
         if value not in self.words:
             raise InputError(f"{name} is {self.listed or ' or '.join(self.words)}, got {value!r}.")
         return str(value)
+
+
+@dataclass(frozen=True)
+class Word(Check):
+    """One of some words, such as those of a Literal; others are refused with the nearest one."""
+
+    words: tuple[Any, ...]
+    kind: str = ""
+
+    def read(self, name: str, value: Any) -> Any:
+        if value not in self.words:
+            raise UnknownName(self.kind or name, str(value), [word for word in self.words if word is not None])
+        return value
 
 
 class Truth(Check):

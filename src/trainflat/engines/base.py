@@ -65,12 +65,13 @@ class Engine(ABC):
 
     @classmethod
     def check_installed(cls) -> None:
-        """Checks that the engine's libraries are installed.
+        """Raises InputError for libraries of the engine that are not installed."""
+        require_packages("backend", cls.packages, cls.extra)
 
-        Raises:
-            InputError: names the missing ones and the command that installs them.
-        """
-        # find_spec does not import: a missing library is reported before another one has loaded for seconds.
-        missing = [name for name in cls.packages if find_spec(name) is None]
-        if missing:
-            raise InputError(f"this backend needs {', '.join(missing)}. Install: pip install 'trainflat[{cls.extra}]'")
+
+def require_packages(what: str, packages: Sequence[str], extra: str) -> None:
+    """Raises InputError for packages that are not installed, with the command that installs them."""
+    # find_spec does not import: a missing library is reported before another one has loaded for seconds.
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise InputError(f"this {what} needs {', '.join(missing)}. Install: pip install 'trainflat[{extra}]'")

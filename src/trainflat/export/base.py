@@ -5,7 +5,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainflat.core.errors import InputError
 from trainflat.core.files import seal, workplace, writing
+from trainflat.engines.base import require_packages
 from trainflat.models import output_names, read_tokenizer
 
 # Of tokenizers that are no Python class of transformers, which would name its own.
@@ -90,14 +90,8 @@ class Exporter(ABC):
 
     @classmethod
     def check_installed(cls) -> None:
-        """Checks that the packages of the format are installed.
-
-        Raises:
-            InputError: names what is not, and how to install it.
-        """
-        missing = [name for name in cls.packages if find_spec(name) is None]
-        if missing:
-            raise InputError(f"this export needs {', '.join(missing)}. Install: pip install 'trainflat[{cls.extra}]'")
+        """Raises InputError for packages of the format that are not installed."""
+        require_packages("export", cls.packages, cls.extra)
 
 
 @contextmanager

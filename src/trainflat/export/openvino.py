@@ -30,11 +30,7 @@ class OpenVino(Exporter):
 
 
 def converted(source: Source) -> Any:
-    """Converts a model to OpenVINO, in memory.
-
-    Raises:
-        InputError: it cannot be traced or converted.
-    """
+    """Converts a model to OpenVINO, in memory. Raises InputError if it cannot be traced or converted."""
     with unobserved(), traceable(source, "openvino"):
         import openvino
 

@@ -47,11 +47,7 @@ class OpenVinoInt8(OpenVino):
         self.samples = samples if activations == "static" else 0
 
     def write(self, source: Source, folder: Path) -> None:
-        """Writes two files, ``model.xml`` and ``model.bin``.
-
-        Raises:
-            InputError: no texts came with the model.
-        """
+        """Writes two files, ``model.xml`` and ``model.bin``. Raises InputError if no texts came with the model."""
         texts = [{name: row[name] for name in source.inputs} for row in source.texts[: self.samples]]
         if self.activations == "static" and not texts:
             raise InputError("openvino-int8 takes ranges from texts, and got none. Use activations=dynamic.")

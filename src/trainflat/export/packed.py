@@ -27,11 +27,7 @@ class Header:
 
 
 def check_values(values: str, what: str = "values") -> None:
-    """Checks that there is such a way to hold values.
-
-    Raises:
-        InputError: it is none.
-    """
+    """Checks that there is such a way to hold values. Raises InputError if it is none."""
     if values not in get_args(Values):
         raise InputError(f"{what} are held as {', '.join(get_args(Values))}, got {values!r}.")
 
@@ -134,11 +130,7 @@ def unpack(name: str, parts: Mapping[str, Tensor]) -> Tensor:
 
 
 def shape_of(name: str, parts: Mapping[str, Tensor]) -> tuple[int, ...]:
-    """Reads the shape of a matrix from its parts.
-
-    Raises:
-        DamagedFile: they have none.
-    """
+    """Reads the shape of a matrix from its parts. Raises DamagedFile if they have none."""
     shape = parts.get(SHAPE)
     if shape is None or shape.dtype != torch.int64 or shape.shape != (2,):
         raise DamagedFile(f"{name} lacks its {SHAPE}")

@@ -1,27 +1,13 @@
 """Types of the options of scores, pruners and gates, with what their values must be."""
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from trainflat.core.errors import UnknownName
-from trainflat.core.settings import Check, Number, Truth
+from trainflat.core.settings import Number, Truth, Word
 
 Scope = Literal["global", "layer"]
 """Whether entries compete with all others or within their tensor."""
 
 Perturb = Literal["weights", "scores", "both", "none"]
-
-
-@dataclass(frozen=True)
-class Word(Check):
-    """Accepts the words of a Literal; refuses others with the nearest one."""
-
-    words: tuple[Any, ...]
-
-    def read(self, name: str, value: Any) -> Any:
-        if value not in self.words:
-            raise UnknownName(name, str(value), [word for word in self.words if word is not None])
-        return value
 
 
 SHARE = Number("is the share of weights to drop, in [0, 1)", lambda x: 0 <= x < 1)

@@ -38,11 +38,7 @@ class Layout:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Reads what ``as_config`` wrote.
-
-        Raises:
-            InputError: it is something else.
-        """
+        """Reads what ``as_config`` wrote. Raises InputError if it is something else."""
         names = {key: config.get(key) for key in ("linears", "embeddings")}
         for key, value in names.items():
             if not (isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)):

@@ -42,11 +42,7 @@ class Format:
     number: int = 1
 
     def write(self, path: Path, content: Data) -> Path:
-        """Writes the file atomically and returns its path.
-
-        Raises:
-            InputError: it cannot be written.
-        """
+        """Writes the file atomically and returns its path. Raises InputError if it cannot be written."""
         seal = {} if self.sealed is None else {"digest": hash_json(self.sealed(content))}
         write_json(path, {**content.model_dump(mode="json"), "format": self.number, **seal})
         return path

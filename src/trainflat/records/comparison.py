@@ -129,9 +129,5 @@ COMPARISON = Format("comparison", Comparison)
 
 
 def save_comparison(found: Comparison, folder: Path) -> Path:
-    """Writes ``bench.json``, atomically.
-
-    Raises:
-        InputError: it cannot be written.
-    """
+    """Writes ``bench.json``, atomically. Raises InputError if it cannot be written."""
     return COMPARISON.write(folder / COMPARISON_FILE, found)

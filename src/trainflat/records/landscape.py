@@ -27,11 +27,7 @@ class _Landscape(Data):
     partial: bool = False  # measured on a part of the official split
 
     def save(self, folder: Path) -> Path:
-        """Writes ``landscape-NAME.json``, atomically.
-
-        Raises:
-            InputError: it cannot be written.
-        """
+        """Writes ``landscape-NAME.json``, atomically. Raises InputError if it cannot be written."""
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", self.name)[:100]  # safe on every system
         return LANDSCAPE.write(folder / f"landscape-{name}.json", self)
 

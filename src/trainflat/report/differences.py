@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from trainflat.core.listing import option_defaults
 from trainflat.records.run import Record
-from trainflat.report.options import BASES, OWN
+from trainflat.report.options import BASES
 from trainflat.report.panels import Line, Panel, says_how_far, traits
 from trainflat.report.words import DASH, option
 
@@ -12,7 +13,9 @@ SETTING = "Setting"
 ABOUT = "Settings in which these lines differ beside optimizer and sparsity: a difference of scores may come from them."
 _OPTIMIZER = "training.optimizer."
 # The method itself: options that only some optimizers have. What it is based on is compared as `base`.
-_METHOD = {f"{_OPTIMIZER}{key}" for own in OWN.values() for key in own} | {f"{_OPTIMIZER}name"}
+_METHOD = {f"{_OPTIMIZER}{key}" for own in option_defaults("optimizers").values() for key in own} | {
+    f"{_OPTIMIZER}name"
+}
 _BASE = f"{_OPTIMIZER}base"
 _SHOWN, _NAMED = 5, 3  # settings in a sentence, and lines up to which their values are named
 

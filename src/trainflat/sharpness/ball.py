@@ -1,21 +1,16 @@
 """Measures the highest loss in a ball around the weights, which SAM minimises (Foret et al. 2021; Kwon et al. 2021)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
 from trainflat.core.foreach import foreach
+from trainflat.core.settings import Maybe, Truth
 from trainflat.objective.base import Objective
 from trainflat.objective.passes import Effort, Kind
 from trainflat.objective.vectors import Vector, norm, scaled
-from trainflat.sharpness.measure import (
-    Measure,
-    check_at_least,
-    check_bool,
-    check_positive,
-    projected_ascent,
-    times,
-)
+from trainflat.sharpness.measure import Measure, above_zero, at_least, projected_ascent, times
 
 
 @dataclass(frozen=True)
@@ -36,21 +31,13 @@ class BallSharpness:
         return {_name(self.rho, self.adaptive, self.m): self.sharpness}
 
 
-@dataclass(frozen=True)
 class Ball(Measure):
     """Highest loss in a ball around the weights, less the loss there (Foret 2021)."""
 
-    rho: float = 0.05
-    adaptive: bool = False
-    m: int | None = None
-    iterations: int = 10
-
-    def __post_init__(self) -> None:
-        check_positive("rho", self.rho, "the radius of the ball")
-        check_bool("adaptive", self.adaptive)
-        check_at_least(1, "iterations", self.iterations, "the budget of the search in the ball")
-        if self.m is not None:
-            check_at_least(1, "m", self.m, "the rows that share one displacement")
+    rho: Annotated[float, above_zero("the radius of the ball")] = 0.05
+    adaptive: Annotated[bool, Truth()] = False
+    m: Annotated[int | None, Maybe(at_least(1, "the rows that share one displacement"))] = None
+    iterations: Annotated[int, at_least(1, "the budget of the search in the ball")] = 10
 
     def names(self) -> list[str]:
         return [_name(self.rho, self.adaptive, self.m)]

@@ -3,13 +3,15 @@
 import math
 import statistics
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
 from trainflat.core.foreach import foreach
+from trainflat.core.settings import Truth
 from trainflat.objective.base import Objective
 from trainflat.objective.passes import Effort, Kind
-from trainflat.sharpness.measure import AT_THE_WEIGHTS, Measure, check_at_least, check_bool, check_positive, finite
+from trainflat.sharpness.measure import AT_THE_WEIGHTS, Measure, above_zero, at_least, finite
 
 
 @dataclass(frozen=True)
@@ -31,18 +33,12 @@ class GaussianSharpness:
         return {mean: self.sharpness, error: self.standard_error}
 
 
-@dataclass(frozen=True)
 class Gaussian(Measure):
     """Average rise of the loss under Gaussian noise on the weights (Neyshabur 2017)."""
 
-    sigma: float = 0.01
-    relative: bool = False
-    samples: int = 10
-
-    def __post_init__(self) -> None:
-        check_positive("sigma", self.sigma, "the standard deviation of the noise")
-        check_bool("relative", self.relative)
-        check_at_least(2, "samples", self.samples, "how often noise is drawn")
+    sigma: Annotated[float, above_zero("the standard deviation of the noise")] = 0.01
+    relative: Annotated[bool, Truth()] = False
+    samples: Annotated[int, at_least(2, "how often noise is drawn")] = 10
 
     def names(self) -> list[str]:
         return list(_names(self.sigma, self.relative))

@@ -2,8 +2,10 @@
 
 import math
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -18,13 +20,14 @@ from trainflat.sharpness.lanczos import Tridiagonal, lanczos
 from trainflat.sharpness.measure import (
     AT_THE_WEIGHTS,
     Measure,
-    check_at_least,
-    check_positive,
-    check_product,
+    ProductOption,
+    above_zero,
+    at_least,
     finite,
     product_passes,
 )
 
+_DIMENSIONS = "the dimensions of the Krylov space"
 _TRACE_NAMES = ("trace", "trace_error")
 
 
@@ -78,22 +81,20 @@ class HessianSummary:
         return self.eigenvalues.figures() | self.trace.figures()
 
 
-@dataclass(frozen=True)
 class Hessian(Measure):
     """Largest eigenvalues (Lanczos) and trace (Hutchinson) of the Hessian."""
 
-    k: int = 1
-    iterations: int = 30
-    tolerance: float = 1e-3
-    samples: int = 20
-    products: ProductMethod = "exact"
+    k: Annotated[int, at_least(1, "the number of eigenvalues")] = 1
+    iterations: Annotated[int, at_least(1, _DIMENSIONS)] = 30
+    tolerance: Annotated[float, above_zero("the error allowed to an eigenvalue, as a share of the largest")] = 1e-3
+    samples: Annotated[int, at_least(2, "the number of random vectors that estimate the trace")] = 20
+    products: ProductOption = "exact"
 
-    def __post_init__(self) -> None:
-        check_at_least(1, "k", self.k, "the number of eigenvalues")
-        check_at_least(self.k, "iterations", self.iterations, "the dimensions of the Krylov space")
-        check_positive("tolerance", self.tolerance, "the error allowed to an eigenvalue, as a share of the largest")
-        check_at_least(2, "samples", self.samples, "the number of random vectors that estimate the trace")
-        check_product(self.products)
+    @classmethod
+    def resolve(cls, k: int, iterations: int, **options: Any) -> Mapping[str, Any]:
+        """Raises InputError for fewer iterations than eigenvalues."""
+        at_least(k, _DIMENSIONS).read("iterations", iterations)
+        return {}
 
     def names(self) -> list[str]:
         return [*_eigenvalue_names(self.k), *_TRACE_NAMES]

@@ -3,23 +3,24 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import fmin_l_bfgs_b
 
-from trainflat.core.errors import InputError, UnknownName
+from trainflat.core.errors import InputError
 from trainflat.core.formatting import plural
+from trainflat.core.settings import Word
 from trainflat.objective.base import Objective
 from trainflat.objective.passes import Effort, Kind
 from trainflat.objective.vectors import Vector, flatten, unflatten
 from trainflat.sharpness.measure import (
     AT_THE_WEIGHTS,
     Measure,
-    check_at_least,
-    check_positive,
+    above_zero,
+    at_least,
     finite,
     projected_ascent,
 )
@@ -49,21 +50,13 @@ class KeskarSharpness:
         return {_name(self.epsilon, self.space): self.sharpness}
 
 
-@dataclass(frozen=True)
 class Keskar(Measure):
     """Highest loss in a box around the weights, relative to the loss (Keskar 2017)."""
 
-    epsilon: float = 1e-3
-    space: Space = "subspace"
-    dimension: int = 100
-    iterations: int = 10
-
-    def __post_init__(self) -> None:
-        check_positive("epsilon", self.epsilon, "the size of Keskar's box")
-        if self.space not in get_args(Space):
-            raise UnknownName("space for Keskar's box", self.space, get_args(Space))
-        check_at_least(1, "dimension", self.dimension, "the number of random directions of Keskar's subspace")
-        check_at_least(1, "iterations", self.iterations, "the budget of the search in Keskar's box")
+    epsilon: Annotated[float, above_zero("the size of Keskar's box")] = 1e-3
+    space: Annotated[Space, Word(get_args(Space), "space for Keskar's box")] = "subspace"
+    dimension: Annotated[int, at_least(1, "the number of random directions of Keskar's subspace")] = 100
+    iterations: Annotated[int, at_least(1, "the budget of the search in Keskar's box")] = 10
 
     def names(self) -> list[str]:
         return [_name(self.epsilon, self.space)]

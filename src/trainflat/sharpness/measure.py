@@ -4,9 +4,11 @@ import math
 import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol, get_args
+from typing import Annotated, Protocol, get_args
 
-from trainflat.core.errors import InputError, UnknownName
+from trainflat.core.configurable import Configurable
+from trainflat.core.errors import InputError
+from trainflat.core.settings import Number, Word
 from trainflat.objective.base import Objective, ProductMethod
 from trainflat.objective.passes import Effort, Kind
 from trainflat.objective.vectors import Vector
@@ -23,8 +25,8 @@ class Result(Protocol):
         """Returns the numbers by name; a name includes the main option, such as ``keskar_0.001``."""
 
 
-class Measure(ABC):
-    """Measures how flat a minimum is; the constructor takes and checks the options.
+class Measure(Configurable, ABC):
+    """Measures how flat a minimum is; its annotated attributes are the options.
 
     A member leaves the model as it was, gives the same numbers for the same seed, and moves only weights that the
     objective's masks keep.
@@ -84,22 +86,14 @@ def is_whole(value: object) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
-def check_positive(name: str, value: float, meaning: str) -> None:
-    """Validates a finite number above 0; ``meaning`` describes the option in the message."""
-    if not (is_number(value) and 0 < value < math.inf):
-        raise InputError(f"{name} is {meaning}, a number above 0, got {value!r}.")
+def above_zero(meaning: str) -> Number:
+    """Makes the check of an option that is a finite number above 0; ``meaning`` describes it in the message."""
+    return Number(f"is {meaning}, a number above 0", lambda x: x > 0)
 
 
-def check_at_least(least: int, name: str, value: int, meaning: str) -> None:
-    """Validates a whole number of at least ``least``."""
-    if not (is_whole(value) and value >= least):
-        raise InputError(f"{name} is {meaning}, a whole number of at least {least}, got {value!r}.")
-
-
-def check_bool(name: str, value: bool) -> None:
-    """Validates a boolean."""
-    if not isinstance(value, bool):
-        raise InputError(f"{name} is True or False, got {value!r}.")
+def at_least(least: int, meaning: str) -> Number:
+    """Makes the check of an option that is a whole number of at least ``least``."""
+    return Number(f"is {meaning}, a whole number of at least {least}", lambda x: x >= least, whole=True)
 
 
 def check_seed(seed: int) -> None:
@@ -122,10 +116,7 @@ def distinct(measures: Iterable[Measure]) -> None:
             taken.add(name)
 
 
-def check_product(name: str) -> None:
-    """Validates the name of a method to multiply with the Hessian."""
-    if name not in get_args(ProductMethod):
-        raise UnknownName("way to multiply with the Hessian", name, get_args(ProductMethod))
+ProductOption = Annotated[ProductMethod, Word(get_args(ProductMethod), "way to multiply with the Hessian")]
 
 
 def product_passes(method: ProductMethod, count: float) -> dict[Kind, float]:

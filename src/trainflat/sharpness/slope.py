@@ -21,7 +21,6 @@ class Slope:
         return {"gradient_norm": self.norm}
 
 
-@dataclass(frozen=True)
 class GradientNorm(Measure):
     """Norm of the gradient of the loss over all rows."""
 

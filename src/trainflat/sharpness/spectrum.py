@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from trainflat.objective.passes import Effort, Kind
 from trainflat.objective.vectors import Vector, flatten, unflatten
 from trainflat.records.landscape import SpectrumRecord
 from trainflat.sharpness.lanczos import lanczos
-from trainflat.sharpness.measure import Measure, check_at_least, check_positive, check_product, product_passes
+from trainflat.sharpness.measure import Measure, ProductOption, above_zero, at_least, product_passes
 
 Array = NDArray[np.float64]
 _NAMES = ("spectrum_lowest", "spectrum_highest", "spectrum_negative_share")
@@ -48,22 +49,14 @@ class SpectralDensity:
         return dict(zip(_NAMES, map(float, (lowest, highest, self.negative_share)), strict=True))
 
 
-@dataclass(frozen=True)
 class Spectrum(Measure):
     """Density of the Hessian's eigenvalues (stochastic Lanczos quadrature, Ghorbani 2019)."""
 
-    steps: int = 30
-    probes: int = 4
-    grid: int = 512
-    smoothing: float = 0.01
-    products: ProductMethod = "exact"
-
-    def __post_init__(self) -> None:
-        check_at_least(1, "steps", self.steps, "the number of Lanczos steps for each probe")
-        check_at_least(1, "probes", self.probes, "the number of random vectors")
-        check_at_least(2, "grid", self.grid, "the number of points of the density")
-        check_positive("smoothing", self.smoothing, "the width of the smoothing as a share of the spectrum's")
-        check_product(self.products)
+    steps: Annotated[int, at_least(1, "the number of Lanczos steps for each probe")] = 30
+    probes: Annotated[int, at_least(1, "the number of random vectors")] = 4
+    grid: Annotated[int, at_least(2, "the number of points of the density")] = 512
+    smoothing: Annotated[float, above_zero("the width of the smoothing as a share of the spectrum's")] = 0.01
+    products: ProductOption = "exact"
 
     def names(self) -> list[str]:
         return list(_NAMES)

@@ -45,11 +45,7 @@ def check_states(points: Mapping[str, State]) -> None:
 
 
 def current_weights(objective: Objective) -> Vector:
-    """Copies the weights of the objective's model.
-
-    Raises:
-        InputError: a weight is not finite.
-    """
+    """Copies the weights of the objective's model. Raises InputError if a weight is not finite."""
     pairs = zip(objective.names, objective.weights, strict=True)
     return [checked_finite(weight.detach().clone(), key, "the model") for key, weight in pairs]
 
@@ -105,11 +101,7 @@ def tensor_of(state: State, key: str, weight: Tensor, name: str) -> Tensor:
 
 
 def checked_finite(value: Tensor, key: str, name: str) -> Tensor:
-    """Returns ``value``.
-
-    Raises:
-        InputError: an entry is NaN or infinite.
-    """
+    """Returns ``value``. Raises InputError if an entry is NaN or infinite."""
     if not value.isfinite().all():
         raise InputError(f"{key} of {name} holds NaN or infinite values; a landscape needs finite weights.")
     return value

@@ -194,11 +194,7 @@ def may_be_numbers(values: Sequence[Value]) -> bool:
 
 
 def to_numbers(table: Table, column: str, values: Sequence[Value]) -> list[float]:
-    """Converts labels to numbers for regression.
-
-    Raises:
-        InputError: a label is not a number.
-    """
+    """Converts labels to numbers for regression. Raises InputError if a label is not a number."""
     for row, value in enumerate(values):
         if not is_number(value):
             raise table.fault(row, column, f"the label {value!r:.60} is not a number. Correct it or drop the row.")

@@ -82,11 +82,7 @@ class Table:
 
 
 def without_rows(table: Table, kept: Sequence[int], note: str) -> Table:
-    """Selects rows of a table and adds a note on the rows that were dropped.
-
-    Raises:
-        InputError: no row is kept.
-    """
+    """Selects rows of a table and adds a note on the rows that were dropped. Raises InputError if no row is kept."""
     if len(kept) == len(table):
         return table
     if not kept:

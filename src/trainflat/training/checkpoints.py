@@ -119,11 +119,7 @@ class Flat(BaseModel):
 
 
 def read_flat(checkpoint: Path) -> Flat:
-    """Reads what FlatTrainer wrote beside the Trainer's state.
-
-    Raises:
-        DamagedFile: it is something else.
-    """
+    """Reads what FlatTrainer wrote beside the Trainer's state. Raises DamagedFile if it is something else."""
     return read_as(checkpoint / FLAT, Flat, "what FlatTrainer writes beside a checkpoint")
 
 

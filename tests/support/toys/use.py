@@ -12,6 +12,7 @@ from trainflat.anatomy import anatomy_of
 from trainflat.commands.export import export
 from trainflat.core.listing import KINDS, listed
 from trainflat.report import write_report
+from trainflat.report.options import completed
 
 
 def found(folder: Path) -> dict[str, object]:
@@ -47,6 +48,7 @@ def found(folder: Path) -> dict[str, object]:
     model.config.model_type = "toy"
     whole, half = record.stages
     return {
+        "compared": completed({"name": "toy"})["further"],
         "list": [kind for kind in KINDS if "toy" in listed(kind)[1]],
         "plan": [str(plan.recipe.training.optimizer.further), *plan.features["toy"], *(s.name for s in plan.stages)],
         "gates": [gate.protocol.gate.section()["name"] for gate in gates],

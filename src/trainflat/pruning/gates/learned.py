@@ -11,13 +11,14 @@ from trainflat.anatomy.params import named_weights, prunable
 from trainflat.core.configurable import Configurable
 from trainflat.core.errors import InputError
 from trainflat.core.schedules import ScheduleOption
+from trainflat.core.settings import Word
 from trainflat.pruning.gates.base import Gate, final_sparsity
 from trainflat.pruning.gates.functions import GateFunction, Position
 from trainflat.pruning.gates.pressure import Pressure
 from trainflat.pruning.gates.swap import WeightSwap
 from trainflat.pruning.gates.units import MaskGroup, Spread, Unit, expanded, matrix_units
 from trainflat.pruning.masks import Masks
-from trainflat.pruning.options import NON_NEGATIVE, Perturb, Word
+from trainflat.pruning.options import NON_NEGATIVE, Perturb
 
 UNIT = Word(get_args(Unit))
 UnitOption = Annotated[Unit, UNIT]
