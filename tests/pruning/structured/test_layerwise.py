@@ -88,7 +88,7 @@ def test_targets_mend_what_earlier_sub_layers_did() -> None:
 
 
 def moments(model: Any, batches: list[dict[str, Tensor]]) -> list[Moments]:
-    return [Moments.of(station.seen(), centred=True) for station in stations(model, batches)]
+    return [Moments.of(station.seen()) for station in stations(model, batches)]
 
 
 @pytest.mark.parametrize("family", NAMES)
@@ -109,14 +109,16 @@ def test_the_error_of_moments_is_the_error() -> None:
         seen = list(station.seen())
         x, t = (torch.cat([getattr(one, name) for one in seen]) for name in ("inputs", "target"))
         weight = torch.randn(t.shape[1], x.shape[1]).double()
-        left = t - x @ weight.T
-        error = (left - left.mean(0)).square().sum(1).mean()
-        assert Moments.of(seen, centred=True).error(weight) == pytest.approx(float(error), rel=1e-10)
-        assert Moments.of(seen, centred=False).error(weight) == pytest.approx(float(left.square().sum(1).mean()))
+        bias, left = torch.randn(t.shape[1]).double(), t - x @ weight.T
+        found = Moments.of(seen)
+        assert found.error(weight, bias) == pytest.approx(float((left - bias).square().sum(1).mean()), rel=1e-10)
+        assert found.error(weight, None) == pytest.approx(float(left.square().sum(1).mean()), rel=1e-10)
+        best = float((left - left.mean(0)).square().sum(1).mean())  # with the bias that suits it best
+        assert found.centred().error(weight, None) == pytest.approx(best, rel=1e-10)
 
 
 def test_what_cannot_be_walked_is_refused() -> None:
-    with pytest.raises(InputError, match="no batch to calibrate on"):
+    with pytest.raises(InputError, match="no row to calibrate on"):
         list(stations(random_model("Bert"), []))
     model = random_model("DebertaV2", conv_kernel_size=3)
     with pytest.raises(InputError, match="changes the hidden states between two layers"):

@@ -37,6 +37,18 @@ class Seen:
     target: Tensor
 
 
+def rows_of(batches: Sequence[Batch]) -> int:
+    """Counts the rows of all batches.
+
+    Raises:
+        InputError: there are none.
+    """
+    rows = sum(len(next(iter(batch.values()))) for batch in batches)
+    if not rows:
+        raise InputError("there is no row to calibrate on. Give at least one.")
+    return rows
+
+
 def questions(batch: Batch) -> Batch:
     """Returns a batch without its answers, so that the model computes no loss."""
     return {name: tensor for name, tensor in batch.items() if name not in _ANSWERS}
@@ -179,8 +191,7 @@ def _caught(
     model: nn.Module, paths: Sequence[str], subs: Sequence[SubLayer], batches: Sequence[Batch]
 ) -> tuple[dict[str, list[_Call]], list[str]]:
     """Runs the whole model once. Returns the calls of each layer, and matrices and LayerNorms in the order of calls."""
-    if not batches:
-        raise InputError("there is no batch to calibrate on. Give at least one row.")
+    rows_of(batches)
     calls: dict[str, list[_Call]] = {path: [] for path in paths}
     order: list[str] = []
     for batch in batches:

@@ -1,25 +1,29 @@
 """Second moments of what an output matrix reads and should put out: all that least squares need to know of the data."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from trainflat.core.settings import Number
 from trainflat.pruning.structured.layerwise import Seen
+
+Ridge = Annotated[float, Number("is a multiple of the mean square of an input, above 0", lambda x: x > 0)]
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over N positions, in float64; centred where the matrix has a bias, which takes the means' part.
+    """Means over N positions, in float64.
 
     Attributes:
         count: N.
-        inputs: [inputs, inputs], inputs times inputs.
-        cross: [inputs, outputs], inputs times targets.
-        target: Sum of the targets' squares.
-        mean_input: [inputs]; 0 without a bias.
-        mean_target: [outputs]; 0 without a bias.
+        inputs: Mean of x x^T [inputs, inputs].
+        cross: Mean of x t^T [inputs, outputs].
+        target: Mean of the squared norm of t.
+        mean_input: Mean of x [inputs].
+        mean_target: Mean of t [outputs].
     """
 
     count: int
@@ -30,38 +34,47 @@ class Moments:
     mean_target: Tensor
 
     @classmethod
-    def of(cls, seen: Iterable[Seen], *, centred: bool) -> "Moments":
+    def of(cls, seen: Iterable[Seen]) -> "Moments":
         """Sums up the positions of all batches; their order only changes the rounding."""
-        total: dict[str, Tensor] = {}
+        count, total = 0, [torch.zeros(())]
         for one in seen:
             x, t = one.inputs.double(), one.target.double()
-            parts = {"xx": x.T @ x, "xt": x.T @ t, "tt": t.square().sum(), "x": x.sum(0), "t": t.sum(0)}
-            parts["n"] = torch.tensor(len(x))
-            total = {name: total[name] + part if total else part for name, part in parts.items()}
-        n = int(total["n"])
-        x, t = (total[name] / n * centred for name in ("x", "t"))
-        inputs, cross = total["xx"] - n * torch.outer(x, x), total["xt"] - n * torch.outer(x, t)
-        return cls(n, inputs, cross, float(total["tt"] - n * t.square().sum()), x, t)
+            parts = [x.T @ x, x.T @ t, t.square().sum(), x.sum(0), t.sum(0)]
+            total = [sums.add_(part) for sums, part in zip(total, parts, strict=True)] if count else parts
+            count += len(x)
+        inputs, cross, target, x, t = (sums.cpu() / count for sums in total)
+        return cls(count, inputs, cross, float(target), x, t)
 
-    def error(self, weight: Tensor) -> float:
-        """Returns the mean squared error per position, summed over outputs, of a matrix [outputs, inputs].
+    def centred(self) -> "Moments":
+        """Returns the moments about the means: what is left to a matrix whose bias takes the means' part."""
+        x, t = self.mean_input, self.mean_target
+        return replace(
+            self,
+            inputs=self.inputs - torch.outer(x, x),
+            cross=self.cross - torch.outer(x, t),
+            target=self.target - float(t.square().sum()),
+            mean_input=torch.zeros_like(x),
+            mean_target=torch.zeros_like(t),
+        )
 
-        That is with the bias that suits it best, where moments are centred.
-        """
+    def error(self, weight: Tensor, bias: Tensor | None) -> float:
+        """Returns the mean squared error per position, summed over outputs, of a matrix and a bias."""
         w = weight.double()
         squares = ((w @ self.inputs) * w).sum() - 2 * (w * self.cross.T).sum()
-        return (float(squares) + self.target) / self.count
+        if bias is not None:
+            b = bias.double()
+            squares += b @ (b + 2 * (w @ self.mean_input - self.mean_target))
+        return float(squares) + self.target
 
     def ridged(self, weight: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
-        """Returns H and C of the loss tr(W H W^T) - 2 tr(W C), the mean squared error and a pull towards ``weight``.
+        """Returns H and C of the loss tr(W H W^T) - 2 tr(W C): the mean squared error, and a pull towards ``weight``.
 
         Args:
             weight: The dense matrix [outputs, inputs]. Pulled towards it, not towards 0, columns that the data says
                 little of stay as they were.
             ridge: Strength of the pull, as a multiple of the mean square of an input.
         """
-        size = len(self.inputs)
-        # Above 0 even where all inputs are constant, so that there is always a solution.
-        pull = ridge * max(float(self.inputs.diagonal().mean()) / self.count, 1e-12)
-        identity = torch.eye(size, dtype=torch.float64)
-        return self.inputs / self.count + pull * identity, self.cross / self.count + pull * weight.double().T
+        # Well above rounding even where all inputs are constant, so that there is always a solution.
+        pull = ridge * max(float(self.inputs.diagonal().mean()), 1e-8)
+        identity = torch.eye(len(self.inputs), dtype=torch.float64)
+        return self.inputs + pull * identity, self.cross + pull * weight.double().T

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from trainflat.objective.state_guard import preserve_state
-from trainflat.pruning.structured.layerwise import Batch, questions, unpadded
+from trainflat.pruning.structured.layerwise import Batch, questions, rows_of, unpadded
 from trainflat.pruning.structured.pulls import pulls
 from trainflat.pruning.structured.sub_layers import SubLayer
 
@@ -31,10 +31,10 @@ def sensitivities(model: nn.Module, subs: Sequence[SubLayer], batches: Sequence[
         batches: Calibration rows.
         seed: Of draws, which few heads need.
     """
-    found, rows = [torch.zeros(sub.output.outputs, sub.output.outputs).double() for sub in subs], 0
+    rows = rows_of(batches)
+    found = [torch.zeros(sub.output.outputs, sub.output.outputs).double() for sub in subs]
     with preserve_state(model, []):
         for batch in batches:
-            rows += len(next(iter(batch.values())))
             with _outputs(model, subs) as given:
                 predictions = model(**questions(batch))
             places = [(total, output) for total, own in zip(found, given, strict=True) for output in own]

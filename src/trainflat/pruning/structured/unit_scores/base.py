@@ -3,18 +3,15 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from trainflat.core.settings import Number
 from trainflat.objective.state_guard import preserve_state
 from trainflat.pruning.structured.layerwise import Batch
 from trainflat.pruning.structured.moments import Moments
 from trainflat.pruning.structured.sub_layers import SubLayer, gated, sub_layers
-
-Ridge = Annotated[float, Number("is a share of the mean diagonal, above 0", lambda x: x > 0)]
 
 Sums = Callable[[Any, Any, Batch], Iterable[Tensor]]
 """Takes a model, its outputs and the batch; gives scalars that are sums over the batch's rows."""
@@ -70,12 +67,12 @@ class UnitScore(ABC):
     def rankings(self, inputs: UnitInputs) -> list[Ranking]:
         """Returns one ranking for each of the model's sub-layers, in forward order."""
 
-    def order_again(self, sub: SubLayer, weight: Tensor, moments: Moments, drop: int) -> Tensor | None:
+    def order_again(self, sub: SubLayer, matrix: nn.Linear, moments: Moments, drop: int) -> Tensor | None:
         """Chooses a sub-layer's units again once those before it are pruned; None keeps the first choice.
 
         Args:
             sub: The sub-layer.
-            weight: Its dense output matrix [outputs, inputs].
+            matrix: Its output matrix, still dense.
             moments: Of what the matrix reads and should put out, in the pruned model.
             drop: How many units shall go.
         """
@@ -100,7 +97,3 @@ def gate_gradients(inputs: UnitInputs, sums: Sums) -> Iterator[list[Tensor]]:
             for total in sums(inputs.model, outputs, batch):
                 found = torch.autograd.grad(total, gates, retain_graph=True, allow_unused=True, materialize_grads=True)
                 yield [gradient.double() for gradient in found]
-
-
-def rows_of(batches: Sequence[Batch]) -> int:
-    return sum(len(next(iter(batch.values()))) for batch in batches)

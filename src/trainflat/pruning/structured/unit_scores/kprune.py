@@ -7,9 +7,9 @@ import torch
 from torch import Generator, Tensor
 
 from trainflat.core.settings import Number, checked
-from trainflat.pruning.structured.layerwise import Batch, stations
+from trainflat.pruning.structured.layerwise import Batch, rows_of, stations
 from trainflat.pruning.structured.pulls import pulls
-from trainflat.pruning.structured.unit_scores.base import Ranking, UnitInputs, UnitScore, gate_gradients, rows_of
+from trainflat.pruning.structured.unit_scores.base import Ranking, UnitInputs, UnitScore, gate_gradients
 
 NotNegative = Annotated[float, Number("is a weight, at least 0", lambda x: x >= 0)]
 

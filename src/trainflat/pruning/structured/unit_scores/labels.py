@@ -7,8 +7,8 @@ from torch import Tensor
 
 from trainflat.anatomy.heads import row_losses
 from trainflat.core.errors import InputError
-from trainflat.pruning.structured.layerwise import Batch
-from trainflat.pruning.structured.unit_scores.base import UnitInputs, gate_gradients, rows_of
+from trainflat.pruning.structured.layerwise import Batch, rows_of
+from trainflat.pruning.structured.unit_scores.base import UnitInputs, gate_gradients
 
 
 def mean_over_rows(inputs: UnitInputs, what: Callable[[Tensor], Tensor]) -> list[Tensor]:
@@ -21,11 +21,11 @@ def mean_over_rows(inputs: UnitInputs, what: Callable[[Tensor], Tensor]) -> list
     Raises:
         InputError: a batch has no answers.
     """
-    sums: list[Tensor] = []
+    rows, sums = rows_of(inputs.batches), list[Tensor]()
     for gradients in gate_gradients(inputs, _losses):
         parts = [what(gradient).sum(0) for gradient in gradients]
         sums = [total + part for total, part in zip(sums, parts, strict=True)] if sums else parts
-    return [total / rows_of(inputs.batches) for total in sums]
+    return [total / rows for total in sums]
 
 
 def _losses(model: Any, outputs: Any, batch: Batch) -> Iterator[Tensor]:

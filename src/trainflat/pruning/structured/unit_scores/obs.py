@@ -1,15 +1,15 @@
 """Optimal Brain Surgeon for units, with least squares (ZipLM: Kurtic et al., NeurIPS 2023, arXiv:2302.04089)."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainflat.core.settings import checked
 from trainflat.pruning.structured.elimination import eliminate
 from trainflat.pruning.structured.layerwise import stations
-from trainflat.pruning.structured.moments import Moments
+from trainflat.pruning.structured.moments import Moments, Ridge
 from trainflat.pruning.structured.sensitivity import sensitivities
 from trainflat.pruning.structured.sub_layers import SubLayer
-from trainflat.pruning.structured.unit_scores.base import Ranking, Ridge, UnitInputs, UnitScore
+from trainflat.pruning.structured.unit_scores.base import Ranking, UnitInputs, UnitScore
 
 
 class ObsUnits(UnitScore):
@@ -43,16 +43,19 @@ class ObsUnits(UnitScore):
         self.roots = {sub.name: _root(matrix) for sub, matrix in zip(subs, weighed, strict=True)}
         for station in stations(inputs.model, inputs.batches):
             matrix = station.sub.matrix(inputs.model)
-            moments = Moments.of(station.seen(), centred=matrix.bias is not None)
-            hessian, _ = moments.ridged(matrix.weight, self.ridge)
+            hessian, _ = self._ridged(Moments.of(station.seen()), matrix)
             weight = self.roots[station.sub.name] @ matrix.weight.detach().double()
             found.append(Ranking(*eliminate(hessian, weight, station.sub.width)))
         return found
 
-    def order_again(self, sub: SubLayer, weight: Tensor, moments: Moments, drop: int) -> Tensor:
-        hessian, cross = moments.ridged(weight, self.ridge)
+    def order_again(self, sub: SubLayer, matrix: nn.Linear, moments: Moments, drop: int) -> Tensor:
+        hessian, cross = self._ridged(moments, matrix)
         solved = torch.cholesky_solve(cross, torch.linalg.cholesky(hessian)).T
         return eliminate(hessian, self.roots[sub.name] @ solved, sub.width, drop).order
+
+    def _ridged(self, moments: Moments, matrix: nn.Linear) -> tuple[Tensor, Tensor]:
+        given = moments if matrix.bias is None else moments.centred()
+        return given.ridged(matrix.weight.detach(), self.ridge)
 
 
 def _root(matrix: Tensor) -> Tensor:

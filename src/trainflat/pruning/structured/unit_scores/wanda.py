@@ -18,10 +18,9 @@ class WandaUnits(UnitScore):
     def rankings(self, inputs: UnitInputs) -> list[Ranking]:
         found = []
         for station in stations(inputs.model, inputs.batches):
-            moments = Moments.of(station.seen(), centred=True)
+            moments = Moments.of(station.seen())
             weight = station.sub.matrix(inputs.model).weight.detach().double()
-            spread = ((weight @ moments.inputs) * weight).sum()
-            squares = moments.inputs.diagonal() + moments.count * moments.mean_input.square()
-            scores = (squares * weight.square().sum(0) / spread).view(-1, station.sub.width).sum(1)
-            found.append(Ranking.by(scores))
+            spread = ((weight @ moments.centred().inputs) * weight).sum().clamp_min(1e-30)  # 0 if nothing varies
+            scores = moments.inputs.diagonal() * weight.square().sum(0) / spread
+            found.append(Ranking.by(scores.view(-1, station.sub.width).sum(1)))
         return found
