@@ -1,7 +1,8 @@
 """Structured pruning: removes heads, units, sub-layers, hidden dimensions and words, so that the model is smaller."""
 
-from trainflat.pruning.structured.budgets import Budget, MultiplyAdds, Parameters
+from trainflat.pruning.structured.budgets import Budget, Latency, MultiplyAdds, Parameters
 from trainflat.pruning.structured.kept import Kept, KeptLayer, State
+from trainflat.pruning.structured.latency import LatencyTable, latency_table, measure_table
 from trainflat.pruning.structured.prune import Pruned, SubLayerNote, prune_structure
 from trainflat.pruning.structured.repairs import REPAIRS
 from trainflat.pruning.structured.shrink import shrink
@@ -13,11 +14,15 @@ __all__ = [
     "Budget",
     "Kept",
     "KeptLayer",
+    "Latency",
+    "LatencyTable",
     "MultiplyAdds",
     "Parameters",
     "Pruned",
     "State",
     "SubLayerNote",
+    "latency_table",
+    "measure_table",
     "prune_structure",
     "shrink",
 ]

@@ -1,4 +1,4 @@
-"""Budgets: how many parameters or multiply-adds a pruned model may have."""
+"""Budgets: how many parameters or multiply-adds a pruned model may have, or how long a pass may take."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from trainflat.pruning.structured.costs import (
     parameters_per_unit,
     tensors_of,
 )
+from trainflat.pruning.structured.latency import LatencyTable, Positive
 from trainflat.pruning.structured.search import Numbers
 from trainflat.pruning.structured.sub_layers import SubLayer
 
@@ -104,6 +105,36 @@ class MultiplyAdds(Budget):
         tensors, calls = tensors_of(model), calls_per_layer(model)
         widths = tuple(_linear(sub, calls * multiply_adds_per_unit(sub, tensors, self.length)) for sub in subs)
         return Prices(widths, 0.0, self.share * sum(float(own[-1]) for own in widths))
+
+
+class Latency(Budget):
+    """Limits the time of a forward pass, as measured on this machine.
+
+    Args:
+        table: Times of the sub-layers at each width.
+        milliseconds: Of a whole pass that it may take; or
+        speedup: How many times as fast as the dense model it shall be.
+    """
+
+    unit = "seconds"
+
+    def shown(self, amount: float) -> str:
+        return f"{amount * 1000:.3g} ms"
+
+    @checked
+    def __init__(
+        self, table: LatencyTable, milliseconds: Positive | None = None, speedup: Positive | None = None
+    ) -> None:
+        if (milliseconds is None) == (speedup is None):
+            raise InputError("a budget of latency is milliseconds or a speedup. Give one of the two.")
+        self.table, self.milliseconds, self.speedup = table, milliseconds, speedup
+
+    def prices(self, model: nn.Module, subs: Sequence[SubLayer]) -> Prices:
+        calls = calls_per_layer(model)
+        widths = tuple(calls * self.table.seconds_by_width(model, sub) for sub in subs)
+        dense = self.table.dense
+        limit = dense / self.speedup if self.speedup is not None else (self.milliseconds or 0) / 1000
+        return Prices(widths, dense - sum(float(own[-1]) for own in widths), limit)
 
 
 def _linear(sub: SubLayer, per_unit: int) -> Numbers:
