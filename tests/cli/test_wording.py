@@ -29,11 +29,12 @@ NOUNS = (
     "epochs|layers|rows|steps|classes|passes|models|stages|records|threads|texts|rounds|seeds|runs|columns|matrices|"
 )
 NOUNS += "cores|files|samples|batches|processes|entries|trainings|tokens|weights|parameters"
-COUNTED = re.compile(rf"^ (?!(?:has|holds|names|changes|chooses|of) )(?:[a-z]+ )??({NOUNS})\b")
+COUNTED = re.compile(rf"^ (?!(?:has|holds|names|changes|chooses|of|whose) )(?:[a-z]+ )??({NOUNS})\b")
 SAID_OF_SEVERAL = {  # sentences that are said of several alone, parts of a whole, and names before a noun
     *("self.rows rows", "found.sampled_rows rows", "one.flatness_rows rows", "rows rows", "len(found) texts"),
     *("len(values) rows", "len(table) rows", "len(groups) different texts", "zeros pruned weights", "len(names) files"),
     *("classes classes", "purpose rows", "len(names) or 'no' classes", "split rows", "name rows", "shape tokens"),
+    *("self.tokens_before tokens", "self.texts texts", "self.lost dropped tokens"),
     "' x '.join(map(str, rows['input_ids'].shape)) tokens",
 }
 

@@ -149,7 +149,7 @@ def test_advice_names_its_numbers(found: list[Diagnosis]):
     good, bad = with_curve(found[0], [80, 79.5, 70], model="a"), with_curve(found[0], [70], model="b")
     assert "up to 20" in advice([good])[0]
     assert "to 10 % of the encoder costs 10.0 points (between" in advice([bad])[0]
-    assert "tells a and b apart; a loses less than b" in advice([good, bad])[-1]
+    assert "differs significantly between a and b; a loses less than b" in advice([good, bad])[-1]
 
 
 def test_a_matrix_that_a_global_ranking_empties_is_named(tmp_path: Path):
@@ -173,7 +173,7 @@ def test_a_matrix_that_a_global_ranking_empties_is_named(tmp_path: Path):
     [
         (3, [80, 80], "by 3 and sharper by 0 of 3 figures; a loses less than b without training: as the flatness"),
         (1, [80, 80], "by 1 and sharper by 2 of 3 figures; a loses less than b without training: not as the"),
-        (2, [80, 70], "by 2 and sharper by 1 of 3 figures; of their losses without training neither is told"),
+        (2, [80, 70], "by 2 and sharper by 1 of 3 figures; neither loses significantly less without training"),
     ],
 )
 def test_two_models_are_compared_by_what_is_flatness(found: list[Diagnosis], lower: int, curve: list[float], text: str):

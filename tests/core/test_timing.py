@@ -17,7 +17,7 @@ from trainflat.core.margins import GROUPS
 from trainflat.core.timing import Clock, Sample, median_interval
 from trainflat.records.comparison import Cell, Timing
 from trainflat.records.run import Fingerprint
-from trainflat.report.comparison import NOT_TOLD, cell_rows, notes, variant_rows
+from trainflat.report.comparison import NOT_SIGNIFICANT, cell_rows, notes, variant_rows
 
 times = st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=40)
 
@@ -88,7 +88,7 @@ def test_a_star_stands_only_where_something_is_told_apart() -> None:
 def test_pairs_of_answers_tell_what_the_number_of_rows_does_not() -> None:
     found = comparison([(1.0, 95.0, 9), (1.0, 92.0, 9)], **ROWS, metric="accuracy")
     assert found.frontier(found.cells[0]) == []
-    assert variant_rows(found)[1]["Over the first"] == NOT_TOLD
+    assert variant_rows(found)[1]["Over the first"] == NOT_SIGNIFICANT
     paired = [one.model_copy(update={"without": [one.score] * GROUPS}) for one in found.variants]
     found = found.model_copy(update={"variants": paired})
     assert found.frontier(found.cells[0]) == [0]
@@ -117,7 +117,7 @@ def test_what_learned_nothing_is_said_below_the_tables() -> None:
 def test_rows_say_what_was_told_apart() -> None:
     found = comparison([(1.0, None, 9), (0.25, None, 9), (1.0, None, 9)], metric="accuracy")
     rows = cell_rows(found, found.cells[0])
-    assert [row["Speed-up"] for row in rows] == ["1", "4.00× [4.00, 4.00]", NOT_TOLD]
+    assert [row["Speed-up"] for row in rows] == ["1", "4.00× [4.00, 4.00]", NOT_SIGNIFICANT]
     assert [row["Rows/s"] for row in rows] == ["4.00", "16.0", "4.00"]
     assert [row["ms"] for row in rows] == ["1000", "250", "1000"]
     assert any("Speed-up: over m0, torch" in note for note in notes(found))

@@ -238,7 +238,9 @@ def bench(
     batch: Annotated[str, typer.Option(metavar="1,32", help="Rows.")] = "1",
     length: Annotated[str, typer.Option(metavar="32,128", help="Tokens per row.")] = "128",
     threads: Annotated[str, typer.Option(metavar="1,2", help="Of every backend.")] = "1",
-    rounds: Annotated[int, typer.Option(help="Times that each takes its turn; 6 or more tell speed-ups.")] = 7,
+    rounds: Annotated[
+        int, typer.Option(help="Times that each takes its turn; 6 or more for significant speed-ups.")
+    ] = 7,
     task: Scored = None,
     data: Data = None,
     seed: HeldOut = 0,

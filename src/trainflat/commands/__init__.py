@@ -1,1 +1,1 @@
-"""What a user asks for, each a plain function of one module: run, check, diagnose, export, bench."""
+"""Implements the commands, each a plain function: run, check, diagnose, export, bench."""

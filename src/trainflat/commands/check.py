@@ -1,4 +1,4 @@
-"""What a run would do, without doing it."""
+"""Plans a run without running it."""
 
 from pathlib import Path
 

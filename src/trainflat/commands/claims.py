@@ -1,4 +1,4 @@
-"""What decides the bits of a run and is not in its recipe: claimed when its folder is made, compared ever after."""
+"""Claims what decides a run's bits beside its recipe (data, models, environment), and compares it ever after."""
 
 import hashlib
 import os
@@ -30,7 +30,7 @@ _TOLD_BY_CONFIG_ONLY = ("_name_or_path", "transformers_version")  # a moved mode
 
 
 class Claim(BaseModel):
-    """What ``claim.json`` holds. Folders of older versions have no more than ``recipe`` and ``data``."""
+    """Holds the content of ``claim.json``; folders of older versions have only ``recipe`` and ``data``."""
 
     recipe: str  # hash
     data: dict[str, dict[str, Any]]  # fingerprints by split
@@ -55,7 +55,7 @@ def read_claim(folder: Path) -> Claim:
 
 
 def environment_here() -> dict[str, Any]:
-    """Versions, machine and settings that decide how this process computes, for the claim and the record."""
+    """Collects versions, machine and settings that decide how this process computes."""
     cuda = torch.cuda.is_available()
     return record.environment(
         {
@@ -95,7 +95,7 @@ def claim_environment(folder: Path) -> None:
 
 
 def notes(folder: Path) -> Iterator[str]:
-    """What to say where a run goes on in an environment that rounds otherwise than that it was begun in."""
+    """Yields notes where a run continues in an environment that rounds otherwise than the first one."""
     first, here = read_claim(folder).environments[0], environment_here()
     for key in _ROUNDING:
         if key in first and first[key] != here[key]:
@@ -149,7 +149,7 @@ def require_claim(folder: Path) -> None:
 
 
 def _tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Hash of the files that it is stored as."""
+    """Hashes the files as which a tokenizer is stored."""
     with tempfile.TemporaryDirectory() as place, no_bars():
         tokenizer.save_pretrained(place)
         return hash_json({path.name: hash_file(path) for path in Path(place).iterdir() if path.is_file()})

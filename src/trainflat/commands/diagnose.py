@@ -109,7 +109,7 @@ def diagnose(
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is measured on every model."""
+    """Holds what is measured on every model."""
 
     task: Mapping[str, Any]  # as in a recipe
     rows: int

@@ -1,4 +1,4 @@
-"""Exports a model, and believes it only after the file has answered real text as the model does."""
+"""Exports a model, and keeps the file only if it answers real text as the model does."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -46,7 +46,7 @@ _WEIGHTS = ("*.safetensors", *(f"model.{ending}" for ending in ("pt2", "onnx", "
 
 @dataclass(frozen=True)
 class Checked:
-    """How an export differs from its model.
+    """Holds how an export differs from its model.
 
     Attributes:
         to: The format.
@@ -87,7 +87,7 @@ class Checked:
         )
         if self.metric is not None:
             low, high = self.margin or (0.0, 0.0)
-            told = f"between {low:+z.2f} and {high:+z.2f} points" if low > 0 or high < 0 else "not told apart"
+            told = f"between {low:+z.2f} and {high:+z.2f} points" if low > 0 or high < 0 else "not significant"
             yield f"{self.metric}: {self.score:z.2f}, the model has {self.source_score:z.2f} ({told})."
         if self.remark:
             yield f"{self.metric}: {self.remark}."
@@ -192,7 +192,7 @@ def _source(folder: Path, task: Task | None) -> Source:
 
 @dataclass(frozen=True)
 class _Rows:
-    """What a task has for a model: rows that it was trained on, and those that it is scored on."""
+    """Holds a task's encoded rows: those to train on and those to score."""
 
     task: Task
     training: EncodedSplit

@@ -1,4 +1,4 @@
-"""What is measured on every stage."""
+"""Measures every stage of a run."""
 
 import time
 

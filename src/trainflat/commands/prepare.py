@@ -1,4 +1,4 @@
-"""Finds out all that a run can be refused for: ``trainflat check`` prints it, ``trainflat run`` goes on from it."""
+"""Prepares a run and refuses what cannot work: ``trainflat check`` prints the result, ``trainflat run`` uses it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ Overrides = Sequence[str] | Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Job:
-    """What a recipe asks for: its task, read, and the folder that its run has."""
+    """Holds a recipe, its task with the data read, and the folder of the run."""
 
     recipe: Recipe
     task: Task
@@ -37,29 +37,29 @@ class Job:
 
     @cached_property
     def protocol(self) -> Protocol:
-        """The order of trainings and prunings."""
+        """Returns the protocol, built once."""
         made: Protocol = self.recipe.protocol.build()
         return made
 
     @cached_property
     def train_rows(self) -> int:
-        """Training rows."""
+        """Counts the training rows."""
         return int(self.task.fingerprints["train"].rows)
 
     @property
     def exact(self) -> bool:
-        """False where long paragraphs will be read in several windows, so that there are more steps than rows tell."""
+        """Returns whether steps follow from rows; False for spans, whose long paragraphs take several windows."""
         return self.task.head.kind != "spans"
 
     @property
     def steps_per_training(self) -> int:
-        """Optimizer steps of one training."""
+        """Counts the optimizer steps of one training."""
         return self.recipe.training.steps(self.train_rows)
 
 
 @dataclass(frozen=True)
 class Prepared(Job):
-    """A job of which nothing was found that a run would be refused for.
+    """Holds a job that passed all checks, with its models.
 
     Attributes:
         encoder: The model, of which a plan has names and shapes only; None where the hub did not answer.
@@ -71,63 +71,63 @@ class Prepared(Job):
 
     @property
     def stages(self) -> list[Planned]:
-        """Every stage, in order."""
+        """Lists every stage, in order."""
         return self.protocol.plan()
 
     @property
     def trainings(self) -> int:
-        """How many stages are trained."""
+        """Counts the stages that are trained."""
         return sum(stage.trained for stage in self.stages)
 
     @property
     def steps(self) -> int:
-        """Optimizer steps in all."""
+        """Counts the optimizer steps of all trainings."""
         return self.trainings * self.steps_per_training
 
     @property
     def features(self) -> dict[str, tuple[Any, str]]:
-        """What each feature that a recipe may have was given, and what it comes to; None where it does not join."""
+        """Returns each feature's settings and outlook by recipe key; settings are None where it does not join."""
         return self.recipe.training.planned(self.train_rows)
 
     @property
     def curve(self) -> tuple[str, list[tuple[int, float]]] | None:
-        """What a gate's schedule raises in each training, and (step, value) of its path."""
+        """Returns the quantity that a gate's schedule raises in each training, and its path as (step, value)."""
         return self.protocol.curve(self.steps_per_training)
 
     @property
     def evaluation_rows(self) -> dict[str, int]:
-        """Rows of every split that is evaluated."""
+        """Counts the rows of every evaluated split."""
         return {name: one.rows for name, one in self.task.fingerprints.items() if name != "train"}
 
     @property
     def partial(self) -> list[str]:
-        """Splits that hold only some of the official rows."""
+        """Lists the splits that hold only some of the official rows."""
         return [name for name, fingerprint in self.task.fingerprints.items() if fingerprint.partial]
 
     @property
     def note(self) -> str:
-        """What to know of the speed of models with zeros anywhere."""
+        """Returns a note on the speed of unstructured zeros; empty where there are none."""
         return SPEED_NOTE if self.protocol.unstructured else ""
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What to read of data and model before any score is trusted."""
+        """Lists warnings about data and model."""
         return (*self.task.notes, *([self.encoder.note] if self.encoder and self.encoder.note else []))
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """Columns of the user's own files; none for other tasks."""
+        """Lists the text columns of the user's own files; none for other tasks."""
         text = self.recipe.task.options.get("text", ())
         return (text,) if isinstance(text, str) else tuple(text)
 
     @property
     def protocol_options(self) -> dict[str, Any]:
-        """The protocol's section with what its open options come to."""
+        """Returns the protocol's section with its open options filled in."""
         return {k: v for k, v in (self.recipe.protocol.section() | self.protocol.settled()).items() if v is not None}
 
     @property
     def teacher_seen(self) -> bool:
-        """Whether the teacher could be looked at, where there is one."""
+        """Returns whether the teacher, if there is one, could be looked at."""
         return self.recipe.training.distillation is None or self.teacher is not None
 
     def refuse_unseen(self) -> None:
@@ -143,7 +143,7 @@ class Prepared(Job):
 
     @property
     def files(self) -> list[str]:
-        """What the run's folder will hold."""
+        """Lists the files that the run's folder will hold."""
         per_stage = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", STAGE, MANIFEST]
         per_stage += [RANGES] if self.recipe.training.quantization else []
         names = [

@@ -1,4 +1,4 @@
-"""Checks of a recipe against the machine, the task and the model, before anything is trained."""
+"""Checks a recipe against the machine, the task and the model, before anything is trained."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The main job as one screen of code: task, model, protocol, measures, record."""
+"""Runs a recipe: task, model, protocol, measures, record."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -126,7 +126,7 @@ def _in_int8(stage: record.Stage, task: Task) -> str:
 
 
 def _emptied(stage: record.Stage, scope: str = "protocol.scope") -> str:
-    """What to know of a matrix that a global ranking left next to nothing of: whatever follows it sees no input."""
+    """Warns of a matrix that a global ranking emptied: whatever follows it sees no input."""
     gone = [m.name for m in stage.matrices if m.zeros >= _NEXT_TO_ALL * m.entries]
     if not gone or stage.target_sparsity >= _NEXT_TO_ALL:
         return ""
@@ -136,7 +136,7 @@ def _emptied(stage: record.Stage, scope: str = "protocol.scope") -> str:
 
 
 def _scope_of(recipe: Recipe) -> str:
-    """The key that says what competes in a ranking; "" where nothing is ranked by matrices."""
+    """Returns the recipe key of the ranking's scope; empty where nothing is ranked by matrices."""
     gate = recipe.protocol.options.get("gate")
     if gate is None:
         return "protocol.scope"

@@ -1,4 +1,4 @@
-"""The folder of a run: one process, one recipe, one set of rows and one model at a time."""
+"""Locks and claims the folder of a run: one process, one recipe, one set of rows and one model at a time."""
 
 import errno
 import fcntl
@@ -27,7 +27,7 @@ RECIPE, LOCK = "recipe.yaml", ".lock"
 
 @contextmanager
 def opened(folder: Path, recipe: Recipe, task: Task) -> Iterator[Record | None]:
-    """Holds the run's folder, which is this recipe's on this data; gives its record where it is complete.
+    """Locks and claims the run's folder for the block; yields its record where the run is complete.
 
     A call that is refused before it trained anything leaves nothing behind.
 
@@ -88,7 +88,7 @@ def _is_at(path: Path, file: IO[bytes]) -> bool:
 
 
 def _withdraw(folder: Path, made: list[Path], *, locked: bool) -> None:
-    """Takes back what a call wrote that was refused before it had anything to keep, and the folders that it made."""
+    """Removes what a refused call wrote before it had anything to keep, and the folders that it made."""
     ours = {folder / LOCK, folder / CLAIM, folder / RECIPE}
     claimed = (folder / CLAIM).exists()
     kept = any(path.is_file() and path not in ours for path in folder.rglob("*"))
@@ -111,7 +111,7 @@ def _remove_empty(places: list[Path]) -> None:
 
 
 def look(folder: Path, recipe: Recipe, task: Task) -> None:
-    """Raises what :func:`opened` would raise, and writes nothing; that another process works there is no matter."""
+    """Raises what :func:`opened` would raise, without writing; ignores that another process may work there."""
     with writing(folder):
         nearest = next(place for place in (folder, *folder.parents) if place.exists())
         if not nearest.is_dir():
@@ -127,7 +127,7 @@ def look(folder: Path, recipe: Recipe, task: Task) -> None:
 
 
 def _claim(folder: Path, recipe: Recipe, task: Task) -> None:
-    """Writes what the folder is for, or compares it."""
+    """Writes the folder's claim, or compares it."""
     given, claim = _told(task), folder / CLAIM
     if not claim.is_file():
         _refuse_strangers(folder)
@@ -140,7 +140,7 @@ def _claim(folder: Path, recipe: Recipe, task: Task) -> None:
 
 
 def _told(task: Task) -> dict[str, Any]:
-    """What a claim says of the data."""
+    """Returns the fingerprints of the data, for a claim."""
     return {name: fingerprint.model_dump(mode="json") for name, fingerprint in task.fingerprints.items()}
 
 
@@ -166,7 +166,7 @@ def _compare(folder: Path, recipe: Recipe, given: dict[str, Any]) -> None:
 
 
 def _tells(path: Path, recipe: Recipe) -> bool:
-    """Whether the file holds the recipe, wherever else its numbers were reported to."""
+    """Returns whether the file holds the recipe, whatever its ``report_to``."""
     expected = recipe.resolved()
     try:
         value = parse_yaml(read_text(path))
@@ -198,7 +198,7 @@ def require_whole(folder: Path, recipe: Recipe, result: Record) -> None:
 
 
 def _sealed(known: Record, protocol: Protocol) -> dict[str, dict[str, str | None]]:
-    """The folders of a complete run, and what each must hold, with the hashes that the record's digest protects."""
+    """Lists the folders of a complete run with the files of each, and their hashes in the record."""
     sealed: dict[str, dict[str, str | None]] = {}
     for stage in known.stages:
         place = f"{STAGES}/{stage.name}"

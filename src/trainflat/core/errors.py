@@ -20,19 +20,19 @@ _SHOWN = 5  # of more, these: the nearest ones
 
 
 class TrainflatError(Exception):
-    """Everything that this package raises on purpose. Its text is one line: the thing, the value, the next move."""
+    """Base of all errors raised on purpose. Its text is one line: the thing, the value, the next move."""
 
     exit_code = 1
 
 
 class InputError(TrainflatError, ValueError):
-    """An input (recipe, file, option) cannot be used; nothing was changed on disk."""
+    """Raised for an input (recipe, file, option) that cannot be used; nothing was changed on disk."""
 
     exit_code = 2
 
 
 class UnknownName(InputError, KeyError):
-    """A table of names has no such name; the text shows the nearest ones."""
+    """Raised for a name that a table lacks; the text shows the nearest ones."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], where: str = "", more: str = "") -> None:
         known = sorted(known)
@@ -52,15 +52,15 @@ class UnknownName(InputError, KeyError):
 
 
 class DamagedFile(InputError):
-    """A file on disk is not what was written there: its hash differs, or it is truncated."""
+    """Raised for a file that is not what was written: its hash differs, or it is truncated."""
 
 
 class TrainingDiverged(TrainflatError):
-    """The loss or the weights stopped being finite."""
+    """Raised when the loss or the weights stop being finite."""
 
 
 class ZerosRevived(TrainflatError):
-    """A pruned weight is not zero: an optimizer or a load has written over the mask."""
+    """Raised when a pruned weight is not zero: an optimizer or a load has written over the mask."""
 
 
 def is_fault(error: BaseException) -> bool:

@@ -47,7 +47,7 @@ class Difference(NamedTuple):
 
     @property
     def significant(self) -> bool:
-        """Whether the interval excludes 0."""
+        """Returns whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
 
@@ -84,7 +84,7 @@ class Answers(_Data):
 
     @property
     def learned_nothing(self) -> bool:
-        """Whether nothing was learned: one answer for all rows, or a score no better than a constant answer's."""
+        """Returns whether nothing was learned: one answer for all rows, or a score no better than a constant's."""
         return self.constant or self.low + self.high <= 0
 
     def remark(self) -> str:

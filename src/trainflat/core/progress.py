@@ -2,7 +2,7 @@
 
 
 class Progress:
-    """Ignores all progress; override the methods to show it."""
+    """Base of progress displays; shows nothing itself."""
 
     def say(self, text: str) -> None:
         """Shows a line that stays."""

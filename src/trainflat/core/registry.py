@@ -90,7 +90,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         return name, options
 
     def settings(self, name: str) -> type[Settings]:
-        """The class of a member's settings, made from its constructor's signature at the first call."""
+        """Returns the class of a member's settings, made from its constructor's signature at the first call."""
         if name not in self._settings or self._settings[name].member is not self[name]:
             fields = {
                 key: (parameter.annotation, ... if parameter.default is parameter.empty else parameter.default)
@@ -100,11 +100,11 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         return self._settings[name]
 
     def kind_of(self, name: str, options: Mapping[str, Any]) -> type[Settings]:
-        """The class of a section's settings, for a family in which it depends on the options too."""
+        """Returns the class of a section's settings; a family in which it depends on options overrides this."""
         return self.settings(name)
 
     def read(self, section: Section) -> Settings:
-        """The settings that a section of a recipe stands for: checked without a model, complete with defaults.
+        """Reads a section of a recipe as settings: checked without a model, complete with defaults.
 
         Args:
             section: A name, a mapping with one, or settings, which are returned as they are.

@@ -1,4 +1,4 @@
-"""Settings: the options of one member of a family, complete, checked and frozen."""
+"""Defines checks of options, and settings: the options of a member, complete, checked and frozen."""
 
 import inspect
 import math
@@ -19,14 +19,14 @@ P = ParamSpec("P")
 
 
 class Check:
-    """What an option must be, as metadata of its annotation: ``decay: Annotated[float, Number("is a share", fits)]``.
+    """Checks an option, whose annotation carries it: ``decay: Annotated[float, Number("is a share", fits)]``.
 
     Recipes obey it without constructing the member, and so do constructors
     (:class:`~trainflat.core.configurable.Configurable`): a value is refused in the same words wherever it comes from.
     """
 
     def read(self, name: str, value: Any) -> Any:
-        """The value as the member keeps it.
+        """Returns the value as the member keeps it.
 
         Raises:
             InputError: it cannot be used; names the option.
@@ -34,7 +34,7 @@ class Check:
         raise NotImplementedError
 
     def dump(self, value: Any) -> Any:
-        """The value as JSON has it."""
+        """Returns the value as JSON."""
         return value
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -47,7 +47,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Number(Check):
-    """A number that fits, as a float; ``whole``: as an int, which 5.0 is too. Booleans are no numbers.
+    """Accepts numbers that fit, as a float; if ``whole`` as an int, which 5.0 is too. Booleans are no numbers.
 
     Example:
         >>> Number("is a share, in [0, 1)", lambda x: 0 <= x < 1).read("decay", 2)
@@ -74,7 +74,7 @@ class Number(Check):
 
 @dataclass(frozen=True)
 class OneOf(Check):
-    """One of some words; ``listed`` is how a message lists them."""
+    """Accepts one of some words; ``listed`` is how a message lists them."""
 
     words: tuple[str, ...]
     listed: str = ""
@@ -87,19 +87,22 @@ class OneOf(Check):
 
 @dataclass(frozen=True)
 class Word(Check):
-    """One of some words, such as those of a Literal; others are refused with the nearest one."""
+    """Accepts one of some words, such as those of a Literal; refuses others with the nearest one."""
 
     words: tuple[Any, ...]
     kind: str = ""
 
     def read(self, name: str, value: Any) -> Any:
-        if value not in self.words:
-            raise UnknownName(self.kind or name, str(value), [word for word in self.words if word is not None])
-        return value
+        known = [word for word in self.words if word is not None]
+        if value in self.words:
+            return value
+        if not isinstance(value, str):
+            raise InputError(f"{name} is {' or '.join(known)}, got {shown(value)}.")
+        raise UnknownName(self.kind or name, value, known)
 
 
 class Truth(Check):
-    """True or false; 1 is neither."""
+    """Accepts true and false; 1 is neither."""
 
     def read(self, name: str, value: Any) -> bool:
         if not isinstance(value, bool):
@@ -109,7 +112,7 @@ class Truth(Check):
 
 @dataclass(frozen=True)
 class Maybe(Check):
-    """None, or what another check takes."""
+    """Accepts None, and what another check accepts."""
 
     check: Check
 
@@ -144,7 +147,7 @@ def _named(annotation: Any, option: str) -> Any:
 
 
 def checks_of(function: Callable[..., Any]) -> dict[str, Check]:
-    """The checks that the annotations of a function's or class's parameters carry, by parameter."""
+    """Returns the checks that the parameters' annotations of a function or class carry, by parameter."""
     parameters = inspect.signature(function, eval_str=True).parameters
     carried = {key: getattr(p.annotation, "__metadata__", ()) for key, p in parameters.items()}
     return {key: one for key, metadata in carried.items() for one in metadata if isinstance(one, Check)}
@@ -187,7 +190,7 @@ class Settings(BaseModel):
 
     @classmethod
     def made(cls, name: str, member: type, fields: Mapping[str, tuple[Any, Any]]) -> type[Self]:
-        """A class of settings with these fields: annotation and default of each, ``...`` where there is none."""
+        """Makes a class of settings with these fields: annotation and default of each, ``...`` where there is none."""
         named: dict[str, Any] = {
             key: (_named(annotation, key), default) for key, (annotation, default) in fields.items()
         }
@@ -197,15 +200,15 @@ class Settings(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Constructor arguments by name."""
+        """Returns the constructor arguments by name."""
         return dict(self)
 
     def build(self, *args: Any, **given: Any) -> Any:
-        """The member, from these options and what the pipeline supplies."""
+        """Builds the member from these options and what the pipeline supplies."""
         return self.member(*args, **given, **self.options)
 
     def dump(self) -> dict[str, Any]:
-        """The options as JSON. One that came later to the family is left out where it is not used.
+        """Returns the options as JSON. One that came later to the family is left out where it is not used.
 
         So a recipe that was written before keeps its hash, and with it its folder and its records.
         """
@@ -219,12 +222,12 @@ class Settings(BaseModel):
     __hash__ = None  # type: ignore[assignment]  # options may be lists
 
     def section(self) -> dict[str, Any]:
-        """The section of a recipe that these settings are read from."""
+        """Returns the section of a recipe that reads as these settings."""
         return {"name": self.name, **self.dump()}
 
     @classmethod
     def checks(cls) -> dict[str, Check]:
-        """The checks of the options that have one."""
+        """Returns the checks of the options that have one."""
         found = {key: [m for m in field.metadata if isinstance(m, Check)] for key, field in cls.model_fields.items()}
         return {key: check for key, [check] in ((k, v) for k, v in found.items() if v)}
 
@@ -262,7 +265,7 @@ Section = str | Mapping[str, Any] | Settings
 
 
 def _numbers(value: Any) -> Iterator[float]:
-    """All numbers in a value of a recipe, however deep."""
+    """Yields all floats in a value of a recipe, however deep."""
     if isinstance(value, Mapping | list | tuple):
         for one in value.values() if isinstance(value, Mapping) else value:
             yield from _numbers(one)

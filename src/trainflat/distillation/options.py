@@ -122,7 +122,7 @@ class DistillationSettings(Settings):
     renew: Annotated[Any, _Renew()] = None
 
     def build(self, *args: Any, **given: Any) -> Distillation:
-        """The loss, without its teacher."""
+        """Builds the loss, without its teacher."""
         return Distillation(self.weight, self.temperature)
 
     def dump(self) -> dict[str, Any]:
@@ -130,7 +130,7 @@ class DistillationSettings(Settings):
 
 
 def read_distillation(section: Any) -> Settings:
-    """Settings of distillation: ``teacher``, ``weight``, ``temperature`` and ``renew``, which builds a Distillation.
+    """Reads a section of distillation: ``teacher``, ``weight``, ``temperature`` and ``renew``.
 
     Args:
         section: A teacher, or a mapping such as ``{"teacher": "folder", "weight": 0.9}``. A teacher is a folder or a

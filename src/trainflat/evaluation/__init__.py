@@ -1,4 +1,4 @@
-"""Measures, taken at every stage of a protocol."""
+"""Measures models: scores, sizes, latency, sharpness and int8 copies of every stage."""
 
 from trainflat.evaluation.agreement import Agreement, compare_answers
 from trainflat.evaluation.answers import main_score

@@ -1,4 +1,4 @@
-"""Whether two models give the same answers."""
+"""Compares the answers of two models."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _STEADY_FOREIGN = 0.1  # of the largest score
 
 @dataclass(frozen=True)
 class Agreement:
-    """How near the answers of two models are.
+    """Holds the differences between the answers of two models.
 
     Attributes:
         rows: That both answered.

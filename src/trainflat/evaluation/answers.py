@@ -1,4 +1,4 @@
-"""How sure a score is, and whether it is more than an answer that ignores the text would have."""
+"""Computes the margin of a score, and compares it with the best constant answer."""
 
 from collections import Counter
 from typing import Any

@@ -1,4 +1,4 @@
-"""How flat the minimum is that a model stands in, on rows of its training set."""
+"""Measures the sharpness of a model's minimum on rows of its training set."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""How well a model does when it is rounded to int8."""
+"""Scores int8 copies of a model."""
 
 from collections.abc import Mapping
 from typing import Any

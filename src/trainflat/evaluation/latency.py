@@ -1,4 +1,4 @@
-"""How long a forward pass takes."""
+"""Times forward passes."""
 
 from collections.abc import Callable
 from time import perf_counter

@@ -1,4 +1,4 @@
-"""Predictions over a split, outside the Trainer: for stages without training and for the final scores."""
+"""Computes predictions on a split without a Trainer: for untrained stages and final scores."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What a model weighs: zeros per matrix, parameters, and bytes in three forms."""
+"""Counts a model's zeros per matrix, its parameters, and its bytes in three forms."""
 
 import zlib
 

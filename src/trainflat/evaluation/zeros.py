@@ -1,4 +1,4 @@
-"""Zeros are claimed only where they are, and only for what they are worth."""
+"""Checks that pruned weights are zero, and says what zeros do for speed."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""Opens what lies in a folder: a model in whichever form it was stored, or the file of an export."""
+"""Loads a model from a folder in any form that this package writes, and opens exported files."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -50,7 +50,7 @@ class OptimizerSettings(Settings):
         return {key: _as_json(value) for key, value in self.options.items()}
 
     def build(self, *args: Any, **given: Any) -> Optimizer:
-        """The optimizer of parameters, groups or named parameters (which ``exclude`` needs).
+        """Builds the optimizer on parameters, groups or named parameters (which ``exclude`` needs).
 
         Raises:
             InputError: they do not fit, or torch refuses a value.
@@ -64,7 +64,7 @@ class OptimizerSettings(Settings):
 
     @property
     def average_passes(self) -> float:
-        """Forward and backward passes over a batch per step, on average."""
+        """Counts forward and backward passes over a batch per step, on average."""
         return float(self.member.average_passes(self.options)) if issubclass(self.member, FlatOptimizer) else 1.0
 
     def check_parameters(self, named: Iterable[tuple[str, torch.nn.Parameter]]) -> None:
@@ -128,7 +128,7 @@ class OptimizerTable(Registry[Optimizer]):
 
 
 def base_class(name: Any) -> type[Optimizer]:
-    """The class of ``torch.optim`` with that name in any case; Adam and AdamW are the fused ones of this package.
+    """Finds the class of ``torch.optim`` by name in any case; Adam and AdamW are the fused ones of this package.
 
     Raises:
         UnknownName: for a name that torch does not have.
@@ -242,7 +242,7 @@ def _as_json(value: Any) -> Any:
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """What torch objects to inside becomes an InputError that names the optimizer."""
+    """Turns torch's errors in the block into an InputError that names the optimizer."""
     try:
         yield
     except InputError:

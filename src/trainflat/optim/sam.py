@@ -40,7 +40,7 @@ class Phase(Configurable):
 
     @property
     def share(self) -> float:
-        """The share of all steps that are in the phase, up to rounding."""
+        """Returns the share of all steps that are in the phase, up to rounding."""
         return (self.stop - self.start) / self.every
 
     def includes(self, step: int, total: int | None) -> bool:
@@ -120,7 +120,7 @@ class SAM(FlatOptimizer):
 
     @cached_property
     def phase(self) -> Phase:
-        """The steps that are perturbed."""
+        """Returns the phase in which steps are perturbed."""
         return _phase(vars(self))
 
     @classmethod

@@ -67,7 +67,7 @@ def check_sparsities(sparsities: Sequence[float]) -> tuple[float, ...]:
             raise InputError(f"protocol sparsities are ascending, got {sparsity} after {before}. Order them.")
         if stage_name(sparsity) in taken:
             raise InputError(
-                f"protocol sparsities are told apart by ten decimals, got {sparsity} after {before}. Leave one out."
+                f"protocol sparsities differ in their first ten decimals, got {sparsity} after {before}. Leave one out."
             )
         before = sparsity
         taken.add(stage_name(sparsity))

@@ -38,7 +38,7 @@ class Speedup(Data):
 
     low: float | None
     high: float | None
-    value: float | None  # the median; None where the interval holds 1, for then there is no speed-up to tell of
+    value: float | None  # the median; None where the interval holds 1, for then no speed-up is significant
 
 
 class Timing(Data):
@@ -88,9 +88,9 @@ class Comparison(Data):
         return any(one.partial for one in self.data.values())
 
     def frontier(self, cell: Cell) -> list[int]:
-        """Returns the variants that surely differ from another and that none beats, fastest first.
+        """Returns the variants that differ significantly from another and that none beats, fastest first.
 
-        One beats another that is told to be better in one respect, and worse in none. The respects are latency and
+        One beats another that is significantly better in one respect, and worse in none. The respects are latency and
         score; where nothing was scored, latency and size.
         """
         count = range(len(self.variants))

@@ -53,7 +53,7 @@ def _on_free(found: Diagnosis) -> str:
     first = found.one_shot[0]
     said = f"{at_once} to {percent(first.sparsity)} of the encoder {_cost(found, first)}"
     if found.lost(first).low <= TOLERATED:
-        return f"{said}: these rows do not tell whether that is more than {TOLERATED:g} point. Take more (--rows)."
+        return f"{said}: on these rows not significantly more than {TOLERATED:g} point. Take more (--rows)."
     better = "Prune in rounds with training in between (protocol: iterative), or train flatter first (optimizer: sam)."
     return f"{said}. {better}"
 
@@ -73,7 +73,7 @@ def _on_int8(found: Diagnosis) -> str:
         return f"{cost}: it can be had without training."
     if lost.low > TOLERATED:
         return f"{cost}. Train with fake quantization (training.quantization: q8bert), or flatter (optimizer: sam)."
-    return f"{cost}; the rows do not tell whether it costs more than {TOLERATED:g} point."
+    return f"{cost}: not significantly more than {TOLERATED:g} point."
 
 
 def _on_emptied(found: Diagnosis) -> list[str]:
@@ -116,9 +116,12 @@ def _beside(one: Diagnosis, other: Diagnosis) -> list[str]:
     if flatter or sharper:
         said = f"{one.model} is flatter than {other.model} by {flatter} and sharper by {sharper} of {count} figures"
     else:
-        said = f"none of {count} figures on {one.flatness_rows:,} rows tells {one.model} and {other.model} apart"
+        said = (
+            f"none of {count} figures on {one.flatness_rows:,} rows differs significantly between {one.model} and "
+            f"{other.model}"
+        )
     further = _further(one, other)
-    kept = "of their losses without training neither is told to be the smaller"
+    kept = "neither loses significantly less without training"
     if further:
         less, more = (one, other) if further > 0 else (other, one)
         kept = f"{less.model} loses less than {more.model} without training"
@@ -136,7 +139,7 @@ def _verdict(flatter: int, further: int) -> str:
     if not flatter:
         return "the figures do not agree on which one is flatter"
     if not further:
-        return "so no difference was told that flatness could have made"
+        return "so there is no difference for flatness to explain"
     return f"{'as' if flatter * further > 0 else 'not as'} the flatness hypothesis has it"
 
 

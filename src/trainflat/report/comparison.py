@@ -15,7 +15,7 @@ from trainflat.report.static import KINDS, write_figures
 from trainflat.report.words import DASH, megabytes, metric_name, task_name
 
 FIGURE = "bench"
-NOT_TOLD = "not told apart"
+NOT_SIGNIFICANT = "not significant"
 
 
 def write_comparison(found: Comparison, out: Path) -> Path:
@@ -67,13 +67,13 @@ def notes(found: Comparison) -> list[str]:
     first = found.variants[0]
     said = [
         f"Speed-up: over {first.name}, median of {plural(found.rounds, 'round')} with an interval that holds it in "
-        f"95 of 100 cases; where that holds 1, the two are {NOT_TOLD}.",
-        f"Best: told apart from another in time or {'score' if found.metric else 'size'}, and no other is told to be "
-        "better in one of the two and not worse in the other.",
+        f"95 of 100 cases; where that holds 1, it is {NOT_SIGNIFICANT}.",
+        f"Best: differs significantly from another in time or {'score' if found.metric else 'size'}, and no other is "
+        "significantly better in one of the two and not worse in the other.",
     ]
     if found.metric is not None:
         said.append(
-            f"Over the first: points of the score, with a 95 % margin by the rows; where it holds 0, {NOT_TOLD}."
+            f"Over the first: points of the score, with a 95 % margin by the rows; where it holds 0, {NOT_SIGNIFICANT}."
         )
     said += [f"{one.name}: {one.remark}." for one in found.variants if one.remark]
     timings = [timing for cell in found.cells for timing in cell.timings]
@@ -84,7 +84,7 @@ def notes(found: Comparison) -> list[str]:
             "hour."
         )
     if any(timing.speedup is not None and timing.speedup.low is None for timing in timings):
-        said.append("6 rounds or more are needed to tell a speed-up.")
+        said.append("6 rounds or more are needed for a significant speed-up.")
     if found.partial:
         said.append(f"Scores: {PARTIAL}.")
     return said
@@ -135,14 +135,14 @@ def _title(found: Comparison) -> str:
 def _over(above: Difference | None) -> str:
     if above is None:
         return DASH
-    return f"{above.value:+z.2f} [{above.low:z.2f}, {above.high:z.2f}]" if above.significant else NOT_TOLD
+    return f"{above.value:+z.2f} [{above.low:z.2f}, {above.high:z.2f}]" if above.significant else NOT_SIGNIFICANT
 
 
 def _speedup(speedup: Speedup | None) -> str:
     if speedup is None:
         return "1"
     if speedup.value is None or speedup.low is None or speedup.high is None:
-        return NOT_TOLD
+        return NOT_SIGNIFICANT
     return f"{_digits(speedup.value)}× [{_digits(speedup.low)}, {_digits(speedup.high)}]"
 
 

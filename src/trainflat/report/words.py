@@ -63,13 +63,13 @@ def spread(mean: float, std: float | None, digits: int = 1) -> str:
 def change(lost: Difference, rows: int) -> str:
     """Says what a difference does to a score, with its margin: ``costs 1.2 points (between 0.3 and 2.1)``.
 
-    Where the rows cannot tell it from none, it says so; less than half of the last digit is no difference.
+    A difference that is not significant is said to be so; less than half of the last digit is none.
     """
     low, high = (lost.low, lost.high) if lost.value >= 0 else (-lost.high, -lost.low)
     size = f"{abs(lost.value):.1f}"
     if size == "0.0":
         return f"leaves the score where it is (between {low:z.1f} and {high:z.1f} points less)"
-    doubt = "" if lost.significant else f", which {rows:,} rows do not tell from none"
+    doubt = "" if lost.significant else f", not significant on {rows:,} rows"
     return f"{'costs' if lost.value > 0 else 'gains'} {size} points (between {low:z.1f} and {high:z.1f}){doubt}"
 
 

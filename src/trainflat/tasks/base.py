@@ -110,7 +110,7 @@ class Task(ABC):
 
     @property
     def score_name(self) -> str:
-        """The name of the main score; F1 with its positive class."""
+        """Returns the name of the main score; F1 with its positive class."""
         return f"{self.metric} of {self.positive:.60}" if self.metric == "f1" and self.positive else self.metric
 
     @abstractmethod

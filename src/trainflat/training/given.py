@@ -88,8 +88,8 @@ def refuse_without_rows(trainer: Trainer, flat: FlatOptimizer | None) -> None:
     own = trainer.label_smoother is not None or trainer.compute_loss_func is not None
     if flat is not None and flat.second_share < 1 and own:
         raise InputError(
-            f"{type(flat).__name__} chooses rows by their losses, which label smoothing and a loss function of one's "
-            "own do not tell. Leave these out, or set gamma to 1."
+            f"{type(flat).__name__} chooses rows by their losses, and label smoothing and a loss function of one's own "
+            "have only a mean. Leave these out, or set gamma to 1."
         )
 
 

@@ -51,7 +51,7 @@ def compare(
         batches: Rows.
         lengths: Tokens per row.
         threads: Of every backend.
-        rounds: Times that each takes its turn. Fewer than 6 cannot tell anything apart.
+        rounds: Times that each takes its turn. With fewer than 6 no speed-up is significant.
         task: Its section in a recipe; all are scored on it.
         data: Folder with the task's files.
         seed: That of the run, where it held out rows: the same ones are scored.
@@ -78,13 +78,13 @@ def compare(
 
 
 def tokens(batch: int, length: int, vocabulary: int) -> Rows:
-    """Returns what all are timed on: ``input_ids`` [batch, length], the same in every call, and a mask of ones."""
+    """Makes the batch to time: ``input_ids`` [batch, length], the same in every call, and a mask of ones."""
     ids = np.random.default_rng(0).integers(0, vocabulary, (batch, length))
     return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
 
 
 def timing(samples: Sequence[Sample], reference: Sequence[Sample] | None) -> Timing:
-    """Returns what the rounds of one variant come to; ``reference`` has the same rounds of the first."""
+    """Summarises the rounds of one variant; ``reference`` has the same rounds of the first."""
     middle = spread(seconds(samples))
     return Timing(
         median=middle.value,
@@ -97,7 +97,7 @@ def timing(samples: Sequence[Sample], reference: Sequence[Sample] | None) -> Tim
 
 
 def speedup(reference: Sequence[float], mine: Sequence[float]) -> Speedup:
-    """Returns how many times as fast, from the seconds of each round; no value where 1 cannot be excluded."""
+    """Computes the speed-up from the seconds of each round; no value where the interval holds 1."""
     ratios = [a / b for a, b in zip(reference, mine, strict=True)]
     low, high = median_interval(ratios)
     told = low > 1 or high < 1
@@ -126,7 +126,7 @@ class _Timer:
         return found
 
     def measured(self, scores: Sequence[Mapping[str, Any]]) -> list[Variant]:
-        """Returns what was found of each variant that does not depend on the cell."""
+        """Returns the size, memory and score of each variant."""
         return [
             Variant(model=one.model, backend=one.backend, bytes=size, peak_bytes=peak, **scored)
             for one, size, peak, scored in zip(self.variants, self.bytes, self.peaks, scores, strict=True)

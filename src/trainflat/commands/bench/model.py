@@ -1,4 +1,4 @@
-"""Models in folders, by torch."""
+"""Runs models in folders by torch, for the benchmark."""
 
 import inspect
 from pathlib import Path
@@ -16,7 +16,7 @@ _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 class TorchModel(Engine):
-    """torch, running what `trainflat.load` reads: dense, masked, int8 or sparse."""
+    """Runs a model that `trainflat.load` reads, by torch: dense, masked, int8 or sparse."""
 
     suffixes = ("",)
 

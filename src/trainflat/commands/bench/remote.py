@@ -1,4 +1,4 @@
-"""The driver's end of a worker."""
+"""Starts worker processes of the benchmark, and talks to them."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ Rows = Mapping[str, NDArray[np.int64]]
 
 
 class Remote:
-    """A process that holds one model; leaving its context ends it.
+    """Controls a process that holds one model; leaving the context ends it.
 
     Args:
         name: For messages.
@@ -65,12 +65,12 @@ class Remote:
         self._ask("be opened", "open", engine=self.engine, path=str(self.path), threads=threads)
 
     def hold(self, rows: Rows) -> None:
-        """Gives the process the batch that `time` and `answer` are about."""
+        """Sends the batch on which `time` and `answer` then run."""
         what = f"take {' x '.join(map(str, rows['input_ids'].shape))} tokens"
         self._ask(what, "hold", tokens={name: each.tolist() for name, each in rows.items()})
 
     def time(self, calls: int) -> float:
-        """Returns the seconds that so many passes took there."""
+        """Times ``calls`` passes, in seconds by the worker's clock."""
         return float(self._ask("run", "time", calls=calls))
 
     def answer(self) -> dict[str, NDArray[np.float32]]:
@@ -112,7 +112,7 @@ class Remote:
 
 
 class Away(Candidate):
-    """What is timed in its own process, by the clock there: talking to it takes no part."""
+    """Times a candidate in its own process, by the clock there, without the communication."""
 
     def __init__(self, remote: Remote) -> None:
         super().__init__(partial(remote.time, 1))
@@ -124,7 +124,7 @@ class Away(Candidate):
 
 
 class Answers(nn.Module):
-    """A remote as a module, so that what is timed is what is scored."""
+    """Wraps a remote as a module, so that the timed process is also the one that is scored."""
 
     def __init__(self, remote: Remote) -> None:
         super().__init__()

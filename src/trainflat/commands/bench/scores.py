@@ -1,4 +1,4 @@
-"""Scores of what is timed, whichever library runs it."""
+"""Scores the timed models, whichever library runs them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from trainflat.tasks.base import Task
 
 @dataclass(frozen=True)
 class Scored:
-    """A task that models are scored on."""
+    """Scores variants on a task."""
 
     task: Task
 
@@ -68,7 +68,7 @@ class Scored:
 
 
 def read_task(section: Mapping[str, Any], model: Path, data: Path | None, seed: int = 0) -> Scored:
-    """Builds what scores models on a task; raises as `task_for`."""
+    """Builds the task to score on; raises as `task_for`."""
     return Scored(task_for(model, dict(section), data, seed))
 
 

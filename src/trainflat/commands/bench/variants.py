@@ -1,4 +1,4 @@
-"""Which models by which backends, and what there is to open for each."""
+"""Pairs models with backends, exporting folders where a backend needs a file."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ _PARTS = {".onnx": (".data",), ".xml": (".bin",)}  # files that may lie beside o
 
 @dataclass(frozen=True)
 class Opened:
-    """One model by one backend.
+    """Holds one model by one backend.
 
     Attributes:
         model: What it is called.
@@ -89,7 +89,7 @@ def check_backends(names: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Exports:
-    """Where and how folders become files.
+    """Exports folders to temporary files for backends.
 
     Attributes:
         place: The folder for them.

@@ -21,7 +21,7 @@ from trainflat.engines import ENGINES, Engine
 
 
 class Worker:
-    """What can be asked of the process, by the name of the method."""
+    """Answers requests, each a method by name."""
 
     engine: Engine | None = None
 

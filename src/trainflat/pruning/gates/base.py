@@ -1,4 +1,4 @@
-"""The calls that a training loop makes of any gate, and the state that it resumes from."""
+"""Defines the base class of gates: the calls of a training loop, and the state to resume from."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -97,7 +97,7 @@ class Gate(ABC):
         step: int = 0,
         objective: ObjectiveSource = None,
     ) -> None:
-        """Begins a run of so many optimizer steps, before the first of them; or go on with one.
+        """Begins a run of so many optimizer steps, before the first of them; or continues one.
 
         Args:
             total_steps: Of the whole run.
@@ -150,7 +150,7 @@ class Gate(ABC):
         self.close(weight)
 
     def open(self) -> None:
-        """Puts the gate in place, before the first forward pass; do nothing if it is already."""
+        """Puts the gate in place, before the first forward pass; does nothing if it is already."""
 
     def close(self, weight: float = 1.0) -> None:
         """Takes the gate away after the last backward pass; the gradients are then of weights and scores.
@@ -164,7 +164,7 @@ class Gate(ABC):
 
     @abstractmethod
     def advance(self, step: int) -> None:
-        """Prepare what the next pass will see, after ``step`` optimizer steps."""
+        """Prepares what the next pass will see, after ``step`` optimizer steps."""
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -185,7 +185,7 @@ class Gate(ABC):
 
     @property
     def kind(self) -> str:
-        """Name of the gate in its states."""
+        """Returns the gate's name in its states."""
         return type(self).__name__
 
     @property
@@ -195,11 +195,11 @@ class Gate(ABC):
 
     @property
     def settled(self) -> bool:
-        """Whether the sparsity is the one to end with: only then can a checkpoint be the best."""
+        """Returns whether the sparsity is final: only then can a checkpoint be the best."""
         return self.schedule.share(self.step, self.total_steps) == 1
 
     def observe(self, lr: float, weight: float = 1.0) -> None:
-        """Look at the gradients of a step: complete, reduced over processes and not yet clipped.
+        """Takes in the gradients of a step: complete, reduced over processes and not yet clipped.
 
         Args:
             lr: Learning rate of the coming step.

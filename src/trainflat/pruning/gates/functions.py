@@ -18,7 +18,7 @@ Scores = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Position:
-    """Where a training stands.
+    """Holds the position in a training.
 
     Attributes:
         step: Optimizer steps taken.
@@ -68,7 +68,7 @@ class GateFunction(ABC):
         return -math.inf
 
     def refresh(self, scores: Scores, at: Position) -> None:
-        """Choose, after an optimizer step, what holds until the next choice."""
+        """Chooses, after an optimizer step, what holds until the next choice."""
 
     @torch.no_grad()
     def dropped(self, scores: Scores, at: Position) -> float:

@@ -28,7 +28,7 @@ PerturbOption = Annotated[Perturb | None, PERTURB]
 
 
 class MaskOptions(Configurable):
-    """Options of every learned mask that has a name in recipes; see :class:`LearnedMask`, in whose words ``units``."""
+    """Declares the options that all learned masks of recipes share; see :class:`LearnedMask`."""
 
     schedule: ScheduleOption = "cubic"
     unit: UnitOption = "weight"
@@ -101,7 +101,7 @@ class LearnedMask(Gate):
 
     @property
     def at(self) -> Position:
-        """Where the training stands."""
+        """Returns the position in the training."""
         return Position(self.step, self.schedule.share(self.step, self.total_steps), self.seed)
 
     # A run

@@ -47,7 +47,7 @@ class Pressure:
         """Forgets an earlier run."""
 
     def advance(self, scores: Scores, at: Position, scratch: Scratch) -> None:
-        """Settle, after an optimizer step, what holds for the next one."""
+        """Decides, after an optimizer step, what holds for the next one."""
 
     def push(self, scores: Mapping[str, nn.Parameter], weight: float, scratch: Scratch) -> None:
         """Adds the gradient of a penalty on the scores to theirs, times ``weight``."""
@@ -57,7 +57,7 @@ class Pressure:
         return values
 
     def arrived(self, scores: Scores, at: Position) -> bool:
-        """Whether the mask is as sparse as it will be in the end, once the schedule has arrived."""
+        """Returns whether the mask has its final sparsity, once the schedule has arrived."""
         return True
 
     def kept(self, scores: Scores, at: Position) -> Mapping[str, Tensor]:

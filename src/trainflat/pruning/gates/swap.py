@@ -1,4 +1,4 @@
-"""Weights that stand aside while other values are in their place."""
+"""Swaps weights out while other values take their place."""
 
 from collections.abc import Mapping
 
@@ -24,7 +24,7 @@ class WeightSwap:
 
     @torch.no_grad()
     def take_out(self) -> None:
-        """Copy the weights, whose memory may then be written over."""
+        """Copies the weights, whose memory may then be written over."""
         for name, p in self._weights.items():
             copy = self.copies.get(name)
             if copy is None or (copy.dtype, copy.device) != (p.dtype, p.device):

@@ -1,4 +1,4 @@
-"""Units of masks: which entries of which tensors one value is for."""
+"""Describes units of masks: which entries of which tensors one value is for."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

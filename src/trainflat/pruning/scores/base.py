@@ -1,4 +1,4 @@
-"""The interface of a score, and how a pruner takes one."""
+"""Defines the base class of scores, and how a pruner takes one."""
 
 import types
 from abc import ABC, abstractmethod
@@ -22,7 +22,7 @@ ObjectiveSource = Objective | Callable[[int, int], Objective] | None
 
 @dataclass(frozen=True)
 class ScoreInputs:
-    """Everything that a score may look at when weights are chosen.
+    """Holds everything that a score may look at when weights are chosen.
 
     Attributes:
         weights: The weights to rank, by name.
@@ -72,7 +72,7 @@ class Score(Configurable, ABC):
 
     @property
     def ready(self) -> bool:
-        """Whether there is something to rank by."""
+        """Returns whether there is something to rank by."""
         return True
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -100,7 +100,7 @@ class ScoredBy(Configurable):
             cls.score_class, cls.__signature__ = score, Signature([*own, *added])
 
     def take_score(self, given: Score | None, options: Mapping[str, Any]) -> None:
-        """Keeps the score that was given, or make one of the pruner's own kind from its options.
+        """Keeps the score that was given, or makes one of the pruner's own kind from its options.
 
         Raises:
             InputError: a score was given, and options besides.
@@ -114,7 +114,7 @@ class ScoredBy(Configurable):
 
 
 class PrunerTable(Registry[T]):
-    """Pruners by name; a score may stand among them, and is there the pruner that goes by it.
+    """Maps names to pruners; a score in the table stands for the pruner that ranks by it.
 
     Args:
         kind: As for :class:`~trainflat.core.registry.Registry`; so are the other arguments.

@@ -129,7 +129,7 @@ class MeasuredScore(Score):
 def _among(
     objective: Objective, weights: Mapping[str, Tensor], masks: Masks | None
 ) -> Iterator[tuple[Objective, dict[str, int]]]:
-    """Yield the objective among the weights that ``masks`` keep, the others being 0, and each weight's index in it."""
+    """Yields the objective among the weights that ``masks`` keep, the others being 0, and each weight's index in it."""
     known = {id(w): k for k, w in enumerate(objective.weights)}
     for name, weight in weights.items():
         if id(weight) not in known:

@@ -49,8 +49,8 @@ class DistillationFeature(Feature):
         check_weight(self._options.weight, head_of(self.run.model))
         if self.run.own_loss and self._options.weight == "entropy":
             raise InputError(
-                "weight entropy is by row, and label smoothing or a loss function of one's own tells no losses of "
-                "rows. Leave these out, or give a share in [0, 1]."
+                "weight entropy is by row, and label smoothing or a loss function of one's own has only a mean. "
+                "Leave these out, or give a share in [0, 1]."
             )
 
     @property
