@@ -9,6 +9,8 @@ from torch import Tensor
 
 from tests.support.structured import NAMES, hearing, questions, random_model, rows
 from trainflat.core.errors import InputError
+from trainflat.pruning.structured.layerwise import Seen
+from trainflat.pruning.structured.moments import Moments
 from trainflat.pruning.structured.pulls import pulls
 from trainflat.pruning.structured.sensitivity import sensitivities
 from trainflat.pruning.structured.sub_layers import gated, sub_layers
@@ -214,3 +216,26 @@ def test_pulls_have_the_curvature_of_the_loss_in_expectation(kind: str) -> None:
 def softmax_curvature(logits: Tensor) -> Tensor:
     p = logits.softmax(-1)
     return torch.diag(p) - torch.outer(p, p)
+
+
+def test_obs_chooses_again_by_what_the_matrix_shall_put_out_now() -> None:
+    """Targets that are no output of the dense matrix; brute force over single units, with the bias solved too."""
+    model, batch, ridge = random_model("Bert"), questions(rows("Bert")), 0.01
+    sub, score = sub_layers(model)[1], UNIT_SCORES.build("obs", ridge=ridge)
+    score.rankings(UnitInputs(model, [batch]))
+    torch.manual_seed(0)
+    x, t = torch.randn(40, 12).double() + 1, torch.randn(40, 8).double()
+    matrix = sub.matrix(model)
+    found = score.order_again(sub, matrix, Moments.of([Seen(x, t)]), 3)
+    assert found is not None
+    weighed, about, target = sensitivities(model, [sub], [batch], 0)[0], x - x.mean(0), t - t.mean(0)
+    pull = (ridge * about.square().sum() / 12).sqrt()
+    left = torch.cat([about, pull * torch.eye(12).double()])
+    right = torch.cat([target, pull * matrix.weight.detach().T])
+    losses = []
+    for unit in range(12):
+        rest = [i for i in range(12) if i != unit]
+        missed = right - left[:, rest] @ torch.linalg.lstsq(left[:, rest], right).solution
+        losses.append(float(torch.trace(weighed @ missed.T @ missed)))
+    assert len(found) == 3
+    assert int(found[0]) == min(range(12), key=losses.__getitem__)
