@@ -100,8 +100,11 @@ PRIVATE_NAMES: tuple[PrivateName, ...] = (
         _TORCH,
     ),
     *_lost(
-        "an exported model keeps eager attention; second derivatives go through whatever attention a model has",
-        {"transformers.PreTrainedConfig._attn_implementation": "export/graph.py objective/state_guard.py"},
+        "an exported model keeps eager attention, a shrunk one has the default; second derivatives go through any",
+        {
+            "transformers.PreTrainedConfig._attn_implementation": "export/graph.py objective/state_guard.py "
+            "pruning/structured/shrink.py"
+        },
     ),
     *_lost(
         "nothing has to be done: the model is saved as any other",

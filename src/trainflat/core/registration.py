@@ -1,13 +1,27 @@
-"""Registers our quantizers with transformers, lazily, whichever of the two is imported first."""
+"""Registers our quantizers and model classes with transformers, lazily, whichever of the two is imported first."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-_HOST = "transformers.quantizers.auto"  # holds transformers' tables of quantizers
+_QUANTIZERS = "transformers.quantizers.auto"  # transformers' tables of quantizers
+_CONFIGS = "transformers.models.auto.configuration_auto"  # and of config classes
+_SHRUNK = {  # by model_type in config.json without our prefix: transformers' config class; as in anatomy.FAMILIES
+    "albert": "AlbertConfig",
+    "bert": "BertConfig",
+    "camembert": "CamembertConfig",
+    "deberta-v2": "DebertaV2Config",
+    "distilbert": "DistilBertConfig",
+    "electra": "ElectraConfig",
+    "modernbert": "ModernBertConfig",
+    "mpnet": "MPNetConfig",
+    "roberta": "RobertaConfig",
+    "vit": "ViTConfig",
+    "xlm-roberta": "XLMRobertaConfig",
+}
 _READERS = {  # by quant_method in config.json: the module of its config and quantizer, and their names
     "trainflat-int8": ("trainflat.models.int8", "Int8Config", "Int8Quantizer"),
     "trainflat-sparse": ("trainflat.export.native", "SparseConfig", "SparseQuantizer"),
@@ -15,10 +29,11 @@ _READERS = {  # by quant_method in config.json: the module of its config and qua
 
 
 class _Lazy:
-    """Stands for a quantizer class in transformers' tables; imports it at the first use."""
+    """Stands for a class in transformers' tables; imports it at the first use."""
 
     def __init__(self, home: str, name: str) -> None:
         self.home, self.name = home, name
+        self.__name__ = name  # transformers compares names of config classes
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         return self._found()(*args, **options)
@@ -36,42 +51,58 @@ class _Lazy:
 
 
 def register() -> None:
-    """Registers our quantizers now, or when transformers' tables are imported.
+    """Registers our classes now, or when transformers' tables are imported.
 
     ``import trainflat`` must not import transformers, which takes seconds, and from_pretrained must read our folders in
     whichever order the two are imported.
     """
-    host = sys.modules.get(_HOST)
-    if hasattr(host, "AUTO_QUANTIZER_MAPPING"):
-        _enter(host)
-    elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+    for host, (table, enter) in _HOSTS.items():
+        module = sys.modules.get(host)
+        if hasattr(module, table):
+            enter(module)
+        elif not any(isinstance(finder, _Finder) and finder.host == host for finder in sys.meta_path):
+            sys.meta_path.insert(0, _Finder(host))
 
 
-def _enter(host: Any) -> None:
+def _enter_quantizers(host: Any) -> None:
     for method, (home, config, quantizer) in _READERS.items():
         host.AUTO_QUANTIZATION_CONFIG_MAPPING[method] = _Lazy(home, config)
         host.AUTO_QUANTIZER_MAPPING[method] = _Lazy(home, quantizer)
 
 
+def _enter_configs(host: Any) -> None:
+    for kind, config in _SHRUNK.items():
+        lazy = _Lazy("trainflat.models.shrunk", f"Shrunk{config}")
+        host.CONFIG_MAPPING.register(f"trainflat-{kind}", lazy, exist_ok=True)
+
+
+_HOSTS: dict[str, tuple[str, Callable[[Any], None]]] = {  # by module: what it must have, and what enters our classes
+    _QUANTIZERS: ("AUTO_QUANTIZER_MAPPING", _enter_quantizers),
+    _CONFIGS: ("CONFIG_MAPPING", _enter_configs),
+}
+
+
 class _Finder:  # not derived from importlib.abc, whose import takes as long as the rest of `import trainflat`
     """Hooks the import of one module of transformers, then removes itself."""
 
+    def __init__(self, host: str) -> None:
+        self.host = host
+
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Any:
-        if fullname != _HOST:
+        if fullname != self.host:
             return None
         sys.meta_path.remove(self)
         spec: Any = PathFinder.find_spec(fullname, path)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Entering(spec.loader)
+            spec.loader = _Entering(spec.loader, _HOSTS[self.host][1])
         return spec
 
 
 class _Entering:
-    """Loads a module by its own loader, then registers our quantizers in it."""
+    """Loads a module by its own loader, then registers our classes in it."""
 
-    def __init__(self, inner: Any) -> None:
-        self.inner = inner
+    def __init__(self, inner: Any, enter: Callable[[Any], None]) -> None:
+        self.inner, self.enter = inner, enter
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         module: ModuleType | None = self.inner.create_module(spec)
@@ -79,7 +110,7 @@ class _Entering:
 
     def exec_module(self, module: ModuleType) -> None:
         self.inner.exec_module(module)
-        _enter(module)
+        self.enter(module)
 
     def __getattr__(self, name: str) -> Any:  # get_source, get_resource_reader: tools ask loaders for these
         return getattr(self.inner, name)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from trainflat.core.errors import DamagedFile, InputError, one_line
 from trainflat.models.quiet import quiet_loading
+from trainflat.models.shrunk import model_class
 from trainflat.models.stored import (
     CONFIG,
     MOVE,
@@ -136,7 +136,7 @@ def _is_floating(tensor: Any) -> bool:
 def _model_class(folder: Path, config: PreTrainedConfig) -> type[PreTrainedModel]:
     names = getattr(config, "architectures", None)
     name = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
-    kind = getattr(transformers, name, None) if name.isidentifier() else None
+    kind = model_class(name)
     ours = isinstance(kind, type) and issubclass(kind, PreTrainedModel)
     if kind is None or not ours or kind.config_class is not type(config):
         raise DamagedFile(f"{folder / CONFIG} names the architecture {names!r}, which transformers has not. {MOVE}")

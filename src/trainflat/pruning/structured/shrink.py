@@ -205,7 +205,7 @@ class _Shrinking:
             made = dense
         del values["model_type"], values["transformers_version"]
         config = made.from_dict(values | {"architectures": [kind.__name__]})
-        config._attn_implementation = old._attn_implementation
+        config._attn_implementation = getattr(old, "_attn_implementation", None)
         return config, kind
 
     def _common(self) -> dict[str, Any]:
