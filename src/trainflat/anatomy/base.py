@@ -179,6 +179,8 @@ class Anatomy:
         vocabulary: Number of word embeddings.
         other: Kind of each prunable matrix outside the layers (the pooler's), by name.
         missing: Reason why the model has no units of a kind, by kind.
+        pre_norm: Whether a LayerNorm stands before its sub-layer, not after the residual.
+        rotary: Whether queries and keys are rotated by position, so that heads keep their size.
     """
 
     family: str
@@ -190,6 +192,8 @@ class Anatomy:
     vocabulary: int = 0
     other: Mapping[str, str] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
+    pre_norm: bool = False
+    rotary: bool = False
 
     def matrices(self) -> dict[str, tuple[int | None, str]]:
         """Returns the layer number and the kind of each matrix that is pruned, by its name in the model.

@@ -164,6 +164,8 @@ class _Reader:
             vocabulary=0 if words is None else self.tensors[words].shape[0],
             other={pooler: "pooler"} if pooler in self.tensors else {},
             missing=missing,
+            pre_norm=layout.pre_norm,
+            rotary=layout.rotary,
         )
 
     def _hidden(self, layers: tuple[Layer, ...]) -> int:

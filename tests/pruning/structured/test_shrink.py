@@ -1,5 +1,6 @@
 """The shrinker, over the architecture families: what comes out computes what the masked model does."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +14,9 @@ from torch import Tensor
 from tests.support.masked import masked
 from tests.support.patterns import KINDS, pattern
 from tests.support.tiny_families import MODELS, SIZES, logits, make
-from trainflat.anatomy import FAMILIES, anatomy_of
+from trainflat.anatomy import FAMILIES, anatomy_of, layout_of
 from trainflat.core.errors import InputError
-from trainflat.pruning.structured import Kept, shrink
+from trainflat.pruning.structured import Kept, count, shrink
 
 EXACT = {torch.float64: 1e-12, torch.float32: 1e-5}
 PATTERNS = {
@@ -33,12 +34,18 @@ def assert_same(found: Tensor, expected: Tensor) -> None:
     assert float((found - expected).abs().max()) <= EXACT[expected.dtype] * scale
 
 
+def parameters_of_layers(model: Any) -> int:
+    layer = re.compile(re.escape(layout_of(model).layer).replace(r"\#", r"\d+") + r"\.")
+    return sum(p.numel() for name, p in model.base_model.named_parameters() if layer.match(name))
+
+
 def shrunk_is_masked(name: str, seed: int, kind: Any, **drawn: Any) -> None:
     model = make(name, seed % 7).to(kind)
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     kept = pattern(model, seed, **drawn)
     small = shrink(model, kept)
     assert_same(logits(small), logits(masked(model, kept)))
+    assert count(kept, anatomy_of(model)).encoder == parameters_of_layers(small)
     assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
     # Everything that is left of it is left of a second shrinking too.
     again = shrink(small, Kept.all(anatomy_of(small)))
@@ -195,6 +202,20 @@ def test_what_is_not_exact_is_refused_by_name() -> None:
     refused(bert, replace(ones, hidden=ones.hidden * 0), "no hidden dimension is kept")
     refused(bert, replace(ones, vocabulary=ones.vocabulary * 0), "no word is kept")
     refused(bert, replace(ones, hidden=ones.hidden * float("nan")), "not finite")
+
+
+def test_parameters_by_cofis_count() -> None:
+    """The numbers of CoFi's code for BERT-base: per head 64 · 4 · 768, per unit 2 · 768; biases in the denominator."""
+    with torch.device("meta"):
+        anatomy = anatomy_of(transformers.BertModel(transformers.BertConfig()))
+    ones = Kept.all(anatomy)
+    heads, units = anatomy.units("head"), anatomy.units("feed-forward unit")
+    hidden = anatomy.units("hidden dimension")
+    assert count(ones, anatomy).cofi_dense == 85_017_600
+    assert count(ones, anatomy).encoder == 85_054_464  # LayerNorms: 12 · 2 · 2 · 768 more
+    few = count(ones.without([*heads[7:], *units[100:], *hidden[700:]]), anatomy)
+    assert few.cofi == 7 * 700 * 256 + 100 * 700 * 2
+    assert few.cofi_sparsity == pytest.approx(1 - few.cofi / 85_017_600)
 
 
 def test_every_architecture_is_shrunk() -> None:

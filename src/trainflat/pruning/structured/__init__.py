@@ -1,6 +1,7 @@
 """Structured pruning: removes heads, units, sub-layers, hidden dimensions and words, so that the model is smaller."""
 
 from trainflat.pruning.structured.budgets import Budget, Latency, MultiplyAdds, Parameters
+from trainflat.pruning.structured.counting import Counts, count
 from trainflat.pruning.structured.kept import Kept, KeptLayer, State
 from trainflat.pruning.structured.latency import LatencyTable, latency_table, measure_table
 from trainflat.pruning.structured.prune import Pruned, SubLayerNote, prune_structure
@@ -12,6 +13,7 @@ __all__ = [
     "REPAIRS",
     "UNIT_SCORES",
     "Budget",
+    "Counts",
     "Kept",
     "KeptLayer",
     "Latency",
@@ -21,6 +23,7 @@ __all__ = [
     "Pruned",
     "State",
     "SubLayerNote",
+    "count",
     "latency_table",
     "measure_table",
     "prune_structure",

@@ -39,15 +39,27 @@ class KeptLayer:
     @property
     def attention_state(self) -> State:
         """Tells an empty sub-layer, whose bias and LayerNorm still act, from one that is skipped."""
-        # A head needs none of its query-key dimensions: without them it attends to all positions alike.
-        heads = len(self.heads)
-        per_head = self.value_output.view(heads, len(self.value_output) // max(heads, 1)).any(1)
-        return _state(self.attention, bool((per_head & self.heads.bool()).any()))
+        return _state(self.attention, bool(self.kept_heads()))
 
     @property
     def feed_forward_state(self) -> State:
         """Returns the same of the feed-forward sub-layer."""
         return _state(self.feed_forward, bool(self.units.any()))
+
+    def kept_heads(self) -> tuple[int, ...]:
+        """Returns the numbers of the heads that add anything to the sub-layer's output."""
+        # A head needs none of its query-key dimensions: without them it attends to all positions alike.
+        values = self._per_head(self.value_output).any(1)
+        return tuple(j for j in range(len(self.heads)) if self.heads[j] != 0 and values[j])
+
+    def widest_head(self) -> int:
+        """Returns the most dimensions that a kept head has left, of either kind."""
+        sides = [self._per_head(one).count_nonzero(1) for one in (self.query_key, self.value_output)]
+        return max((int(side[j]) for side in sides for j in self.kept_heads()), default=0)
+
+    def _per_head(self, values: Tensor) -> Tensor:
+        heads = len(self.heads)
+        return values.view(heads, len(values) // max(heads, 1))
 
 
 def _state(factor: float, inhabited: bool) -> State:

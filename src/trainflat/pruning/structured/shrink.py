@@ -114,9 +114,8 @@ class _Shrinking:
         if state != "alive":
             return _Sublayer(state)
         scores, values = own.query_key.view(part.heads, -1), own.value_output.view(part.heads, -1)
-        heads = tuple(j for j in range(part.heads) if own.heads[j] != 0 and values[j].any())
-        widest = max(int(one[j].count_nonzero()) for one in (scores, values) for j in heads)
-        size = part.head_size if self.layout.rotary else widest
+        heads = own.kept_heads()
+        size = part.head_size if self.layout.rotary else own.widest_head()
         # The model divides scores by the root of a head's new size.
         fold = self.layout.scale(part.head_size, self.model.config) / self.layout.scale(size, self.model.config)
         index, factors = _padded(scores, heads, size)
