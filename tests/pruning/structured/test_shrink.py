@@ -2,7 +2,8 @@
 
 import re
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from tests.support.patterns import KINDS, pattern
 from tests.support.tiny_families import MODELS, SIZES, logits, make
 from trainflat.anatomy import FAMILIES, anatomy_of, layout_of
 from trainflat.core.errors import InputError
-from trainflat.pruning.structured import Kept, count, shrink
+from trainflat.pruning.structured import Kept, State, count, shrink
 
 EXACT = {torch.float64: 1e-12, torch.float32: 1e-5}
 PATTERNS = {
@@ -61,6 +62,7 @@ def test_shrunk_is_masked(name: str, **drawn: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", MODELS)
 @settings(max_examples=200, **QUIET)
 @given(**PATTERNS)
@@ -220,3 +222,14 @@ def test_parameters_by_cofis_count() -> None:
 
 def test_every_architecture_is_shrunk() -> None:
     assert {name.split()[0] for name in MODELS} == set(FAMILIES)
+
+
+def test_the_page_runs_and_its_states_are_the_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "structured.md").read_text(encoding="utf8")
+    code = re.search(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert code is not None
+    exec(compile(code[1], "structured.md", "exec"), {})  # noqa: S102
+    said = capsys.readouterr().out
+    assert "ShrunkBertForSequenceClassification {'0': {'num_attention_heads': 1, 'intermediate_size': 12}}" in said
+    assert said.rstrip().endswith("True")
+    assert re.findall(r"^\| `([a-z-]+)` \|", page, flags=re.MULTILINE)[:3] == list(get_args(State))
