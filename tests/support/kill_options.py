@@ -45,6 +45,7 @@ PROTOCOLS = {
         f"one-shot {name}": {"protocol": {"name": "one-shot", "sparsities": [0.6], "pruner": _pruner(name)}}
         for name in PRUNERS
     },
+    "transfer": {"protocol": {"name": "transfer", "sparsities": [0.4, 0.8]}},
 }
 TRAINING = {
     "bf16": _training(precision="bf16", optimizer=ADAMW),
@@ -91,7 +92,7 @@ FAMILIES = {
 }
 # Of these the quick suite kills one run each.
 QUICK = {
-    "protocols": [SOURCE, "iterative without rewinding", "one-shot magnitude"],
+    "protocols": [SOURCE, "iterative without rewinding", "one-shot magnitude", "transfer"],
     "training": ["bf16", "swa", "q8bert", "teacher renewed", "powerprop"],
     "optimizers": ["optimizer esam", "optimizer entropy-sgd"],
     "gates": ["gate hard-movement"],

@@ -146,10 +146,11 @@ class Prepared(Job):
         """Lists the files that the run's folder will hold."""
         per_stage = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", STAGE, MANIFEST]
         per_stage += [RANGES] if self.recipe.training.quantization else []
+        masks = [MASKS] if self.protocol.unstructured else []  # else what was dropped is gone from the model
         names = [
             f"{STAGES}/{s.name}/{f}"
             for s in self.stages
-            for f in [*per_stage, *([MASKS] if s.sparsity or s.open else [])]
+            for f in [*per_stage, *(masks if s.sparsity or s.open else [])]
         ]
         return [LOCK, RECIPE, CLAIM, *self.protocol.files(), *names, RECORD_FILE]
 

@@ -9,6 +9,7 @@ from trainflat.protocols.one_shot import OneShot
 from trainflat.protocols.stages import Planned, Produced
 from trainflat.protocols.store import StageStore
 from trainflat.protocols.ticket import Ticket
+from trainflat.protocols.transfer import Transfer
 from trainflat.protocols.workspace import Workspace
 
 PROTOCOLS: Registry[Protocol] = Registry(
@@ -18,6 +19,7 @@ PROTOCOLS: Registry[Protocol] = Registry(
     iterative=Iterative,
     ticket=Ticket,
     gradual=Gradual,
+    transfer=Transfer,
 )
 
 __all__ = [
@@ -31,5 +33,6 @@ __all__ = [
     "Protocol",
     "StageStore",
     "Ticket",
+    "Transfer",
     "Workspace",
 ]

@@ -12,6 +12,7 @@ from trainflat.report.sections.runs import Runs
 from trainflat.report.sections.scores import Scores
 from trainflat.report.sections.structure import StructureMap
 from trainflat.report.sections.training import TrainingCurves
+from trainflat.report.sections.transfer import TransferFrontier
 from trainflat.report.sections.zeros import Zeros
 
 # In the order in which they are shown.
@@ -19,6 +20,7 @@ SECTIONS: tuple[Section, ...] = (
     Scores(),
     ScoreCurve(),
     SpeedFrontier(),
+    TransferFrontier(),
     Flatness(),
     Int8Scores(),
     Zeros(),
