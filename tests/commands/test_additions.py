@@ -81,6 +81,7 @@ def test_optimizer(found: dict[str, Any]) -> None:
 
 def test_feature(found: dict[str, Any]) -> None:
     assert found["plan"][1:3] == [3, "9 counted"]
+    assert [{"toy", "3:", "9", "counted"} <= set(line) for line in found["shown"]] == [True]
     assert found["trained"][1:] == [{"toy": 9}, 9.0] and found["hash"] == "3"
     assert found["refused"] == "recipe: training.toy is a whole number, got 'many'."
     assert "training.toys is not a key of recipes" in found["unknown"]

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from trainflat.core.configurable import Configurable
 from trainflat.core.errors import InputError, UnknownName
 from trainflat.core.registry import Registry
-from trainflat.core.settings import Number, OneOf, Settings, Truth
+from trainflat.core.settings import Number, Settings, Truth, Word
 
 SHARE = Number("is a share, in [0, 1)", lambda x: 0 <= x < 1)
 
@@ -19,7 +19,7 @@ class Bell(Configurable):
     force: Annotated[float, SHARE] = 0.5
     times: Annotated[int, Number("is a whole number >= 1", lambda x: x >= 1, whole=True)] = 1
     loud: Annotated[bool, Truth()] = False
-    tone: Annotated[str, OneOf(("low", "high"))] = "low"
+    tone: Annotated[str, Word(("low", "high"))] = "low"
 
     def __init__(self, tower: str, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -66,7 +66,7 @@ def test_a_section_becomes_whole_frozen_settings_of_one_class():
         ("force", "much", "force is a share, in [0, 1), got 'much'."),
         ("times", 1.5, "times is a whole number >= 1, got 1.5."),
         ("loud", 1, "loud is true or false, got 1."),
-        ("tone", "flat", "tone is low or high, got 'flat'."),
+        ("tone", "flat", "no tone is called 'flat'. Known: high, low."),
     ],
 )
 def test_recipes_and_constructors_refuse_in_the_same_words(option: str, value: Any, message: str):

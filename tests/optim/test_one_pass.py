@@ -262,7 +262,7 @@ def test_a_parameter_that_a_batch_does_not_use_has_no_previous_gradient():
     [
         ({"extrapolation": -1}, "extrapolation is a multiple of the learning rate, a number >= 0, got -1"),
         ({"extrapolation": "far"}, "extrapolation is a multiple of the learning rate, a number >= 0, got 'far'"),
-        ({"direction": "up"}, "direction is one of gradient, previous, momentum, got 'up'"),
+        ({"direction": "up"}, "no direction is called 'up'. Known: gradient, momentum, previous."),
     ],
     ids=["negative", "word", "direction"],
 )

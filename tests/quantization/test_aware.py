@@ -216,8 +216,8 @@ def test_attaching_leaves_everything_else_as_it_is():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"weights": "row"}, "weights is tensor or channel, got 'row'"),
-        ({"activations": "batch"}, "activations is ema or token, got 'batch'"),
+        ({"weights": "row"}, "no way to round weights is called 'row'"),
+        ({"activations": "batch"}, "no way to round activations is called 'batch'"),
         ({"decay": 1.0}, r"decay is a share, in \[0, 1\), got 1.0"),
         ({"decay": math.nan}, "decay is a share"),
         ({"decay": True}, "decay is a share"),

@@ -73,19 +73,6 @@ class Number(Check):
 
 
 @dataclass(frozen=True)
-class OneOf(Check):
-    """Accepts one of some words; ``listed`` is how a message lists them."""
-
-    words: tuple[str, ...]
-    listed: str = ""
-
-    def read(self, name: str, value: Any) -> str:
-        if value not in self.words:
-            raise InputError(f"{name} is {self.listed or ' or '.join(self.words)}, got {value!r}.")
-        return str(value)
-
-
-@dataclass(frozen=True)
 class Word(Check):
     """Accepts one of some words, such as those of a Literal; refuses others with the nearest one."""
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar
 
 from torch.optim import Optimizer
 
-from trainflat.core.settings import Number, OneOf
+from trainflat.core.settings import Number, Word
 from trainflat.optim.base import FlatOptimizer
 from trainflat.optim.directions import (
     Directions,
@@ -17,7 +17,7 @@ from trainflat.optim.directions import (
 from trainflat.optim.perturbation import NO_PERTURBATION, Move, Perturbation, joint_length
 from trainflat.optim.vectors import gradients
 
-_DIRECTION = OneOf(("gradient", "previous", "momentum"), "one of gradient, previous, momentum")
+_DIRECTION = Word(("gradient", "previous", "momentum"))
 
 
 _EXTRAPOLATION = Number("is a multiple of the learning rate, a number >= 0", lambda x: x >= 0)

@@ -11,7 +11,7 @@ from torch import Tensor, distributed, nn
 from trainflat.anatomy.params import unwrapped
 from trainflat.core.configurable import Configurable
 from trainflat.core.errors import InputError
-from trainflat.core.settings import Number, OneOf, Truth
+from trainflat.core.settings import Number, Truth, Word
 from trainflat.quantization.arithmetic import LARGEST, SMALLEST_STEP, Quantized
 from trainflat.quantization.dynamic import layers_to_round
 from trainflat.quantization.fake import (
@@ -74,8 +74,8 @@ class Q8BERT(Configurable):
         True
     """
 
-    weights: Annotated[Weights, OneOf(("tensor", "channel"))] = "tensor"
-    activations: Annotated[Literal["ema", "token"], OneOf(("ema", "token"))] = "ema"
+    weights: Annotated[Weights, Word(("tensor", "channel"), "way to round weights")] = "tensor"
+    activations: Annotated[Literal["ema", "token"], Word(("ema", "token"), "way to round activations")] = "ema"
     decay: Annotated[float, Number("is a share, in [0, 1)", lambda x: 0 <= x < 1)] = 0.9999
     embeddings: Annotated[bool, Truth()] = True
     head: Annotated[bool, Truth()] = True

@@ -2,6 +2,8 @@
 
 import json
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import torch
@@ -9,6 +11,7 @@ from transformers import BertForSequenceClassification
 
 import trainflat
 from trainflat.anatomy import anatomy_of
+from trainflat.cli.plans import print_plan
 from trainflat.commands.export import export
 from trainflat.core.listing import KINDS, listed
 from trainflat.report import write_report
@@ -34,6 +37,8 @@ def found(folder: Path) -> dict[str, object]:
         "evaluation": {"flatness": {"measures": ["toy"], "rows": 8}, "latency": {"batches": []}},
     }
     plan = trainflat.plan(recipe, out=folder)
+    with redirect_stdout(StringIO()) as shown:
+        print_plan(plan)
     record = trainflat.run(recipe, out=folder / "runs")
     page = write_report([record], folder / "report", ("html", "csv"))
     [run] = (folder / "runs").iterdir()
@@ -48,6 +53,7 @@ def found(folder: Path) -> dict[str, object]:
     model.config.model_type = "toy"
     whole, half = record.stages
     return {
+        "shown": [line.split() for line in shown.getvalue().splitlines() if "counted" in line],
         "compared": completed({"name": "toy"})["further"],
         "list": [kind for kind in KINDS if "toy" in listed(kind)[1]],
         "plan": [str(plan.recipe.training.optimizer.further), *plan.features["toy"], *(s.name for s in plan.stages)],
