@@ -132,7 +132,7 @@ def test_label_smoothing_hides_the_losses_of_rows(tmp_path: Path) -> None:
         data_collator=collate,
         optimizer={"name": "esam", "lr": 1e-3},
     )
-    with pytest.raises(InputError, match="ESAM chooses rows by their losses, which label smoothing"):
+    with pytest.raises(InputError, match="ESAM chooses rows by their losses, and label smoothing"):
         trainer.train()
 
 

@@ -79,7 +79,7 @@ def diagnose(
         seed: Draws the rows and whatever the measures draw; that of the run, where it held out rows.
         quick: Takes 32 rows at most, three measures in place of these and three cuts in place of nine.
         keep: File for what is finished, from which the same call goes on after a kill. Delete it when all is saved.
-        progress: Is told what happens, and how long it will take.
+        progress: Shows what happens, and how long it will take.
 
     Raises:
         InputError: a model has no head for the task, the task has no such data, or a measure or option does not exist.

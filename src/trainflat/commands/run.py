@@ -36,7 +36,7 @@ def run(
         recipe: A file, the name of a packaged recipe, or the recipe itself.
         data: Folder with the task's files; else the environment variable TRAINFLAT_DATA, else the Hugging Face hub.
         out: The run's folder is made in here, named by the recipe's hash.
-        progress: Is told what happens.
+        progress: Shows what happens.
         overrides: ``{"training.epochs": 2}`` or ``["training.epochs=2"]``.
 
     Returns:

@@ -1,14 +1,14 @@
 """Holds the options of distillation, and blends task and teacher losses."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from torch import Tensor
 
+from trainflat.core.configurable import Configurable
 from trainflat.core.errors import InputError, UnknownName
 from trainflat.core.formatting import plural
-from trainflat.core.settings import Check, Number, Settings, checks_of
+from trainflat.core.settings import Check, Number, Settings
 from trainflat.distillation.losses import certainties, logit_losses, number_losses, span_certainties, span_losses
 
 Logits = tuple[Tensor, ...]
@@ -45,8 +45,7 @@ class _Renew(Check):
         return None if value is None else "best"
 
 
-@dataclass(frozen=True)
-class Distillation:
+class Distillation(Configurable):
     r"""Blends the distillation loss with the task's loss, at a temperature.
 
     The loss is :math:`w \cdot T^2 \mathrm{KL}(\text{teacher} \| \text{student}) + (1 - w) \cdot \text{task loss}`: one
@@ -75,10 +74,6 @@ class Distillation:
 
     weight: Annotated[float | Literal["entropy"], _Weight()] = 0.5
     temperature: Annotated[float, _TEMPERATURE] = 2.0
-
-    def __post_init__(self) -> None:
-        for name, check in checks_of(Distillation).items():
-            object.__setattr__(self, name, check.read(name, getattr(self, name)))
 
     def losses(self, student: Logits, teacher: Logits, tokens: Tensor | None = None) -> Tensor:
         """Computes the distillation loss of every row [B]; ``tokens`` [B, T] is the attention mask."""

@@ -55,7 +55,7 @@ def compare(
         task: Its section in a recipe; all are scored on it.
         data: Folder with the task's files.
         seed: That of the run, where it held out rows: the same ones are scored.
-        progress: Is told what happens.
+        progress: Shows what happens.
 
     Raises:
         InputError: a model, a backend or a size cannot be used.

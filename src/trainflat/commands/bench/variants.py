@@ -96,7 +96,7 @@ class Exports:
         task: Formats that look at text before they round take it from this task, where one is given.
         data: Folder with the task's files.
         seed: Of the run that held out rows.
-        progress: Is told.
+        progress: Shows what happens.
     """
 
     place: Path
