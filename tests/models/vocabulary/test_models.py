@@ -103,6 +103,14 @@ def test_added_tokens_come_after_the_model_s_own_whatever_their_ids_were() -> No
     assert small.get_vocab(with_added_tokens=True) == {"[UNK]": 0, "x": 1, "[SEP]": 2}
 
 
+def test_the_padding_in_the_file_follows() -> None:
+    inner = Tokenizer.from_str(made("ModernBert").backend_tokenizer.to_str())
+    inner.enable_padding(pad_id=inner.token_to_id("[PAD]"), pad_token="[PAD]")
+    whole = FastTokenizer(PreTrainedTokenizerFast(tokenizer_object=inner))
+    places = whole.numbered(whole.needed(set(), set()))
+    assert whole.cut_json(places)["padding"]["pad_id"] == places[inner.token_to_id("[PAD]")] < 300
+
+
 def test_the_unknown_piece_is_found_at_its_new_place() -> None:
     pieces = [("a", -1.0), ("bb", -3.0), ("<unk>", 0.0), ("b", -4.0)]
     small, places = kept_for(plain(models.Unigram(pieces, unk_id=2)), ["b"])

@@ -1,10 +1,11 @@
 """Trims the vocabulary of a model and its tokenizer together, and checks that kept texts are answered to the bit."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any, Self
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -90,32 +91,46 @@ def trim_vocabulary(
     choice = VOCABULARIES.read(keep).build()
     fast, rows = FastTokenizer(tokenizer), word_rows(model)
     _check_fit(fast, rows)
-    before = list(fast.encode(texts))
-    counts = _counted(fast, before)
-    ids = choice.choose(fast, counts) | used_rows(model, rows)
-    places = fast.numbered(fast.needed(ids, _unknown_words(fast, texts, before)))
+    corpus = _Corpus.read(fast, texts)
+    ids = choice.choose(fast, corpus.counts(fast)) | used_rows(model, rows)
+    places = fast.numbered(fast.needed(ids, corpus.unknown_words(fast)))
     _check_padding(model, places)
     kept = tuple(sorted(places, key=places.__getitem__))
     small = cut_tables(model, kept)
-    small_tokenizer = fast.cut(places, small.config)
-    if not texts:
-        before = list(fast.encode(texts := _texts_of(fast, kept)))
-    same = check_ids(small_tokenizer, texts, before, places)
-    check_answers((model, tokenizer), (small, small_tokenizer), [texts[i] for i in same], kept)
-    lost = lost_texts(fast, small_tokenizer, places)
-    report = TrimReport(
-        tokens_before=len(fast.ids),
-        tokens_after=len(small_tokenizer),
-        megabytes_before=_megabytes(model),
-        megabytes_after=_megabytes(small),
-        texts=len(texts) if counts else 0,
-        texts_kept=len(same) if counts else 0,
-        token_share=sum(counts[one] for one in places) / counts.total() if counts else 1.0,
-        lost=len(lost),
-        unknown=sum(fast.model.unknown() in pieces for _, pieces in lost),
-        examples=examples(lost),
-    )
-    return Trimmed(small, small_tokenizer, kept, report)
+    trimmed = small, fast.cut(places, small.config)
+    seen = corpus if texts else _Corpus.read(fast, _texts_of(fast, kept))
+    same = check_ids(trimmed[1], seen.texts, seen.ids, places)
+    check_answers((model, tokenizer), trimmed, [seen.texts[i] for i in same], kept)
+    sizes = {"megabytes_before": _megabytes(model), "megabytes_after": _megabytes(small)}
+    report = _report(fast, trimmed[1], places, corpus, texts_kept=len(same) if texts else 0, **sizes)
+    return Trimmed(*trimmed, kept, report)
+
+
+@dataclass(frozen=True)
+class _Corpus:
+    """Holds texts with their ids by the whole vocabulary."""
+
+    texts: Sequence[str]
+    ids: Sequence[Sequence[int]]
+
+    @classmethod
+    def read(cls, fast: FastTokenizer, texts: Sequence[str]) -> Self:
+        return cls(texts, list(fast.encode(texts)))
+
+    def counts(self, fast: FastTokenizer) -> Counter[int]:
+        """Counts the tokens, without special ones."""
+        counts = Counter(chain.from_iterable(self.ids))
+        for special in fast.special:
+            counts.pop(special, None)
+        return counts
+
+    def unknown_words(self, fast: FastTokenizer) -> set[str]:
+        """Returns the unknown words that could become readable."""
+        if not fast.model.incomplete:
+            return set()
+        unknown = fast.ids.get(fast.model.unknown() or "")
+        found = zip(self.texts, self.ids, strict=True)
+        return set().union(*(fast.unknown_words(text) for text, ids in found if unknown in ids))
 
 
 def _check_fit(fast: FastTokenizer, rows: int) -> None:
@@ -135,18 +150,24 @@ def _check_padding(model: PreTrainedModel, places: Mapping[int, int]) -> None:
         )
 
 
-def _counted(fast: FastTokenizer, read: Iterable[Sequence[int]]) -> Counter[int]:
-    counts = Counter(chain.from_iterable(read))
-    for special in fast.special:
-        counts.pop(special, None)
-    return counts
-
-
-def _unknown_words(fast: FastTokenizer, texts: Sequence[str], read: Sequence[Sequence[int]]) -> set[str]:
-    if not fast.model.incomplete:
-        return set()
-    unknown = fast.ids.get(fast.model.unknown() or "")
-    return set().union(*(fast.unknown_words(text) for text, ids in zip(texts, read, strict=True) if unknown in ids))
+def _report(
+    fast: FastTokenizer,
+    tokenizer: PreTrainedTokenizerBase,
+    places: Mapping[int, int],
+    corpus: _Corpus,
+    **measured: Any,
+) -> TrimReport:
+    counts, lost = corpus.counts(fast), lost_texts(fast, tokenizer, places)
+    return TrimReport(
+        tokens_before=len(fast.ids),
+        tokens_after=len(tokenizer),
+        texts=len(corpus.texts),
+        token_share=sum(counts[one] for one in places) / counts.total() if counts else 1.0,
+        lost=len(lost),
+        unknown=sum(fast.model.unknown() in pieces for _, pieces in lost),
+        examples=examples(lost),
+        **measured,
+    )
 
 
 def _texts_of(fast: FastTokenizer, kept: Sequence[int]) -> list[str]:
