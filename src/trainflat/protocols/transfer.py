@@ -7,7 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from trainflat.anatomy import anatomy_of
-from trainflat.core.settings import OneOf, checked
+from trainflat.core.settings import Word, checked
 from trainflat.protocols.base import Protocol
 from trainflat.protocols.stages import Planned, Produced, check_sparsities, stage_name
 from trainflat.protocols.workspace import Workspace, train
@@ -39,7 +39,7 @@ class Transfer(Protocol):
     def __init__(
         self,
         sparsities: Sequence[float] = (0.25, 0.5, 0.75),
-        score: Annotated[str, OneOf(_BLIND)] = "magnitude",
+        score: Annotated[str, Word(_BLIND)] = "magnitude",
     ) -> None:
         self.sparsities, self.score = check_sparsities(sparsities), score
 
