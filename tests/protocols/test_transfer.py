@@ -99,7 +99,7 @@ def test_every_sub_layer_keeps_a_unit() -> None:
 def test_what_cannot_be_followed_is_refused(place: Path, tmp_path: Path) -> None:
     for options, said in (
         ({"sparsities": [0.5, 0.25]}, "ascending"),
-        ({"score": "taylor"}, r"score is magnitude or random, got 'taylor'"),
+        ({"score": "taylor"}, "no score is called 'taylor'. Known: magnitude, random"),
     ):
         with pytest.raises(InputError, match=said):
             trainflat.run(given(place, **options), out=place / "runs")
