@@ -12,7 +12,7 @@ from trainflat.pruning.structured.prune import Pruned, prune_structure
 from trainflat.pruning.structured.repairs import REPAIRS
 from trainflat.pruning.structured.shrink import shrink
 from trainflat.pruning.structured.sub_layers import sub_layers
-from trainflat.pruning.structured.unit_scores import UNIT_SCORES
+from trainflat.pruning.structured.unit_scores import UNIT_SCORES, RankedOnce
 
 HALF = MultiplyAdds(0.5, length=9)
 
@@ -94,6 +94,18 @@ def test_what_is_counted_is_what_the_shrunk_model_has(family: str) -> None:
     assert pruned.dense == whole
     assert pruned.cost == sum(p.numel() for p in small.parameters()) <= whole - 300
     torch.testing.assert_close(small(**batch).logits, pruned.model(**batch).logits, rtol=0, atol=1e-10)
+
+
+def test_ranking_once_for_several_budgets_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batches, score = random_model("Bert"), [rows("Bert")], UNIT_SCORES.build("obs")
+    plain = [prune_structure(model, batches, MultiplyAdds(share), shape="ragged") for share in (0.7, 0.5)]
+    once, calls, rank = RankedOnce(score), [], score.rankings
+    monkeypatch.setattr(score, "rankings", lambda inputs: calls.append(0) or rank(inputs))
+    for share, expected in zip((0.7, 0.5), plain, strict=True):
+        found = prune_structure(model, batches, MultiplyAdds(share), score=once, shape="ragged")
+        assert found.notes == expected.notes
+        assert all(torch.equal(a, found.kept.tensors()[name]) for name, a in expected.kept.tensors().items())
+    assert len(calls) == 1
 
 
 def test_nothing_is_dropped_and_nothing_changed_where_all_fits() -> None:

@@ -57,5 +57,5 @@ def test_thinned_out_states_keep_the_budget_and_nearly_the_loss(monkeypatch) -> 
     monkeypatch.setattr(module, "_FRONT", 300)
     assert exact <= loss(search(losses, prices, limit)) <= exact * 1.02
     tightest = sum(own.min() for own in prices)
-    assert search(losses, prices, tightest) is not None  # the cheapest state is never thinned out
+    assert search(losses, prices, tightest) is not None
     assert search(losses, prices, tightest - 0.01) is None

@@ -96,7 +96,7 @@ def prune_structure(
         batches: A few hundred rows: tensors by name, on the model's device, ``attention_mask`` where rows are padded.
             ``labels`` are only looked at by the scores ``taylor`` and ``fisher``.
         budget: What may be left.
-        score: A name of ``UNIT_SCORES``, or a score with options.
+        score: A name of ``UNIT_SCORES``, or a score with options; a ``RankedOnce`` for several budgets.
         repair: A name of ``REPAIRS``, or a repair with options.
         shape: Which widths are tried.
         seed: Of scores that draw.
@@ -195,8 +195,7 @@ class _Dropping:
         self.orders: list[Tensor] = []
 
     def all(self, plans: Sequence[_Plan], batches: Sequence[Batch]) -> Iterable[SubLayerNote]:
-        again = type(self.score).order_again is not UnitScore.order_again
-        if not again and not self.repair.looks:
+        if not self.score.chooses_again and not self.repair.looks:
             for plan in plans:
                 yield self._one(plan, None)
             return

@@ -51,6 +51,7 @@ def search(losses: Sequence[Numbers], prices: Sequence[Numbers], limit: float) -
 
 def _front(prices: Numbers, losses: Numbers, limit: float) -> NDArray[np.int64]:
     """Returns the states within the limit that are cheaper than all with as little loss, by rising price."""
+    # Whichever are thinned out, the limit can be kept: it leaves room for the cheapest options of what is to come.
     within = np.flatnonzero(prices <= limit)
     order = within[np.lexsort((losses[within], prices[within]))]
     best = np.minimum.accumulate(losses[order])
@@ -59,6 +60,5 @@ def _front(prices: Numbers, losses: Numbers, limit: float) -> NDArray[np.int64]:
         return front
     spans = (prices[front] - prices[front[0]]) / (prices[front[-1]] - prices[front[0]]) * (_FRONT - 1)
     last = np.append(np.diff(spans.astype(np.int64)) > 0, True)  # with the least loss of its span
-    last[0] = True  # the cheapest, lest the limit goes out of reach
     thinned: NDArray[np.int64] = front[last]
     return thinned

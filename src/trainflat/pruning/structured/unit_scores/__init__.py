@@ -1,7 +1,7 @@
 """Scores of units: what the loss would rise by without some heads or feed-forward units of a sub-layer."""
 
 from trainflat.core.registry import Registry
-from trainflat.pruning.structured.unit_scores.base import Ranking, UnitInputs, UnitScore
+from trainflat.pruning.structured.unit_scores.base import RankedOnce, Ranking, UnitInputs, UnitScore
 from trainflat.pruning.structured.unit_scores.fisher import FisherUnits
 from trainflat.pruning.structured.unit_scores.kprune import KpruneUnits
 from trainflat.pruning.structured.unit_scores.magnitude import MagnitudeUnits
@@ -21,4 +21,4 @@ UNIT_SCORES: Registry[UnitScore] = Registry(
     obs=ObsUnits,
 )
 
-__all__ = ["UNIT_SCORES", "Ranking", "UnitInputs", "UnitScore"]
+__all__ = ["UNIT_SCORES", "RankedOnce", "Ranking", "UnitInputs", "UnitScore"]

@@ -63,6 +63,9 @@ class UnitScore(ABC):
     labelled: ClassVar[bool] = False
     """Whether the batches must hold the answers."""
 
+    chooses_again: bool = False
+    """Whether it has an :meth:`order_again`, for which the layers are run."""
+
     @abstractmethod
     def rankings(self, inputs: UnitInputs) -> list[Ranking]:
         """Returns one ranking for each of the model's sub-layers, in forward order."""
@@ -77,6 +80,26 @@ class UnitScore(ABC):
             drop: How many units shall go.
         """
         return None
+
+
+class RankedOnce(UnitScore):
+    """Ranks the units of one model once with another score, for several budgets: most of the time goes into ranking.
+
+    Args:
+        score: The other score.
+    """
+
+    def __init__(self, score: UnitScore) -> None:
+        self.score, self.chooses_again = score, score.chooses_again
+        self.found: list[Ranking] | None = None
+
+    def rankings(self, inputs: UnitInputs) -> list[Ranking]:
+        if self.found is None:
+            self.found = self.score.rankings(inputs)
+        return self.found
+
+    def order_again(self, sub: SubLayer, matrix: nn.Linear, moments: Moments, drop: int) -> Tensor | None:
+        return self.score.order_again(sub, matrix, moments, drop)
 
 
 def gate_gradients(inputs: UnitInputs, sums: Sums) -> Iterator[list[Tensor]]:

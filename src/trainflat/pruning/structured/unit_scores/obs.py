@@ -32,6 +32,8 @@ class ObsUnits(UnitScore):
         ridge: :math:`\lambda`, as a multiple of the mean of H's diagonal.
     """
 
+    chooses_again = True
+
     @checked
     def __init__(self, ridge: Ridge = 1e-3) -> None:
         self.ridge = ridge
