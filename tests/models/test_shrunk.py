@@ -139,6 +139,10 @@ def test_a_recipe_starts_from_it_and_learns_from_it(folder: Path) -> None:
     assert type(start.model).__name__ == "ShrunkBertForQuestionAnswering"
     found = anatomy_of(start.model).layers
     assert [(one.attention.heads, one.feed_forward.output.inputs) for one in found] == [(2, 7), (0, 0), (0, 9)]
+    first = load_encoder(str(folder), HEAD, layers=1).model
+    assert first.config.per_layer_config == {"0": {"intermediate_size": 7}}
+    whole = start.model.state_dict()
+    assert all(torch.equal(one, whole[key]) for key, one in first.state_dict().items() if "encoder" in key)
 
 
 PLAIN = """

@@ -57,6 +57,9 @@ def keep_layers(config: PreTrainedConfig, layers: int, name: str) -> None:
     for entries in ("layer_types", "attention_window"):  # one per layer, in ModernBERT and in Longformer
         if isinstance(getattr(config, entries, None), list):
             setattr(config, entries, getattr(config, entries)[:layers])
+    own = getattr(config, "per_layer_config", None)  # of a shrunk model
+    if isinstance(own, dict):
+        config.per_layer_config = {key: widths for key, widths in own.items() if int(key) < layers}
     try:
         config.num_hidden_layers = layers
     except NotImplementedError as error:  # Funnel: blocks of several layers
