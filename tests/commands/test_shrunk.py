@@ -54,12 +54,12 @@ def test_its_flatness_is_measured(stages: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_its_time_is_measured(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "SHORTEST_SAMPLE", 0.005)
     monkeypatch.setattr(comparing, "_PATIENCE", 0.0)
     torch.manual_seed(0)
     dense = trainflat.load(folder).__class__.__bases__[1](config("Bert"))
-    backends = ("torch", "onnx", "openvino")
-    found = compare([write(tmp_path / "dense", dense), folder], backends=backends, lengths=[8], rounds=6)
-    assert [one.model for one in found.variants] == ["dense"] * 3 + ["small"] * 3
-    assert all(len(one.samples) == 6 for cell in found.cells for one in cell.timings)
+    found = compare([write(tmp_path / "dense", dense), folder], backends=("torch", "onnx"), lengths=[8], rounds=2)
+    assert [one.model for one in found.variants] == ["dense"] * 2 + ["small"] * 2
+    assert all(len(one.samples) == 2 for cell in found.cells for one in cell.timings)
