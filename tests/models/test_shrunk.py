@@ -123,6 +123,7 @@ def test_all_that_people_do_with_a_model(folder: Path, tmp_path: Path) -> None:
     assert torch.equal(answers(trainflat.load(tmp_path / "smaller")), answers(smaller))
 
 
+@pytest.mark.long  # sentence-transformers is imported for five seconds
 def test_sentence_transformers_sees_the_real_width(folder: Path) -> None:
     library = pytest.importorskip("sentence_transformers")
     modules = pytest.importorskip("sentence_transformers.models")

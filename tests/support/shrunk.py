@@ -14,10 +14,15 @@ from trainflat.pruning.structured import Kept, shrink
 IDS = [[1, 5, 7, 3, 2], [1, 9, 4, 2, 2]]
 
 
+def dense(family: str = "Bert", head: str = "ForSequenceClassification", **options: Any) -> Any:
+    """A tiny random float32 model of three layers."""
+    torch.manual_seed(0)
+    return getattr(transformers, f"{family}{head}")(config(family, initializer_range=0.3, **options)).eval()
+
+
 def ragged(family: str = "Bert", head: str = "ForSequenceClassification", **options: Any) -> Any:
     """A tiny float32 model of three layers: one whole but narrower, one with biases only, one half skipped."""
-    torch.manual_seed(0)
-    model = getattr(transformers, f"{family}{head}")(config(family, initializer_range=0.3, **options)).eval()
+    model = dense(family, head, **options)
     anatomy = anatomy_of(model)
     gone = [one for one in anatomy.units("feed-forward unit") if one.layer is None or one.index > one.layer + 6]
     gone += anatomy.units("hidden dimension")[:1]

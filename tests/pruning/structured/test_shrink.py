@@ -193,6 +193,8 @@ def test_what_is_not_exact_is_refused_by_name() -> None:
     ones = Kept.all(anatomy_of(modern))
     scores = replace(ones.layers[0], query_key=ones.layers[0].query_key * 0.5)
     refused(modern, replace(ones, layers=(scores, *ones.layers[1:])), "query-key dimensions.*rotate")
+    modern.config.rope_parameters["full_attention"]["rope_type"] = "linear"
+    refused(modern, Kept.all(anatomy_of(modern)), "rotary positions of the type 'linear'")
     _, options = MODELS["deberta-v2"]
     convolved = transformers.DebertaV2Model(transformers.DebertaV2Config(**options, conv_kernel_size=3))
     ones = Kept.all(anatomy_of(convolved))

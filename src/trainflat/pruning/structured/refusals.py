@@ -43,6 +43,11 @@ def _check_model(model: Any, layout: Layout, anatomy: Anatomy) -> None:
         raise InputError(f"{strange} of {kind} is no plain linear layer. Shrink a model before it is quantized.")
     if layout.shared and len(anatomy.layers) > 1:
         raise InputError(f"this {anatomy.family} has several sets of layers; known is one that all layers share.")
+    # transformers reads these from per_layer_config as its own class has it, not as plain data.
+    positions = getattr(model.config, "rope_parameters", None) or {}
+    scaled = next((one["rope_type"] for one in positions.values() if one and one["rope_type"] != "default"), None)
+    if layout.rotary and scaled:
+        raise InputError(f"{kind} has rotary positions of the type {scaled!r}; models with 'default' can be shrunk.")
     if getattr(model.config, "is_decoder", False):
         raise InputError(f"{kind} is a decoder. Give an encoder.")
 
