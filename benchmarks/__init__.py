@@ -16,5 +16,6 @@ BENCHMARKS = (
     "kernels",
     "int8",
     "inference",
+    "shrunk",
     "sizes",
 )

@@ -47,7 +47,7 @@ def main() -> None:
 
 def written(place: Path) -> dict[str, Path]:
     """What each variant opens, by name; the dense model first."""
-    source = Source(place, bert_base(), AutoTokenizer.from_pretrained(get_model_path()), _texts())
+    source = Source(place, bert_base(), AutoTokenizer.from_pretrained(get_model_path()), texts())
     paths = {}
     for name in (DENSE, *BOUNDS):
         print(f"  writing {name}", flush=True)
@@ -78,7 +78,8 @@ def measure(result: Result, group: str, paths: dict[str, Path], batch: int, thre
         result.add(group, alternate(candidates, result.settings.repeats, clock))
 
 
-def _texts() -> list[dict[str, torch.Tensor]]:
+def texts() -> list[dict[str, torch.Tensor]]:
+    """Rows from which ranges of activations are taken."""
     rows = [random_rows(1, LENGTH, seed) for seed in range(CALIBRATION)]
     return [row | {"token_type_ids": torch.zeros_like(row["input_ids"])} for row in rows]
 

@@ -95,7 +95,7 @@ def test_help_imports_nothing_heavy(arguments: tuple[str, ...]):
     assert "Example: trainflat" in done.stdout or arguments == ("list",)
 
 
-@pytest.mark.parametrize("command", ["run", "check", "list", "report"])
+@pytest.mark.parametrize("command", ["run", "check", "list", "report", "compress"])
 def test_every_command_shows_an_example(trainflat_, command: str):
     answer = trainflat_(command, "--help")
     assert answer.code == 0 and f"Example: trainflat {command}" in answer.out

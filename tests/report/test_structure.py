@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.records import make_record, make_structure
-from trainflat.records.run import Latency, Record
+from trainflat.records.run import Record
 from trainflat.records.structure import LayerWidths
 from trainflat.report import write_report
 from trainflat.report.palette import Palette
@@ -22,10 +22,9 @@ def structured(seed: int = 0, speed: float = 1.0) -> Record:
     for stage in run.stages:
         share = stage.target_sparsity
         times = [one.model_copy(update={"median": one.median * (1 - share) / speed}) for one in stage.timing.latency]
-        predicted = [Latency(**times[0].model_dump() | {"median": 2 * times[0].median})] if share else []
-        timing = stage.timing.model_copy(
-            update={"latency": times if share else stage.timing.latency, "predicted": predicted}
-        )
+        predicted = 2 * times[0].median if share else None
+        latency = times if share else stage.timing.latency
+        timing = stage.timing.model_copy(update={"latency": latency, "predicted_seconds": predicted})
         structure = make_structure(share) if share else None
         stages.append(stage.model_copy(update={"timing": timing, "structure": structure}))
     return run.model_copy(update={"stages": stages}).sealed()

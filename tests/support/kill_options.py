@@ -16,6 +16,8 @@ ADAMW = {"name": "adamw", "lr": 2e-3}
 SAM = {"name": "sam", "rho": 0.05, "lr": 2e-3}
 ONE_ROUND = {"name": "iterative", "sparsities": [0.6], "rewind": 2}
 SOURCE = "iterative"  # whose masks tickets are made of
+TUNED = "teacher"  # a fine-tuned model beside the others
+RAGGED = {"budget": "parameters", "shape": "ragged"}  # tiny layers have no 32 units
 _ROWS = {"loss-preservation", "grasp", "gradient-norm"}  # pruners and gates that measure the loss on rows
 _MEASURES: dict[str, dict[str, Any]] = {
     "hessian": {"k": 1, "iterations": 3, "samples": 2},
@@ -41,6 +43,11 @@ PROTOCOLS = {
     "ticket": {"protocol": {"name": "ticket", "sparsity": 0.5, "run": SOURCE}},
     "ticket, shuffled": {"protocol": {"name": "ticket", "sparsity": 0.5, "run": SOURCE, "structure": "layer-shuffled"}},
     "ticket at random": {"protocol": {"name": "ticket", "sparsity": 0.5, "structure": "random"}},
+    "structured": {"protocol": {"name": "structured", "sparsities": [0.3, 0.5], "rows": 16, **RAGGED}},
+    "post-training": {
+        "model": TUNED,
+        "protocol": {"name": "post-training", "sparsities": [0.3, 0.5], "rows": 16, **RAGGED},
+    },
     **{
         f"one-shot {name}": {"protocol": {"name": "one-shot", "sparsities": [0.6], "pruner": _pruner(name)}}
         for name in PRUNERS
@@ -92,7 +99,7 @@ FAMILIES = {
 }
 # Of these the quick suite kills one run each.
 QUICK = {
-    "protocols": [SOURCE, "iterative without rewinding", "one-shot magnitude", "transfer"],
+    "protocols": [SOURCE, "iterative without rewinding", "one-shot magnitude", "transfer", "post-training"],
     "training": ["bf16", "swa", "q8bert", "teacher renewed", "powerprop"],
     "optimizers": ["optimizer esam", "optimizer entropy-sgd"],
     "gates": ["gate hard-movement"],
@@ -110,7 +117,7 @@ def _base(place: Path) -> dict[str, Any]:
     """Dropout, accumulation, evaluation inside epochs, early stopping."""
     return {
         "task": {"name": "files", "train_file": str(place / "classification.jsonl"), "text": "text", "label": "label"},
-        "model": str(place / "model"),
+        "model": "model",
         "training": {
             "epochs": 3,
             "batch_size": 8,
@@ -126,7 +133,8 @@ def _base(place: Path) -> dict[str, Any]:
 
 
 def _merged(base: dict[str, Any], sections: dict[str, Any], place: Path) -> dict[str, Any]:
-    made = {**base, **{k: {**base[k], **v} if k in base else v for k, v in sections.items()}}
+    made = {**base, **{k: {**base[k], **v} if isinstance(base.get(k), dict) else v for k, v in sections.items()}}
+    made["model"] = str(place / made["model"])
     teaching = made["training"].get("distillation")
     if teaching:
         teaching["teacher"] = str(place / "teacher")

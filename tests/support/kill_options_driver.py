@@ -44,7 +44,8 @@ def train(recipe: dict[str, Any], out: Path, processes: int, killed_after: float
             code = 3
             try:
                 run(recipe, out=out)
-                torch.distributed.barrier()
+                if torch.distributed.is_initialized():  # not where the run was complete already
+                    torch.distributed.barrier()
                 code = 0
             except BaseException as error:
                 print(json.dumps({"fault": f"{type(error).__name__}: {error}"}), flush=True)  # noqa: T201

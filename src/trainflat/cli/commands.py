@@ -225,6 +225,69 @@ def export(
     suggest("bench", model, target)
 
 
+@app.command(
+    epilog="Example: trainflat compress my-bert --task files --set train_file=reviews.csv --set label=stars --speedup 3"
+)
+def compress(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or hub name of a fine-tuned model.")],
+    task: Annotated[str, typer.Option("--task", metavar="NAME", help="What it was fine-tuned on.")],
+    *,
+    speedup: Annotated[str | None, typer.Option(metavar="X", help="Times as fast on this machine.")] = None,
+    latency: Annotated[str | None, typer.Option(metavar="5ms", help="Time of one forward pass.")] = None,
+    size: Annotated[str | None, typer.Option(metavar="20MB", help="Of the weights, as float32.")] = None,
+    sparsity: Annotated[str | None, typer.Option(metavar="SHARE", help="Of the layers' parameters, to remove.")] = None,
+    max_drop: Annotated[str | None, typer.Option(metavar="POINTS", help="That the score may lose.")] = None,
+    retrain: Annotated[float, typer.Option(metavar="EPOCHS", help="Of distillation from the original.")] = 0,
+    floor: Annotated[float, typer.Option(help="Share of rows that both must answer alike; 0: none.")] = 0.8,
+    pruner: Annotated[str, typer.Option(metavar="NAME", help="Score of heads and units.")] = "obs",
+    repair: Annotated[str, typer.Option(metavar="NAME", help="How what is left makes up for it.")] = "least-squares",
+    shape: Annotated[str, typer.Option(help="friendly: widths that kernels like; or ragged.")] = "friendly",
+    rows: Annotated[int, typer.Option(min=1, help="Training rows that are looked at, without labels.")] = 512,
+    batch: Annotated[int, typer.Option(min=1, help="Rows that are timed.")] = 1,
+    length: Annotated[int, typer.Option(min=1, help="Tokens per row that are timed.")] = 128,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of torch, for timing.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="The new folder; else beside the model's.")
+    ] = None,
+    data: Data = None,
+    seed: HeldOut = 0,
+    set_: TaskSets = None,
+) -> None:
+    """Makes a fine-tuned model physically smaller and faster, in minutes and without training it."""
+    from trainflat.cli.terminal import print_compression, progress_bar
+    from trainflat.commands.compress import compress as make_smaller
+
+    section = _sections(set_, task)["task"]
+    assert section is not None  # --task has to be given
+    target = out or beside(Path(model) if Path(model).is_dir() else Path(Path(model).name), "compressed")
+    with progress_bar() as progress:
+        found = make_smaller(
+            model,
+            section,
+            out=target,
+            speedup=speedup,
+            latency=latency,
+            size=size,
+            sparsity=sparsity,
+            max_drop=max_drop,
+            retrain=retrain,
+            floor=floor,
+            pruner=pruner,
+            repair=repair,
+            shape=shape,
+            rows=rows,
+            batch=batch,
+            length=length,
+            threads=threads,
+            data=data,
+            seed=seed,
+            progress=progress,
+        )
+    print_compression(found)
+    say(target)
+    suggest(*shrinking(target))
+
+
 @app.command(epilog="Example: trainflat bench runs/small-3f2a/stages/dense --backend torch,onnx,openvino --batch 1,32")
 def bench(
     models: Annotated[

@@ -25,6 +25,7 @@ from trainflat.core.formatting import plural
 from trainflat.core.processes import is_first_process
 from trainflat.core.progress import Progress as Watcher
 from trainflat.records.comparison import Comparison
+from trainflat.records.compression import Compression
 
 _SECONDS_BETWEEN_LINES = 30.0  # in a log, where a bar cannot move
 
@@ -125,3 +126,27 @@ def print_comparison(found: Comparison, out: Path) -> None:
         print_rows(cell_rows(found, cell), title=cell.name)
     for sentence in [*notes(found), path]:
         say(sentence)
+
+
+def print_compression(found: Compression) -> None:
+    """Prints both models beside each other, and what it took."""
+    sides = {"original": found.before, "compressed": found.after}
+    print_rows(
+        [
+            {
+                "Model": name,
+                found.metric: "–" if side.score is None else f"{side.score:z.2f}",
+                "MB": f"{side.bytes / 1e6:.1f}",
+                "Parameters": f"{side.parameters:,}",
+                f"ms, {found.batch} × {plural(found.length, 'token')}": f"{side.milliseconds:.1f}",
+            }
+            for name, side in sides.items()
+        ]
+    )
+    gone = found.structure.sparsity
+    say(
+        f"{found.speedup:.2f} times as fast ({found.speedup_low:.2f} to {found.speedup_high:.2f}), {gone:.0%} of the "
+        f"layers' parameters are gone, {found.agreement:.1%} of {plural(found.after.rows, 'answer')} are the same."
+    )
+    for note in found.notes:
+        say(f"note: {note}")

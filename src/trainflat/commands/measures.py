@@ -40,12 +40,14 @@ def measure(workspace: Workspace, produced: Produced, recipe: Recipe) -> record.
         matrices=matrix_zeros(model),
         flatness=flatness,
         int8=int8,
+        structure=produced.structure,
         answers=answers,
         training=produced.training,
         timing=record.Timing(
             train_seconds=produced.seconds,
             evaluate_seconds=seconds,
             latency=[measure_latency(model, b, t, repeats=options.repeats) for b, t in shapes],
+            predicted_seconds=produced.predicted_seconds,
         ),
     )
 

@@ -16,7 +16,7 @@ from trainflat.core.rng import derive_seed
 from trainflat.evaluation import SPEED_NOTE
 from trainflat.models import Encoder, load_encoder, load_on_meta, meet
 from trainflat.protocols import Planned, Protocol
-from trainflat.protocols.store import MASKS, STAGE, STAGES
+from trainflat.protocols.store import STAGE, STAGES
 from trainflat.recipe import Recipe, load_recipe
 from trainflat.records.run import RECORD_FILE
 from trainflat.tasks.base import Task
@@ -146,12 +146,7 @@ class Prepared(Job):
         """Lists the files that the run's folder will hold."""
         per_stage = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", STAGE, MANIFEST]
         per_stage += [RANGES] if self.recipe.training.quantization else []
-        masks = [MASKS] if self.protocol.unstructured else []  # else what was dropped is gone from the model
-        names = [
-            f"{STAGES}/{s.name}/{f}"
-            for s in self.stages
-            for f in [*per_stage, *(masks if s.sparsity or s.open else [])]
-        ]
+        names = [f"{STAGES}/{s.name}/{f}" for s in self.stages for f in [*per_stage, *self.protocol.stage_files(s)]]
         return [LOCK, RECIPE, CLAIM, *self.protocol.files(), *names, RECORD_FILE]
 
 
@@ -188,8 +183,9 @@ def prepare(job: Job, *, weights: bool) -> Prepared:
 def _encoder(job: Job, *, weights: bool) -> Encoder | None:
     model, head = job.recipe.model, job.task.head
     if weights:
-        return load_encoder(model.name, head, layers=model.layers, seed=derive_seed(job.recipe.seed, "head"))
-    return load_on_meta(model.name, head, layers=model.layers)
+        seed = derive_seed(job.recipe.seed, "head")
+        return load_encoder(model.name, head, layers=model.layers, seed=seed, fine_tuned=job.protocol.fine_tuned)
+    return load_on_meta(model.name, head, layers=model.layers, fine_tuned=job.protocol.fine_tuned)
 
 
 def _teacher(job: Job, student: Encoder | None, *, weights: bool) -> Encoder | None:

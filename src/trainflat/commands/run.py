@@ -113,9 +113,12 @@ def _finish(workspace: Workspace, produced: Produced, recipe: Recipe) -> record.
             require_claim(workspace.folder)
         known = workspace.store.commit(produced, measured, workspace.tokenizer)
     main = known.scores[workspace.task.split][workspace.task.metric]
-    zeros = f"{known.sizes.encoder_sparsity:.0%} of the encoder is zero{_emptied(known, _scope_of(recipe))}"
+    left = known.structure
+    gone = f"{known.sizes.encoder_sparsity:.0%} of the encoder is zero{_emptied(known, _scope_of(recipe))}"
+    if left is not None:
+        gone = f"{left.sparsity:.0%} of the layers' parameters are gone, {left.multiply_adds:.0%} of the work is left"
     scored = f"{workspace.task.score_name} {main:z.1f} on {workspace.task.split}{_in_int8(known, workspace.task)}"
-    workspace.progress.say(f"{known.name}: {scored}, {zeros}")
+    workspace.progress.say(f"{known.name}: {scored}, {gone}")
     for remark in known.remarks():
         workspace.progress.say(f"{known.name}: {remark}")
     return known

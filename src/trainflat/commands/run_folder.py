@@ -205,6 +205,6 @@ def _sealed(known: Record, protocol: Protocol) -> dict[str, dict[str, str | None
         hashes = {name.removeprefix(f"{place}/"): digest for name, digest in stage.files.items()}
         sealed[place] = {STAGE: None, **hashes}
     for path in map(PurePosixPath, protocol.files()):
-        if path.name != MANIFEST:
+        if path.name != MANIFEST and path.parent.name:  # what lies beside the stages is no result
             sealed.setdefault(str(path.parent), {})[path.name] = None
     return sealed

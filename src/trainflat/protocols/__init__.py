@@ -6,8 +6,10 @@ from trainflat.protocols.dense import Dense
 from trainflat.protocols.gradual import Gradual
 from trainflat.protocols.iterative import Iterative
 from trainflat.protocols.one_shot import OneShot
+from trainflat.protocols.post_training import PostTraining
 from trainflat.protocols.stages import Planned, Produced
 from trainflat.protocols.store import StageStore
+from trainflat.protocols.structured import Structured
 from trainflat.protocols.ticket import Ticket
 from trainflat.protocols.transfer import Transfer
 from trainflat.protocols.workspace import Workspace
@@ -20,6 +22,8 @@ PROTOCOLS: Registry[Protocol] = Registry(
     ticket=Ticket,
     gradual=Gradual,
     transfer=Transfer,
+    post_training=PostTraining,
+    structured=Structured,
 )
 
 __all__ = [
@@ -29,9 +33,11 @@ __all__ = [
     "Iterative",
     "OneShot",
     "Planned",
+    "PostTraining",
     "Produced",
     "Protocol",
     "StageStore",
+    "Structured",
     "Ticket",
     "Transfer",
     "Workspace",

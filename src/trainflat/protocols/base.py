@@ -6,7 +6,9 @@ from typing import Any
 
 from torch import nn
 
+from trainflat.anatomy.narrow import CODE_FILE
 from trainflat.protocols.stages import Planned, Produced
+from trainflat.protocols.store import MASKS
 from trainflat.protocols.workspace import Workspace
 
 
@@ -14,6 +16,7 @@ class Protocol(ABC):
     """Trains and prunes in some order, as straight-line code: what was done before is recalled from the store."""
 
     unstructured = True  # its zeros lie anywhere, so that dense kernels do not gain from them
+    fine_tuned = False  # the model that it starts from must have learned the task
 
     @abstractmethod
     def plan(self) -> list[Planned]:
@@ -41,6 +44,15 @@ class Protocol(ABC):
     def files(self) -> list[str]:
         """Lists what the protocol leaves in the run's folder beside the stages."""
         return []
+
+    def stage_files(self, stage: Planned) -> list[str]:
+        """Lists what a stage's folder holds beside the model: masks or, of a smaller model, the file that describes it.
+
+        The latter is only written where the architecture's own config cannot describe the model.
+        """
+        if not (stage.sparsity or stage.open):
+            return []
+        return [MASKS] if self.unstructured else [CODE_FILE]
 
     def settled(self) -> dict[str, Any]:
         """Fills in the options that a recipe may leave open."""

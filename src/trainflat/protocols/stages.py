@@ -11,6 +11,7 @@ from trainflat.core.errors import InputError
 from trainflat.pruning import Masks
 from trainflat.quantization import Q8BERT
 from trainflat.records.run import Training
+from trainflat.records.structure import Structure
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Produced:
 
     Attributes:
         quantizer: Of ``model``, with the ranges from which its int8 copy is made; after quantization-aware training.
+        structure: What is left of the dense model's, if less.
+        predicted_seconds: Of a forward pass, by the table of times that the structure was chosen by.
     """
 
     plan: Planned
@@ -37,6 +40,8 @@ class Produced:
     training: Training | None = None
     seconds: float = 0.0
     quantizer: Q8BERT | None = None
+    structure: Structure | None = None
+    predicted_seconds: float | None = None
 
     def copied(self, plan: Planned) -> Self:
         """Copies model and quantizer for another stage, which is not trained."""

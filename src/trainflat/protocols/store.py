@@ -110,7 +110,7 @@ class StageStore:
         model = load(folder)
         masks = None if known.masks_sha256 is None else Masks.load(folder / MASKS)
         quantizer = None if self.quantization is None else _quantizer(self.quantization, model, folder)
-        return Produced(plan, model, masks, known.training, known.timing.train_seconds, quantizer)
+        return Produced(plan, model, masks, known.training, known.timing.train_seconds, quantizer, known.structure)
 
     @property
     def snapshot_folder(self) -> Path:

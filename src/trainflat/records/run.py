@@ -115,7 +115,7 @@ class Timing(Data):
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
     latency: list[Latency] = []
-    predicted: list[Latency] = added_later([])  # by the table of widths that decided a structure
+    predicted_seconds: float | None = added_later(None)  # of a pass, by the table of times that decided a structure
 
 
 class Stage(Data):

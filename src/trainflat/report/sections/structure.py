@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from statistics import fmean
 
-from trainflat.records.run import Latency, Stage
 from trainflat.records.structure import LayerWidths, Structure
 from trainflat.report.elements import Axis, Heat, Plot, Table
 from trainflat.report.palette import Palette
@@ -105,12 +104,10 @@ def _shaped(point: Point | None) -> list[Structure]:
 
 def _row(point: Point) -> dict[str, str]:
     found = _shaped(point)
-    times = [(one, _same(one, stage)) for _, stage in point.runs for one in stage.timing.predicted]
-    told = {
-        f"ms, {one.batch} × {one.length}, predicted → measured": f"{1e3 * one.median:.1f} → "
-        f"{DASH if measured is None else f'{1e3 * measured.median:.1f}'}"
-        for one, measured in times[:1]
-    }
+    told = {}
+    if predicted := [stage.timing.predicted_seconds for _, stage in point.runs if stage.timing.predicted_seconds]:
+        shape, measured = _timed(point)
+        told[f"ms, {shape}, predicted → measured"] = f"{1e3 * fmean(predicted):.1f} → {measured}"
     return {
         "Layers' parameters gone": f"{100 * fmean(one.sparsity for one in found):.1f} %",
         "Multiply-adds left": f"{100 * fmean(one.multiply_adds for one in found):.1f} %",
@@ -123,6 +120,9 @@ def _row(point: Point) -> dict[str, str]:
     }
 
 
-def _same(one: Latency, stage: Stage) -> Latency | None:
-    shape = (one.batch, one.length, one.threads)
-    return next((each for each in stage.timing.latency if (each.batch, each.length, each.threads) == shape), None)
+def _timed(point: Point) -> tuple[str, str]:
+    """Returns batch and length for which times were predicted, and the milliseconds measured there."""
+    protocol = point.runs[0][0].recipe.get("protocol", {})
+    shape = (protocol.get("batch", 1), protocol.get("length", 128))
+    found = [one.median for _, stage in point.runs for one in stage.timing.latency if (one.batch, one.length) == shape]
+    return f"{shape[0]} × {shape[1]}", f"{1e3 * fmean(found):.1f}" if found else DASH

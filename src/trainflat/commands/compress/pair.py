@@ -1,0 +1,110 @@
+"""Compares a compressed model with its original: scores, answers in common, and times taken in turn."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from trainflat.core.errors import InputError
+from trainflat.core.formatting import plural
+from trainflat.core.margins import Answers, Difference, Score, difference
+from trainflat.core.progress import Progress
+from trainflat.core.timing import Candidate, Spread, alternate, ratio, seconds, spread
+from trainflat.evaluation import Agreement, compare_answers, main_score, predictions_of
+from trainflat.evaluation.modes import evaluating
+from trainflat.models import max_positions, vocabulary_size
+from trainflat.tasks.base import EncodedSplit, Task
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is timed: rows, tokens per row, and torch's threads."""
+
+    batch: int
+    length: int
+    threads: int
+
+    def __str__(self) -> str:
+        return f"{self.batch} × {plural(self.length, 'token')} on {plural(self.threads, 'thread')}"
+
+    def check(self, model: PreTrainedModel) -> None:
+        """Raises InputError where a size is not positive, or the model has no positions for the length."""
+        for name, value in vars(self).items():
+            if value < 1:
+                raise InputError(f"--{name} is at least 1, got {value}.")
+        positions = max_positions(model)
+        if positions is not None and self.length > positions:
+            raise InputError(f"--length {self.length}: the model has positions for {plural(positions, 'token')}.")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Milliseconds of one forward pass of both models, and the ratio of one round's times."""
+
+    before: float
+    after: float
+    ratio: Spread
+
+
+def compare_speed(before: PreTrainedModel, after: PreTrainedModel, shape: Shape, rounds: int = 7) -> Speed:
+    """Times two models in turn on the same random tokens without padding."""
+    words = min(vocabulary_size(before), vocabulary_size(after))
+    ids = torch.randint(words, (shape.batch, shape.length), generator=torch.Generator().manual_seed(0))
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    with using_threads(shape.threads), evaluating(before), evaluating(after):
+        taken = alternate(
+            {"before": Candidate(lambda: before(**inputs)), "after": Candidate(lambda: after(**inputs))},
+            rounds,
+            patience=10.0,
+        )
+    one, other = (seconds(taken[name]) for name in ("before", "after"))
+    return Speed(1e3 * spread(one).value, 1e3 * spread(other).value, ratio(one, other))
+
+
+@contextmanager
+def using_threads(count: int) -> Iterator[None]:
+    """Lets torch use so many threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Scores models on a task's evaluation split, and compares their answers there with the original's."""
+
+    task: Task
+    split: EncodedSplit
+    tokenizer: PreTrainedTokenizerBase
+    original: PreTrainedModel
+    before: Score
+
+    @classmethod
+    def of(
+        cls, task: Task, split: EncodedSplit, tokenizer: PreTrainedTokenizerBase, original: PreTrainedModel
+    ) -> tuple["Judge", Answers | None]:
+        """Scores the original; also returns what its answers are worth beside a blind one."""
+        score, answers = main_score(task, split, predictions_of(original, split, tokenizer))
+        return cls(task, split, tokenizer, original, score), answers
+
+    def score(self, model: PreTrainedModel) -> tuple[Score, Difference, Answers | None]:
+        """Scores a model; the difference is to the original, in points."""
+        score, answers = main_score(self.task, self.split, predictions_of(model, self.split, self.tokenizer))
+        return score, difference(score, self.before), answers
+
+    def agreement(self, model: PreTrainedModel, progress: Progress) -> Agreement:
+        """Compares the answers of both on every row."""
+        progress.say("comparing the answers with the original's")
+        return compare_answers(self.original, model, self._batches())
+
+    def _batches(self, size: int = 32) -> Iterator[dict[str, Tensor]]:
+        names = [name for name in self.tokenizer.model_input_names if name in self.split[0]]
+        for start in range(0, len(self.split), size):
+            rows = [self.split[i] for i in range(start, min(start + size, len(self.split)))]
+            yield dict(self.tokenizer.pad({n: [row[n] for row in rows] for n in names}, return_tensors="pt"))

@@ -1,0 +1,69 @@
+"""What ``trainflat compress`` leaves beside a model: how it was made smaller, and what that cost and brought."""
+
+from typing import Any
+
+from trainflat.core.timing import Spread
+from trainflat.records.base import Data, Format
+from trainflat.records.run import Fingerprint
+from trainflat.records.structure import Structure
+
+COMPRESSION_FILE = "compression.json"
+
+
+class Goal(Data):
+    """What was asked for, of the measures that ``trainflat compress`` knows."""
+
+    kind: str  # "speedup", "latency", "size", "sparsity", "max-drop"
+    value: float  # times, milliseconds, megabytes, a share, points
+
+
+class Side(Data):
+    """One of the two models: the original, or the compressed one."""
+
+    parameters: int
+    bytes: int  # of its weights, as float32
+    milliseconds: float  # of one forward pass: the median over rounds in which both took turns
+    score: float | None = None  # in percent
+    rows: int = 0  # that were scored
+
+
+class Compression(Data):
+    """A model that was made smaller.
+
+    ``speedup`` and its quartiles are ratios of one round's times. ``agreement`` is the share of the scored rows that
+    both models answer alike.
+    """
+
+    model: str  # as it was given
+    architecture: str
+    goal: Goal
+    before: Side
+    after: Side
+    speedup: float
+    speedup_low: float
+    speedup_high: float
+    batch: int
+    length: int
+    threads: int
+    agreement: float
+    margin: tuple[float, float] | None  # between which points the score is above the original's, in 95 of 100 draws
+    task: str
+    split: str
+    metric: str
+    data: dict[str, Fingerprint]
+    structure: Structure
+    retrained: float  # epochs
+    calibration_rows: int
+    seed: int
+    seconds: float  # of the whole call
+    peak_bytes: int | None = None  # of resident memory; Linux only
+    vocabulary: dict[str, Any] | None = None
+    notes: list[str] = []
+    environment: dict[str, Any]
+
+    def ratio(self) -> Spread:
+        """Returns the speed-up with its quartiles."""
+        return Spread(self.speedup, self.speedup_low, self.speedup_high)
+
+
+COMPRESSION = Format("compression", Compression)

@@ -1,0 +1,246 @@
+"""``trainflat compress``: from a fine-tuned folder to a smaller one that is as good as it says, or to nothing."""
+
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+import trainflat
+from tests.support.families import FROM_PAD, SIZES, WORDS, write
+from trainflat.cli.main import main
+from trainflat.commands.compress import compress
+from trainflat.commands.compress.attempts import Search
+from trainflat.commands.compress.goal import read_goal
+from trainflat.commands.compress.pair import Speed
+from trainflat.core.errors import InputError, UnknownName
+from trainflat.core.files import verify
+from trainflat.core.progress import Progress
+from trainflat.core.timing import Spread
+from trainflat.models import load_encoder
+from trainflat.records.compression import COMPRESSION, Goal
+from trainflat.tasks.base import Head
+
+WIDE = SIZES | {"hidden_size": 16, "num_attention_heads": 4, "intermediate_size": 64, "num_hidden_layers": 2}
+
+
+def tiny(kind: str = "Bert", **options: Any) -> Any:
+    torch.manual_seed(0)
+    labels = {"id2label": {0: "no", 1: "yes"}, "label2id": {"no": 0, "yes": 1}, "initializer_range": 0.3}
+    config = getattr(transformers, f"{kind}Config")(**(WIDE | labels | options))
+    config.problem_type = "single_label_classification"
+    return getattr(transformers, f"{kind}ForSequenceClassification")(config).eval()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("model") / "tiny", tiny())
+
+
+@pytest.fixture(scope="module")
+def section(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Rows that are labelled as the model answers them, so that it has learned something."""
+    draw, place = random.Random(0), tmp_path_factory.mktemp("rows")
+    texts = list(dict.fromkeys(" ".join(draw.choices(WORDS, k=draw.randint(3, 9))) for _ in range(240)))
+    encoder = load_encoder(str(folder), Head("classification", ("no", "yes")), fine_tuned=True)
+    batch = encoder.tokenizer(texts, padding=True, return_tensors="pt")
+    answers = encoder.model.eval()(**batch).logits.argmax(1).tolist()
+    lines = [f"{text},{('no', 'yes')[answer]}" for text, answer in zip(texts, answers, strict=True)]
+    for name, part in (("train", lines[:160]), ("validation", lines[160:])):
+        (place / f"{name}.csv").write_text("\n".join(["text,label", *part]) + "\n", encoding="utf8")
+    files = {f"{name}_file": str(place / f"{name}.csv") for name in ("train", "validation")}
+    return {"name": "files", "text": "text", "label": "label", **files}
+
+
+QUICK = {"rows": 64, "length": 8, "threads": 1, "floor": 0.0}
+
+
+def test_the_folder_is_smaller_loads_and_is_what_its_record_says(
+    folder: Path, section: dict[str, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "small"
+    found = compress(folder, section, out=out, sparsity=0.5, **QUICK)
+    verify(out)
+    small, dense = trainflat.load(out), trainflat.load(folder)
+    assert found.after.parameters == sum(p.numel() for p in small.parameters()) < found.before.parameters
+    assert found.structure.sparsity >= 0.5 and len(found.structure.layers) == 2
+    assert COMPRESSION.read(out / "compression.json") == found
+    auto = transformers.AutoModelForSequenceClassification.from_pretrained(out)
+    batch = transformers.AutoTokenizer.from_pretrained(out)(
+        ["a flat minimum", "gone"], padding=True, return_tensors="pt"
+    )
+    assert torch.equal(auto(**batch).logits, small(**batch).logits)
+    same = (small(**batch).logits.argmax(1) == dense(**batch).logits.argmax(1)).float().mean()
+    assert found.before.score == 100.0 and found.after.score == pytest.approx(100 * found.agreement)
+    assert found.after.score > 60 and same >= 0
+    card = (out / "README.md").read_text(encoding="utf8")
+    assert f"{found.after.parameters:,}" in card and "`tiny` (BertForSequenceClassification)" in card
+    assert str(folder.parent) not in card
+    assert {path.name for path in out.iterdir()} >= {"config.json", "model.safetensors", "tokenizer.json", "README.md"}
+    assert not list(out.glob(".*")) and [path.name for path in tmp_path.iterdir()] == ["small"]
+
+
+def test_the_same_seed_keeps_the_same_units(folder: Path, section: dict[str, Any], tmp_path: Path) -> None:
+    hashes = {
+        compress(folder, section, out=tmp_path / name, sparsity=0.4, **QUICK).structure.kept_sha256 for name in "ab"
+    }
+    assert len(hashes) == 1
+    assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
+
+
+def test_training_again_learns_from_the_original(folder: Path, section: dict[str, Any], tmp_path: Path) -> None:
+    found = compress(folder, section, out=tmp_path / "small", sparsity=0.6, retrain=1, **QUICK)
+    assert found.retrained == 1 and not (tmp_path / "small" / ".work").exists()
+    assert "1 epoch of distillation" in (tmp_path / "small" / "README.md").read_text(encoding="utf8")
+
+
+def test_size_is_of_the_weights(folder: Path, section: dict[str, Any], tmp_path: Path) -> None:
+    before = sum(p.numel() for p in trainflat.load(folder).parameters())
+    found = compress(folder, section, out=tmp_path / "small", size=f"{0.7 * 4 * before / 1e3}kB", **QUICK)
+    assert 0.6 * before < found.after.parameters <= 0.7 * before  # of a tiny model, in few steps
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "no goal": ({}, "none was given. Choose one of --speedup 3"),
+    "two goals": ({"speedup": 2, "size": "1MB"}, "--speedup and --size were given"),
+    "a slower model": ({"speedup": 0.5}, "--speedup is times as fast .* above 1, got 0.5"),
+    "no number": ({"latency": "fast"}, "--latency is milliseconds .* got 'fast'. Write it as 5ms"),
+    "not finite": ({"size": "nan"}, "--size is megabytes"),
+    "out of reach": ({"size": "1kB"}, "out of reach"),
+    "everything": ({"sparsity": 1.0}, r"in \(0, 1\), got 1.0"),
+    "a score that is none": ({"sparsity": 0.5, "pruner": "obz"}, "obz.*obs"),
+    "a repair that is none": ({"sparsity": 0.5, "repair": "last-squares"}, "last-squares.*least-squares"),
+    "a shape that is none": ({"sparsity": 0.5, "shape": "round"}, "round.*friendly"),
+    "a floor over all rows": ({"sparsity": 0.5, "floor": 2.0}, "--floor is a share"),
+    "epochs below none": ({"sparsity": 0.5, "retrain": -1}, "--retrain is a number of epochs"),
+    "too long": ({"sparsity": 0.5, "length": 500}, "--length 500: the model has positions for 32 tokens"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_words_are_one_line_and_nothing_is_written(
+    case: str, folder: Path, section: dict[str, Any], tmp_path: Path
+) -> None:
+    given, message = REFUSED[case]
+    with pytest.raises(InputError, match=message) as caught:
+        compress(folder, section, out=tmp_path / "small", **(QUICK | given))
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_a_model_below_the_floor_is_not_written(folder: Path, section: dict[str, Any], tmp_path: Path) -> None:
+    options = QUICK | {"floor": 1.0, "pruner": "random", "repair": "none"}
+    with pytest.raises(InputError, match=r"below the floor of 100%. Nothing was written. .*--retrain 2"):
+        compress(folder, section, out=tmp_path / "small", sparsity=0.9, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_architecture_without_anatomy_says_how_to_add_it(section: dict[str, Any], tmp_path: Path) -> None:
+    other = write(tmp_path / "fnet", tiny("FNet", pad_token_id=0))
+    with pytest.raises(InputError, match=r"the structure of 'fnet' is not known.*write a Layout"):
+        compress(other, section, out=tmp_path / "small", sparsity=0.5, **QUICK)
+
+
+def test_a_model_without_a_head_is_refused(section: dict[str, Any], tmp_path: Path) -> None:
+    bare = write(tmp_path / "bare", tiny().bert)
+    with pytest.raises(InputError, match="bare"):
+        compress(bare, section, out=tmp_path / "small", sparsity=0.5, **QUICK)
+    assert not (tmp_path / "small").exists()
+
+
+def test_an_existing_folder_stays_as_it_is(folder: Path, section: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(InputError, match="is there already"):
+        compress(folder, section, out=tmp_path, sparsity=0.5, **QUICK)
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+class Made:
+    """Stands for a smaller model: the share of the work that it was allowed."""
+
+    def __init__(self, budget: Any) -> None:
+        self.share = budget.share
+
+
+def searching(ratio: Callable[[float], float], drop: Callable[[float], float] = lambda share: 0.0) -> Search:
+    return Search(
+        make=Made,  # type: ignore[arg-type]
+        fast=lambda asked: SimpleNamespace(share=1 / asked),  # type: ignore[arg-type, return-value]
+        time=lambda made: Speed(1.0, 1.0, Spread(ratio(made.share), 0.0, 0.0)),  # type: ignore[attr-defined]
+        drop=lambda made: drop(made.share),  # type: ignore[attr-defined]
+        length=8,
+        progress=Progress(),
+    )
+
+
+@pytest.mark.parametrize("fixed", [0.0, 0.05, 0.2])
+@pytest.mark.parametrize("power", [0.7, 1.0, 1.3])
+@pytest.mark.parametrize("speedup", [1.5, 2.0, 3.0])
+def test_a_speed_is_met_within_ten_percent_or_more(fixed: float, power: float, speedup: float) -> None:
+    def ratio(share: float) -> float:
+        return 1 / (fixed + (1 - fixed) * share**power)
+
+    made: Any = searching(ratio).reach(Goal(kind="speedup", value=speedup), 10.0)
+    assert ratio(made.share) >= speedup / 1.1
+    by_latency: Any = searching(ratio).reach(Goal(kind="latency", value=10.0 / speedup), 10.0)
+    assert by_latency.share == made.share
+
+
+def test_a_speed_out_of_reach_says_what_was_reached() -> None:
+    with pytest.raises(InputError, match=r"--speedup 10 was not reached: [12]\.\d\d was, by asking for"):
+        searching(lambda share: 1 / (0.5 + share / 2)).reach(Goal(kind="speedup", value=10.0), 10.0)
+    with pytest.raises(InputError, match=r"--latency 20ms: the model takes 10.0 ms already"):
+        searching(lambda share: 1 / share).reach(Goal(kind="latency", value=20.0), 10.0)
+
+
+def test_the_smallest_model_within_a_drop_is_found() -> None:
+    made: Any = searching(lambda share: 1.0, lambda share: 5 * (1 - share)).reach(Goal(kind="max-drop", value=1.0), 1.0)
+    assert 0.8 <= made.share <= 0.8 + 1 / 2**5
+    with pytest.raises(InputError, match=r"even with 97% of the multiply-adds the score falls by more"):
+        searching(lambda share: 1.0, lambda share: 9.0).reach(Goal(kind="max-drop", value=1.0), 1.0)
+
+
+@pytest.mark.parametrize(("given", "value"), [("5ms", 5.0), ("0.002s", 2.0), ("900us", 0.9), (4, 4.0), (" 3 MS ", 3.0)])
+def test_units_of_time(given: Any, value: float) -> None:
+    goal = read_goal(latency=given)
+    assert goal.kind == "latency" and goal.value == pytest.approx(value)
+
+
+def test_the_command_line_says_what_came_of_it_and_what_is_next(
+    folder: Path,
+    section: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sets = [piece for key, value in section.items() if key != "name" for piece in ("--set", f"{key}={value}")]
+    words = ["compress", str(folder), "--task", "files", *sets, "--sparsity", "0.5", "--rows", "64", "--length", "8"]
+    monkeypatch.setattr(sys, "argv", ["trainflat", *words, "--floor", "0", "--out", str(tmp_path / "small")])
+    main()
+    said = capsys.readouterr().out
+    assert "of the layers' parameters are gone" in said
+    assert f"Next: trainflat export {tmp_path / 'small'} --to int8" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["Roberta", "DistilBert", "Electra", "MPNet", "ModernBert"])
+def test_families(kind: str, section: dict[str, Any], tmp_path: Path) -> None:
+    options: dict[str, Any] = dict(FROM_PAD) if kind in ("Roberta", "MPNet") else {}
+    if kind == "DistilBert":
+        options = {"dim": 16, "hidden_dim": 64, "n_layers": 2, "n_heads": 4}
+    source = write(tmp_path / "model", tiny(kind, **options))
+    found = compress(source, section, out=tmp_path / "small", sparsity=0.4, **QUICK)
+    program = "import sys, trainflat; print(sum(p.numel() for p in trainflat.load(sys.argv[1]).parameters()))"
+    command = [sys.executable, "-c", program, str(tmp_path / "small")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == found.after.parameters
+
+
+def test_the_name_of_a_score_is_looked_up_before_anything_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(UnknownName):
+        compress("nowhere", "cola", out=tmp_path / "small", sparsity=0.5, pruner="nothing")
