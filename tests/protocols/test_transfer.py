@@ -64,6 +64,10 @@ def test_every_size_starts_from_the_pretrained_weights_without_their_smallest_un
         assert torch.equal(found["classifier.weight"], dense.state_dict()["classifier.weight"])
     entries = [sum(matrix.entries for matrix in stage.matrices[:-1]) for stage in record.stages]  # without the pooler
     assert [one / entries[0] for one in entries] == [1, 0.75, 0.5]
+    assert record.stages[0].structure is None
+    for stage, share in zip(record.stages[1:], (0.75, 0.5), strict=True):
+        assert stage.structure and stage.structure.multiply_adds == share
+        assert [(len(one.heads), one.units) for one in stage.structure.layers] == [(4 * share, 20 * share)] * 3
     assert record.stages[2].sizes.parameters < record.stages[1].sizes.parameters < record.stages[0].sizes.parameters
 
 

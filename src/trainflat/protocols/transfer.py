@@ -1,6 +1,7 @@
 """Compute-optimal transfer (Caccia et al. 2023, arXiv:2304.13164): prunes before fine-tuning, without any data."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Annotated
 
 from torch import nn
@@ -8,6 +9,7 @@ from transformers import PreTrainedModel
 
 from trainflat.anatomy import anatomy_of
 from trainflat.core.settings import Word, checked
+from trainflat.evaluation.structure import describe_structure
 from trainflat.protocols.base import Protocol
 from trainflat.protocols.stages import Planned, Produced, check_sparsities, stage_name
 from trainflat.protocols.workspace import Workspace, train
@@ -52,17 +54,23 @@ class Transfer(Protocol):
         if model is not None:
             anatomy_of(model)
 
+    def stage_files(self, stage: Planned) -> list[str]:
+        """Lists nothing: a size that loses no head is described by its architecture's own config alone."""
+        return []
+
     def run(self, workspace: Workspace) -> Iterator[Produced]:
         """Fine-tunes each size from its own start."""
         for stage in self.plan():
-            yield workspace.store.recall(stage) or train(workspace, stage, self._start(workspace, stage))
+            yield workspace.store.recall(stage) or self._trained(workspace, stage)
 
-    def _start(self, workspace: Workspace, stage: Planned) -> PreTrainedModel:
-        model = workspace.untrained()
+    def _trained(self, workspace: Workspace, stage: Planned) -> Produced:
+        whole = workspace.untrained()
         if stage.sparsity == 0:
-            return model
-        smaller: PreTrainedModel = shrink(model, self.kept(model, stage.sparsity, workspace.seed))
-        return smaller
+            return train(workspace, stage, whole)
+        kept = self.kept(whole, stage.sparsity, workspace.seed)
+        small: PreTrainedModel = shrink(whole, kept)
+        structure = describe_structure(whole, small, kept, self.score, "none")
+        return replace(train(workspace, stage, small), structure=structure)
 
     def kept(self, model: nn.Module, sparsity: float, seed: int) -> Kept:
         """Chooses what is left of a model; every sub-layer keeps at least one unit."""
