@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Literal
 
 from trainflat.core.registry import Section
@@ -16,7 +17,7 @@ from trainflat.pruning.structured.budgets import Budget, Latency, MultiplyAdds, 
 from trainflat.pruning.structured.latency import latency_table
 from trainflat.pruning.structured.prune import Shape
 from trainflat.pruning.structured.repairs import REPAIRS
-from trainflat.pruning.structured.unit_scores import UNIT_SCORES
+from trainflat.pruning.structured.unit_scores import UNIT_SCORES, RankedOnce
 
 BudgetOf = Literal["multiply-adds", "parameters", "latency"]
 LATENCIES = "latency.json"  # times of sub-layers on this machine, in the run's folder
@@ -27,12 +28,17 @@ RepairSection = Annotated[Section, REPAIRS]
 
 @dataclass(frozen=True)
 class Shrinking:
-    """Holds how a model's structure is pruned, but for how far."""
+    """Holds how one model's structure is pruned, but for how far."""
 
     score: Settings
     repair: Settings
     shape: Shape
     rows: int
+
+    @cached_property
+    def ranked(self) -> RankedOnce:
+        """Ranks the units of the one dense model once, for all sizes."""
+        return RankedOnce(self.score.build())
 
     def smaller(self, workspace: Workspace, dense: Produced, stage: Planned, budget: Budget) -> Produced:
         """Prunes and shrinks a stage's model; the rows of a run are the same for all of its stages."""
@@ -42,7 +48,7 @@ class Shrinking:
             model,
             batches,
             budget,
-            score=self.score.build(),
+            score=self.ranked,
             repair=self.repair.build(),
             shape=self.shape,
             seed=workspace.seed,
