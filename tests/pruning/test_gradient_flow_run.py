@@ -113,4 +113,4 @@ def test_check_shows_the_options(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "300")
     print_plan(trainflat.plan(given(place, name="one-shot", sparsities=[0.5], pruner="grasp")))
-    assert "pruner grasp (rows 512, batch_size 16, temperature 200.0)" in capsys.readouterr().out
+    assert "pruner grasp (temperature 200.0, rows 512, batch_size 16)" in capsys.readouterr().out
