@@ -86,6 +86,14 @@ def test_the_folder_is_smaller_loads_and_is_what_its_record_says(
     assert not list(out.glob(".*")) and [path.name for path in tmp_path.iterdir()] == ["small"]
 
 
+def test_classes_keep_the_model_s_names_and_order(section: dict[str, Any], tmp_path: Path) -> None:
+    names = {"id2label": {0: "Yes", 1: "No"}, "label2id": {"Yes": 0, "No": 1}}  # the file has no, yes
+    source = write(tmp_path / "model", tiny(**names))
+    compress(source, section, out=tmp_path / "small", sparsity=0.3, **QUICK)
+    config = transformers.AutoConfig.from_pretrained(tmp_path / "small")
+    assert config.id2label == names["id2label"]
+
+
 def test_the_same_seed_keeps_the_same_units(folder: Path, section: dict[str, Any], tmp_path: Path) -> None:
     hashes = {
         compress(folder, section, out=tmp_path / name, sparsity=0.4, **QUICK).structure.kept_sha256 for name in "ab"

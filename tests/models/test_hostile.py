@@ -18,7 +18,7 @@ import trainflat
 from tests.conftest import tiny_bert
 from tests.support.families import FAMILIES, config, write
 from trainflat.commands.bench.scores import Scored
-from trainflat.commands.export import _as_named, _source
+from trainflat.commands.export import _source, as_named
 from trainflat.core.errors import InputError, is_fault
 from trainflat.core.files import seal
 from trainflat.models import load_encoder, load_on_meta
@@ -33,7 +33,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "teacher, diagnose, export of a task": lambda folder: load_encoder(str(folder), HEAD, fine_tuned=True),
     "check": lambda folder: load_on_meta(str(folder), HEAD),
     "export": lambda folder: _source(folder, None),
-    "export of a task": lambda folder: _source(folder, _as_named(TASK, folder)),
+    "export of a task": lambda folder: _source(folder, as_named(TASK, folder)),
 }
 WEIGHTS = "model.safetensors"
 

@@ -124,7 +124,7 @@ def export(
     settings = _settings(to, options)
     exporter: Exporter = settings.build()
     exporter.check_installed()
-    learned = None if task is None else _as_named(task_for(folder, task, data, seed), Path(folder))
+    learned = None if task is None else as_named(task_for(folder, task, data, seed), Path(folder))
     source = _source(Path(folder), learned)
     rows = None if learned is None else _Rows.of(learned, source)
     source = replace(source, texts=_texts(source, rows, exporter.samples))
@@ -160,7 +160,7 @@ def task_for(model: str | Path, task: str | Mapping[str, Any], data: Path | None
     return learned
 
 
-def _as_named(task: Task, folder: Path) -> Task:
+def as_named(task: Task, folder: Path) -> Task:
     """Returns the task with the model's classes, so that what is written keeps the model's names and order."""
     try:
         config = load_config(folder)

@@ -15,7 +15,7 @@ from trainflat.commands.compress.attempts import Search
 from trainflat.commands.compress.card import model_card
 from trainflat.commands.compress.goal import read_goal
 from trainflat.commands.compress.pair import Judge, Shape, compare_speed, using_threads
-from trainflat.commands.export import row_length, task_for
+from trainflat.commands.export import as_named, row_length, task_for
 from trainflat.core.errors import InputError, UnknownName
 from trainflat.core.files import remove, write_text
 from trainflat.core.formatting import plural
@@ -100,7 +100,7 @@ def compress(
     shrinking = Shrinking(UNIT_SCORES.read(pruner), REPAIRS.read(repair), _widths(shape), rows)
     timed = Shape(batch, length, threads or torch.get_num_threads())
     with new_folder(Path(out)) as place:
-        learned = task_for(model, task, data, seed)
+        learned = as_named(task_for(model, task, data, seed), Path(model))
         job = _Job.read(str(model), learned, place, timed=timed, seed=seed, retrain=retrain, progress=shown)
         found, small = job.carry_out(goal, shrinking, floor)
         found = found.model_copy(update={"seconds": time.monotonic() - started, "peak_bytes": _peak()})
