@@ -14,10 +14,12 @@ import yaml
 from trainflat import report as reporting
 from trainflat.cli.main import main
 from trainflat.commands import check as checking
+from trainflat.commands import compress as compressing
 from trainflat.commands import diagnose as diagnosing
 from trainflat.commands import export as exporting
 from trainflat.commands import run as running
 from trainflat.commands.bench import compare as comparing
+from trainflat.commands.compress.goal import read_goal
 from trainflat.core.files import read_json
 from trainflat.export import EXPORTERS
 from trainflat.recipe import load_recipe
@@ -90,6 +92,12 @@ def test_commands_are_understood(line: str, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(checking, "plan", reached)
     monkeypatch.setattr(diagnosing, "diagnose", lambda models, section, **o: reached(BASE, task=section))
     monkeypatch.setattr(exporting, "export", exported)
+
+    def compressed(model: str, section: Any, **options: Any) -> None:
+        read_goal(**{key: options[key] for key in ("speedup", "latency", "size", "sparsity", "max_drop")})
+        reached(BASE, task=section)
+
+    monkeypatch.setattr(compressing, "compress", compressed)
     monkeypatch.setattr(comparing, "compare", stop)
     monkeypatch.setattr(reporting, "find_results", stop)
     words = shlex.split(line, comments=True)

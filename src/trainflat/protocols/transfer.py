@@ -54,10 +54,6 @@ class Transfer(Protocol):
         if model is not None:
             anatomy_of(model)
 
-    def stage_files(self, stage: Planned) -> list[str]:
-        """Lists nothing: a size that loses no head is described by its architecture's own config alone."""
-        return []
-
     def run(self, workspace: Workspace) -> Iterator[Produced]:
         """Fine-tunes each size from its own start."""
         for stage in self.plan():
