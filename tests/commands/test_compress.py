@@ -143,7 +143,7 @@ def test_bad_words_are_one_line_and_nothing_is_written(
 
 def test_a_model_below_the_floor_is_not_written(folder: Path, section: dict[str, Any], tmp_path: Path) -> None:
     options = QUICK | {"floor": 1.0, "pruner": "random", "repair": "none"}
-    with pytest.raises(InputError, match=r"below the floor of 100%. Nothing was written. .*--retrain 2"):
+    with pytest.raises(InputError, match=r"below the floor of 100% \(score .*Nothing was written. .*--retrain 2"):
         compress(folder, section, out=tmp_path / "small", sparsity=0.9, **options)
     assert not list(tmp_path.iterdir())
 
@@ -200,7 +200,7 @@ def test_a_speed_is_met_within_ten_percent_or_more(fixed: float, power: float, s
 
 
 def test_a_speed_out_of_reach_says_what_was_reached() -> None:
-    with pytest.raises(InputError, match=r"--speedup 10 was not reached: [12]\.\d\d was, by asking for"):
+    with pytest.raises(InputError, match=r"--speedup 10 was not reached: the fastest of 4 models was [12]\.\d\d times"):
         searching(lambda share: 1 / (0.5 + share / 2)).reach(Goal(kind="speedup", value=10.0), 10.0)
     with pytest.raises(InputError, match=r"--latency 20ms: the model takes 10.0 ms already"):
         searching(lambda share: 1 / share).reach(Goal(kind="latency", value=20.0), 10.0)

@@ -239,10 +239,17 @@ def compress(
     max_drop: Annotated[str | None, typer.Option(metavar="POINTS", help="That the score may lose.")] = None,
     retrain: Annotated[float, typer.Option(metavar="EPOCHS", help="Of distillation from the original.")] = 0,
     floor: Annotated[float, typer.Option(help="Share of rows that both must answer alike; 0: none.")] = 0.8,
-    pruner: Annotated[str, typer.Option(metavar="NAME", help="Score of heads and units.")] = "obs",
-    repair: Annotated[str, typer.Option(metavar="NAME", help="How what is left makes up for it.")] = "least-squares",
+    pruner: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="Score of units: obs, kprune, wanda, magnitude, random; fisher, taylor by labels."
+        ),
+    ] = "obs",
+    repair: Annotated[
+        str, typer.Option(metavar="NAME", help="Of what is left: least-squares, rescale or none.")
+    ] = "least-squares",
     shape: Annotated[str, typer.Option(help="friendly: widths that kernels like; or ragged.")] = "friendly",
-    rows: Annotated[int, typer.Option(min=1, help="Training rows that are looked at, without labels.")] = 512,
+    rows: Annotated[int, typer.Option(min=1, help="Training rows that are looked at.")] = 512,
     batch: Annotated[int, typer.Option(min=1, help="Rows that are timed.")] = 1,
     length: Annotated[int, typer.Option(min=1, help="Tokens per row that are timed.")] = 128,
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch, for timing.")] = None,

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from trainflat.core.timing import Spread
 from trainflat.records.base import Data, Format
 from trainflat.records.run import Fingerprint
 from trainflat.records.structure import Structure
@@ -54,16 +53,12 @@ class Compression(Data):
     structure: Structure
     retrained: float  # epochs
     calibration_rows: int
+    labels_read: bool  # of these rows
     seed: int
     seconds: float  # of the whole call
     peak_bytes: int | None = None  # of resident memory; Linux only
-    vocabulary: dict[str, Any] | None = None
     notes: list[str] = []
     environment: dict[str, Any]
-
-    def ratio(self) -> Spread:
-        """Returns the speed-up with its quartiles."""
-        return Spread(self.speedup, self.speedup_low, self.speedup_high)
 
 
 COMPRESSION = Format("compression", Compression)

@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -117,3 +119,13 @@ def test_real_times_are_taken() -> None:
     assert table.dense > 0
     assert set(table.seconds) == {"attention 2 x 4", "feed-forward 12 x 1"}
     assert all(seconds < table.dense for found in table.seconds.values() for seconds in found.values())
+
+
+def test_times_of_a_busy_machine_never_fall_with_more_units() -> None:
+    model = random_model("Bert", intermediate_size=448)
+    [sub, *_] = [sub for sub in sub_layers(model) if sub.kind == "feed-forward"]
+    table = measure_table(model, 1, 4, timer=by_size)
+    [(kind, found)] = [item for item in table.seconds.items() if "feed-forward" in item[0]]
+    noisy = {width: (0.0, 3e-3, -1e-3, 1e-3)[number % 4] for number, width in enumerate(sorted(found))}
+    times = replace(table, seconds={kind: noisy}).seconds_by_width(model, sub)
+    assert times[0] == 0 and (np.diff(times) >= 0).all() and times[-1] == 3e-3

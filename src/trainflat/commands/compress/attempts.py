@@ -6,6 +6,7 @@ from math import log
 
 from trainflat.commands.compress.pair import Speed
 from trainflat.core.errors import InputError
+from trainflat.core.formatting import plural
 from trainflat.core.progress import Progress
 from trainflat.protocols.stages import Produced
 from trainflat.pruning.structured.budgets import Budget, MultiplyAdds, Parameters
@@ -49,14 +50,15 @@ class Search:
             return self.make(Parameters(count=max(int(goal.value * 1e6 / _BYTES), 1)))
         if goal.kind == "max-drop":
             return self._within_drop(goal.value)
+        asked = f"--{goal.kind} {goal.value:g}" + ("ms" if goal.kind == "latency" else "")
         speedup = goal.value if goal.kind == "speedup" else dense_milliseconds / goal.value
         if speedup <= 1:
             raise InputError(
                 f"--latency {goal.value:g}ms: the model takes {dense_milliseconds:.1f} ms already. Ask for less."
             )
-        return self._as_fast(speedup)
+        return self._as_fast(speedup, asked)
 
-    def _as_fast(self, speedup: float) -> Produced:
+    def _as_fast(self, speedup: float, goal: str) -> Produced:
         """Asks the table of widths for more, or for less, until the measured speed-up is the one that was asked for."""
         tries: list[tuple[float, float]] = []  # asked, and found
         best, asked = None, speedup
@@ -71,9 +73,11 @@ class Search:
                 break
             asked = max(_next_asked(tries, speedup), 1.0)
         if best is None:
+            reached = max(found for _, found in tries)
             raise InputError(
-                f"--speedup {speedup:g} was not reached: {tries[-1][1]:.2f} was, by asking for {tries[-1][0]:.2f}. Ask "
-                "for less, or time other sizes with --batch and --length."
+                f"{goal} was not reached: the fastest of {plural(len(tries), 'model')} was {reached:.2f} times as fast "
+                f"as the original, {speedup:.2f} were needed. Ask for less, or time other sizes with --batch and "
+                "--length; times on a busy machine are not to be relied on."
             )
         return best
 

@@ -23,7 +23,7 @@ tags: [trainflat, structured-pruning]
 | one forward pass, {batch} × {length}, {threads} | {before_ms:.1f} ms | {after_ms:.1f} ms |
 
 Both answer {agreement:.1%} of the rows alike; it is {speedup:.2f} times as fast (quartiles {low:.2f} to {high:.2f}),
-measured in turn on one machine. {calibration:,} rows of the training split were read, without their labels.
+measured in turn on one machine. {calibration:,} rows of the training split were read, {labels} their labels.
 
 ## Structure
 
@@ -85,6 +85,7 @@ def model_card(found: Compression, name: str, *, plain: bool, auto_class: str) -
         low=found.speedup_low,
         high=found.speedup_high,
         calibration=found.calibration_rows,
+        labels="with" if found.labels_read else "without",
         layers="\n".join(
             f"| {number} | {_left(layer, len(layer.heads), found.structure.heads, 'attention')} | "
             f"{_left(layer, layer.units, found.structure.units, 'feed_forward')} |"

@@ -186,8 +186,9 @@ class _Job:
         found = self._measured(goal, shrinking, made)
         if found.agreement < floor:
             raise InputError(
-                f"only {found.agreement:.1%} of the answers are the original's, below the floor of {floor:.0%}. "
-                "Nothing was written. Ask for less, add --retrain 2, or switch the check off with --floor 0."
+                f"only {found.agreement:.1%} of the answers are the original's, below the floor of {floor:.0%} (score "
+                f"{found.after.score:.2f}, the original has {found.before.score:.2f}). Nothing was written. Ask for "
+                f"less, add --retrain {2 * self.retrain or 2:g}, or switch the check off with --floor 0."
             )
         return found, made.model
 
@@ -235,6 +236,7 @@ class _Job:
             data={name: task.fingerprints[name] for name in ("train", split) if name in task.fingerprints},
             structure=made.structure,
             retrained=self.retrain,
+            labels_read=UNIT_SCORES[shrinking.score.name].labelled,
             calibration_rows=min(shrinking.rows, len(self.workspace.train_split)),
             seed=self.workspace.seed,
             seconds=0.0,
