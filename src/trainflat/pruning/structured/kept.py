@@ -38,12 +38,12 @@ class KeptLayer:
 
     @property
     def attention_state(self) -> State:
-        """Tells an empty sub-layer, whose bias and LayerNorm still act, from one that is skipped."""
+        """Returns the state of the attention: empty, its bias and LayerNorm still act; skipped, nothing does."""
         return _state(self.attention, bool(self.kept_heads()))
 
     @property
     def feed_forward_state(self) -> State:
-        """Returns the same of the feed-forward sub-layer."""
+        """Returns the state of the feed-forward sub-layer."""
         return _state(self.feed_forward, bool(self.units.any()))
 
     def kept_heads(self) -> tuple[int, ...]:
@@ -107,7 +107,7 @@ class Kept:
         return self.scaled((unit, 0.0) for unit in units)
 
     def scaled(self, factors: Iterable[tuple[Unit, float]]) -> Self:
-        """Multiplies the factors of units by others; those of a layer as a whole go to both of its sub-layers."""
+        """Multiplies the factors of units by others; a whole layer's factor multiplies both of its sub-layers."""
         layers = [_copied(layer) for layer in self.layers]
         hidden, vocabulary = self.hidden.clone(), self.vocabulary.clone()
         for unit, factor in factors:
