@@ -17,6 +17,8 @@ _FAMILIES = {
     "averaging": ("averaging", "averaging/__init__.py", "AVERAGING"),
     "pruners": ("pruners", "pruning/__init__.py", "PRUNERS"),
     "gates": ("gates", "pruning/gates/__init__.py", "GATES"),
+    "unit-scores": ("scores of heads and units", "pruning/structured/unit_scores/__init__.py", "UNIT_SCORES"),
+    "repairs": ("repairs after structured pruning", "pruning/structured/repairs/__init__.py", "REPAIRS"),
     "protocols": ("protocols", "protocols/__init__.py", "PROTOCOLS"),
     "measures": ("measures of sharpness", "sharpness/__init__.py", "MEASURES"),
     "quantization": ("quantization-aware training", "quantization/__init__.py", "QUANTIZERS"),
