@@ -23,6 +23,7 @@ from trainflat.optim import OPTIMIZERS
 from trainflat.protocols import PROTOCOLS
 from trainflat.pruning import PRUNERS
 from trainflat.pruning.gates import GATES
+from trainflat.pruning.structured import REPAIRS, UNIT_SCORES
 from trainflat.quantization import QUANTIZERS
 from trainflat.recipe import packaged_recipes
 from trainflat.reparametrization import REPARAMETRIZATIONS
@@ -185,7 +186,7 @@ def test_list_of_a_kind_is_part_of_the_list(trainflat_):
 
 FAMILIES = {"tasks": TASKS, "optimizers": OPTIMIZERS, "averaging": AVERAGING, "pruners": PRUNERS, "gates": GATES}
 FAMILIES |= {"protocols": PROTOCOLS, "measures": MEASURES, "quantization": QUANTIZERS, "formats": EXPORTERS}
-FAMILIES |= {"reparametrizations": REPARAMETRIZATIONS}
+FAMILIES |= {"reparametrizations": REPARAMETRIZATIONS, "unit-scores": UNIT_SCORES, "repairs": REPAIRS}
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
