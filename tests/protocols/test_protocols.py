@@ -12,6 +12,7 @@ from transformers import BertForSequenceClassification
 import trainflat
 from tests.support.families import config, write
 from tests.support.runs import own_files, recipe
+from trainflat.anatomy.narrow import CODE_FILE
 from trainflat.anatomy.params import prunable
 from trainflat.core.errors import InputError
 from trainflat.core.files import load_tensors
@@ -174,7 +175,8 @@ def test_a_plan_names_the_stages_that_a_run_leaves(name: str, place: Path) -> No
     assert [stage.trained for stage in plan.stages] == [stage.training is not None for stage in record.stages]
     assert plan.steps == sum(stage.training.steps for stage in record.stages if stage.training)
     for file in plan.files:
-        assert (plan.folder / file).is_file(), file
+        # A smaller model that its architecture's own config can describe needs no file that does so.
+        assert (plan.folder / file).is_file() or file.endswith(CODE_FILE), file
     left = {p: p.stat().st_mtime_ns for p in plan.folder.rglob("*") if p.name != ".lock"}
     assert trainflat.run(given, out=place / f"plan-{name}") == record
     assert {p: p.stat().st_mtime_ns for p in plan.folder.rglob("*") if p.name != ".lock"} == left
