@@ -35,7 +35,7 @@ _CAME_LATER = frozenset({"averaging", "distillation", "quantization", "reparamet
 
 
 def _joining(keys: Iterable[str]) -> dict[str, Any]:
-    """Returns those of the keys that are features of recipes, with their classes."""
+    """Returns the classes of the features that recipes may have, by key."""
     from trainflat.training.features import FEATURES  # imports transformers' arguments, which most users of this do not
 
     return {key: FEATURES[key] for key in FEATURES if key in set(keys) and FEATURES[key].in_recipes}

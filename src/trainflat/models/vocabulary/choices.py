@@ -1,4 +1,4 @@
-"""Chooses the tokens to keep: those that a corpus uses, or a list, or those of some scripts."""
+"""Chooses the tokens to keep: by a corpus, by a list, or by scripts."""
 
 import unicodedata
 from collections.abc import Collection, Mapping

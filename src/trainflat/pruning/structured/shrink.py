@@ -180,7 +180,7 @@ class _Shrinking:
         return made
 
     def _renumbered(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Gives tensors their names in the new stack of layers; leaves out those of layers that are taken out of it."""
+        """Renames tensors for the new stack of layers; drops the tensors of layers that are taken out of it."""
         if self.layout.shared:
             return state
         encoder = self.model.base_model

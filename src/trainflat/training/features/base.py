@@ -120,7 +120,7 @@ class Feature:
 
     @classmethod
     def settings_in(cls, settings: Mapping[str, Any], key: str) -> Any:
-        """Picks the feature's settings from those of all features; None and False leave the feature out."""
+        """Picks the feature's settings out of all features' settings; None and False leave the feature out."""
         return settings.get(key)
 
     @property

@@ -62,7 +62,7 @@ class GateFeature(Feature):
 
     @property
     def masks(self) -> Masks | None:
-        """Those of the pruned model; during training those held. Under a gate that swaps, no zero is for good then."""
+        """Returns the pruned model's masks; while it trains, the held ones, which a swapping gate may still change."""
         if self._final is not None or self.gate is None or self.gate.held is None:
             return self._final
         return self.gate.masks()
