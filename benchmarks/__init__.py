@@ -17,5 +17,6 @@ BENCHMARKS = (
     "int8",
     "inference",
     "shrunk",
+    "budget",
     "sizes",
 )

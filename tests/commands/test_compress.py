@@ -18,11 +18,11 @@ from trainflat.cli.main import main
 from trainflat.commands.compress import compress
 from trainflat.commands.compress.attempts import Search
 from trainflat.commands.compress.goal import read_goal
-from trainflat.commands.compress.pair import Speed
+from trainflat.commands.compress.pair import Judge
+from trainflat.core import timing
 from trainflat.core.errors import InputError, UnknownName
 from trainflat.core.files import verify
 from trainflat.core.progress import Progress
-from trainflat.core.timing import Spread
 from trainflat.models import load_encoder
 from trainflat.records.compression import COMPRESSION, Goal
 from trainflat.tasks.base import Head
@@ -56,6 +56,13 @@ def section(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         (place / f"{name}.csv").write_text("\n".join(["text,label", *part]) + "\n", encoding="utf8")
     files = {f"{name}_file": str(place / f"{name}.csv") for name in ("train", "validation")}
     return {"name": "files", "text": "text", "label": "label", **files}
+
+
+@pytest.fixture(autouse=True)
+def short_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times single passes: what they come to is not looked at here."""
+    monkeypatch.setattr(timing, "SHORTEST_SAMPLE", 0.0)
+    monkeypatch.setattr(timing, "RETAKES", 0)
 
 
 QUICK = {"rows": 64, "length": 8, "threads": 1, "floor": 0.0}
@@ -114,13 +121,39 @@ def test_size_is_of_the_weights(folder: Path, section: dict[str, Any], tmp_path:
     assert 0.6 * before < found.after.parameters <= 0.7 * before  # of a tiny model, in few steps
 
 
+def test_words_that_no_training_row_uses_go(folder: Path, section: dict[str, Any], tmp_path: Path) -> None:
+    """Rows of the validation split that use them are read in other tokens, and compared row by row all the same."""
+    few = [word for word in WORDS if word not in ("gone", "weights")]
+    rows = [line.rsplit(",", 1) for line in Path(section["train_file"]).read_text(encoding="utf8").splitlines()[1:]]
+    kept = [f"{' '.join(w for w in text.split() if w in few) or 'a'},{label}" for text, label in rows]
+    (tmp_path / "few.csv").write_text("\n".join(["text,label", *kept]) + "\n", encoding="utf8")
+    task = section | {"train_file": str(tmp_path / "few.csv")}
+    found = compress(folder, task, out=tmp_path / "small", sparsity=0.3, trim=True, **QUICK)
+
+    auto, tokenizers = transformers.AutoModelForSequenceClassification, transformers.AutoTokenizer
+    models = [
+        (auto.from_pretrained(one).eval(), tokenizers.from_pretrained(one)) for one in (folder, tmp_path / "small")
+    ]
+    assert models[1][1].vocab_size == models[0][1].vocab_size - 2 == found.structure.vocabulary
+    assert found.structure.dense_vocabulary == models[0][0].config.vocab_size
+    assert any("Words that no training row uses were dropped" in note for note in found.notes)
+    lines = Path(section["validation_file"]).read_text(encoding="utf8").splitlines()[1:]
+    answers = [
+        [int(model(**read(line.rsplit(",", 1)[0], return_tensors="pt")).logits.argmax()) for line in lines]
+        for model, read in models
+    ]
+    same = sum(one == other for one, other in zip(*answers, strict=True))
+    assert found.agreement == same / len(lines) < 1
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no goal": ({}, "none was given. Choose one of --speedup 3"),
     "two goals": ({"speedup": 2, "size": "1MB"}, "--speedup and --size were given"),
     "a slower model": ({"speedup": 0.5}, "--speedup is times as fast .* above 1, got 0.5"),
     "no number": ({"latency": "fast"}, "--latency is milliseconds .* got 'fast'. Write it as 5ms"),
     "not finite": ({"size": "nan"}, "--size is megabytes"),
-    "out of reach": ({"size": "1kB"}, "out of reach"),
+    "out of reach": ({"size": "1kB"}, r"--size 0.001MB: .* out of reach.* \(0.0 MB as float32\).*Or add --trim"),
+    "out of reach of times": ({"speedup": 1e6}, "--speedup 1e\\+06.* out of reach"),
     "everything": ({"sparsity": 1.0}, r"in \(0, 1\), got 1.0"),
     "a score that is none": ({"sparsity": 0.5, "pruner": "obz"}, "obz.*obs"),
     "a repair that is none": ({"sparsity": 0.5, "repair": "last-squares"}, "last-squares.*least-squares"),
@@ -139,6 +172,14 @@ def test_bad_words_are_one_line_and_nothing_is_written(
     with pytest.raises(InputError, match=message) as caught:
         compress(folder, section, out=tmp_path / "small", **(QUICK | given))
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_a_size_out_of_reach_is_refused_before_anything_is_scored(
+    folder: Path, section: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Judge, "of", lambda *_: pytest.fail("the original was scored first"))
+    with pytest.raises(InputError, match=r"--size 0\.001MB: a budget of 250 parameters"):
+        compress(folder, section, out=tmp_path / "small", size="1kB", **QUICK)
 
 
 def test_a_model_below_the_floor_is_not_written(folder: Path, section: dict[str, Any], tmp_path: Path) -> None:
@@ -175,42 +216,28 @@ class Made:
         self.share = budget.share
 
 
-def searching(ratio: Callable[[float], float], drop: Callable[[float], float] = lambda share: 0.0) -> Search:
+def searching(drop: Callable[[float], float] = lambda share: 0.0) -> Search:
     return Search(
         make=Made,  # type: ignore[arg-type]
-        fast=lambda asked: SimpleNamespace(share=1 / asked),  # type: ignore[arg-type, return-value]
-        time=lambda made: Speed(1.0, 1.0, Spread(ratio(made.share), 0.0, 0.0)),  # type: ignore[attr-defined]
+        fast=lambda speedup: SimpleNamespace(share=1 / speedup),  # type: ignore[arg-type, return-value]
         drop=lambda made: drop(made.share),  # type: ignore[attr-defined]
         length=8,
         progress=Progress(),
     )
 
 
-@pytest.mark.parametrize("fixed", [0.0, 0.05, 0.2])
-@pytest.mark.parametrize("power", [0.7, 1.0, 1.3])
-@pytest.mark.parametrize("speedup", [1.5, 2.0, 3.0])
-def test_a_speed_is_met_within_ten_percent_or_more(fixed: float, power: float, speedup: float) -> None:
-    def ratio(share: float) -> float:
-        return 1 / (fixed + (1 - fixed) * share**power)
-
-    made: Any = searching(ratio).reach(Goal(kind="speedup", value=speedup), 10.0)
-    assert ratio(made.share) >= speedup / 1.1
-    by_latency: Any = searching(ratio).reach(Goal(kind="latency", value=10.0 / speedup), 10.0)
-    assert by_latency.share == made.share
-
-
-def test_a_speed_out_of_reach_says_what_was_reached() -> None:
-    with pytest.raises(InputError, match=r"--speedup 10 was not reached: the fastest of 4 models was [12]\.\d\d times"):
-        searching(lambda share: 1 / (0.5 + share / 2)).reach(Goal(kind="speedup", value=10.0), 10.0)
+def test_a_latency_is_a_speedup_over_the_original() -> None:
+    made: Any = searching().reach(Goal(kind="latency", value=5.0), 10.0)
+    assert made.share == searching().reach(Goal(kind="speedup", value=2.0), 10.0).share == 0.5  # type: ignore[attr-defined]
     with pytest.raises(InputError, match=r"--latency 20ms: the model takes 10.0 ms already"):
-        searching(lambda share: 1 / share).reach(Goal(kind="latency", value=20.0), 10.0)
+        searching().reach(Goal(kind="latency", value=20.0), 10.0)
 
 
 def test_the_smallest_model_within_a_drop_is_found() -> None:
-    made: Any = searching(lambda share: 1.0, lambda share: 5 * (1 - share)).reach(Goal(kind="max-drop", value=1.0), 1.0)
+    made: Any = searching(lambda share: 5 * (1 - share)).reach(Goal(kind="max-drop", value=1.0), 1.0)
     assert 0.8 <= made.share <= 0.8 + 1 / 2**5
     with pytest.raises(InputError, match=r"even with 97% of the multiply-adds the score falls by more"):
-        searching(lambda share: 1.0, lambda share: 9.0).reach(Goal(kind="max-drop", value=1.0), 1.0)
+        searching(lambda share: 9.0).reach(Goal(kind="max-drop", value=1.0), 1.0)
 
 
 @pytest.mark.parametrize(("given", "value"), [("5ms", 5.0), ("0.002s", 2.0), ("900us", 0.9), (4, 4.0), (" 3 MS ", 3.0)])

@@ -124,6 +124,13 @@ def test_all_that_people_do_with_a_model(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.long  # sentence-transformers is imported for five seconds
+def test_head_mask_is_refused_where_transformers_would_ignore_it(folder: Path) -> None:
+    small, ids = trainflat.load(folder), torch.tensor(IDS)
+    with pytest.raises(ValueError, match=r"head_mask is ignored by Shrunk.*use trainflat\.pruning\.structured\.shrink"):
+        small(ids, head_mask=torch.zeros(2, 2))
+    assert small(ids, head_mask=None).logits.isfinite().all()
+
+
 def test_sentence_transformers_sees_the_real_width(folder: Path) -> None:
     library = pytest.importorskip("sentence_transformers")
     modules = pytest.importorskip("sentence_transformers.models")

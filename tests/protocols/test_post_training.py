@@ -41,6 +41,9 @@ def test_post_training_trains_nothing_and_every_stage_is_smaller(place: Path) ->
     assert dense.structure is None
     for stage in small:
         assert stage.structure is not None and stage.structure.sparsity >= stage.target_sparsity
+        errors = [(one.before, one.after) for one in stage.structure.repairs if one.before]
+        assert errors and all(after <= before for before, after in errors)
+        assert len(stage.structure.repairs) == 2 * len(stage.structure.layers) and 0 < stage.structure.error_left < 1
         model = trainflat.load(run / "stages" / stage.name)
         assert sum(p.numel() for p in model.parameters()) == stage.sizes.parameters < dense.sizes.parameters
         widths = [(len(one.heads), one.units) for one in stage.structure.layers]

@@ -98,6 +98,15 @@ class ShrunkModel:
             config.hidden_size = width
         _narrow(self, config)
 
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        """Runs the model; refuses head_mask, which the models of transformers have ignored since version 5."""
+        if options.get("head_mask") is not None:
+            raise ValueError(
+                f"head_mask is ignored by {type(self).__name__}, so no head would be silent. Leave it out; to take "
+                "heads away, use trainflat.pruning.structured.shrink."
+            )
+        return super().__call__(*inputs, **options)  # type: ignore[misc]  # of torch's module
+
 
 class Constant(nn.Module):
     """Stands for an output matrix that reads nothing any more: returns its bias at each position, or zeros."""

@@ -238,6 +238,7 @@ def compress(
     sparsity: Annotated[str | None, typer.Option(metavar="SHARE", help="Of the layers' parameters, to remove.")] = None,
     max_drop: Annotated[str | None, typer.Option(metavar="POINTS", help="That the score may lose.")] = None,
     retrain: Annotated[float, typer.Option(metavar="EPOCHS", help="Of distillation from the original.")] = 0,
+    trim: Annotated[bool, typer.Option("--trim", help="Drop words that the training rows do not use.")] = False,
     floor: Annotated[float, typer.Option(help="Share of rows that both must answer alike; 0: none.")] = 0.8,
     pruner: Annotated[
         str,
@@ -278,6 +279,7 @@ def compress(
             sparsity=sparsity,
             max_drop=max_drop,
             retrain=retrain,
+            trim=trim,
             floor=floor,
             pruner=pruner,
             repair=repair,

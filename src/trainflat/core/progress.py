@@ -1,5 +1,10 @@
 """Reports the progress of long work; the command line draws it, by default it is silent."""
 
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
 
 class Progress:
     """Base of progress displays; shows nothing itself."""
@@ -15,3 +20,13 @@ class Progress:
 
     def end(self) -> None:
         """Ends the current piece."""
+
+    def each(self, what: str, items: Iterable[T], total: int) -> Iterator[T]:
+        """Yields the items of a piece of work, each of which is finished when the next one is asked for."""
+        self.begin(what, total)
+        try:
+            for done, item in enumerate(items, 1):
+                yield item
+                self.advance(done)
+        finally:
+            self.end()

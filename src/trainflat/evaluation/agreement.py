@@ -40,6 +40,7 @@ def compare_answers(
     other: nn.Module,
     batches: Iterable[Mapping[str, Tensor]],
     *,
+    others: Iterable[Mapping[str, Tensor]] | None = None,
     foreign: bool = False,
     kind: Kind | None = None,
 ) -> Agreement:
@@ -50,6 +51,7 @@ def compare_answers(
             ``start_logits`` and ``end_logits`` [N, tokens].
         other: As ``one``.
         batches: Padded, with ``attention_mask``.
+        others: The same rows as ``other`` reads them, where its tokenizer is another.
         foreign: The rows are not of the models' task: all may then have nearly one score, and their deviation says
             nothing.
         kind: Of the answers, where no configuration of a transformers model tells.
@@ -57,7 +59,8 @@ def compare_answers(
     Raises:
         InputError: nothing tells it.
     """
-    pairs = [(_answers(one, batch), _answers(other, batch), batch["attention_mask"]) for batch in batches]
+    both = ((batch, batch) for batch in batches) if others is None else zip(batches, others, strict=True)
+    pairs = [(_answers(one, own), _answers(other, foreigns), own["attention_mask"]) for own, foreigns in both]
     known = one if getattr(unwrapped(one), "config", None) is not None else other
     kind = kind or kind_of(known, pairs[0][0])
     differences, scales, same = [], [], []

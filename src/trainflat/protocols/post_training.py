@@ -15,9 +15,10 @@ from trainflat.pruning.options import RowCount
 from trainflat.pruning.structured import prune_structure, shrink
 from trainflat.pruning.structured.budgets import Budget, Latency, MultiplyAdds, Parameters
 from trainflat.pruning.structured.latency import latency_table
-from trainflat.pruning.structured.prune import Shape
 from trainflat.pruning.structured.repairs import REPAIRS
 from trainflat.pruning.structured.unit_scores import UNIT_SCORES, RankedOnce
+from trainflat.pruning.structured.widths import Shape
+from trainflat.records.structure import Repaired
 
 BudgetOf = Literal["multiply-adds", "parameters", "latency"]
 LATENCIES = "latency.json"  # times of sub-layers on this machine, in the run's folder
@@ -56,6 +57,8 @@ class Shrinking:
         )
         small = shrink(pruned.model, pruned.kept)
         structure = describe_structure(model, small, pruned.kept, self.score.name, self.repair.name)
+        repairs = [Repaired(sub_layer=n.name, repair=n.repair, before=n.before, after=n.after) for n in pruned.notes]
+        structure = structure.model_copy(update={"repairs": repairs, "predicted_loss": pruned.predicted})
         seconds = pruned.cost if isinstance(budget, Latency) else None
         return Produced(stage, small, structure=structure, predicted_seconds=seconds)
 
@@ -125,5 +128,6 @@ class PostTraining(Protocol):
             return Parameters(share=left)
         if self.budget == "multiply-adds":
             return MultiplyAdds(share=left, length=self.length)
-        table = latency_table(workspace.folder / LATENCIES, dense.model, self.batch, self.length)
+        path = workspace.folder / LATENCIES
+        table = latency_table(path, dense.model, self.batch, self.length, progress=workspace.progress)
         return Latency(table, speedup=1 / left)

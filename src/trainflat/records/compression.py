@@ -15,6 +15,10 @@ class Goal(Data):
     kind: str  # "speedup", "latency", "size", "sparsity", "max-drop"
     value: float  # times, milliseconds, megabytes, a share, points
 
+    def __str__(self) -> str:
+        unit = {"latency": "ms", "size": "MB"}.get(self.kind, "")
+        return f"--{self.kind} {self.value:g}{unit}"
+
 
 class Side(Data):
     """One of the two models: the original, or the compressed one."""

@@ -81,6 +81,12 @@ def test_an_entry_of_the_vocabulary_keeps_itself() -> None:
     assert piece in trim_vocabulary(bert(rows), whole, keep={"words": [piece]}).tokenizer.get_vocab()
 
 
+def test_ids_keep_themselves() -> None:
+    assert kept({"ids": [3, 7]}) == {WORDS[3], WORDS[7]}
+    with pytest.raises(InputError, match=r"there is no token 99\. Give ids of the tokenizer, from 0 to 9"):
+        kept({"ids": [99]})
+
+
 def test_a_script_keeps_its_letters_and_what_has_none() -> None:
     assert kept({"script": "latin"}) == {"the", "flat", "minimum", "2026", "!"}
     assert kept({"script": ["cyrillic", "cjk"]}) == {"\u043c\u0438\u0440", "\u4e16\u754c", "2026", "!"}

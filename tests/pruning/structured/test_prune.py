@@ -7,6 +7,7 @@ import torch
 
 from tests.support.structured import NAMES, questions, random_model, rows
 from trainflat.core.errors import InputError, UnknownName
+from trainflat.core.progress import Progress
 from trainflat.pruning.structured.budgets import Budget, MultiplyAdds, Parameters
 from trainflat.pruning.structured.prune import Pruned, prune_structure
 from trainflat.pruning.structured.repairs import REPAIRS
@@ -108,6 +109,16 @@ def test_ranking_once_for_several_budgets_changes_nothing(monkeypatch: pytest.Mo
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize("score", ["obs", "kprune", "taylor", "wanda"])
+def test_every_stretch_of_work_is_shown_to_its_end(score: str) -> None:
+    pieces, progress = list[Any](), Progress()
+    progress.begin = lambda what, total, done=0: pieces.append([what, total, 0])  # type: ignore[method-assign]
+    progress.advance = lambda done, note="": pieces[-1].__setitem__(2, done)  # type: ignore[method-assign]
+    prune_structure(random_model("Bert"), [rows("Bert")] * 3, HALF, score=score, shape="ragged", progress=progress)
+    assert all(total == done > 0 for _, total, done in pieces)
+    assert len({what for what, _, _ in pieces}) >= 2 and pieces[-1][0] == "repairing sub-layers"
+
+
 def test_nothing_is_dropped_and_nothing_changed_where_all_fits() -> None:
     model = random_model("Bert")
     pruned = prune_structure(model, [rows("Bert")], MultiplyAdds(1.0))
@@ -119,7 +130,10 @@ def test_nothing_is_dropped_and_nothing_changed_where_all_fits() -> None:
 @pytest.mark.parametrize(
     ("budget", "message"),
     [
-        (Parameters(count=50), r"a budget of 50 parameters is out of reach: .* takes 842 parameters, \d+\.\d% of"),
+        (
+            Parameters(count=50),
+            r"a budget of 50 parameters \(0.0 MB.*\) is out of reach: .* 842 parameters \(0.0 MB.*\), \d+\.\d% of",
+        ),
         (Parameters(share=0.01), "is out of reach: with no head and no unit left"),
     ],
 )

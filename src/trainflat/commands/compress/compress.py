@@ -11,29 +11,31 @@ from typing import Any, get_args
 import torch
 from transformers import PreTrainedModel
 
-from trainflat.commands.compress.attempts import Search
+from trainflat.commands.compress.attempts import Search, by_count
 from trainflat.commands.compress.card import model_card
 from trainflat.commands.compress.goal import read_goal
-from trainflat.commands.compress.pair import Judge, Shape, compare_speed, using_threads
+from trainflat.commands.compress.pair import Judge, Reading, Shape, compare_speed, using_threads
 from trainflat.commands.export import as_named, row_length, task_for
 from trainflat.core.errors import InputError, UnknownName
 from trainflat.core.files import remove, write_text
 from trainflat.core.formatting import plural
 from trainflat.core.progress import Progress
 from trainflat.export import new_folder
-from trainflat.models import load_encoder, max_positions, meet, no_bars
+from trainflat.models import Encoder, load_encoder, max_positions, meet, no_bars, vocabulary_size
+from trainflat.models.vocabulary import trim_vocabulary
 from trainflat.protocols import Planned, Produced, Workspace
 from trainflat.protocols.post_training import LATENCIES, Shrinking
 from trainflat.protocols.structured import retraining
 from trainflat.protocols.workspace import train
+from trainflat.pruning.structured import check_reach
 from trainflat.pruning.structured.budgets import Budget, Latency
 from trainflat.pruning.structured.latency import LatencyTable, latency_table
-from trainflat.pruning.structured.prune import Shape as Widths
 from trainflat.pruning.structured.repairs import REPAIRS
 from trainflat.pruning.structured.unit_scores import UNIT_SCORES
+from trainflat.pruning.structured.widths import Shape as Widths
 from trainflat.records import run as record
 from trainflat.records.compression import COMPRESSION, COMPRESSION_FILE, Compression, Goal, Side
-from trainflat.tasks.base import Task
+from trainflat.tasks.base import EncodedSplit, Task
 from trainflat.training.options import TrainingOptions
 
 _FLOOR = 0.8
@@ -52,6 +54,7 @@ def compress(
     sparsity: float | str | None = None,
     max_drop: float | str | None = None,
     retrain: float = 0,
+    trim: bool = False,
     floor: float = _FLOOR,
     pruner: str | Mapping[str, Any] = "obs",
     repair: str | Mapping[str, Any] = "least-squares",
@@ -76,6 +79,7 @@ def compress(
         sparsity: Share of the layers' parameters to remove.
         max_drop: Points that the score may lose; the smallest model that keeps to it.
         retrain: Epochs of distillation from the original.
+        trim: Whether the words that the training rows do not use go from tokenizer and model.
         floor: Share of the evaluation rows that both must answer alike; 0 writes whatever comes out.
         pruner: Score of units, of ``UNIT_SCORES``.
         repair: Of ``REPAIRS``.
@@ -101,8 +105,9 @@ def compress(
     timed = Shape(batch, length, threads or torch.get_num_threads())
     with new_folder(Path(out)) as place:
         learned = as_named(task_for(model, task, data, seed), Path(model))
-        job = _Job.read(str(model), learned, place, timed=timed, seed=seed, retrain=retrain, progress=shown)
-        found, small = job.carry_out(goal, shrinking, floor)
+        asked = _Asked(goal, timed, seed, retrain, trim)
+        job = _Job.read(str(model), learned, place, asked, shown)
+        found, small = job.carry_out(shrinking, floor)
         found = found.model_copy(update={"seconds": time.monotonic() - started, "peak_bytes": _peak()})
         _write(found, small, job, place, Path(out).name)
     return found
@@ -123,94 +128,105 @@ def _check_numbers(retrain: float, floor: float) -> None:
 
 
 @dataclass(frozen=True)
+class _Asked:
+    """Holds what was asked for, besides how to prune."""
+
+    goal: Goal
+    timed: Shape
+    seed: int
+    retrain: float
+    trim: bool
+
+
+@dataclass(frozen=True)
 class _Job:
-    """Holds the original, its rows and its score."""
+    """Holds the original with its score, and in the workspace what is pruned, which may have fewer words."""
 
     name: str
     place: Path
     workspace: Workspace
     judge: Judge
-    timed: Shape
+    asked: _Asked
     notes: tuple[str, ...]
-    retrain: float
 
     @classmethod
-    def read(
-        cls,
-        name: str,
-        task: Task,
-        place: Path,
-        *,
-        timed: Shape,
-        seed: int,
-        retrain: float,
-        progress: Progress,
-    ) -> "_Job":
+    def read(cls, name: str, task: Task, place: Path, asked: _Asked, progress: Progress) -> "_Job":
         """Loads model and rows, and scores the model."""
         encoder = load_encoder(name, task.head, fine_tuned=True)
-        timed.check(encoder.model)
+        asked.timed.check(encoder.model)
         encoder.model.eval()
         notes = (*task.notes, *([encoder.note] if encoder.note else []))
         for note in notes:
             progress.say(f"note: {note}")
-        options = TrainingOptions(epochs=retrain or 1, max_length=row_length(task, max_positions(encoder.model)))
+        options = TrainingOptions(epochs=asked.retrain or 1, max_length=row_length(task, max_positions(encoder.model)))
         training, evaluation = task.encode(encoder.tokenizer, options.max_length)
-        meet(encoder, training.rows, learns=retrain > 0)
-        workspace = Workspace(encoder, task, training, evaluation, options, place / _WORK, seed, progress=progress)
-        progress.say(f"scoring {name} on {plural(len(evaluation[task.split]), 'row')} of {task.split}")
-        judge, answers = Judge.of(task, evaluation[task.split], encoder.tokenizer, encoder.model)
+        meet(encoder, training.rows, learns=asked.retrain > 0)
+        original, reading = encoder.model, Reading(evaluation[task.split], encoder.tokenizer)
+        if asked.trim:
+            encoder, said = _trimmed(encoder, task, training)
+            training, evaluation = task.encode(encoder.tokenizer, options.max_length)
+            notes = (*notes, said)
+        _check_reach(encoder.model, asked)
+        progress.say(f"scoring {name} on {plural(len(reading.split), 'row')} of {task.split}")
+        judge, answers = Judge.of(task, original, reading)
+        judge = replace(judge, again=Reading(evaluation[task.split], encoder.tokenizer))
         remark = [f"The original's {task.score_name}: {answers.remark()}"] if answers and answers.remark() else []
-        return cls(name, place, workspace, judge, timed, (*notes, *remark), retrain)
+        workspace = Workspace(
+            encoder, task, training, evaluation, options, place / _WORK, asked.seed, progress=progress
+        )
+        return cls(name, place, workspace, judge, asked, (*notes, *remark))
 
     @property
     def model(self) -> PreTrainedModel:
+        """Returns the model that is pruned."""
         return self.workspace.encoder.model
 
     @property
     def task(self) -> Task:
         return self.workspace.task
 
-    def carry_out(self, goal: Goal, shrinking: Shrinking, floor: float) -> tuple[Compression, PreTrainedModel]:
+    def carry_out(self, shrinking: Shrinking, floor: float) -> tuple[Compression, PreTrainedModel]:
         """Prunes, trains again where that was asked for, and measures."""
-        workspace, dense = self.workspace, Produced(Planned("dense", 0.0, trained=False), self.model)
-        stage = Planned("compressed", 0.0, trained=self.retrain > 0)
+        workspace, timed = self.workspace, self.asked.timed
+        dense = Produced(Planned("dense", 0.0, trained=False), self.model)
+        stage = Planned("compressed", 0.0, trained=self.asked.retrain > 0)
+        original = self.judge.original
         search = Search(
             make=lambda budget: self._make(shrinking, dense, stage, budget),
-            fast=lambda asked: Latency(self._table(), speedup=asked),
-            time=lambda made: compare_speed(self.model, made.model, self.timed),
+            fast=lambda speedup: Latency(self._table(), speedup=speedup),
             drop=lambda made: -self.judge.score(made.model)[1].value,
-            length=self.timed.length,
+            length=timed.length,
             progress=workspace.progress,
         )
-        made = search.reach(goal, compare_speed(self.model, self.model, self.timed, rounds=3).before)
-        found = self._measured(goal, shrinking, made)
+        made = search.reach(self.asked.goal, compare_speed(original, original, timed, rounds=3).before)
+        found = self._measured(shrinking, made)
         if found.agreement < floor:
             raise InputError(
                 f"only {found.agreement:.1%} of the answers are the original's, below the floor of {floor:.0%} (score "
                 f"{found.after.score:.2f}, the original has {found.before.score:.2f}). Nothing was written. Ask for "
-                f"less, add --retrain {2 * self.retrain or 2:g}, or switch the check off with --floor 0."
+                f"less, add --retrain {2 * self.asked.retrain or 2:g}, or switch the check off with --floor 0."
             )
         return found, made.model
 
     def _table(self) -> LatencyTable:
         """Measures the times of all widths once; the table stays in the new folder."""
-        path = self.place / LATENCIES
-        if not path.exists():
-            self.workspace.progress.say(f"timing sub-layers of all widths, {self.timed}")
-        with using_threads(self.timed.threads):
-            return latency_table(path, self.model, self.timed.batch, self.timed.length)
+        path, progress = self.place / LATENCIES, self.workspace.progress
+        timed = self.asked.timed
+        with using_threads(timed.threads):
+            return latency_table(path, self.model, timed.batch, timed.length, progress=progress)
 
     def _make(self, shrinking: Shrinking, dense: Produced, stage: Planned, budget: Budget) -> Produced:
         made = shrinking.smaller(self.workspace, dense, stage, budget)
-        if not self.retrain:
+        if not self.asked.retrain:
             return made
         taught = retraining(self.workspace, dense)
         return replace(train(taught, stage, made.model), structure=made.structure)
 
-    def _measured(self, goal: Goal, shrinking: Shrinking, made: Produced) -> Compression:
-        small, task, split = made.model, self.task, self.task.split
+    def _measured(self, shrinking: Shrinking, made: Produced) -> Compression:
+        small, task, split, timed = made.model, self.task, self.task.split, self.asked.timed
+        original, goal = self.judge.original, self.asked.goal
         assert made.structure is not None, "the model was shrunk"
-        speed = compare_speed(self.model, small, self.timed)
+        speed = compare_speed(original, small, timed)
         after, apart, answers = self.judge.score(small)
         alike = self.judge.agreement(small, self.workspace.progress)
         notes = [*self.notes, *([_CHOSEN] if goal.kind == "max-drop" else [])]
@@ -218,31 +234,64 @@ class _Job:
             notes.append(f"{task.score_name}: {answers.remark()}")
         return Compression(
             model=self.name,
-            architecture=type(self.model).__name__,
+            architecture=type(original).__name__,
             goal=goal,
-            before=_side(self.model, speed.before, self.judge.before.value, self.judge.before.rows),
+            before=_side(original, speed.before, self.judge.before.value, self.judge.before.rows),
             after=_side(small, speed.after, after.value, after.rows),
             speedup=speed.ratio.value,
             speedup_low=speed.ratio.low,
             speedup_high=speed.ratio.high,
-            batch=self.timed.batch,
-            length=self.timed.length,
-            threads=self.timed.threads,
+            batch=timed.batch,
+            length=timed.length,
+            threads=timed.threads,
             agreement=alike.share,
             margin=(apart.low, apart.high),
             task=task.name,
             split=split,
             metric=task.score_name,
             data={name: task.fingerprints[name] for name in ("train", split) if name in task.fingerprints},
-            structure=made.structure,
-            retrained=self.retrain,
+            structure=made.structure.model_copy(update={"dense_vocabulary": vocabulary_size(original)}),
+            retrained=self.asked.retrain,
             labels_read=UNIT_SCORES[shrinking.score.name].labelled,
             calibration_rows=min(shrinking.rows, len(self.workspace.train_split)),
             seed=self.workspace.seed,
             seconds=0.0,
             notes=notes,
-            environment=record.environment({"threads": self.timed.threads, "processor": record.processor()}),
+            environment=record.environment({"threads": timed.threads, "processor": record.processor()}),
         )
+
+
+def _check_reach(model: PreTrainedModel, asked: _Asked) -> None:
+    """Refuses sizes that no pruning reaches before anything is scored; times are known only once they are measured."""
+    if (budget := by_count(asked.goal)) is None:
+        return
+    try:
+        check_reach(model, budget)
+    except InputError as error:
+        hint = (
+            " Or add --trim, which drops the words that the training rows do not use."
+            if asked.goal.kind == "size" and not asked.trim
+            else ""
+        )
+        raise InputError(f"{asked.goal}: {error}{hint}") from error
+
+
+def _trimmed(encoder: Encoder, task: Task, training: EncodedSplit) -> tuple[Encoder, str]:
+    """Drops the words that no training row uses; returns what is left, and a sentence about it.
+
+    Raises:
+        InputError: the task's answers are places in a row, or the tokenizer cannot be trimmed.
+    """
+    if task.head.kind == "spans":
+        raise InputError(
+            "--trim: answers are places in a row, which move where a word is read in more pieces. Leave it out."
+        )
+    used = sorted({one for row in training.rows for one in row["input_ids"]})
+    trimmed = trim_vocabulary(encoder.model, encoder.tokenizer, keep={"ids": used})
+    report = trimmed.report
+    left = f"{report.tokens_after:,} of {report.tokens_before:,}"
+    said = f"Words that no training row uses were dropped: {left} are left."
+    return replace(encoder, model=trimmed.model.eval(), tokenizer=trimmed.tokenizer), said
 
 
 def _side(model: PreTrainedModel, milliseconds: float, score: float, rows: int) -> Side:

@@ -1,6 +1,6 @@
 """Compares a compressed model with its original: scores, answers in common, and times taken in turn."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from trainflat.core.timing import Candidate, Spread, alternate, ratio, seconds, 
 from trainflat.evaluation import Agreement, compare_answers, main_score, predictions_of
 from trainflat.evaluation.modes import evaluating
 from trainflat.models import max_positions, vocabulary_size
-from trainflat.tasks.base import EncodedSplit, Task
+from trainflat.tasks.base import EncodedSplit, Predictions, Task
 
 
 @dataclass(frozen=True)
@@ -76,35 +76,55 @@ def using_threads(count: int) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Judge:
-    """Scores models on a task's evaluation split, and compares their answers there with the original's."""
+class Reading:
+    """Holds an evaluation split as one tokenizer reads it."""
 
-    task: Task
     split: EncodedSplit
     tokenizer: PreTrainedTokenizerBase
+
+    def predictions(self, model: PreTrainedModel) -> Predictions:
+        return predictions_of(model, self.split, self.tokenizer)
+
+    def batches(self, order: Sequence[int], size: int = 32) -> Iterator[dict[str, Tensor]]:
+        """Yields padded rows in an order of the data set, whatever order the split has."""
+        places = {number: i for i, number in enumerate(self.split.order or range(len(self.split)))}
+        names = [name for name in self.tokenizer.model_input_names if name in self.split[0]]
+        for start in range(0, len(order), size):
+            rows = [self.split[places[number]] for number in order[start : start + size]]
+            yield dict(self.tokenizer.pad({n: [row[n] for row in rows] for n in names}, return_tensors="pt"))
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Scores models on a task's evaluation split, and compares their answers there with the original's.
+
+    Attributes:
+        reading: What the original reads.
+        again: What smaller models read, whose tokenizer may have fewer words.
+        before: The original's score.
+    """
+
+    task: Task
     original: PreTrainedModel
+    reading: Reading
+    again: Reading
     before: Score
 
     @classmethod
-    def of(
-        cls, task: Task, split: EncodedSplit, tokenizer: PreTrainedTokenizerBase, original: PreTrainedModel
-    ) -> tuple["Judge", Answers | None]:
+    def of(cls, task: Task, original: PreTrainedModel, reading: Reading) -> tuple["Judge", Answers | None]:
         """Scores the original; also returns what its answers are worth beside a blind one."""
-        score, answers = main_score(task, split, predictions_of(original, split, tokenizer))
-        return cls(task, split, tokenizer, original, score), answers
+        score, answers = main_score(task, reading.split, reading.predictions(original))
+        return cls(task, original, reading, reading, score), answers
 
     def score(self, model: PreTrainedModel) -> tuple[Score, Difference, Answers | None]:
         """Scores a model; the difference is to the original, in points."""
-        score, answers = main_score(self.task, self.split, predictions_of(model, self.split, self.tokenizer))
+        score, answers = main_score(self.task, self.again.split, self.again.predictions(model))
         return score, difference(score, self.before), answers
 
     def agreement(self, model: PreTrainedModel, progress: Progress) -> Agreement:
         """Compares the answers of both on every row."""
-        progress.say("comparing the answers with the original's")
-        return compare_answers(self.original, model, self._batches())
-
-    def _batches(self, size: int = 32) -> Iterator[dict[str, Tensor]]:
-        names = [name for name in self.tokenizer.model_input_names if name in self.split[0]]
-        for start in range(0, len(self.split), size):
-            rows = [self.split[i] for i in range(start, min(start + size, len(self.split)))]
-            yield dict(self.tokenizer.pad({n: [row[n] for row in rows] for n in names}, return_tensors="pt"))
+        split = self.reading.split
+        order = split.order or range(len(split))
+        total = -(-len(order) // 32)
+        mine = progress.each("comparing answers with the original's", self.reading.batches(order), total)
+        return compare_answers(self.original, model, mine, others=self.again.batches(order))

@@ -90,6 +90,24 @@ def _tokens_of(lines: Collection[str], tokenizer: FastTokenizer) -> set[int]:
     return {token for ids in read for token in ids} | {tokenizer.ids[word] for word in words if word in tokenizer.ids}
 
 
+class Ids(Choice):
+    """Keeps tokens by their ids.
+
+    Args:
+        ids: Numbers in the tokenizer's vocabulary.
+    """
+
+    def __init__(self, ids: list[int]) -> None:
+        self.ids = ids
+
+    def choose(self, tokenizer: FastTokenizer, counts: Mapping[int, int]) -> set[int]:
+        known = set(tokenizer.ids.values())
+        for one in self.ids:
+            if one not in known:
+                raise InputError(f"there is no token {one!r}. Give ids of the tokenizer, from 0 to {max(known)}.")
+        return set(self.ids)
+
+
 @dataclass(frozen=True)
 class _Scripts(Check):
     def read(self, name: str, value: Any) -> tuple[str, ...]:
@@ -135,4 +153,4 @@ class Choices(Registry[Choice]):
         return super().named(section)
 
 
-VOCABULARIES: Choices = Choices("vocabulary", corpus=Corpus, words=Words, file=File, script=Script)
+VOCABULARIES: Choices = Choices("vocabulary", corpus=Corpus, words=Words, file=File, ids=Ids, script=Script)

@@ -8,6 +8,7 @@ from trainflat.pruning.structured.prune import Pruned, SubLayerNote, prune_struc
 from trainflat.pruning.structured.repairs import REPAIRS
 from trainflat.pruning.structured.shrink import shrink
 from trainflat.pruning.structured.unit_scores import UNIT_SCORES
+from trainflat.pruning.structured.widths import check_reach
 
 __all__ = [
     "REPAIRS",
@@ -23,6 +24,7 @@ __all__ = [
     "Pruned",
     "State",
     "SubLayerNote",
+    "check_reach",
     "count",
     "latency_table",
     "measure_table",

@@ -17,7 +17,7 @@ from trainflat.pruning.structured.costs import (
     parameters_per_unit,
     tensors_of,
 )
-from trainflat.pruning.structured.latency import LatencyTable, Positive
+from trainflat.pruning.structured.latency import LatencyTable, Positive, Timer
 from trainflat.pruning.structured.search import Numbers
 from trainflat.pruning.structured.sub_layers import SubLayer
 
@@ -62,6 +62,10 @@ class Budget(ABC):
     def prices(self, model: nn.Module, subs: Sequence[SubLayer]) -> Prices:
         """Returns the prices of a dense model's sub-layers."""
 
+    def measured(self, dense: nn.Module, small: nn.Module) -> float | None:
+        """Measures what a shrunk model really costs; None where prices are no estimates."""
+        return None
+
 
 class Parameters(Budget):
     """Limits the number of parameters.
@@ -72,6 +76,9 @@ class Parameters(Budget):
     """
 
     unit = "parameters"
+
+    def shown(self, amount: float) -> str:
+        return f"{amount:,.0f} parameters ({4 * amount / 1e6:.1f} MB as float32)"
 
     @checked
     def __init__(self, share: Share | None = None, count: Count | None = None) -> None:
@@ -114,6 +121,7 @@ class Latency(Budget):
         table: Times of the sub-layers at each width.
         milliseconds: Of a whole pass that it may take; or
         speedup: How many times as fast as the dense model it shall be.
+        timer: Takes the times of whole models; see :func:`measure_table`.
     """
 
     unit = "seconds"
@@ -123,18 +131,29 @@ class Latency(Budget):
 
     @checked
     def __init__(
-        self, table: LatencyTable, milliseconds: Positive | None = None, speedup: Positive | None = None
+        self,
+        table: LatencyTable,
+        milliseconds: Positive | None = None,
+        speedup: Positive | None = None,
+        timer: Timer | None = None,
     ) -> None:
         if (milliseconds is None) == (speedup is None):
             raise InputError("a budget of latency is milliseconds or a speedup. Give one of the two.")
-        self.table, self.milliseconds, self.speedup = table, milliseconds, speedup
+        self.table, self.milliseconds, self.speedup, self.timer = table, milliseconds, speedup, timer
 
     def prices(self, model: nn.Module, subs: Sequence[SubLayer]) -> Prices:
         calls = calls_per_layer(model)
         widths = tuple(calls * self.table.seconds_by_width(model, sub) for sub in subs)
-        dense = self.table.dense
+        dense, empty = self.table.dense, self.table.empty
+        # A layer by itself runs on other caches than among its fellows, so that the parts do not add up to the whole.
+        scale = (dense - empty) / max(sum(float(own[-1]) for own in widths), 1e-12)
         limit = dense / self.speedup if self.speedup is not None else (self.milliseconds or 0) / 1000
-        return Prices(widths, dense - sum(float(own[-1]) for own in widths), limit)
+        return Prices(tuple(scale * own for own in widths), empty, limit)
+
+    def measured(self, dense: nn.Module, small: nn.Module) -> float:
+        seconds, seconds_dense = self.table.compare(small, dense, self.timer)
+        # Both in turn: between this moment and the table's the machine's speed may have changed.
+        return seconds if self.speedup is None else self.table.dense * seconds / seconds_dense
 
 
 def _linear(sub: SubLayer, per_unit: int) -> Numbers:

@@ -15,6 +15,7 @@ from trainflat.anatomy import anatomy_of
 from trainflat.anatomy.params import unwrapped
 from trainflat.core.errors import InputError
 from trainflat.core.files import read_as, write_json
+from trainflat.core.progress import Progress
 from trainflat.core.settings import Number
 from trainflat.core.timing import spread
 from trainflat.objective.state_guard import preserve_state
@@ -26,7 +27,7 @@ from trainflat.records.run import package_version, processor
 
 _POINTS = 12  # widths above 0 that are timed of each kind of sub-layer; what lies between is interpolated
 _MULTIPLE = 32
-_ROUNDS, _SECONDS = (5, 30), 0.3  # rounds of all candidates: so many that each of them runs for about this long
+_ROUNDS = 5, 60
 
 Positive = Annotated[float, Number("is above 0", lambda x: x > 0)]
 
@@ -54,12 +55,14 @@ class LatencyTable:
     Attributes:
         key: What the times depend on: machine, versions, threads, the model's shape, rows and positions per pass.
         dense: Seconds of a forward pass of the whole dense model.
+        empty: Seconds of a pass with nothing in any sub-layer.
         seconds: By kind of sub-layer and by width, the seconds by which one pass through its layer takes longer than
             with nothing in the sub-layer.
     """
 
     key: dict[str, str]
     dense: Positive
+    empty: Positive
     seconds: dict[str, dict[int, float]]
 
     def seconds_by_width(self, model: Any, sub: SubLayer) -> Numbers:
@@ -80,12 +83,33 @@ class LatencyTable:
         times = np.interp(np.arange(len(sub.units) + 1), widths, measured)
         return np.asarray(times, dtype=np.float64)
 
+    def compare(self, one: Any, other: Any, timer: Timer | None = None) -> tuple[float, float]:
+        """Times whole passes of two models in turn, with the rows, positions and threads of the table."""
+        batch, length = map(int, self.key["pass"].split(" x "))
+        threads = torch.get_num_threads()
+        torch.set_num_threads(int(self.key["threads"]))
+        try:
+            with preserve_state(one, []), preserve_state(other, []), torch.no_grad():
+                calls = {name: Call(m, (), _inputs(m, batch, length)) for name, m in (("one", one), ("other", other))}
+                times = timer(calls) if timer else _alternating(calls, Progress(), seconds=2.0)
+        finally:
+            torch.set_num_threads(threads)
+        return times["one"], times["other"]
+
     def save(self, path: Path) -> None:
         """Writes a JSON file, atomically."""
         write_json(path, asdict(self))
 
 
-def latency_table(path: Path, model: nn.Module, batch: int, length: int, *, timer: Timer | None = None) -> LatencyTable:
+def latency_table(
+    path: Path,
+    model: nn.Module,
+    batch: int,
+    length: int,
+    *,
+    timer: Timer | None = None,
+    progress: Progress | None = None,
+) -> LatencyTable:
     """Reads the table of a file, or measures and writes it where there is none or it is of another machine or shape.
 
     Args:
@@ -94,6 +118,7 @@ def latency_table(path: Path, model: nn.Module, batch: int, length: int, *, time
         batch: Rows per pass.
         length: Positions per row; images have as many as they have.
         timer: Takes the times.
+        progress: Told of the rounds of timing.
 
     Raises:
         DamagedFile: the file is no table.
@@ -104,12 +129,14 @@ def latency_table(path: Path, model: nn.Module, batch: int, length: int, *, time
         table = read_as(path, LatencyTable, "a table of latencies")
         if table.key == key:
             return table
-    table = measure_table(model, batch, length, timer=timer)
+    table = measure_table(model, batch, length, timer=timer, progress=progress)
     table.save(path)
     return table
 
 
-def measure_table(model: Any, batch: int, length: int, *, timer: Timer | None = None) -> LatencyTable:
+def measure_table(
+    model: Any, batch: int, length: int, *, timer: Timer | None = None, progress: Progress | None = None
+) -> LatencyTable:
     """Times the dense model, and layers in which one sub-layer is narrow and the other whole.
 
     A layer is timed as the shrunk model has it, called with what it is called with there. Sub-layers of one shape count
@@ -120,6 +147,7 @@ def measure_table(model: Any, batch: int, length: int, *, timer: Timer | None = 
         batch: Rows per pass.
         length: Positions per row.
         timer: Takes the times; alternates and takes the lower quartile by default.
+        progress: Told of the rounds of timing.
     """
     plain, key = unwrapped(model), _key(model, batch, length)
     inputs = _inputs(plain, batch, length)
@@ -127,15 +155,17 @@ def measure_table(model: Any, batch: int, length: int, *, timer: Timer | None = 
     for sub in sub_layers(plain):
         kinds.setdefault(_kind(plain, sub), []).append(sub)
     with preserve_state(plain, []), torch.no_grad():
-        calls = {"dense": Call(plain, (), inputs)}
+        nothing = [unit for subs in kinds.values() for sub in subs for unit in sub.units]
+        empty = shrink(plain, Kept.all(anatomy_of(plain)).without(nothing)).eval()
+        calls = {"dense": Call(plain, (), inputs), "empty": Call(empty, (), inputs)}
         for kind, subs in kinds.items():
             calls |= {f"{kind}: {width}": call for width, call in _narrow(plain, subs, inputs)}
-        times = (timer or _alternating)(calls)
+        times = timer(calls) if timer else _alternating(calls, progress or Progress())
     seconds = {
         kind: {width: times[f"{kind}: {width}"] - times[f"{kind}: 0"] for width in _grid(subs[0])}
         for kind, subs in kinds.items()
     }
-    return LatencyTable(key, times["dense"], seconds)
+    return LatencyTable(key, times["dense"], min(times["empty"], times["dense"]), seconds)
 
 
 def _narrow(model: Any, subs: Sequence[SubLayer], inputs: Mapping[str, Tensor]) -> Iterator[tuple[int, Call]]:
@@ -162,19 +192,21 @@ def _caught(model: nn.Module, path: str, inputs: Mapping[str, Tensor]) -> Call:
     return found[0]
 
 
-def _alternating(calls: Mapping[str, Call]) -> dict[str, float]:
-    """Times all calls in turn, round by round, so that a slow phase of the machine meets all alike."""
+def _alternating(calls: Mapping[str, Call], progress: Progress, seconds: float = 0.3) -> dict[str, float]:
+    """Times all calls in turn, so that a slow phase of the machine meets all alike; each for about so many seconds."""
     # The lower quartile: other processes only ever add time, and the least of many is a matter of luck.
     taken: dict[str, list[float]] = {name: [] for name in calls}
-    rounds = 2
-    while rounds:
-        for name, call in calls.items():
-            taken[name].append(_once(call))
-        rounds -= 1
-        if len(taken["dense"]) == 2:  # the first one warms up
-            mean = sum(own[-1] for own in taken.values()) / len(taken)
-            rounds = int(np.clip(_SECONDS / mean, *_ROUNDS))
+    for _ in range(2):  # the first one warms up
+        _round(calls, taken)
+    rounds = int(np.clip(seconds * len(taken) / sum(own[-1] for own in taken.values()), *_ROUNDS))
+    for _ in progress.each("timing widths of sub-layers", range(rounds), rounds):
+        _round(calls, taken)
     return {name: spread(own[1:]).low for name, own in taken.items()}
+
+
+def _round(calls: Mapping[str, Call], taken: Mapping[str, list[float]]) -> None:
+    for name, call in calls.items():
+        taken[name].append(_once(call))
 
 
 def _once(call: Call) -> float:

@@ -3,30 +3,26 @@
 import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
+from typing import TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
 
 from trainflat.anatomy import anatomy_of
 from trainflat.anatomy.params import unwrapped
-from trainflat.core.errors import InputError, UnknownName
+from trainflat.core.errors import UnknownName
 from trainflat.core.progress import Progress
 from trainflat.core.registry import Registry
-from trainflat.pruning.structured.budgets import Budget, Prices
+from trainflat.pruning.structured.budgets import Budget
 from trainflat.pruning.structured.kept import Kept
 from trainflat.pruning.structured.layerwise import Batch, stations
 from trainflat.pruning.structured.moments import Moments
 from trainflat.pruning.structured.repairs import REPAIRS, Damage, Repair
-from trainflat.pruning.structured.search import search
 from trainflat.pruning.structured.sub_layers import SubLayer, sub_layers
 from trainflat.pruning.structured.unit_scores import UNIT_SCORES, Ranking, UnitInputs, UnitScore
+from trainflat.pruning.structured.widths import Shape, check_reach, choose_widths
 
 T = TypeVar("T")
-Shape = Literal["friendly", "ragged"]
-"""Feed-forward widths in multiples of 32, which kernels like; or any. Heads are single either way."""
-
-_MULTIPLE = 32
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,7 @@ class Pruned:
         model: A copy of the model, in which the columns that read dropped units are 0 and the others are mended.
         predicted: Rise of the loss that the score predicted, over all sub-layers.
         dense: Cost of the dense model, in the budget's unit.
-        cost: Cost of the pruned one.
+        cost: Cost of the pruned one; measured, if that is time.
         notes: Of each sub-layer, in forward order.
     """
 
@@ -119,57 +115,26 @@ def prune_structure(
         raise UnknownName("shape", shape, get_args(Shape))
     chosen, mending = _built(score, UNIT_SCORES), _built(repair, REPAIRS)
     pruned, shown = copy.deepcopy(unwrapped(model)), progress or Progress()
+    check_reach(pruned, budget)
     subs = sub_layers(pruned)
-    prices = budget.prices(pruned, subs)
-    _check_reach(budget, prices)
-    shown.say(f"scoring the units of {len(subs)} sub-layers")
-    rankings = chosen.rankings(UnitInputs(pruned, batches, seed))
-    widths = _widths(subs, rankings, prices, shape)
+    rankings = chosen.rankings(UnitInputs(pruned, batches, seed, shown))
+    widths, cost = choose_widths(pruned, budget, rankings, shape, shown)
     dropping = _Dropping(pruned, chosen, mending)
     plan = [_Plan(*one) for one in zip(subs, rankings, widths, strict=True)]
-    shown.begin("repair", len(plan))
-    notes = []
-    for done, note in enumerate(dropping.all(plan, batches), 1):
-        notes.append(note)
-        shown.advance(done)
-    shown.end()
+    notes = tuple(shown.each("repairing sub-layers", dropping.all(plan, batches), len(plan)))
     gone = [plan.sub.units[int(i)] for plan, order in zip(plan, dropping.orders, strict=True) for i in order]
     return Pruned(
         Kept.all(anatomy_of(pruned)).without(gone),
         pruned,
         sum(note.predicted for note in notes),
-        prices.dense,
-        prices.spent(widths),
-        tuple(notes),
+        budget.prices(model, subs).dense,
+        cost,
+        notes,
     )
 
 
 def _built(given: str | T, table: Registry[T]) -> T:
     return table.build(given) if isinstance(given, str) else given
-
-
-def _check_reach(budget: Budget, prices: Prices) -> None:
-    least = prices.fixed + sum(float(own.min()) for own in prices.widths)
-    if least > prices.limit:
-        raise InputError(
-            f"a budget of {budget.shown(prices.limit)} is out of reach: with no head and no unit left, the model takes "
-            f"{budget.shown(least)}, {least / prices.dense:.1%} of the dense one. Allow at least that."
-        )
-
-
-def _widths(subs: Sequence[SubLayer], rankings: Sequence[Ranking], prices: Prices, shape: Shape) -> list[int]:
-    options = [_options(sub, shape) for sub in subs]
-    losses = [one.loss.flip(0).numpy()[own] for one, own in zip(rankings, options, strict=True)]
-    spent = [one[own] for one, own in zip(prices.widths, options, strict=True)]
-    found = search(losses, spent, prices.limit - prices.fixed)
-    assert found is not None, "the reach was checked, and the options include no unit at all"
-    return [own[i] for own, i in zip(options, found, strict=True)]
-
-
-def _options(sub: SubLayer, shape: Shape) -> list[int]:
-    """Lists the numbers of units that may be kept: none and all are always among them."""
-    step = _MULTIPLE if shape == "friendly" and sub.kind == "feed-forward" else 1
-    return [*range(0, len(sub.units), step), len(sub.units)]
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,16 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from trainflat.core.progress import Progress
 from trainflat.objective.state_guard import preserve_state
 from trainflat.pruning.structured.layerwise import Batch, questions, rows_of, unpadded
 from trainflat.pruning.structured.pulls import pulls
 from trainflat.pruning.structured.sub_layers import SubLayer
 
 
-def sensitivities(model: nn.Module, subs: Sequence[SubLayer], batches: Sequence[Batch], seed: int) -> list[Tensor]:
+def sensitivities(
+    model: nn.Module, subs: Sequence[SubLayer], batches: Sequence[Batch], seed: int, progress: Progress | None = None
+) -> list[Tensor]:
     r"""Returns for each sub-layer a matrix G [outputs, outputs] by which errors of its output predict the loss.
 
     With an error :math:`\delta_t` of the output at position t, KL against the model's own predictions rises by
@@ -30,11 +33,12 @@ def sensitivities(model: nn.Module, subs: Sequence[SubLayer], batches: Sequence[
         subs: Its sub-layers.
         batches: Calibration rows.
         seed: Of draws, which few heads need.
+        progress: Told of the batches that are done.
     """
     rows = rows_of(batches)
     found = [torch.zeros(sub.output.outputs, sub.output.outputs).double() for sub in subs]
     with preserve_state(model, []):
-        for batch in batches:
+        for batch in (progress or Progress()).each("gradients of sub-layers", batches, len(batches)):
             with _outputs(model, subs) as given:
                 predictions = model(**questions(batch))
             places = [(total, output) for total, own in zip(found, given, strict=True) for output in own]

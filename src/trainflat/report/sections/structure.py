@@ -116,8 +116,14 @@ def _row(point: Point) -> dict[str, str]:
         **told,
         "Heads · units by layer": " | ".join(map(widths, found[0].layers)),
         "Score": found[0].score or DASH,
-        "Repair": found[0].repair or DASH,
+        "Repair": _repair(found),
     }
+
+
+def _repair(found: Sequence[Structure]) -> str:
+    left = [one.error_left for one in found if one.error_left is not None]
+    error = f", {100 * fmean(left):.0f} % of the error left" if left else ""
+    return f"{found[0].repair or DASH}{error}"
 
 
 def _timed(point: Point) -> tuple[str, str]:

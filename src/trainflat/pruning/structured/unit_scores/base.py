@@ -2,14 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from trainflat.core.progress import Progress
 from trainflat.objective.state_guard import preserve_state
-from trainflat.pruning.structured.layerwise import Batch
+from trainflat.pruning.structured.layerwise import Batch, Station, stations
 from trainflat.pruning.structured.moments import Moments
 from trainflat.pruning.structured.sub_layers import SubLayer, gated, sub_layers
 
@@ -44,14 +45,21 @@ class UnitInputs:
         model: The model that is to be pruned.
         batches: Calibration rows on the model's device: tensors by name; ``labels`` only where a score needs them.
         seed: Of scores that draw.
+        progress: Told of the batches and sub-layers that were looked at.
     """
 
     model: nn.Module
     batches: Sequence[Batch]
     seed: int = 0
+    progress: Progress = field(default_factory=Progress)
 
     def sub_layers(self) -> list[SubLayer]:
         return sub_layers(self.model)
+
+    def stations(self) -> Iterator[Station]:
+        """Stops at each sub-layer of the dense model."""
+        found = stations(self.model, self.batches)
+        return self.progress.each("scoring units by sub-layer", found, len(self.sub_layers()))
 
 
 class UnitScore(ABC):
@@ -111,7 +119,7 @@ def gate_gradients(inputs: UnitInputs, sums: Sums) -> Iterator[list[Tensor]]:
     """
     subs = inputs.sub_layers()
     with preserve_state(inputs.model, []):
-        for batch in inputs.batches:
+        for batch in inputs.progress.each("gradients of units", inputs.batches, len(inputs.batches)):
             rows = len(next(iter(batch.values())))
             like = next(inputs.model.parameters())
             gates = [like.new_ones(rows, len(sub.units)).requires_grad_() for sub in subs]

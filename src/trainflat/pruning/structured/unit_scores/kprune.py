@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from trainflat.core.settings import Number, checked
-from trainflat.pruning.structured.layerwise import Batch, rows_of, stations
+from trainflat.pruning.structured.layerwise import Batch, rows_of
 from trainflat.pruning.structured.pulls import pulls
 from trainflat.pruning.structured.unit_scores.base import Ranking, UnitInputs, UnitScore, gate_gradients
 
@@ -57,7 +57,7 @@ def _curvatures(inputs: UnitInputs) -> list[Tensor]:
 
 def _representations(inputs: UnitInputs) -> list[Tensor]:
     rows, found = rows_of(inputs.batches), []
-    for station in stations(inputs.model, inputs.batches):
+    for station in inputs.stations():
         squares = sum(seen.inputs.double().square().sum(0) for seen in station.seen())
         weight = station.sub.matrix(inputs.model).weight.detach().double()
         found.append((squares * weight.square().mean(0) / rows).view(-1, station.sub.width).sum(1))

@@ -5,7 +5,6 @@ from torch import Tensor, nn
 
 from trainflat.core.settings import checked
 from trainflat.pruning.structured.elimination import eliminate
-from trainflat.pruning.structured.layerwise import stations
 from trainflat.pruning.structured.moments import Moments, Ridge
 from trainflat.pruning.structured.sensitivity import sensitivities
 from trainflat.pruning.structured.sub_layers import SubLayer
@@ -41,9 +40,9 @@ class ObsUnits(UnitScore):
 
     def rankings(self, inputs: UnitInputs) -> list[Ranking]:
         subs, found = inputs.sub_layers(), []
-        weighed = sensitivities(inputs.model, subs, inputs.batches, inputs.seed)
+        weighed = sensitivities(inputs.model, subs, inputs.batches, inputs.seed, inputs.progress)
         self.roots = {sub.name: _root(matrix) for sub, matrix in zip(subs, weighed, strict=True)}
-        for station in stations(inputs.model, inputs.batches):
+        for station in inputs.stations():
             matrix = station.sub.matrix(inputs.model)
             hessian, _ = self._ridged(Moments.of(station.seen()), matrix)
             weight = self.roots[station.sub.name] @ matrix.weight.detach().double()

@@ -1,6 +1,5 @@
 """Activation times weight (Wanda: Sun et al., ICLR 2024, arXiv:2306.11695), for whole units."""
 
-from trainflat.pruning.structured.layerwise import stations
 from trainflat.pruning.structured.moments import Moments
 from trainflat.pruning.structured.unit_scores.base import Ranking, UnitInputs, UnitScore
 
@@ -17,7 +16,7 @@ class WandaUnits(UnitScore):
 
     def rankings(self, inputs: UnitInputs) -> list[Ranking]:
         found = []
-        for station in stations(inputs.model, inputs.batches):
+        for station in inputs.stations():
             moments = Moments.of(station.seen())
             weight = station.sub.matrix(inputs.model).weight.detach().double()
             spread = ((weight @ moments.centred().inputs) * weight).sum().clamp_min(1e-30)  # 0 if nothing varies
