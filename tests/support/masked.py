@@ -52,7 +52,7 @@ def _multiply_embedding(encoder: nn.Module, path: str, axis: int, hidden: Tensor
     found = getattr(encoder.get_submodule(owner), name, None)
     if isinstance(found, nn.Parameter):
         found.data *= hidden
-    elif isinstance(found, nn.Embedding):
+    elif isinstance(found, nn.Embedding) and not hidden.requires_grad:
         found.weight.data *= hidden
     elif isinstance(found, nn.Conv2d):
         found.register_forward_hook(lambda module, inputs, out: out * hidden[:, None, None])

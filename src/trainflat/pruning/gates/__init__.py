@@ -1,6 +1,8 @@
 """Gates: which weights stay, decided while the model trains."""
 
+from trainflat.pruning.gates.activations import GatedActivations
 from trainflat.pruning.gates.base import Gate, final_sparsity
+from trainflat.pruning.gates.cofi import CoFi
 from trainflat.pruning.gates.functions import GateFunction, HardConcrete, Position, Threshold, TopK
 from trainflat.pruning.gates.gradual import (
     PINS,
@@ -13,9 +15,11 @@ from trainflat.pruning.gates.gradual import (
 )
 from trainflat.pruning.gates.hard_movement import HardMovement
 from trainflat.pruning.gates.l0 import L0
+from trainflat.pruning.gates.lagrangian import ExpectedSize, Lagrangian
 from trainflat.pruning.gates.learned import LearnedMask
 from trainflat.pruning.gates.pressure import Controller, Penalty, Pressure
 from trainflat.pruning.gates.soft_movement import SoftMovement
+from trainflat.pruning.gates.structural import StructuralGate
 from trainflat.pruning.gates.units import MaskGroup, structure_units
 from trainflat.pruning.scores.base import PrunerTable
 
@@ -38,9 +42,12 @@ __all__ = [
     "GATES",
     "L0",
     "PINS",
+    "CoFi",
     "Controller",
+    "ExpectedSize",
     "Gate",
     "GateFunction",
+    "GatedActivations",
     "GradualGradientNorm",
     "GradualGrasp",
     "GradualLossPreservation",
@@ -49,12 +56,14 @@ __all__ = [
     "GradualRandom",
     "HardConcrete",
     "HardMovement",
+    "Lagrangian",
     "LearnedMask",
     "MaskGroup",
     "Penalty",
     "Position",
     "Pressure",
     "SoftMovement",
+    "StructuralGate",
     "Threshold",
     "TopK",
     "final_sparsity",

@@ -176,8 +176,8 @@ class Gate(ABC):
         """Returns which weights would stay if the training ended now."""
 
     @torch.no_grad()
-    def finish(self) -> Masks:
-        """Prunes the model for good, as it was inside ``applied()``."""
+    def finish(self) -> Masks | None:
+        """Prunes the model for good, as it was inside ``applied()``; None of a gate on activations, which does not."""
         masks = self.masks()
         self.fold()
         masks.apply_(self.model)
@@ -217,6 +217,15 @@ class Gate(ABC):
 
     def fold(self) -> None:
         """Multiplies what the survivors keep for good into the weights, before the others are set to zero."""
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Returns what the gate learns as parameter groups for the optimizer: (name, parameter) pairs and options.
+
+        ``"clip"``, ``"reduce"`` and ``"constant"`` among these are for a loop: whether gradients are clipped with the
+        model's, whether they have to be averaged over processes, and whether the rate stays as it is.
+        """
+        named = [(f"scores.{name}", score) for name, score in self.scores.items()]
+        return [{"params": named, **self.score_group()}] if named else []
 
     def score_group(self) -> dict[str, Any]:
         """Returns options of the optimizer's parameter group of the scores, such as their own ``lr``."""

@@ -35,6 +35,12 @@ class Position:
         return last if self.share == 1 else last * self.share
 
 
+def generator_for(*key: object) -> torch.Generator:
+    """Returns a generator that is the same for one key on every process."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
 class GateFunction(ABC):
     """Gives m(S), the values of a mask, and m'(S).
 
@@ -181,9 +187,7 @@ class HardConcrete(GateFunction):
 
     def noise(self, name: str, score: Tensor, at: Position) -> Tensor:
         """Returns uniform numbers in (0, 1) like S, the same in every pass of a step and on every process."""
-        digest = hashlib.blake2b(repr((at.seed, at.step, name)).encode(), digest_size=8).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
-        drawn = torch.rand(score.shape, generator=generator).clamp_(1e-6, 1 - 1e-6)
+        drawn = torch.rand(score.shape, generator=generator_for(at.seed, at.step, name)).clamp_(1e-6, 1 - 1e-6)
         return drawn.to(score.device, score.dtype)
 
     def _concrete(self, name: str, score: Tensor, at: Position) -> Tensor:
