@@ -30,6 +30,7 @@ GATE_OPTIONS: dict[str, dict[str, Any]] = {
     "pins": {"window": 3},
     "soft-movement": {"penalty": 4.0, "score_lr": 0.5},
     "l0": {"target_sparsity": 0.6, "score_lr": 0.5},
+    "block-movement": {"penalty": 4.0, "score_lr": 2.0, "block": 4},
     "grasp": {"sparsity": 0.6, "rows": 8},
     "gradient-norm": {"sparsity": 0.6, "rows": 8},
 }

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from trainflat.anatomy.params import prunable
-from trainflat.pruning.gates import L0, HardMovement, LearnedMask, SoftMovement
+from tests.support import block_reference
+from trainflat.pruning.gates import L0, BlockMovement, HardMovement, LearnedMask, SoftMovement
 
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
 
@@ -47,12 +47,14 @@ class ByHand:
 
     def __init__(self, model: nn.Module, gate: LearnedMask) -> None:
         self.model, self.gate = model, gate
-        self.weights = prunable(model)
+        self.weights = {name: model.get_parameter(name) for name in gate.weights}
         self.scores = {name: nn.Parameter(s.detach().clone()) for name, s in gate.scores.items()}
 
     def gated(self) -> tuple[dict[str, Tensor], Tensor]:
         """What the model computes with, and the penalty."""
         gate, none = self.gate, torch.zeros((), dtype=torch.float64)
+        if isinstance(gate, BlockMovement):
+            return block_reference.gated(gate, self.weights, self.scores)
         if isinstance(gate, HardMovement):
             masks = top(self.scores, gate.at.scheduled(gate.sparsity), gate.scope)
             factors, penalty = {n: straight_through(masks[n], s) for n, s in self.scores.items()}, none

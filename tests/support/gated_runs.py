@@ -18,6 +18,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "hard-movement": {"sparsity": 0.6, "scope": "global"},
     "soft-movement": {"penalty": 4.0, "score_lr": 0.5},
     "l0": {"target_sparsity": 0.6, "score_lr": 0.5},
+    "block-movement": {"penalty": 4.0, "score_lr": 0.5, "block": 4},
 }
 
 

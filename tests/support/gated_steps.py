@@ -18,6 +18,7 @@ SCORED: dict[str, dict[str, Any]] = {
     "hard-movement": {"sparsity": 0.7, "refresh": 1, "schedule": RAMP},
     "soft-movement": {"penalty": 4.0, "score_lr": 0.1, "schedule": RAMP},
     "l0": {"penalty": 2.0, "schedule": RAMP},
+    "block-movement": {"penalty": 4.0, "score_lr": 0.1, "block": 4, "feed_forward_weight": 0.5, "schedule": RAMP},
 }
 
 

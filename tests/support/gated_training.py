@@ -25,6 +25,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "hard-movement": {"sparsity": 0.6, "refresh": 3, "schedule": RAMP},
     "soft-movement": {"penalty": 4.0, "score_lr": 0.5, "schedule": RAMP},
     "l0": {"target_sparsity": 0.6, "score_lr": 0.5, "schedule": RAMP},
+    "block-movement": {"penalty": 4.0, "score_lr": 0.5, "block": 4, "schedule": RAMP},
 }
 
 

@@ -13,20 +13,21 @@ from trainflat.core.errors import InputError
 from trainflat.optim import SAM
 from trainflat.pruning.gates import GATES, LearnedMask
 
-CASES = [(name, options, "weight") for name, options in SCORED.items()]
-CASES += [(name, options, unit) for name, options in SCORED.items() for unit in ("row", "column")]
-CASES += [("hard-movement", SCORED["hard-movement"] | {"scope": "global"}, "weight")]
+WEIGHTS = [*SCORED.items(), ("hard-movement", SCORED["hard-movement"] | {"scope": "global"})]
+UNITS = [(name, {"unit": unit}) for name in SCORED if name != "block-movement" for unit in ("row", "column")]
+UNITS += [("block-movement", one) for one in ({"feed_forward": "block"}, {"block": [3, 5]}, {"biases": False})]
+CASES = WEIGHTS + [(name, SCORED[name] | own) for name, own in UNITS]
 
 
 def test_every_gate_with_scores_is_compared() -> None:
     assert {name for name in GATES if issubclass(GATES[name], LearnedMask)} == set(SCORED)
 
 
-@pytest.mark.parametrize(("name", "options", "unit"), CASES)
-def test_gradients_are_those_of_autograd(name: str, options: dict[str, Any], unit: str) -> None:
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_gradients_are_those_of_autograd(name: str, options: dict[str, Any]) -> None:
     ours = model()
     theirs = copy.deepcopy(ours)
-    gate = begun(ours, name, options | {"unit": unit})
+    gate = begun(ours, name, options)
     shaken(gate, 30)
     assert 0 < gate.masks().sparsity < 0.95
     hand, [batch] = ByHand(theirs, gate), batches(1)
@@ -54,15 +55,12 @@ def test_blocks_of_weights_share_a_score() -> None:
     assert mask[:32].any() != mask[32:].any() or mask[:32].all() == mask[:32].any()
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "unit"),
-    [case for case in CASES if case[2] == "weight" or case[:1] + case[2:] == ("hard-movement", "row")],
-)
-def test_fifty_steps_of_adam_are_those_of_autograd(name: str, options: dict[str, Any], unit: str) -> None:
+@pytest.mark.parametrize(("name", "options"), [*WEIGHTS, ("hard-movement", SCORED["hard-movement"] | {"unit": "row"})])
+def test_fifty_steps_of_adam_are_those_of_autograd(name: str, options: dict[str, Any]) -> None:
     ours = model()
     theirs = copy.deepcopy(ours)
-    gate = begun(ours, name, options | {"unit": unit})
-    twin = begun(theirs, name, options | {"unit": unit})  # tells the other one the step and its draws
+    gate = begun(ours, name, options)
+    twin = begun(theirs, name, options)  # tells the other one the step and its draws
     shaken(gate, 0)
     shaken(twin, 0)
     hand = ByHand(theirs, twin)

@@ -31,5 +31,6 @@ def test_the_examples_run() -> None:
     gate.begin(20)
     assert {key.rstrip(" 0123456789") for key in gate.scores} == {"head", "feed-forward unit"}
     assert names["masks"].zeros == names["zeros"] == 48
+    assert names["smaller"].config.per_layer_config == {"0": {"num_attention_heads": 1, "intermediate_size": 8}}
     (recipe,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
     assert load_recipe(yaml.safe_load(recipe)).protocol.gate.perturb == "both"

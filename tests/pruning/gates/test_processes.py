@@ -18,6 +18,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "pins": (ADAMW, {"name": "pins", "sparsity": 0.6, "every": 2, "window": 3, "schedule": RAMP}),
     "hard": (ADAMW, HARD),
     "hard-sam": (SAM, HARD | {"perturb": "both"}),  # without being told, the displacement is that of all processes
+    "block-sam": (SAM, {"name": "block-movement", "penalty": 4.0, "score_lr": 0.5, "block": 4, "schedule": RAMP}),
     "l0": (ADAMW, {"name": "l0", "penalty": 2.0, "schedule": RAMP}),
 }
 

@@ -139,12 +139,9 @@ def test_evaluation_sees_the_gate_and_the_best_is_as_sparse_as_asked(tmp_path: P
 
     class Watch(FlatTrainer):
         def prediction_step(self, model: Any, *args: Any, **kwargs: Any) -> Any:
-            zeros = sum(
-                int((p == 0).sum()) for n, p in self.model.named_parameters() if n in self.features["gate"].gate.weights
-            )
-            seen.append(
-                (self.state.global_step, zeros / sum(w.numel() for w in self.features["gate"].gate.weights.values()))
-            )
+            weights = {n: self.model.get_parameter(n) for n in self.features["gate"].gate.masks()}
+            zeros = sum(int((w == 0).sum()) for w in weights.values())
+            seen.append((self.state.global_step, zeros / sum(w.numel() for w in weights.values())))
             return super().prediction_step(model, *args, **kwargs)
 
     trainer = Watch(

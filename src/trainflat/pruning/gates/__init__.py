@@ -2,8 +2,9 @@
 
 from trainflat.pruning.gates.activations import GatedActivations
 from trainflat.pruning.gates.base import Gate, final_sparsity
+from trainflat.pruning.gates.block_movement import BlockMovement
 from trainflat.pruning.gates.cofi import CoFi
-from trainflat.pruning.gates.functions import GateFunction, HardConcrete, Position, Threshold, TopK
+from trainflat.pruning.gates.functions import FlooredThreshold, GateFunction, HardConcrete, Position, Threshold, TopK
 from trainflat.pruning.gates.gradual import (
     PINS,
     GradualGradientNorm,
@@ -17,7 +18,7 @@ from trainflat.pruning.gates.hard_movement import HardMovement
 from trainflat.pruning.gates.l0 import L0
 from trainflat.pruning.gates.lagrangian import ExpectedSize, Lagrangian
 from trainflat.pruning.gates.learned import LearnedMask
-from trainflat.pruning.gates.pressure import Controller, Penalty, Pressure
+from trainflat.pruning.gates.pressure import Controller, Penalty, Pressure, SharedPenalty
 from trainflat.pruning.gates.soft_movement import SoftMovement
 from trainflat.pruning.gates.structural import StructuralGate
 from trainflat.pruning.gates.units import MaskGroup, structure_units
@@ -36,15 +37,18 @@ GATES: PrunerTable[Gate] = PrunerTable(
     hard_movement=HardMovement,
     soft_movement=SoftMovement,
     l0=L0,
+    block_movement=BlockMovement,
 )
 
 __all__ = [
     "GATES",
     "L0",
     "PINS",
+    "BlockMovement",
     "CoFi",
     "Controller",
     "ExpectedSize",
+    "FlooredThreshold",
     "Gate",
     "GateFunction",
     "GatedActivations",
@@ -62,6 +66,7 @@ __all__ = [
     "Penalty",
     "Position",
     "Pressure",
+    "SharedPenalty",
     "SoftMovement",
     "StructuralGate",
     "Threshold",

@@ -150,6 +150,57 @@ class Threshold(GateFunction):
         return torch.gt(score, self.cut(at), out=out)
 
 
+class FlooredThreshold(Threshold):
+    """Opens the scores above a threshold, and of each parameter's n scores the ``int(0.005 n) + 1`` highest at least.
+
+    So a penalty cannot empty a matrix (published code of Lagunas et al. 2021). Departs where scores are equal: there
+    those above the highest that is dropped stay, which may be none; here the last of them in index order do.
+    """
+
+    floor = 0.005
+
+    def __init__(self, tau: float, rises: bool = False) -> None:
+        super().__init__(tau, rises)
+        self._highest: dict[str, Tensor] = {}
+
+    def refresh(self, scores: Scores, at: Position) -> None:
+        self._highest = self._rescued(scores, at)
+
+    def values(self, name: str, score: Tensor, at: Position, out: Tensor) -> Tensor:
+        values = super().values(name, score, at, out)
+        return values.masked_fill_(self._highest[name], 1) if name in self._highest else values
+
+    def dropped(self, scores: Scores, at: Position) -> float:
+        kept = sum(int(torch.count_nonzero(mask)) for mask in self.kept(scores, at).values())
+        return 1 - kept / sum(score.numel() for score in scores.values())
+
+    def kept(self, scores: Scores, at: Position) -> Mapping[str, Tensor]:
+        rescued = self._rescued(scores, at)
+        return {
+            name: mask | rescued[name] if name in rescued else mask for name, mask in super().kept(scores, at).items()
+        }
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {f"highest.{name}": mask for name, mask in self._highest.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor], scores: Scores) -> None:
+        stored = {name: state.get(f"highest.{name}") for name in scores}
+        self._highest = {name: mask.to(scores[name].device) for name, mask in stored.items() if mask is not None}
+
+    @torch.no_grad()
+    def _rescued(self, scores: Scores, at: Position) -> dict[str, Tensor]:
+        """Returns the highest scores of each parameter that would have fewer left than it must."""
+        cut, found = self.cut(at), {}
+        for name, score in scores.items():
+            least = int(self.floor * score.numel()) + 1
+            if int(torch.count_nonzero(score > cut)) < least:
+                last = score.flatten().argsort(stable=True)[-least:]
+                found[name] = (
+                    torch.zeros_like(score, dtype=torch.bool).view(-1).index_fill_(0, last, True).view_as(score)
+                )
+        return found
+
+
 class HardConcrete(GateFunction):
     r"""Draws a value in [0, 1] for each unit at each step (Louizos, Welling and Kingma, ICLR 2018, arXiv:1712.01312).
 

@@ -104,6 +104,11 @@ class LearnedMask(Gate):
         """Returns the position in the training."""
         return Position(self.step, self.schedule.share(self.step, self.total_steps), self.seed)
 
+    @property
+    def evaluated_at(self) -> Position:
+        """Returns the position whose masks evaluations see, and training ends with."""
+        return self.at
+
     # A run
 
     @property
@@ -117,6 +122,11 @@ class LearnedMask(Gate):
     @classmethod
     def check_model(cls, options: Any, model: nn.Module) -> None:
         super().check_model(options, model)
+        cls.check_units(options, model)
+
+    @classmethod
+    def check_units(cls, options: Any, model: nn.Module) -> None:
+        """Raises InputError for a model whose weights do not have the units of these settings."""
         matrix_units(prunable(model), options.unit)
 
     @classmethod
@@ -152,7 +162,7 @@ class LearnedMask(Gate):
         return super().settled and self.pressure.arrived(self.scores, self.at)
 
     def masks(self) -> Masks:
-        kept, masks = self.pressure.kept(self.scores, self.at), {}
+        kept, masks = self.pressure.kept(self.scores, self.evaluated_at), {}
         for name, weight in self.weights.items():
             masks[name] = torch.ones(weight.shape, dtype=torch.bool, device=weight.device)
             for key, spread in self._spreads[name]:

@@ -104,9 +104,13 @@ class Penalty(Pressure):
             return
         for name, score in scores.items():
             if score.grad is not None:
-                own = weight * self.strength / (score.numel() * len(scores))
+                own = weight * self.strength / self.divisor(name, scores)
                 share = torch.sub(score, self.function.shift, out=scratch(name)).sigmoid_()
                 score.grad.add_(share, alpha=own).addcmul_(share, share, value=-own)  # the slope of a sigmoid
+
+    def divisor(self, name: str, scores: Scores) -> float:
+        """Returns what the sum of a parameter's chances is divided by."""
+        return scores[name].numel() * len(scores)
 
     def logs(self, scores: Scores, at: Position) -> dict[str, float]:
         return super().logs(scores, at) | {"penalty": self.strength}
@@ -116,6 +120,23 @@ class Penalty(Pressure):
 
     def load_state_dict(self, state: Mapping[str, Tensor], scores: Scores) -> None:
         self.strength = float(state["penalty"][0])
+
+
+class SharedPenalty(Penalty):
+    """Adds ``lambda * sum over parameters of their share times the mean of sigmoid(S - shift)`` to the loss.
+
+    Args:
+        function: As of :class:`Penalty`.
+        penalty: lambda.
+        shares: Of each parameter of scores, by name.
+    """
+
+    def __init__(self, function: GateFunction, penalty: float, shares: Mapping[str, float]) -> None:
+        super().__init__(function, penalty)
+        self.shares = shares
+
+    def divisor(self, name: str, scores: Scores) -> float:
+        return scores[name].numel() / self.shares[name] if self.shares[name] else math.inf
 
 
 class Controller(Penalty):

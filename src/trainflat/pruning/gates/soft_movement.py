@@ -11,6 +11,7 @@ from trainflat.pruning.gates.learned import LearnedMask, MaskOptions
 from trainflat.pruning.gates.pressure import Lambda, Target, one_of_both, penalty_or_target
 
 _TAU = Number("is what the sigmoid of a score must exceed, in (0, 0.5)", lambda x: 0 < x < 0.5)
+ThresholdOption = Annotated[float, _TAU]
 
 
 class SoftMovement(MaskOptions, LearnedMask):
@@ -38,7 +39,7 @@ class SoftMovement(MaskOptions, LearnedMask):
 
     penalty: Lambda = None
     target_sparsity: Target = None
-    threshold: Annotated[float, _TAU] = 0.1
+    threshold: ThresholdOption = 0.1
 
     def __init__(self, model: nn.Module, *args: Any, **options: Any) -> None:
         MaskOptions.__init__(self, *args, **options)

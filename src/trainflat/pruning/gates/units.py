@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from trainflat.anatomy import Unit as AnatomyUnit
 from trainflat.core.errors import InputError
@@ -54,7 +55,57 @@ class Along:
         return total.index_add_(0, self.index.to(entries.device), places)[:-1]
 
 
-Spread = View | Along
+@dataclass(frozen=True)
+class Blocks:
+    """Values at blocks of a matrix, row of blocks by row; those at its right and lower edges may be smaller.
+
+    Attributes:
+        shape: Of the matrix.
+        size: Rows and columns of a block.
+    """
+
+    shape: tuple[int, ...]
+    size: tuple[int, int]
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Returns how many blocks lie below and beside each other."""
+        high, wide = (-(-length // side) for length, side in zip(self.shape, self.size, strict=True))
+        return high, wide
+
+    def spread(self, values: Tensor) -> Tensor:
+        rows, columns = self.shape
+        return values.repeat_interleave(self.size[0], 0)[:rows].repeat_interleave(self.size[1], 1)[:, :columns]
+
+    def collect(self, entries: Tensor, shape: torch.Size) -> Tensor:
+        (high, wide), (rows, columns) = self.size, self.shape
+        # Padded and summed, not added by index: that has no fixed order on a GPU.
+        whole = F.pad(entries, (0, shape[1] * wide - columns, 0, shape[0] * high - rows))
+        return whole.view(shape[0], high, shape[1], wide).sum((1, 3))
+
+
+@dataclass(frozen=True)
+class Following:
+    """Values of a bias, whose entry stays where anything of its row does; the units learn nothing from it.
+
+    Attributes:
+        along: Number of the unit, or of the row of units, of each entry.
+    """
+
+    along: Along
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.along.shape
+
+    def spread(self, values: Tensor) -> Tensor:
+        return self.along.spread((values.view(len(values), -1) != 0).any(1).to(values.dtype))
+
+    def collect(self, entries: Tensor, shape: torch.Size) -> Tensor:
+        return entries.new_zeros(shape)
+
+
+Spread = View | Along | Blocks | Following
 
 
 @dataclass(frozen=True)

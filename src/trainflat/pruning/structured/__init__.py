@@ -1,7 +1,9 @@
 """Structured pruning: removes heads, units, sub-layers, hidden dimensions and words, so that the model is smaller."""
 
 from trainflat.pruning.structured.budgets import Budget, Latency, MultiplyAdds, Parameters
+from trainflat.pruning.structured.constants import fold_constants, units_left
 from trainflat.pruning.structured.counting import Counts, count
+from trainflat.pruning.structured.fill import fill_zeros
 from trainflat.pruning.structured.kept import Kept, KeptLayer, State
 from trainflat.pruning.structured.latency import LatencyTable, latency_table, measure_table
 from trainflat.pruning.structured.prune import Pruned, SubLayerNote, prune_structure
@@ -26,8 +28,11 @@ __all__ = [
     "SubLayerNote",
     "check_reach",
     "count",
+    "fill_zeros",
+    "fold_constants",
     "latency_table",
     "measure_table",
     "prune_structure",
     "shrink",
+    "units_left",
 ]
