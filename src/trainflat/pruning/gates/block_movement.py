@@ -123,7 +123,7 @@ class BlockMovement(MaskOptions, LearnedMask):
             if self.weights[name].dim() == 1:
                 self.weights[name].mul_(mask.to(self.weights[name].device))
 
-    def finish(self) -> Masks:
+    def finish(self) -> Masks | None:
         masks = super().finish()
         if has_structure(self.model):
             fold_constants(self.model)
