@@ -31,6 +31,7 @@ PUBLISHED: list[tuple[Registry[Any], str, dict[str, Any]]] = [
     (GATES, "l0", {"score_lr": 0.1}),
     (GATES, "block-movement", {"threshold": 0.1, "score_lr": 1e-2, "block": 32, "feed_forward": "dimension"}),
     (GATES, "block-movement", {"attention_weight": 1.0, "biases": True, "evaluate": "final"}),
+    (GATES, "mlpruning", {"penalty": 20000.0, "first_ratio": 10.0, "score_lr": 1e-2, "schedule": "constant"}),
     (GATES, "grasp", {"temperature": 200.0}),
     (GATES, "gradient-norm", {"temperature": 1.0}),
     (PRUNERS, "grasp", {"temperature": 200.0}),
@@ -54,7 +55,9 @@ def test_constants_of_the_published_code_of_movement_pruning():
     assert read_distillation({"teacher": "t"}).dump() == {"teacher": "t", "weight": 0.5, "temperature": 2.0}
 
 
-@pytest.mark.parametrize("name", [name for name in GATES if name != "block-movement"])
+@pytest.mark.parametrize(
+    "name", [name for name in GATES if "unit" in GATES.options(name) or "scope" in GATES.options(name)]
+)
 def test_a_gate_is_on_the_pooler_and_on_no_bias(name: str):
     """The code of Sanh et al. leaves the pooler whole; that of PINS does too, and prunes biases."""
     weights = GATES.make(name, tiny_bert()).weights

@@ -31,6 +31,7 @@ GATE_OPTIONS: dict[str, dict[str, Any]] = {
     "soft-movement": {"penalty": 4.0, "score_lr": 0.5},
     "l0": {"target_sparsity": 0.6, "score_lr": 0.5},
     "block-movement": {"penalty": 4.0, "score_lr": 2.0, "block": 4},
+    "mlpruning": {"target_sparsity": 0.6, "first_ratio": 2.0, "score_lr": 2.0},
     "grasp": {"sparsity": 0.6, "rows": 8},
     "gradient-norm": {"sparsity": 0.6, "rows": 8},
 }

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from tests.support import block_reference
-from trainflat.pruning.gates import L0, BlockMovement, HardMovement, LearnedMask, SoftMovement
+from tests.support import block_reference, ratio_reference
+from trainflat.pruning.gates import L0, BlockMovement, HardMovement, LearnedMask, MLPruning, SoftMovement
 
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
 
@@ -55,6 +55,8 @@ class ByHand:
         gate, none = self.gate, torch.zeros((), dtype=torch.float64)
         if isinstance(gate, BlockMovement):
             return block_reference.gated(gate, self.weights, self.scores)
+        if isinstance(gate, MLPruning):
+            return ratio_reference.gated(gate, self.weights, self.scores)
         if isinstance(gate, HardMovement):
             masks = top(self.scores, gate.at.scheduled(gate.sparsity), gate.scope)
             factors, penalty = {n: straight_through(masks[n], s) for n, s in self.scores.items()}, none

@@ -19,6 +19,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "soft-movement": {"penalty": 4.0, "score_lr": 0.5},
     "l0": {"target_sparsity": 0.6, "score_lr": 0.5},
     "block-movement": {"penalty": 4.0, "score_lr": 0.5, "block": 4},
+    "mlpruning": {"target_sparsity": 0.6, "first_ratio": 4.0, "score_lr": 0.8},
 }
 
 

@@ -19,6 +19,7 @@ SCORED: dict[str, dict[str, Any]] = {
     "soft-movement": {"penalty": 4.0, "score_lr": 0.1, "schedule": RAMP},
     "l0": {"penalty": 2.0, "schedule": RAMP},
     "block-movement": {"penalty": 4.0, "score_lr": 0.1, "block": 4, "feed_forward_weight": 0.5, "schedule": RAMP},
+    "mlpruning": {"target_sparsity": 0.6, "penalty": 3.0, "first_ratio": 1.0, "score_lr": 0.1, "schedule": RAMP},
 }
 
 

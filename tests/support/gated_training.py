@@ -26,6 +26,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "soft-movement": {"penalty": 4.0, "score_lr": 0.5, "schedule": RAMP},
     "l0": {"target_sparsity": 0.6, "score_lr": 0.5, "schedule": RAMP},
     "block-movement": {"penalty": 4.0, "score_lr": 0.5, "block": 4, "schedule": RAMP},
+    "mlpruning": {"target_sparsity": 0.6, "first_ratio": 2.0, "score_lr": 2.0, "schedule": RAMP},
 }
 
 

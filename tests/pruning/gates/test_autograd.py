@@ -14,8 +14,9 @@ from trainflat.optim import SAM
 from trainflat.pruning.gates import GATES, LearnedMask
 
 WEIGHTS = [*SCORED.items(), ("hard-movement", SCORED["hard-movement"] | {"scope": "global"})]
-UNITS = [(name, {"unit": unit}) for name in SCORED if name != "block-movement" for unit in ("row", "column")]
+UNITS = [(name, {"unit": unit}) for name in SCORED if "unit" in GATES.options(name) for unit in ("row", "column")]
 UNITS += [("block-movement", one) for one in ({"feed_forward": "block"}, {"block": [3, 5]}, {"biases": False})]
+UNITS += [("mlpruning", one) for one in ({"level": "block", "block": 5}, {"penalty": 20000.0}, {"first_ratio": -7.0})]
 CASES = WEIGHTS + [(name, SCORED[name] | own) for name, own in UNITS]
 
 

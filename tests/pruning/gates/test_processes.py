@@ -19,6 +19,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "hard": (ADAMW, HARD),
     "hard-sam": (SAM, HARD | {"perturb": "both"}),  # without being told, the displacement is that of all processes
     "block-sam": (SAM, {"name": "block-movement", "penalty": 4.0, "score_lr": 0.5, "block": 4, "schedule": RAMP}),
+    "ratios": (ADAMW, {"name": "mlpruning", "first_ratio": 2.0, "score_lr": 1.0, "schedule": RAMP}),
     "l0": (ADAMW, {"name": "l0", "penalty": 2.0, "schedule": RAMP}),
 }
 

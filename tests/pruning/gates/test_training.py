@@ -167,7 +167,7 @@ def test_evaluation_sees_the_gate_and_the_best_is_as_sparse_as_asked(tmp_path: P
     logged = {e["step"]: e["sparsity"] for e in trainer.state.log_history if "eval_early" in e}
     assert dict(seen) == pytest.approx(logged, abs=2e-3)
     assert seen[0][1] < seen[-1][1]
-    assert trainer.state.best_global_step == 8 if name != "l0" else trainer.state.best_global_step in (8, 10, 12)
+    assert trainer.state.best_global_step in ((8, 10, 12) if name in ("l0", "mlpruning") else (8,))  # once it is there
     assert trainer.masks is not None
     trainer.masks.check(trainer.model)
     assert trainer.masks.sparsity == pytest.approx(logged[trainer.state.best_global_step], abs=2e-3)

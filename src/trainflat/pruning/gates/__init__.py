@@ -18,6 +18,7 @@ from trainflat.pruning.gates.hard_movement import HardMovement
 from trainflat.pruning.gates.l0 import L0
 from trainflat.pruning.gates.lagrangian import ExpectedSize, Lagrangian
 from trainflat.pruning.gates.learned import LearnedMask
+from trainflat.pruning.gates.mlpruning import MLPruning
 from trainflat.pruning.gates.pressure import Controller, Penalty, Pressure, SharedPenalty
 from trainflat.pruning.gates.soft_movement import SoftMovement
 from trainflat.pruning.gates.structural import StructuralGate
@@ -38,6 +39,7 @@ GATES: PrunerTable[Gate] = PrunerTable(
     soft_movement=SoftMovement,
     l0=L0,
     block_movement=BlockMovement,
+    mlpruning=MLPruning,
 )
 
 __all__ = [
@@ -62,6 +64,7 @@ __all__ = [
     "HardMovement",
     "Lagrangian",
     "LearnedMask",
+    "MLPruning",
     "MaskGroup",
     "Penalty",
     "Position",

@@ -1,22 +1,19 @@
 """Block movement pruning (Lagunas, Charlaix, Sanh and Rush, EMNLP 2021, arXiv:2109.04838)."""
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from torch import nn
 
 from trainflat.core.errors import InputError
 from trainflat.core.settings import Check, Word
-from trainflat.pruning.gates.block_units import FeedForwardUnit, block_units, entries_of, has_structure
+from trainflat.pruning.gates.block_units import FeedForwardUnit, block_units, entries_of
 from trainflat.pruning.gates.functions import FlooredThreshold, Position
 from trainflat.pruning.gates.learned import LearnedMask, MaskOptions
 from trainflat.pruning.gates.pressure import SharedPenalty
 from trainflat.pruning.gates.soft_movement import ThresholdOption
 from trainflat.pruning.gates.units import Unit
-from trainflat.pruning.masks import Masks
 from trainflat.pruning.options import NON_NEGATIVE, TrueOrFalse
-from trainflat.pruning.structured.constants import fold_constants, units_left
-from trainflat.pruning.structured.kept import Kept
 
 Moment = Literal["final", "now"]
 
@@ -72,6 +69,8 @@ class BlockMovement(MaskOptions, LearnedMask):
             before the end.
     """
 
+    whole_units: ClassVar[bool] = True
+
     penalty: Annotated[float, NON_NEGATIVE] = 10.0
     threshold: ThresholdOption = 0.1
     block: Annotated[Any, _Size()] = 32
@@ -100,34 +99,6 @@ class BlockMovement(MaskOptions, LearnedMask):
     @classmethod
     def check_units(cls, options: Any, model: nn.Module) -> None:
         """Accepts every model: blocks fit any matrix."""
-
-    def kept(self) -> Kept:
-        """Returns the units that are left where the masks empty others; of heads, those whose values are read.
-
-        After :meth:`finish` ``shrink(model, gate.kept())`` computes what the model does. Before it too, inside
-        :meth:`applied`, where biases follow their rows.
-
-        Raises:
-            InputError: no anatomy is known of the model's architecture.
-        """
-        with self.applied():
-            return units_left(self.model)
-
-    def masks(self) -> Masks:
-        """Returns which entries of matrices stay; those of biases that do follow from them."""
-        every = super().masks()
-        return Masks({name: every[name] for name in every if self.weights[name].dim() > 1})
-
-    def fold(self) -> None:
-        for name, mask in super().masks().items():
-            if self.weights[name].dim() == 1:
-                self.weights[name].mul_(mask.to(self.weights[name].device))
-
-    def finish(self) -> Masks | None:
-        masks = super().finish()
-        if has_structure(self.model):
-            fold_constants(self.model)
-        return masks
 
     def logs(self) -> dict[str, float]:
         kept = self.function.kept(self.scores, self.at)

@@ -1,12 +1,13 @@
 """Learned masks: units × gate function × pressure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any, ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
 
+from trainflat.anatomy import FAMILIES, model_type
 from trainflat.anatomy.params import named_weights, prunable
 from trainflat.core.configurable import Configurable
 from trainflat.core.errors import InputError
@@ -19,6 +20,8 @@ from trainflat.pruning.gates.swap import WeightSwap
 from trainflat.pruning.gates.units import MaskGroup, Spread, Unit, expanded, matrix_units
 from trainflat.pruning.masks import Masks
 from trainflat.pruning.options import NON_NEGATIVE, Perturb
+from trainflat.pruning.structured.constants import fold_constants, units_left
+from trainflat.pruning.structured.kept import Kept
 
 UNIT = Word(get_args(Unit))
 UnitOption = Annotated[Unit, UNIT]
@@ -81,6 +84,12 @@ class LearnedMask(Gate):
     learns: ClassVar[bool] = True
     needs_weights: bool = True
 
+    whole_units: ClassVar[bool] = False
+    """Whether units are to be taken out of the model: biases go with them, and masks are of matrices alone."""
+
+    ranked_at_once: ClassVar[bool] = True
+    """Whether a schedule that begins with its last value would drop units before scores differ."""
+
     def __init__(
         self,
         model: nn.Module,
@@ -133,7 +142,7 @@ class LearnedMask(Gate):
     def check_length(cls, options: Any, total_steps: int) -> None:
         super().check_length(options, total_steps)
         target = options.pressure.target if isinstance(options, LearnedMask) else final_sparsity(options)
-        if target and options.schedule.share(0, total_steps) > 0:
+        if target and cls.ranked_at_once and options.schedule.share(0, total_steps) > 0:
             raise InputError(
                 f"the schedule wants sparsity {target:g} before the first step, and all scores begin alike. Choose "
                 "cubic, or give it a start of at least 1 step."
@@ -162,14 +171,29 @@ class LearnedMask(Gate):
         return super().settled and self.pressure.arrived(self.scores, self.at)
 
     def masks(self) -> Masks:
-        kept, masks = self.pressure.kept(self.scores, self.evaluated_at), {}
-        for name, weight in self.weights.items():
-            masks[name] = torch.ones(weight.shape, dtype=torch.bool, device=weight.device)
-            for key, spread in self._spreads[name]:
-                masks[name] &= expanded(kept[key].to(weight.device), spread, weight.shape)
-        return Masks(masks)
+        return Masks(self._masks(lambda weight: not self.whole_units or weight.dim() > 1))
+
+    def kept(self) -> Kept:
+        """Returns the units that are left where the masks empty others; of heads, those whose values are read.
+
+        After :meth:`finish` of a gate of whole units ``shrink(model, gate.kept())`` computes what the model does.
+
+        Raises:
+            InputError: no anatomy is known of the model's architecture.
+        """
+        with self.applied():
+            return units_left(self.model)
+
+    def finish(self) -> Masks | None:
+        masks = super().finish()
+        if self.whole_units and model_type(self.model) in FAMILIES:
+            fold_constants(self.model)
+        return masks
 
     def fold(self) -> None:
+        if self.whole_units:
+            for name, mask in self._masks(lambda weight: weight.dim() == 1).items():
+                self.weights[name].mul_(mask)
         final = {key: self.function.final(score) for key, score in self.scores.items()}
         for name, weight in self.weights.items():
             for key, spread in self._spreads[name]:
@@ -239,6 +263,15 @@ class LearnedMask(Gate):
         finally:
             self._applied = False
             self.swap.put_back()
+
+    def _masks(self, chosen: Callable[[Tensor], bool]) -> dict[str, Tensor]:
+        kept, masks = self.pressure.kept(self.scores, self.evaluated_at), {}
+        for name, weight in self.weights.items():
+            if chosen(weight):
+                masks[name] = torch.ones(weight.shape, dtype=torch.bool, device=weight.device)
+                for key, spread in self._spreads[name]:
+                    masks[name] &= expanded(kept[key].to(weight.device), spread, weight.shape)
+        return masks
 
     def _place(self, weight: Tensor, kept: Tensor, spreads: list[tuple[str, Spread]]) -> None:
         """Turns a weight into what the model computes with, in place."""

@@ -86,10 +86,10 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Following:
-    """Values of a bias, whose entry stays where anything of its row does; the units learn nothing from it.
+    """Values of entries that stay where anything of their unit or row of units does, and that nothing is learned by.
 
     Attributes:
-        along: Number of the unit, or of the row of units, of each entry.
+        along: Number of the unit, or of the row of units, of each place.
     """
 
     along: Along
