@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.structured import METHODS, SPARSITIES, TASKS, pruning, teaching
+from experiments.structured import METHODS, RETRAINED, SPARSITIES, TASKS, pruning, teaching
 from trainflat.pruning.structured import UNIT_SCORES
 from trainflat.recipe import load_recipe
 
@@ -13,4 +13,6 @@ def test_every_score_is_tried_on_the_same_model_and_sizes(task: str) -> None:
     assert {one.protocol.pruner.name for one in recipes} == set(UNIT_SCORES)
     assert {(one.model.name, tuple(one.protocol.sparsities)) for one in recipes} == {("runs/dense", tuple(SPARSITIES))}
     assert len({one.hash for one in recipes}) == len(METHODS)
+    again = load_recipe(pruning(task, RETRAINED, 0, "runs/dense"))
+    assert (again.protocol.name, again.protocol.pruner.name, again.training.epochs) == ("structured", "obs", 2)
     assert load_recipe(teaching(task)).protocol.name == "dense"
