@@ -285,6 +285,7 @@ def test_masks_within_masks_come_off_in_order_without_the_hooks():
     assert optimizer.held is None
 
 
+@pytest.mark.slow  # Dynamo takes long to import
 def test_dynamo_is_kept_out_by_the_public_name_too():
     code = "import torch, torch._dynamo; del torch._disable_dynamo; from trainflat.optim import SAM; print(SAM.step)"
     done = run_fresh(code=code)

@@ -13,7 +13,7 @@ from trainflat.export import openvino_int8
 from trainflat.export.openvino import converted
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_of_two_roundings_the_nearer_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write(tmp_path / "model", small())
     other = small()

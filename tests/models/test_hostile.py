@@ -226,7 +226,13 @@ def test_a_hub_name_stands_for_what_the_cache_holds(cached: Path, kind: str, rea
 SIZES = [key for key, value in tiny_bert().config.to_dict().items() if type(value) in (int, float)]
 
 
-@pytest.mark.parametrize("key", [*SIZES, "num_labels"])
+QUICK_SIZES = ("hidden_size", "num_attention_heads", "vocab_size")
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["num_labels", *(pytest.param(key, marks=[] if key in QUICK_SIZES else pytest.mark.slow) for key in SIZES)],
+)
 def test_absurd_numbers_are_refused_or_change_nothing(folder: Path, key: str) -> None:
     expected = trainflat.load(folder).state_dict()
     original = (folder / "config.json").read_text()

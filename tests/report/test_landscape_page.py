@@ -38,7 +38,7 @@ def assert_quiet_and_fitting(visit):
     assert visit.contrast(visit.color("#landscape-1-0 .js-line", "stroke"), ground) > 3
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_landscapes_are_drawn_and_the_surface_is_turned(browser, tmp_path):
     visit = visit_page(browser, tmp_path, make_plane(), "desk", "light")
     page = visit.page

@@ -1,4 +1,4 @@
-"""Matches the classes of a fine-tuned model with those of a task, which may be written or ordered otherwise."""
+"""Matches the classes of a fine-tuned model with a task's, whatever their spelling and order."""
 
 from dataclasses import dataclass
 

@@ -18,7 +18,7 @@ def _fuse(group: dict[str, Any]) -> None:
 
 
 class _Signed(torch.optim.Adam):
-    """Is fused wherever the parameters allow; writes its name into its state dict, and refuses that of another.
+    """Signs its state dict with its class's name and refuses another's; fused wherever the parameters allow.
 
     Adam's and AdamW's states have the same keys, so torch would load one into the other without an error, and the run
     would resume with another weight decay.

@@ -98,7 +98,7 @@ def over_processes(size: Size, device: torch.device) -> Size:
 
 
 def with_items(loss: Any, sizes: Sizes) -> Any:
-    """Wraps a user's loss function so that ``num_items_in_batch`` is always given; in training that of its micro-batch.
+    """Wraps a user's loss function so that ``num_items_in_batch`` is always given: in training, its micro-batch's.
 
     So it gives the mean over a micro-batch whether it divides by that number or not.
     """
