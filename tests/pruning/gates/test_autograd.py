@@ -184,7 +184,7 @@ def test_gradients_of_micro_batches_add_up(name: str) -> None:
     assert_same(*grads, 1e-14)
 
 
-@pytest.mark.parametrize("name", ["soft-movement", "l0"])
+@pytest.mark.parametrize("name", ["soft-movement", "l0", "block-movement"])
 def test_a_target_measures_each_micro_batch_alone(name: str) -> None:
     """What tunes lambda is the mean size of the data's gradient, without that of earlier micro-batches."""
     sizes, [batch] = [], batches(1)

@@ -16,6 +16,7 @@ from tests.support.tiny_families import MODELS, logits, make
 from trainflat.anatomy import anatomy_of
 from trainflat.core.errors import InputError
 from trainflat.pruning.gates import GATES, BlockMovement, FlooredThreshold, Position
+from trainflat.pruning.gates.selection import SizedSelection
 from trainflat.pruning.gates.units import Along, Blocks, Following
 from trainflat.pruning.structured import count, shrink
 
@@ -80,6 +81,7 @@ def test_the_penalty_is_a_mean_over_each_kind_of_matrix() -> None:
     assert {key for key, s in free.scores.items() if s.grad.any()} == {key for key in free.scores if "attention" in key}
 
 
+@settings(**QUIET)
 @given(
     st.lists(st.sampled_from([-5.0, -3.0, -3.0, -2.0, 0.0, 2.0]) | st.floats(-9, 3), min_size=1, max_size=700),
     st.sampled_from([0.0, 0.05, 0.1]),
@@ -107,6 +109,7 @@ def test_a_floor_keeps_the_highest(scores: list[float], tau: float) -> None:
             assert torch.equal(one.values("a", score - 9, at, torch.empty_like(score)), kept.double())
 
 
+@settings(**QUIET)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 5), st.integers(1, 5))
 def test_blocks_of_any_size_cover_a_matrix(rows: int, columns: int, high: int, wide: int) -> None:
     blocks = Blocks((rows, columns), (high, wide))
@@ -253,6 +256,59 @@ def test_a_training_ends_smaller() -> None:
     torch.testing.assert_close(small(**batch).logits, one(**batch).logits, rtol=0, atol=1e-12)
 
 
+@settings(**QUIET)
+@given(
+    st.lists(
+        st.lists(st.sampled_from([-2.0, -1.0, -1.0, 0.0, 0.5, 3.0]), min_size=1, max_size=9), min_size=1, max_size=4
+    ),
+    st.lists(st.integers(1, 5), min_size=36, max_size=36),
+    st.floats(0, 0.99),
+)
+def test_a_share_of_entries_goes_unit_by_unit(scores: list[list[float]], sizes: list[int], share: float) -> None:
+    named = {str(k): torch.tensor(one) for k, one in enumerate(scores)}
+    drawn = iter(sizes)
+    entries = {k: torch.tensor([float(next(drawn)) for _ in s], dtype=torch.float64) for k, s in named.items()}
+    units = [(float(s), k, i) for k, one in named.items() for i, s in enumerate(one)]
+    safe = {(k, max(range(len(one)), key=lambda i: (one[i], i))) for k, one in named.items()}  # 0.5 % of few is one
+    left, gone = share * sum(float(e.sum()) for e in entries.values()), set()
+    for _, k, i in sorted((u for u in units if u[1:] not in safe), key=lambda u: u[0]):  # stable: the first go
+        left -= float(entries[k][i])
+        if left < 0:
+            break
+        gone.add((k, i))
+    selection = SizedSelection(entries)
+    selection.refresh(named, share, "global")
+    again = SizedSelection(entries)
+    again.load_state_dict(selection.state_dict(), named)
+    for k, one in named.items():
+        wanted = [float((k, i) not in gone) for i in range(len(one))]
+        assert all(s.write(k, one + 9, torch.empty_like(one)).tolist() == wanted for s in (selection, again))
+
+
+def test_a_target_is_met_to_a_unit() -> None:
+    one, target = model(), 0.6
+    options = SCORED["block-movement"] | {"penalty": None, "target_sparsity": target, "score_lr": 0.2}
+    gate = begun(one, "block-movement", options)
+    total, largest = gate.masks(), max(float(e.max()) for e in gate.pressure.sizes.values())
+    groups = [{"params": one.parameters()}, {"params": gate.scores.values(), **gate.score_group()}]
+    adam = torch.optim.AdamW(groups, lr=1e-3)
+    for step, batch in enumerate(batches(50)):
+        adam.zero_grad()
+        with gate.passes():
+            zeros = sum(int((gate.weights[name] == 0).sum()) for name in total)
+            one(**batch).loss.backward()
+        assert abs(zeros / total.entries - gate.logs()["sparsity"]) < 1e-9
+        adam.step()
+        gate.advance(step + 1)
+    assert gate.settled and gate.scheduled_quantity == ("sparsity", target)
+    assert target - largest / total.entries <= gate.masks().sparsity <= target + 0.01
+    assert gate.logs()["sparsity"] == pytest.approx(gate.masks().sparsity, abs=1e-12)
+    state = gate.state_dict()
+    again = gate_on(model(), **options)
+    again.begin(50, state=state, step=50)
+    assert again.masks() == gate.masks() and again.pressure.state_dict().keys() == gate.pressure.state_dict().keys()
+
+
 def test_a_model_of_unknown_structure_is_cut_into_blocks() -> None:
     gate = gate_on(small(), block=4)
     gate.begin(20)
@@ -273,6 +329,7 @@ def test_a_model_of_unknown_structure_is_cut_into_blocks() -> None:
         ({"evaluate": "later"}, "no evaluate is called 'later'"),
         ({"penalty": -1}, "penalty is a number, at least 0, got -1"),
         ({"threshold": 0.5}, "in (0, 0.5), got 0.5"),
+        ({"penalty": 1.0, "target_sparsity": 0.9}, "Give one of the two"),
         ({"biases": 1}, "biases is true or false, got 1."),
         ({"unit": "row"}, "no option of gate 'block-movement' is called 'unit'"),
     ],

@@ -62,6 +62,7 @@ def test_everything_is_kept_at_first() -> None:
     assert gate.scores.keys() == {*gate.units, *(f"ratio {name}" for name in gate.units)}
 
 
+@settings(**QUIET)
 @given(st.floats(-12, 12), st.lists(st.integers(-3, 3), min_size=1, max_size=60))
 def test_the_highest_scores_are_open(theta: float, scores: list[int]) -> None:
     gate = gate_on(nn.Linear(2, len(scores)).double())

@@ -1,6 +1,7 @@
 """The recipes of movement pruning and its baselines, held to the paper and to the table that comes with the package."""
 
 import csv
+import math
 import re
 from importlib.resources import files
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from experiments import movement
 from tests.support.recipes import header
+from trainflat.pruning.gates import GATES as GATE_TABLE
 from trainflat.recipe import load_recipe
 
 GATES = {"magnitude": "magnitude", "l0": "l0", "movement": "hard-movement", "soft-movement": "soft-movement"}
@@ -109,3 +111,38 @@ def test_small_settings_follow_the_papers(kind: str):
     assert recipe.protocol.freeze_embeddings and recipe.training.optimizer.weight_decay == 0
     ratios = [r.protocol.gate.section().get("score_lr", 0) / r.training.optimizer.lr for r in (recipe, paper)]
     assert ratios[0] == pytest.approx(ratios[1], rel=0.01)
+
+
+@pytest.mark.parametrize(("task", "warmup", "held", "epochs"), [("mnli", 12000, 4, 12), ("squad", 5400, 10, 20)])
+def test_papers_settings_of_block_movement(task: str, warmup: int, held: int, epochs: int):
+    """Lagunas et al. 2021 and the commands of nn_pruning."""
+    recipe, text = load_recipe(f"paper/{task}-block"), " ".join(line.strip() for line in header(f"paper/{task}-block"))
+    training, gate = recipe.training, recipe.protocol.gate.section()
+    batch, length, rows = (16, 384, 88524) if task == "squad" else (32, 128, 392702)
+    share = warmup / (math.ceil(rows / batch) * epochs)
+    assert (training.epochs, training.batch_size, training.max_length) == (epochs, batch, length)
+    assert (training.optimizer.name, training.optimizer.lr, training.optimizer.weight_decay) == ("adamw", 3e-5, 0)
+    assert training.warmup == pytest.approx(share, rel=5e-3)
+    assert gate["schedule"] == {
+        "name": "cubic",
+        "start": training.warmup,
+        "hold": pytest.approx(held * share, rel=5e-3),
+    }
+    defaults = GATE_TABLE.read("block-movement").section()
+    assert {**gate, "schedule": defaults["schedule"]} == defaults
+    assert not recipe.protocol.freeze_embeddings
+    for said in ("published figures, not ours", "a head without queries or keys is kept", "filled models"):
+        assert said in text
+    [teaching] = re.findall(r"--set '(training\.distillation=[^']+)'", text)
+    taught = load_recipe(f"paper/{task}-block", [teaching]).training.distillation
+    assert (taught.weight, taught.temperature) == (0.9, 2.0)
+
+
+def test_small_settings_of_block_movement_are_those_of_the_others():
+    ours, theirs = (load_recipe(f"small/sst2-{kind}").resolved() for kind in ("block", "soft-movement"))
+    gates = [one["protocol"].pop("gate") for one in (ours, theirs)]
+    for one in (ours, theirs):
+        del one["name"]
+    assert ours == theirs
+    assert [gate["schedule"] for gate in gates] == [gates[0]["schedule"]] * 2
+    assert gates[0]["score_lr"] == gates[1]["score_lr"]

@@ -19,7 +19,7 @@ from trainflat.pruning.gates.l0 import L0
 from trainflat.pruning.gates.lagrangian import ExpectedSize, Lagrangian
 from trainflat.pruning.gates.learned import LearnedMask
 from trainflat.pruning.gates.mlpruning import MLPruning
-from trainflat.pruning.gates.pressure import Controller, Penalty, Pressure, SharedPenalty
+from trainflat.pruning.gates.pressure import Controller, Penalty, Pressure
 from trainflat.pruning.gates.soft_movement import SoftMovement
 from trainflat.pruning.gates.structural import StructuralGate
 from trainflat.pruning.gates.units import MaskGroup, structure_units
@@ -69,7 +69,6 @@ __all__ = [
     "Penalty",
     "Position",
     "Pressure",
-    "SharedPenalty",
     "SoftMovement",
     "StructuralGate",
     "Threshold",

@@ -1,5 +1,6 @@
 """Block movement pruning (Lagunas, Charlaix, Sanh and Rush, EMNLP 2021, arXiv:2109.04838)."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -10,7 +11,8 @@ from trainflat.core.settings import Check, Word
 from trainflat.pruning.gates.block_units import FeedForwardUnit, block_units, entries_of
 from trainflat.pruning.gates.functions import FlooredThreshold, Position
 from trainflat.pruning.gates.learned import LearnedMask, MaskOptions
-from trainflat.pruning.gates.pressure import SharedPenalty
+from trainflat.pruning.gates.pressure import Lambda, Target, one_of_both, penalty_or_target
+from trainflat.pruning.gates.selection import dropped_share
 from trainflat.pruning.gates.soft_movement import ThresholdOption
 from trainflat.pruning.gates.units import Unit
 from trainflat.pruning.options import NON_NEGATIVE, TrueOrFalse
@@ -56,7 +58,9 @@ class BlockMovement(MaskOptions, LearnedMask):
 
     Args:
         model: Whose weights are masked: the matrices of its layers. The pooler is not, as published.
-        penalty: lambda in the end; published: 2.5 to 40.
+        penalty: lambda in the end; published: 2.5 to 40; None is 10 where there is no target.
+        target_sparsity: Share of the layers' weights to drop in the end: tau is then there from the start and lambda is
+            tuned, see :class:`~trainflat.pruning.gates.pressure.Controller`. None leaves lambda as it is.
         threshold: tau in the end, in (0, 0.5).
         block: Rows and columns of a block: one number, or both.
         feed_forward: Unit of the feed-forward matrices: a ``dimension``, or ``block`` as in attentions.
@@ -65,13 +69,15 @@ class BlockMovement(MaskOptions, LearnedMask):
         biases: Whether entries of biases follow their rows. If not, a row that is gone leaves a constant, which is
             moved into the next bias when training ends (:func:`~trainflat.pruning.structured.fold_constants`).
         evaluate: Whether evaluations see the ``final`` threshold from the start, as published, or the one of ``now``.
-        schedule: When tau and lambda rise; published: cubic, from a warm-up of W steps to 1 W (MNLI: 4 W, SQuAD: 10 W)
-            before the end.
+        schedule: When tau and lambda rise, or with a target, when the sparsity does. Published: cubic, after a warm-up
+            of W steps, and its end held for 4 W (MNLI) or 10 W (SQuAD).
     """
 
     whole_units: ClassVar[bool] = True
+    published: ClassVar[float] = 10.0
 
-    penalty: Annotated[float, NON_NEGATIVE] = 10.0
+    penalty: Lambda = None
+    target_sparsity: Target = None
     threshold: ThresholdOption = 0.1
     block: Annotated[Any, _Size()] = 32
     feed_forward: Annotated[FeedForwardUnit, Word(get_args(FeedForwardUnit))] = "dimension"
@@ -87,10 +93,16 @@ class BlockMovement(MaskOptions, LearnedMask):
         parts = block_units(model, size, self.feed_forward, self.biases)
         weights = (self.attention_weight, self.feed_forward_weight)
         shares = {key: weight / (2 * len(part)) for weight, part in zip(weights, parts, strict=True) for key in part}
-        groups, function = {**parts[0], **parts[1]}, FlooredThreshold(self.threshold, rises=True)
-        pressure = SharedPenalty(function, self.penalty, shares)
-        LearnedMask.__init__(self, model, function, pressure, **self.for_mask() | {"units": groups})
+        groups = {**parts[0], **parts[1]}
         self._entries = {key: entries_of(group) for key, group in groups.items()}
+        function = FlooredThreshold(self.threshold, rises=self.target_sparsity is None)
+        pressure = penalty_or_target(function, self.penalty, self.target_sparsity, shares, self._entries)
+        LearnedMask.__init__(self, model, function, pressure, **self.for_mask() | {"units": groups})
+
+    @classmethod
+    def resolve(cls, **options: Any) -> Mapping[str, Any]:
+        """Decides which of ``penalty`` and ``target_sparsity`` holds."""
+        return one_of_both(options["penalty"], options["target_sparsity"], cls.published)
 
     @property
     def evaluated_at(self) -> Position:
@@ -101,7 +113,4 @@ class BlockMovement(MaskOptions, LearnedMask):
         """Accepts every model: blocks fit any matrix."""
 
     def logs(self) -> dict[str, float]:
-        kept = self.function.kept(self.scores, self.at)
-        left = sum(float(entries[kept[key].cpu()].sum()) for key, entries in self._entries.items())
-        total = sum(float(entries.sum()) for entries in self._entries.values())
-        return super().logs() | {"sparsity": 1 - left / total}
+        return super().logs() | {"sparsity": dropped_share(self.pressure.kept(self.scores, self.at), self._entries)}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trainflat.pruning.choice import keep_highest
-from trainflat.pruning.gates.selection import Selection
+from trainflat.pruning.gates.selection import Selection, floor_of, highest
 from trainflat.pruning.options import Scope
 
 Scores = Mapping[str, Tensor]
@@ -157,8 +157,6 @@ class FlooredThreshold(Threshold):
     those above the highest that is dropped stay, which may be none; here the last of them in index order do.
     """
 
-    floor = 0.005
-
     def __init__(self, tau: float, rises: bool = False) -> None:
         super().__init__(tau, rises)
         self._highest: dict[str, Tensor] = {}
@@ -190,15 +188,9 @@ class FlooredThreshold(Threshold):
     @torch.no_grad()
     def _rescued(self, scores: Scores, at: Position) -> dict[str, Tensor]:
         """Returns the highest scores of each parameter that would have fewer left than it must."""
-        cut, found = self.cut(at), {}
-        for name, score in scores.items():
-            least = int(self.floor * score.numel()) + 1
-            if int(torch.count_nonzero(score > cut)) < least:
-                last = score.flatten().argsort(stable=True)[-least:]
-                found[name] = (
-                    torch.zeros_like(score, dtype=torch.bool).view(-1).index_fill_(0, last, True).view_as(score)
-                )
-        return found
+        cut = self.cut(at)
+        few = [s for s in scores if int(torch.count_nonzero(scores[s] > cut)) < floor_of(scores[s].numel())]
+        return {name: highest(scores[name]) for name in few}
 
 
 class HardConcrete(GateFunction):

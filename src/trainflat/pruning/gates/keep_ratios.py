@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from trainflat.pruning.gates.functions import GateFunction, Position, Scores
-from trainflat.pruning.gates.pressure import Pressure, Scratch
+from trainflat.pruning.gates.pressure import NEAR, Pressure, Scratch
 
-_NEAR = 0.01  # of the target: as near as counts as there
 _WEAKEST, _NEARLY, _FAINT = 50.0, 3e-4, 10.0
 
 
@@ -112,7 +111,7 @@ class RatioPenalty(Pressure):
 
     def arrived(self, scores: Scores, at: Position) -> bool:
         # Not by what is open: counts are rounded up, so that with few heads it may stay a little above for good.
-        return float(self._expected(self.keep.ratios).detach()) <= 1 - self.goal + _NEAR
+        return float(self._expected(self.keep.ratios).detach()) <= 1 - self.goal + NEAR
 
     def logs(self, scores: Scores, at: Position) -> dict[str, float]:
         expected = 1 - float(self._expected(self.keep.ratios).detach())

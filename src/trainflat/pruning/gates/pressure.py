@@ -11,7 +11,7 @@ from trainflat.core.errors import InputError
 from trainflat.core.settings import Maybe
 from trainflat.pruning.choice import keep_highest
 from trainflat.pruning.gates.functions import GateFunction, Position, Scores
-from trainflat.pruning.gates.selection import Selection
+from trainflat.pruning.gates.selection import Selection, SizedSelection, dropped_share, total_size
 from trainflat.pruning.options import NON_NEGATIVE, SHARE
 
 Lambda = Annotated[float | None, Maybe(NON_NEGATIVE)]
@@ -19,7 +19,7 @@ Target = Annotated[float | None, Maybe(SHARE)]
 
 _PROPORTIONAL, _INTEGRAL, _STRONGEST = 10.0, 0.1, 10.0
 _MEMORY = 0.9  # of the running mean of the data's gradient
-_NEAR = 0.01  # of the target: as near as counts as there
+NEAR = 0.01  # of the target: as near as counts as there
 
 Scratch = Callable[[str], Tensor]
 """Memory like the scores of a name, with anything in it."""
@@ -82,11 +82,12 @@ class Penalty(Pressure):
     Args:
         function: Whose scores are lowered, and whose ``shift`` it is.
         penalty: lambda.
+        shares: By what each parameter's mean is multiplied before they are added up, by name; None takes their mean.
     """
 
-    def __init__(self, function: GateFunction, penalty: float) -> None:
+    def __init__(self, function: GateFunction, penalty: float, shares: Mapping[str, float] | None = None) -> None:
         super().__init__(function)
-        self.penalty, self.strength = penalty, 0.0
+        self.penalty, self.shares, self.strength = penalty, shares, 0.0
 
     @property
     def scheduled_quantity(self) -> tuple[str, float]:
@@ -104,13 +105,15 @@ class Penalty(Pressure):
             return
         for name, score in scores.items():
             if score.grad is not None:
-                own = weight * self.strength / self.divisor(name, scores)
+                own = weight * self.strength / self._divisor(name, scores)
                 share = torch.sub(score, self.function.shift, out=scratch(name)).sigmoid_()
                 score.grad.add_(share, alpha=own).addcmul_(share, share, value=-own)  # the slope of a sigmoid
 
-    def divisor(self, name: str, scores: Scores) -> float:
+    def _divisor(self, name: str, scores: Scores) -> float:
         """Returns what the sum of a parameter's chances is divided by."""
-        return scores[name].numel() * len(scores)
+        if self.shares is None:
+            return scores[name].numel() * len(scores)
+        return scores[name].numel() / self.shares[name] if self.shares[name] else math.inf
 
     def logs(self, scores: Scores, at: Position) -> dict[str, float]:
         return super().logs(scores, at) | {"penalty": self.strength}
@@ -120,23 +123,6 @@ class Penalty(Pressure):
 
     def load_state_dict(self, state: Mapping[str, Tensor], scores: Scores) -> None:
         self.strength = float(state["penalty"][0])
-
-
-class SharedPenalty(Penalty):
-    """Adds ``lambda * sum over parameters of their share times the mean of sigmoid(S - shift)`` to the loss.
-
-    Args:
-        function: As of :class:`Penalty`.
-        penalty: lambda.
-        shares: Of each parameter of scores, by name.
-    """
-
-    def __init__(self, function: GateFunction, penalty: float, shares: Mapping[str, float]) -> None:
-        super().__init__(function, penalty)
-        self.shares = shares
-
-    def divisor(self, name: str, scores: Scores) -> float:
-        return scores[name].numel() / self.shares[name] if self.shares[name] else math.inf
 
 
 class Controller(Penalty):
@@ -160,11 +146,22 @@ class Controller(Penalty):
     Args:
         function: Whose scores are driven; it has a cut.
         target: Share of the units to drop in the end.
+        shares: See :class:`Penalty`; lambda is then divided by their sum.
+        sizes: Entries of each unit, like the scores, by name: sparsity and progress then count entries, and of each
+            parameter's scores as many are left alone as :class:`~trainflat.pruning.gates.FlooredThreshold` keeps. None
+            counts units.
     """
 
-    def __init__(self, function: GateFunction, target: float) -> None:
-        super().__init__(function, penalty=0.0)
+    def __init__(
+        self,
+        function: GateFunction,
+        target: float,
+        shares: Mapping[str, float] | None = None,
+        sizes: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        super().__init__(function, 0.0, shares)
         self.target: float = target
+        self.sizes = sizes
         self.begin()
 
     @property
@@ -173,7 +170,7 @@ class Controller(Penalty):
 
     def begin(self) -> None:
         self.strength = self._control = self._integral = self._size = 0.0
-        self._selection = Selection()
+        self._selection = Selection() if self.sizes is None else SizedSelection(self.sizes)
 
     def advance(self, scores: Scores, at: Position, scratch: Scratch) -> None:
         # At every step: the penalty moves all scores one way, so that an older choice soon drops another share.
@@ -190,21 +187,24 @@ class Controller(Penalty):
         if math.isfinite(now):  # else a loss scaler will skip the step
             self._size = _MEMORY * self._size + (1 - _MEMORY) * now if self._size else now
         self.strength = 4 * total * self._size * self._control
+        if self.shares is not None:
+            self.strength /= sum(self.shares.values())
         super().push(scores, weight, scratch)
 
     def restrict(self, name: str, score: Tensor, values: Tensor) -> Tensor:
         return values.mul_(self._selection.write(name, score, torch.empty_like(score)))
 
     def arrived(self, scores: Scores, at: Position) -> bool:
-        return self.function.dropped(scores, at) - self.target <= _NEAR
+        return self._dropped(scores, at) - self.target <= NEAR
 
     def kept(self, scores: Scores, at: Position) -> Mapping[str, Tensor]:
         wanted = at.scheduled(self.target)
-        lags = self.function.dropped(scores, at) < wanted
-        return keep_highest(scores, wanted) if lags else self.function.kept(scores, at)
+        if self._dropped(scores, at) >= wanted:
+            return self.function.kept(scores, at)
+        return keep_highest(scores, wanted) if self.sizes is None else SizedSelection(self.sizes).choose(scores, wanted)
 
     def logs(self, scores: Scores, at: Position) -> dict[str, float]:
-        sparsity = max(self.function.dropped(scores, at), at.scheduled(self.target))
+        sparsity = max(self._dropped(scores, at), at.scheduled(self.target))
         return {"sparsity": sparsity, "penalty": self.strength}
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -215,19 +215,33 @@ class Controller(Penalty):
         self._selection.load_state_dict(state, scores)
         self.strength, self._control, self._integral, self._size = state["penalty"].tolist()
 
+    def _dropped(self, scores: Scores, at: Position) -> float:
+        if self.sizes is None:
+            return self.function.dropped(scores, at)
+        return dropped_share(self.function.kept(scores, at), self.sizes)
+
     @torch.no_grad()
     def _progress(self, scores: Scores, at: Position, scratch: Scratch) -> float:
         first, total = self.function.first_score, 0.0
         way = first - self.function.cut(at)
         for name, score in scores.items():
             done = torch.sub(score, first, out=scratch(name)).div_(-way).clamp_(0, 1)
+            if self.sizes is not None:
+                done.mul_(self.sizes[name].to(done))
             total += float(done.sum())
-        return total / sum(score.numel() for score in scores.values())
+        count = sum(score.numel() for score in scores.values()) if self.sizes is None else total_size(self.sizes)
+        return total / count
 
 
-def penalty_or_target(function: GateFunction, penalty: float | None, target: float | None) -> Penalty:
+def penalty_or_target(
+    function: GateFunction,
+    penalty: float | None,
+    target: float | None,
+    shares: Mapping[str, float] | None = None,
+    sizes: Mapping[str, Tensor] | None = None,
+) -> Penalty:
     """Returns a penalty of a fixed lambda, or a controller where there is a target."""
-    return Penalty(function, penalty or 0.0) if target is None else Controller(function, target)
+    return Penalty(function, penalty or 0.0, shares) if target is None else Controller(function, target, shares, sizes)
 
 
 def one_of_both(penalty: float | None, target: float | None, published: float) -> dict[str, float | None]:
