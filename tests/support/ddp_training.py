@@ -18,7 +18,7 @@ def main(options: dict[str, Any]) -> None:
     out = Path(options.pop("out"))
     recipe, sparsity = options.pop("recipe"), options.pop("sparsity", None)
     averaging, quantization = options.pop("averaging", None), options.pop("quantization", None)
-    gate = options.pop("gate", None)
+    gate, layerwise = options.pop("gate", None), options.pop("layerwise", None)
     distillation, reparametrization = options.pop("distillation", None), options.pop("reparametrization", None)
     if distillation is not None:
         distillation["teacher"] = teacher_model().double()
@@ -35,6 +35,7 @@ def main(options: dict[str, Any]) -> None:
         averaging=averaging,
         gate=gate,
         distillation=distillation,
+        layerwise=layerwise,
         reparametrization=reparametrization,
         quantization=quantization,
     )
@@ -44,6 +45,8 @@ def main(options: dict[str, Any]) -> None:
     teaching = trainer.features.get("self_teaching")
     if teaching is not None and teaching.model is not None:
         save_file(dict(teaching.model.named_parameters()), out / f"teacher{rank}.safetensors")
+    if layerwise is not None:
+        save_file(trainer.features["layerwise"].state_dict(), out / f"maps{rank}.safetensors")
     if quantization is not None:
         save_file(trainer.features["quantization"].quantizer.state_dict(), out / f"ranges{rank}.safetensors")
     logs = [entry for entry in trainer.state.log_history if "loss" in entry]

@@ -64,6 +64,9 @@ TRAINING = {
     "teacher renewed": _training(
         distillation={"teacher": "teacher", "weight": "entropy", "temperature": 2, "renew": "best"}
     ),
+    "layers": _training(
+        distillation={"teacher": "teacher", "weight": 1}, layerwise={"matching": "random-windows", "map": "separate"}
+    ),
     "powerprop": _training(reparametrization={"name": "powerprop", "alpha": 2}),
     "rows by length": _training(batching="length", schedule="cosine", warmup=0.2),
     "last kept": _training(keep="last", patience=None, schedule="constant"),

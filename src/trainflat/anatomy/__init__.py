@@ -64,4 +64,5 @@ __all__ = [
     "kind_by_name",
     "layout_of",
     "matrix_kinds",
+    "model_type",
 ]

@@ -176,6 +176,7 @@ def prepare(job: Job, *, weights: bool) -> Prepared:
     if encoder is not None and not weights:
         meet(encoder)  # a run does so with its own rows
     teacher = _teacher(job, encoder, weights=weights)
+    _check_teacher(job, encoder, teacher)
     _check_length(job, encoder)
     return Prepared(job.recipe, job.task, job.folder, encoder, teacher)
 
@@ -198,6 +199,20 @@ def _teacher(job: Job, student: Encoder | None, *, weights: bool) -> Encoder | N
     teacher = load_teacher(settings.teacher, head, student, length)
     teacher.model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     return teacher
+
+
+def _check_teacher(job: Job, student: Encoder | None, teacher: Encoder | None) -> None:
+    """Checks that what learns from more than a teacher's answers has a teacher, and one that fits."""
+    training = job.recipe.training
+    own = training.distillation is None
+    if own and "layerwise" in training.features() and not job.protocol.teaches:
+        raise InputError(
+            "training.layerwise learns from the layers of a teacher, and the recipe names none. Add "
+            "training.distillation.teacher, with weight 0 if its logits are not to be learned from."
+        )
+    asked = student if own and job.protocol.teaches else teacher
+    if student is not None and asked is not None:
+        training.check_teacher(student.model, asked.model)
 
 
 def _check_length(job: Job, encoder: Encoder | None) -> None:

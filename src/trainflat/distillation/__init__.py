@@ -1,5 +1,6 @@
-"""Distils a teacher into a student: losses between their logits, and the blend with the task's loss."""
+"""Distils a teacher into a student: losses between logits and between layers, and the blend with the task's loss."""
 
+from trainflat.distillation.layerwise import Layerwise, LayerwiseLoss, Shape, layerwise_loss, state_losses
 from trainflat.distillation.losses import (
     certainties,
     logit_loss,
@@ -12,12 +13,17 @@ from trainflat.distillation.options import Distillation, check_renewal, read_dis
 
 __all__ = [
     "Distillation",
+    "Layerwise",
+    "LayerwiseLoss",
+    "Shape",
     "certainties",
     "check_renewal",
+    "layerwise_loss",
     "logit_loss",
     "logit_losses",
     "number_losses",
     "read_distillation",
     "span_certainties",
     "span_losses",
+    "state_losses",
 ]

@@ -23,7 +23,7 @@ def logit_losses(student_BC: Tensor, teacher_BC: Tensor, temperature: float = 2.
     gradients of the divergence fall as 1 / T², so T² keeps their scale (section 2 of the paper). The paper writes a
     cross-entropy, which differs from it by the teacher's entropy, a constant: the gradients are the same.
     """
-    student, teacher = (F.log_softmax(_wide(logits) / temperature, dim=-1) for logits in (student_BC, teacher_BC))
+    student, teacher = (F.log_softmax(wide(logits) / temperature, dim=-1) for logits in (student_BC, teacher_BC))
     return F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1) * temperature**2
 
 
@@ -63,7 +63,7 @@ def span_losses(
 def number_losses(student_B1: Tensor, teacher_B1: Tensor) -> Tensor:
     """Computes the squared difference of two numbers for every row [B]; numbers have no temperature."""
     # The KL divergence of two Gaussians of equal variance, up to a factor.
-    return torch.square(_wide(student_B1) - _wide(teacher_B1)).sum(-1)
+    return torch.square(wide(student_B1) - wide(teacher_B1)).sum(-1)
 
 
 def certainties(logits_BC: Tensor) -> Tensor:
@@ -96,15 +96,16 @@ def span_certainties(logits_BT: tuple[Tensor, Tensor], tokens_BT: Tensor | None 
 # Without a graph: otherwise the student could lower its loss by becoming uncertain.
 @torch.no_grad()
 def _certainties(logits: Tensor, counts: Tensor) -> Tensor:
-    log_p = F.log_softmax(_wide(logits), dim=-1)
+    log_p = F.log_softmax(wide(logits), dim=-1)
     entropy = -(log_p.exp() * log_p).sum(-1)
     # clamp_min: a single answer has entropy 0 and log C = 0. clamp: rounding may leave [0, 1].
     return (1 - entropy / counts.to(entropy.dtype).log().clamp_min(_TINY)).clamp(0, 1)
 
 
 def _unpadded(logits: Tensor, tokens: Tensor | None) -> Tensor:
-    return logits if tokens is None else _wide(logits).masked_fill(tokens == 0, _NO_LOGIT)
+    return logits if tokens is None else wide(logits).masked_fill(tokens == 0, _NO_LOGIT)
 
 
-def _wide(logits: Tensor) -> Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+def wide(values: Tensor) -> Tensor:
+    """Converts half precision to float32; other types stay."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -19,6 +19,7 @@ class Structured(PostTraining):
     """
 
     fine_tuned = False
+    teaches = True
 
     def plan(self) -> list[Planned]:
         """Lists the trained model and every smaller one."""

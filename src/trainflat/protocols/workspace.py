@@ -105,6 +105,8 @@ def train(
         features["snapshot"] = (snapshot, store.snapshot_folder)
     if workspace.teacher is not None and distillation is not None:  # loaded once, for all trainings
         features["distillation"] = distillation.model_copy(update={"teacher": workspace.teacher})
+    if distillation is None:  # of a stage that becomes the teacher of later ones
+        features["layerwise"] = None
     if masks is not None:
         masks.apply_(model)
     fitted = fit(

@@ -19,6 +19,7 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from torch import nn
 
 from trainflat.averaging import AVERAGING
 from trainflat.core.errors import InputError
@@ -148,6 +149,20 @@ class TrainingOptions(BaseModel):
         length = self.steps(rows), self.steps_per_epoch(rows)
         found = {key: (kind.write(given[key]), kind.outlook(given[key], *length)) for key, kind in joining.items()}
         return {key: found.get(key, (None, "")) for key in _joining(given)}
+
+    def check_teacher(self, student: nn.Module, teacher: nn.Module) -> None:
+        """Checks that a teacher fits a student, as far as features ask more of it than its answers.
+
+        Raises:
+            InputError: names the feature.
+        """
+        given = self.features()
+        for key, kind in _joining(given).items():
+            if given[key] is not None:
+                try:
+                    kind.check_teacher(given[key], student, teacher)
+                except InputError as error:
+                    raise InputError(f"training.{key}: {error}") from error
 
     @property
     def passes_per_step(self) -> float:

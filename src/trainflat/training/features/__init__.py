@@ -6,6 +6,7 @@ from trainflat.training.features.distillation import DistillationFeature
 from trainflat.training.features.divergence_guard import DivergenceGuard
 from trainflat.training.features.frozen_embeddings import FrozenEmbeddings
 from trainflat.training.features.gate import GateFeature
+from trainflat.training.features.layerwise import LayerwiseFeature
 from trainflat.training.features.masks import MasksFeature
 from trainflat.training.features.quantization import QuantizationFeature
 from trainflat.training.features.reparametrization import ReparametrizationFeature
@@ -22,6 +23,7 @@ FEATURES: dict[str, type[Feature]] = {
     "gate": GateFeature,
     "reparametrization": ReparametrizationFeature,
     "distillation": DistillationFeature,
+    "layerwise": LayerwiseFeature,
     "self_teaching": SelfTeacher,
     "divergence_guard": DivergenceGuard,
     "snapshot": Snapshot,

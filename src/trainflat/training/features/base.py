@@ -119,6 +119,14 @@ class Feature:
         return ""
 
     @classmethod
+    def check_teacher(cls, settings: Any, student: nn.Module, teacher: nn.Module) -> None:
+        """Refuses, before anything is trained, a teacher that does not fit; models may have names and shapes alone.
+
+        Raises:
+            InputError: names what differs.
+        """
+
+    @classmethod
     def settings_in(cls, settings: Mapping[str, Any], key: str) -> Any:
         """Picks the feature's settings out of all features' settings; None and False leave the feature out."""
         return settings.get(key)

@@ -1,6 +1,7 @@
 """Distillation during a training: a teacher is asked once per micro-batch, whatever passes are then taken over it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from trainflat.core.settings import Settings
 from trainflat.distillation import Distillation, read_distillation
 from trainflat.distillation.options import Logits
 from trainflat.tasks.base import ANSWERS
-from trainflat.training.features.base import ADDED, Feature
+from trainflat.training.features.base import ADDED, Context, Feature
 from trainflat.training.teachers import check_weight, head_of, refuse_kind, teacher_of
 
 # The teacher's logits travel with their micro-batch: a second pass, also one over some of the rows, finds them there.
@@ -38,6 +39,7 @@ class DistillationFeature(Feature):
         self._given = read.teacher
         self._options: Distillation = read.build()
         self._teacher: nn.Module | None = None
+        self._listening: Callable[[nn.Module], Context] = lambda _: nullcontext()
 
     @classmethod
     def write(cls, settings: Settings) -> Any:
@@ -59,11 +61,16 @@ class DistillationFeature(Feature):
         fellow: Any = self.run.features.get("self_teaching")
         return self._teacher if fellow is None or fellow.model is None else fellow.model
 
+    def listen(self, listening: Callable[[nn.Module], Context]) -> None:
+        """Puts a context around each forward pass of the teacher, made from it: a fellow hears more than its logits."""
+        self._listening = listening
+
     def batch(self, inputs: dict[str, Any]) -> dict[str, Any]:
         rows = {key: value for key, value in inputs.items() if key not in ANSWERS}
         # No inference mode: the backward pass through the loss needs these tensors.
-        with torch.no_grad(), self.run.autocast():
-            logits = logits_of(self.teacher.eval()(**rows))
+        teacher = self.teacher.eval()
+        with torch.no_grad(), self.run.autocast(), self._listening(teacher):
+            logits = logits_of(teacher(**rows))
         return inputs | {f"{_TAUGHT}{k}": one.detach() for k, one in enumerate(logits)}
 
     def terms(
