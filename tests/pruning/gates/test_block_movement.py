@@ -309,6 +309,20 @@ def test_a_target_is_met_to_a_unit() -> None:
     assert again.masks() == gate.masks() and again.pressure.state_dict().keys() == gate.pressure.state_dict().keys()
 
 
+def test_a_target_that_cannot_be_reached_is_refused() -> None:
+    """Of 16 x 16 matrices in blocks of 4 one of 16 stays, of 32 units one: 8 of 16 and 2 of 32 parts."""
+    least = (8 * 16 + 2 * 32) / (8 * 256 + 2 * 1024)
+    for call in (
+        lambda: gate_on(model(), block=4, target_sparsity=0.96).begin(50),
+        lambda: BlockMovement.check_model(
+            GATES.read({"name": "block-movement", "block": 4, "target_sparsity": 0.96}), model()
+        ),
+    ):
+        with pytest.raises(InputError, match=rf"0\.96 cannot be reached: .* {least:.2%} .* Ask for 0\.9531 at most"):
+            call()
+    gate_on(model(), block=4, target_sparsity=0.9531).begin(50)
+
+
 def test_a_model_of_unknown_structure_is_cut_into_blocks() -> None:
     gate = gate_on(small(), block=4)
     gate.begin(20)

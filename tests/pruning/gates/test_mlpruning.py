@@ -22,7 +22,7 @@ LATE = {"name": "linear", "start": 1}
 
 
 def gate_on(one: nn.Module, **options: Any) -> MLPruning:
-    gate = GATES.make("mlpruning", one, **options)
+    gate = GATES.make("mlpruning", one, **{"target_sparsity": 0.0} | options)  # tiny models cannot lose much
     assert isinstance(gate, MLPruning)
     return gate
 
@@ -187,10 +187,16 @@ def test_a_training_ends_at_its_target() -> None:
     assert gate.settled and gate.masks().sparsity == pytest.approx(0.6, abs=0.1)
     gate.finish()
     smaller = shrink(one.eval(), gate.kept())
-    second = begun(smaller, "mlpruning", {"target_sparsity": 0.5, "level": "block", "block": 4, "first_ratio": 2.0})
+    second = begun(smaller, "mlpruning", {"target_sparsity": 0.4, "level": "block", "block": 4, "first_ratio": 2.0})
     assert second.logs()["sparsity"] < 0.2 and len(second.keep.ratios) == 12
     batch = batches(1)[0]
     torch.testing.assert_close(smaller(**batch).logits, one(**batch).logits, rtol=0, atol=1e-12)
+
+
+def test_a_target_that_cannot_be_reached_is_refused() -> None:
+    with pytest.raises(InputError, match=r"target_sparsity 0\.9 cannot be reached: .* Ask for 0\.8002 at most"):
+        gate_on(model(), target_sparsity=0.9).begin(50)  # one of two heads stays
+    gate_on(model(), target_sparsity=0.7).begin(50)
 
 
 def test_of_unknown_structure_rows_are_units() -> None:

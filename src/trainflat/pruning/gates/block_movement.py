@@ -8,11 +8,11 @@ from torch import nn
 
 from trainflat.core.errors import InputError
 from trainflat.core.settings import Check, Word
-from trainflat.pruning.gates.block_units import FeedForwardUnit, block_units, entries_of
+from trainflat.pruning.gates.block_units import FeedForwardUnit, Groups, block_units, entries_of
 from trainflat.pruning.gates.functions import FlooredThreshold, Position
 from trainflat.pruning.gates.learned import LearnedMask, MaskOptions
-from trainflat.pruning.gates.pressure import Lambda, Target, one_of_both, penalty_or_target
-from trainflat.pruning.gates.selection import dropped_share
+from trainflat.pruning.gates.pressure import Lambda, Target, check_reachable, one_of_both, penalty_or_target
+from trainflat.pruning.gates.selection import dropped_share, floor_of, total_size
 from trainflat.pruning.gates.soft_movement import ThresholdOption
 from trainflat.pruning.gates.units import Unit
 from trainflat.pruning.options import NON_NEGATIVE, TrueOrFalse
@@ -89,8 +89,7 @@ class BlockMovement(MaskOptions, LearnedMask):
 
     def __init__(self, model: nn.Module, *args: Any, **options: Any) -> None:
         MaskOptions.__init__(self, *args, **options)
-        size = (self.block, self.block) if isinstance(self.block, int) else self.block
-        parts = block_units(model, size, self.feed_forward, self.biases)
+        parts = _parts(self, model)
         weights = (self.attention_weight, self.feed_forward_weight)
         shares = {key: weight / (2 * len(part)) for weight, part in zip(weights, parts, strict=True) for key in part}
         groups = {**parts[0], **parts[1]}
@@ -108,9 +107,21 @@ class BlockMovement(MaskOptions, LearnedMask):
     def evaluated_at(self) -> Position:
         return replace(self.at, share=1.0) if self.evaluate == "final" else self.at
 
+    def refuse_unfit(self) -> None:
+        super().refuse_unfit()
+        self.check_units(self, self.model)
+
     @classmethod
     def check_units(cls, options: Any, model: nn.Module) -> None:
-        """Accepts every model: blocks fit any matrix."""
+        """Raises InputError for a target that what stays in any case is too much for; blocks fit any model."""
+        entries = {key: entries_of(group) for part in _parts(options, model) for key, group in part.items()}
+        least = sum(float(one.flatten().sort().values[: floor_of(one.numel())].sum()) for one in entries.values())
+        check_reachable(options.target_sparsity or 0.0, least / total_size(entries))
 
     def logs(self) -> dict[str, float]:
         return super().logs() | {"sparsity": dropped_share(self.pressure.kept(self.scores, self.at), self._entries)}
+
+
+def _parts(options: Any, model: nn.Module) -> tuple[Groups, Groups]:
+    size = (options.block, options.block) if isinstance(options.block, int) else options.block
+    return block_units(model, size, options.feed_forward, options.biases)

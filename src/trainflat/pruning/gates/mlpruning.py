@@ -11,8 +11,9 @@ from trainflat.core.settings import Number, Word
 from trainflat.pruning.gates.block_units import block_units, entries_of
 from trainflat.pruning.gates.keep_ratios import KeepRatio, RatioPenalty, Size
 from trainflat.pruning.gates.learned import LearnedMask, MaskOptions
+from trainflat.pruning.gates.pressure import check_reachable
 from trainflat.pruning.gates.row_units import row_units
-from trainflat.pruning.gates.units import Unit
+from trainflat.pruning.gates.units import MaskGroup, Unit
 from trainflat.pruning.options import NON_NEGATIVE, SparsityOption
 
 Level = Literal["structure", "block"]
@@ -68,22 +69,35 @@ class MLPruning(MaskOptions, LearnedMask):
 
     def __init__(self, model: nn.Module, *args: Any, **options: Any) -> None:
         MaskOptions.__init__(self, *args, **options)
-        if self.level == "structure":
-            groups, parts = row_units(model)
-        else:
-            attentions, others = block_units(model, (self.block, self.block), "block", biases=False)
-            groups = {**attentions, **others}
-            parts = [(int(entries_of(group).sum()), (name,)) for name, group in groups.items()]
-        self.keep, size = KeepRatio(), Size(parts, {name: prod(group.shape) for name, group in groups.items()})
+        groups, size = _units(self, model)
+        self.keep = KeepRatio()
         pressure = RatioPenalty(self.keep, self.penalty, self.target_sparsity, size)
         LearnedMask.__init__(self, model, self.keep, pressure, **self.for_mask() | {"units": groups})
 
+    def refuse_unfit(self) -> None:
+        super().refuse_unfit()
+        self.check_units(self, self.model)
+
     @classmethod
     def check_units(cls, options: Any, model: nn.Module) -> None:
-        """Accepts every model: rows and blocks are of any matrix."""
+        """Raises InputError for a target that a unit of each group is too much for; rows and blocks fit any model."""
+        groups, size = _units(options, model)
+        if groups:
+            least = size.of(dict.fromkeys(groups, torch.zeros((), dtype=torch.float64)))
+            check_reachable(options.target_sparsity, float(least))
 
     def prepare(self) -> None:
         super().prepare()
         first = {name: torch.tensor(self.first_ratio).to(score) for name, score in self.scores.items()}
         self.keep.ratios = {name: nn.Parameter(theta) for name, theta in first.items()}
         self.scores |= {f"ratio {name}": theta for name, theta in self.keep.ratios.items()}
+
+
+def _units(options: Any, model: nn.Module) -> tuple[dict[str, MaskGroup], Size]:
+    if options.level == "structure":
+        groups, parts = row_units(model)
+    else:
+        attentions, others = block_units(model, (options.block, options.block), "block", biases=False)
+        groups = {**attentions, **others}
+        parts = [(int(entries_of(group).sum()), (name,)) for name, group in groups.items()]
+    return groups, Size(parts, {name: prod(group.shape) for name, group in groups.items()})

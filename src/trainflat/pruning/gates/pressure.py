@@ -255,5 +255,23 @@ def one_of_both(penalty: float | None, target: float | None, published: float) -
     return {"penalty": published if penalty is None and target is None else penalty}
 
 
+def check_reachable(target: float, least: float) -> None:
+    """Checks that a target leaves as much as stays in any case.
+
+    Args:
+        target: Share of the weights to drop.
+        least: Share of them that always stays.
+
+    Raises:
+        InputError: it does not; says the highest that does.
+    """
+    if target > 1 - least:
+        most = math.floor((1 - least) * 1e4) / 1e4
+        raise InputError(
+            f"target_sparsity {target:g} cannot be reached: of the units of each matrix some stay in any case, "
+            f"{least:.2%} of the weights. Ask for {most:g} at most."
+        )
+
+
 def _clip(value: float) -> float:
     return min(max(value, -_STRONGEST), _STRONGEST)
