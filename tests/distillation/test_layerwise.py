@@ -13,7 +13,7 @@ from torch import Tensor
 from tests.support.teachers import drawn
 from trainflat.core.errors import InputError
 from trainflat.distillation import Layerwise, LayerwiseLoss, Shape, layerwise_loss, state_losses
-from trainflat.distillation.layerwise import draw_layers, nearest, ordered, same_depth
+from trainflat.distillation.matching import draw_layers, nearest, ordered, same_depth
 
 ROWS, TOKENS = 3, 4
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]])

@@ -16,6 +16,7 @@ from trainflat.cli.plans import print_plan
 from trainflat.core.errors import InputError
 from trainflat.recipe import load_recipe
 from trainflat.records.run import Record
+from trainflat.report import write_report
 
 SMALLER = {"name": "structured", "sparsities": [0.4], "rows": 8, "budget": "parameters", "shape": "ragged"}
 
@@ -42,13 +43,23 @@ def matched(training: Any) -> dict[str, int]:
     return {layer: sum(row.values()) for layer, row in counts.items()}
 
 
-def test_a_run_records_the_matches_and_is_repeated_to_the_bit(place: Path, tmp_path: Path) -> None:
+def test_a_run_records_the_matches_and_the_report_shows_them(place: Path, tmp_path: Path) -> None:
     record = trainflat.run(given(place, {"matching": "nearest"}, "wide"), out=tmp_path / "runs")
     trained = [stage.training for stage in record.stages if stage.training is not None]
     assert [matched(training) for training in trained] == [dict.fromkeys("2356", 5)] * 2  # 40 rows, 8 at a time
     assert all(entry["loss_layerwise"] > 0 for training in trained for entry in training.curve)
     assert Record.load(next((tmp_path / "runs").iterdir())) == record
-    assert trainflat.run(given(place, {"matching": "nearest"}, "wide"), out=tmp_path / "again").digest == record.digest
+    page = write_report([record], tmp_path / "report").read_text(encoding="utf8")
+    counts = trained[0].features["layerwise"]["matches"]["2"]
+    told = ", ".join(f"{number}: {20 * count} %" for number, count in counts.items())
+    assert "Layers that learned from the teacher" in page and told in page
+
+
+@pytest.mark.slow
+def test_a_run_is_repeated_to_the_bit(place: Path, tmp_path: Path) -> None:
+    made = given(place, {"matching": "random-windows"}, "wide")
+    first, again = (trainflat.run(made, out=tmp_path / name) for name in ("first", "again"))
+    assert first.digest == again.digest
 
 
 def test_in_structured_the_dense_model_teaches_its_layers(place: Path, tmp_path: Path) -> None:
@@ -90,7 +101,7 @@ def test_both_refuse_in_the_same_words_and_leave_nothing(place: Path, tmp_path: 
     [
         ({"weight": 2}, r"training.layerwise: weight is the layers' share of the loss, in \[0, 1\], got 2"),
         ({"matching": "last"}, "training.layerwise: no matching is called 'last'"),
-        ({"layers": [1]}, "no option of training feature 'layerwise' is called 'layers'"),
+        ({"layers": [1]}, "no option of layerwise is called 'layers'"),
         ({"teacher_layers": [0, 3]}, "names 0, the embeddings, which matching ordered does not compare"),
         ("ordered", "layerwise is a mapping of options"),
     ],

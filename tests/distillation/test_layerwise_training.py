@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from tests.conftest import tiny_bert
 from tests.support.layered import FIXED, SHARE, ByHand, layered, wide_teacher
 from tests.support.plain_loop import collate, random_split, train
 from tests.support.shrunk import ragged
+from tests.support.structured import random_model
 from tests.support.teachers import LABELS, Counting, spans, teacher_model
 from tests.support.training import (
     ADAMW,
@@ -26,6 +28,9 @@ from tests.support.training import (
 from tests.support.two_processes import on_two_processes
 from trainflat.anatomy import anatomy_of
 from trainflat.core.errors import InputError
+from trainflat.distillation import cut_maps, read_layerwise
+from trainflat.pruning.gates import GATES
+from trainflat.pruning.gates.cofi import CoFi
 from trainflat.pruning.structured import Kept, shrink
 from trainflat.training import FlatTrainer, checkpoints
 
@@ -269,6 +274,49 @@ def test_a_student_of_fewer_layers(tmp_path: Path) -> None:
     trainer.train()
 
 
+def test_a_shrunk_student_goes_on_with_the_maps_of_the_dense_one(tmp_path: Path) -> None:
+    """A softly gated student and the smaller one have the same mapped states, and so the same loss."""
+    dense, teacher = random_model("Bert", vocab_size=120), wide_teacher(3)
+    anatomy, section = anatomy_of(dense), read_layerwise({"weight": 1.0, "matching": "fixed", "map": "separate"})
+    factors = [(unit, 0.0 if unit.index < 2 else 0.5 + 0.1 * unit.index) for unit in anatomy.units("hidden dimension")]
+    kept = Kept.all(anatomy).scaled(factors)
+    small, gated = shrink(dense, kept), StructuralReference(dense, kept)
+    first = layered(tmp_path / "a", ADAMW, section, teacher=teacher, model=dense)
+    first.train()
+    learned = first.features["layerwise"].product
+    first.model.load_state_dict(random_model("Bert", vocab_size=120).state_dict())
+
+    settings = section.model_copy(update={"start": cut_maps(learned, kept.hidden)})
+    assert settings.dump() == section.dump()
+    trainer = layered(tmp_path / "b", ADAMW, settings, teacher=teacher, model=small)
+    batch = batch_of()
+    found, _ = of_a_batch(trainer, batch)
+    wanted = gated.loss(batch, learned, layer_outputs(teacher, batch))
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=0)
+    trainer.train()
+    with pytest.raises(InputError, match="maps of layers are of another training"):
+        layered(tmp_path, ADAMW, section.model_copy(update={"start": learned}), teacher=teacher, model=small).train()
+
+
+class StructuralReference:
+    """Widens a shrunk model's hidden states again: those of the dense model with its dimensions gated."""
+
+    def __init__(self, dense: nn.Module, kept: Kept) -> None:
+        self.small, self.kept = shrink(dense, kept), kept
+
+    def loss(
+        self, batch: dict[str, torch.Tensor], maps: dict[str, torch.Tensor], its: tuple[torch.Tensor, ...]
+    ) -> torch.Tensor:
+        total = torch.zeros((), dtype=torch.float64)
+        for place, layer in enumerate((1, 2, 3)):
+            ours = layer_outputs(self.small, batch)[layer]
+            wide = torch.zeros(*ours.shape[:-1], len(self.kept.hidden), dtype=ours.dtype)
+            wide[..., self.kept.hidden != 0] = ours
+            mapped = wide @ maps[f"maps.linears.{place}.weight"].T + maps[f"maps.linears.{place}.bias"]
+            total = total + mean_apart(mapped, its[layer], batch["attention_mask"])
+        return total
+
+
 class Drawing:
     """Stands for a gate that draws which layers are alive."""
 
@@ -288,6 +336,47 @@ def test_a_gate_says_which_layers_are_alive(tmp_path: Path) -> None:
     assert of_a_batch(trainer, batch_of())[1] == {"1": {"1": 1}, "2": {"3": 1}}
     gate.gate.drawn = [False, True, False]
     assert of_a_batch(trainer, batch_of())[1] == {"2": {"2": 1}}
+
+
+@patch.dict(GATES._members, {"cofi": CoFi})
+def test_layers_that_cofi_has_closed_are_not_matched(tmp_path: Path) -> None:
+    """Beside the gate itself: gated states are compared, closed layers left out, and its scores learn from layers."""
+    student = tiny_bert(num_hidden_layers=3, **NO_DROPOUT).double()
+    gate = {"name": "cofi", "target_sparsity": 0.5, "score_lr": 2.0, "schedule": {"name": "linear", "start": 0}}
+    section = {"weight": 1.0, "teacher_layers": [1, 3]}
+    teacher = wide_teacher(3)
+    parts = {"gate": gate}
+    trainer = layered(tmp_path, ADAMW, section, teacher=teacher, model=student, parts=parts, num_train_epochs=4)
+    trainer.train()
+    counted = trainer.features["layerwise"].record()["layerwise"]["matches"]
+    assert sum(counted["3"].values()) == 24
+
+    gated = trainer.features["gate"].gate
+    with torch.no_grad():
+        for name, score in gated.scores.items():
+            score.fill_(-40.0 if name in ("attention sub-layer 1", "feed-forward sub-layer 1") else 4.0)
+    feature, batch = trainer.features["layerwise"], batch_of()
+    with gated.passes(), feature.passes(1.0, False):
+        given = feature.batch(trainer.features["distillation"].batch(dict(batch)))
+        loss, outputs = trainer.compute_loss(student, dict(batch), return_outputs=True)
+        assert gated.alive() == [True, False, True]
+        assert torch.equal(feature._student[2], feature._student[1])  # passed on
+        before = {layer: dict(row) for layer, row in feature.record()["layerwise"]["matches"].items()}
+        layers = feature.terms({"task": loss}, outputs, given, 1.0)["layerwise"]
+        layers.backward()
+        [drawn] = gated._draws
+        assert all(drawn[name].grad.any() for name in ("head 0", "head 2", "hidden dimension"))
+    after = feature.record()["layerwise"]["matches"]
+    assert after["1"]["1"] == before["1"].get("1", 0) + 1 and after["3"]["3"] == before["3"].get("3", 0) + 1
+
+
+def test_layers_that_share_their_tensors_are_listed_once_by_a_gate(tmp_path: Path) -> None:
+    teacher = wide_teacher(3, vocab_size=40, max_position_embeddings=32)
+    trainer = layered(tmp_path, ADAMW, {"weight": 1.0}, teacher=teacher, model=random_model("Albert"))
+    gate = Drawing()
+    gate.drawn = [True]
+    trainer.features["gate"] = type("Fellow", (), {"gate": gate})()
+    assert set(of_a_batch(trainer, batch_of())[1]) == {"1", "2", "3"}
 
 
 def numbers() -> tuple[Any, dict[str, torch.Tensor]]:
@@ -336,7 +425,7 @@ def test_what_does_not_go_together(tmp_path: Path) -> None:
         (wide, {"teacher_layers": [1, 3]}, r"teacher_layers are \[1, 3\], and the teacher has 2 layers"),
         (wide, {"map": "none"}, "the teacher's hidden states have width 24, the student's 16"),
         (linear, {}, "layerwise compares hidden states of known architectures, and Counting is none of them: albert"),
-        (wide, {"matchng": "nearest"}, "no option of training feature 'layerwise' is called 'matchng'"),
+        (wide, {"matchng": "nearest"}, "no option of layerwise is called 'matchng'"),
         (wide, "ordered", "layerwise is a mapping of options"),
         (swapped, {}, "has the student's classes in another order: yes, no"),
     ]

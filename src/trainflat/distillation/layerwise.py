@@ -1,4 +1,4 @@
-"""Matches a student's layers with a teacher's, and computes losses between their hidden states.
+"""Computes losses between hidden states of a student's and a teacher's layers, which it matches and maps.
 
 After CoFi (Xia, Zhong and Chen, ACL 2022, arXiv:2204.00408), section 3.2: over chosen teacher layers i, the sum of
 ``MSE(W h_student(m(i)), h_teacher(i))``, where m(i) is the student layer that fits and W a learned map.
@@ -7,26 +7,24 @@ Layers are numbered as transformers numbers ``hidden_states``: 0 is what the fir
 Shape suffixes: B batch, T tokens, H width of hidden states.
 """
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from itertools import pairwise
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from trainflat.core.configurable import Configurable
-from trainflat.core.errors import InputError
-from trainflat.core.rng import generator
-from trainflat.core.settings import Check, Number, Word
+from trainflat.core.errors import InputError, UnknownName
+from trainflat.core.formatting import plural
+from trainflat.core.settings import Check, Number, Settings, Word
 from trainflat.distillation.losses import wide
+from trainflat.distillation.matching import Match, Matching, draw_layers, nearest, ordered, same_depth
+from trainflat.distillation.state_maps import Map, StateMaps
 
-Matching = Literal["nearest", "ordered", "fixed", "random-windows"]
 Padding = Literal["exclude", "include"]
-Map = Literal["shared", "separate", "none"]
-Match = dict[int, int]
-"""Number of the student layer that each teacher layer, by its place among the chosen ones, is matched with."""
-
 _CHOSEN = 4  # teacher layers by default, as in CoFi
 
 
@@ -52,69 +50,6 @@ def state_losses(student_BTH: Tensor, teacher_BTH: Tensor, tokens_BT: Tensor | N
         return squares_BT.mean(-1)
     padding = tokens_BT == 0
     return squares_BT.masked_fill(padding, 0).sum(-1) / (~padding).sum(-1).clamp_min(1)
-
-
-def nearest(table: Sequence[Sequence[float]]) -> Match:
-    """Matches every teacher layer with the student layer of the lowest loss (``layer_distill_version`` 3 of CoFi).
-
-    Layers that are gone count too, as published: one that passes its input on has the loss of the layer before it,
-    which is then taken.
-
-    Args:
-        table: Losses, a row per teacher layer and a column per student layer, from layer 1.
-    """
-    return {place: min(range(len(row)), key=row.__getitem__) + 1 for place, row in enumerate(table)}
-
-
-def ordered(table: Sequence[Sequence[float]], alive: Sequence[bool]) -> Match:
-    """Matches teacher layers from the last one down, each with the lowest loss below the match before (version 4).
-
-    Departs from CoFi's code, which filters the layers in the order of their losses by a mask in the order of their
-    numbers, and takes a layer twice, or one that is not there, when none is left: here a choice leaves as many alive
-    layers below it as there are teacher layers to come. With fewer alive layers than teacher layers, only the last
-    teacher layers are matched.
-
-    Args:
-        table: As for :func:`nearest`.
-        alive: Which student layers, from layer 1, still compute something.
-
-    Returns:
-        A strictly increasing match with alive layers only.
-    """
-    columns = [number for number, lives in enumerate(alive) if lives]
-    found, below = {}, len(columns)
-    # `left` counts the teacher layers to come. A choice is feasible if and only if it has as many columns below it; so
-    # this bound is what a search over all assignments would find.
-    for left, place in reversed(list(enumerate(range(len(table))[-len(columns) :] if columns else ()))):
-        losses = [table[place][column] for column in columns]
-        below = min(range(left, below), key=losses.__getitem__)
-        found[place] = columns[below] + 1
-    return found
-
-
-def same_depth(layer: int, teacher_depth: int, student_depth: int) -> int:
-    """Returns the student layer at the relative depth of a teacher layer, rounded up; 0 for 0.
-
-    Example:
-        >>> [same_depth(layer, 12, 6) for layer in (0, 2, 3, 12)]
-        [0, 1, 2, 6]
-    """
-    return -(-layer * student_depth // teacher_depth)
-
-
-def draw_layers(layers: Sequence[int], *keys: int) -> list[int]:
-    """Draws a teacher layer from each window that ends with one of ``layers`` (version 6 of CoFi's code).
-
-    Of the first window its last layer is always taken: the code raises a draw among the first three layers of twelve to
-    the third. Departs from it in that all passes and micro-batches of a step, on all processes, have one draw.
-
-    Args:
-        layers: Ascending numbers.
-        *keys: A seed and the number of a step, on which the draw depends alone.
-    """
-    draws = generator("cpu", *keys)
-    others = (int(torch.randint(before + 1, last + 1, (), generator=draws)) for before, last in pairwise(layers))
-    return [layers[0], *others]
 
 
 def layerwise_loss(
@@ -236,8 +171,8 @@ class Layerwise(Configurable):
             return [same_depth(k, count, depth) for k in range(1, count + 1)]
         if self.teacher_layers[-1] > depth:
             raise InputError(
-                f"teacher_layers are {self.teacher_layers}, and the teacher has {depth} layers. Name layers that it "
-                "has, or leave them out."
+                f"teacher_layers are {self.teacher_layers}, and the teacher has {plural(depth, 'layer')}. Name layers "
+                "that it has, or leave them out."
             )
         return self.teacher_layers
 
@@ -255,35 +190,44 @@ class Layerwise(Configurable):
             )
 
 
-class StateMaps(nn.Module):
-    """Maps a student's hidden states to the teacher's width, by linear layers that are the identity at first.
+class _WithMaps(Settings):
+    """Adds to the options, outside of recipes, the maps to begin with: those of an earlier training, maybe cut."""
 
-    Where the student is narrower or wider, as many dimensions as both have are passed on.
+    start: Any = Field(None, exclude=True)
 
-    Args:
-        kind: See :class:`Layerwise`.
-        count: Number of teacher layers.
-        student: Width of the student's hidden states.
-        teacher: Width of the teacher's.
-        like: A parameter of the student, for its device and type.
+    @property
+    def options(self) -> dict[str, Any]:
+        return {key: value for key, value in dict(self).items() if key != "start"}
+
+
+_OPTIONS = inspect.signature(Layerwise).parameters
+LayerwiseSettings = _WithMaps.made(
+    "layerwise", Layerwise, {name: (one.annotation, one.default) for name, one in _OPTIONS.items()}
+)
+
+
+def read_layerwise(section: Any) -> Settings:
+    """Reads a section of layerwise distillation: a mapping of the options of :class:`Layerwise`, or True for defaults.
+
+    Raises:
+        UnknownName: an option that does not exist.
+        InputError: a value that cannot be used.
+
+    Example:
+        >>> read_layerwise({"weight": 0.5}).dump()["weight"], read_layerwise(True).dump()["matching"]
+        (0.5, 'ordered')
     """
-
-    def __init__(self, kind: Map, count: int, student: int, teacher: int, like: Tensor) -> None:
-        super().__init__()
-        made = {"none": 0, "shared": 1, "separate": count}[kind]
-        # Without torch's own initial values: drawing them would shift every later draw of dropout.
-        linears = [nn.Linear(student, teacher, device="meta", dtype=like.dtype) for _ in range(made)]
-        self.linears = nn.ModuleList(linears).to_empty(device=like.device)
-        for linear in linears:
-            nn.init.eye_(linear.weight)
-            nn.init.zeros_(linear.bias)
-
-    def forward(self, states_BTH: Tensor, place: int) -> Tensor:
-        """Maps hidden states for the comparison with the teacher layer at a place among the chosen ones."""
-        if not len(self.linears):
-            return states_BTH
-        mapped: Tensor = self.linears[place if len(self.linears) > 1 else 0](states_BTH)
-        return mapped
+    if isinstance(section, Settings):
+        return section
+    given = {} if section is True else section
+    if not isinstance(given, Mapping):
+        raise InputError(f"layerwise is a mapping of options, such as {{weight: 0.9}}, got {section!r}.")
+    for key in given:
+        if key not in _OPTIONS:
+            raise UnknownName("option of layerwise", str(key), _OPTIONS)
+    read = LayerwiseSettings.of(given)
+    read.build()  # refuses what does not go together
+    return read
 
 
 class LayerwiseLoss(nn.Module):

@@ -8,6 +8,7 @@ from trainflat.report.sections.flatness import Flatness
 from trainflat.report.sections.frontier import SpeedFrontier
 from trainflat.report.sections.int8 import Int8Scores
 from trainflat.report.sections.landscapes import Landscapes
+from trainflat.report.sections.layers import LayerMatches
 from trainflat.report.sections.runs import Runs
 from trainflat.report.sections.scores import Scores
 from trainflat.report.sections.structure import StructureMap
@@ -25,6 +26,7 @@ SECTIONS: tuple[Section, ...] = (
     Int8Scores(),
     Zeros(),
     StructureMap(),
+    LayerMatches(),
     TrainingCurves(),
     Landscapes(),
     Costs(),

@@ -11,15 +11,14 @@ from torch import Tensor, nn
 from trainflat.anatomy import FAMILIES, anatomy_of, model_type
 from trainflat.anatomy.hidden_states import alive_layers, depth_of, recorded_states
 from trainflat.core.errors import InputError
-from trainflat.core.registry import Registry
+from trainflat.core.formatting import plural
 from trainflat.core.settings import Settings
-from trainflat.distillation import Layerwise, LayerwiseLoss, Shape
+from trainflat.distillation import Layerwise, LayerwiseLoss, Shape, read_layerwise
 from trainflat.training.features.base import ADDED, Feature, State
 
 # The teacher's hidden states travel with their micro-batch, as its logits do.
 _HEARD = ADDED + "layer."
 _MATCHES = "matches"
-_OPTIONS: Registry[Layerwise] = Registry("training feature", layerwise=Layerwise)
 
 
 class LayerwiseFeature(Feature):
@@ -36,7 +35,8 @@ class LayerwiseFeature(Feature):
 
     Args:
         settings: A mapping of options such as ``{"weight": 0.9, "matching": "ordered"}``, or True for the defaults; see
-            :class:`trainflat.distillation.Layerwise`.
+            :class:`trainflat.distillation.Layerwise`. Settings whose ``start`` is another training's ``product``, cut
+            by :func:`trainflat.distillation.cut_maps` if the student was shrunk since, go on with its maps.
 
     Raises:
         InputError: options that cannot be used; no teacher, or one whose layers or width do not fit.
@@ -46,7 +46,9 @@ class LayerwiseFeature(Feature):
     state_name = "layerwise distillation"
 
     def __init__(self, settings: Any) -> None:
-        self._options: Layerwise = self.read(settings).build()
+        read = read_layerwise(settings)
+        self._options: Layerwise = read.build()
+        self._start: State | None = read.start
         self._loss: LayerwiseLoss | None = None
         self._step, self._again = 0, False
         self._student: list[Tensor] = []  # hidden states of the current pass
@@ -56,12 +58,7 @@ class LayerwiseFeature(Feature):
 
     @classmethod
     def read(cls, section: Any) -> Settings:
-        if isinstance(section, Settings):
-            return section
-        given = {} if section is True else section
-        if not isinstance(given, Mapping):
-            raise InputError(f"layerwise is a mapping of options, such as {{weight: 0.9}}, got {section!r}.")
-        return _OPTIONS.read({**given, "name": "layerwise"})
+        return read_layerwise(section)
 
     @classmethod
     def write(cls, settings: Settings) -> Any:
@@ -88,9 +85,9 @@ class LayerwiseFeature(Feature):
         self._options.check_shapes(student, teacher)
         if "self_teaching" in self.run.features and student != teacher:
             raise InputError(
-                f"renew best puts the student, of {student.depth} layers of width {student.width}, in the place of a "
-                f"teacher of {teacher.depth} layers of width {teacher.width}, which layerwise then cannot compare. "
-                "Leave out one of the two, or choose a teacher of the student's shape."
+                f"renew best puts the student, of {plural(student.depth, 'layer')} of width {student.width}, in the "
+                f"place of a teacher of {plural(teacher.depth, 'layer')} of width {teacher.width}, which layerwise "
+                "then cannot compare. Leave out one of the two, or choose a teacher of the student's shape."
             )
         fellow.listen(self._listening)
 
@@ -105,7 +102,14 @@ class LayerwiseFeature(Feature):
         like = next(self.run.model.parameters())
         self._loss = LayerwiseLoss(self._options, shape_of(self.run.model), shape_of(teacher.teacher), like)
         self._alive, self._matches, self._step = alive_layers(self.run.model), Counter(), step
+        if self._start is not None:
+            self._load_maps(self._start)
         super().begin(state, step)
+
+    @property
+    def product(self) -> dict[str, Tensor]:
+        """The maps that were learned, for a later training of the same student or a smaller one."""
+        return {name: p.detach().clone() for name, p in self._begun.named_parameters()}
 
     def param_groups(self) -> list[dict[str, Any]]:
         named = [] if self._loss is None else list(self._loss.named_parameters())
@@ -145,7 +149,8 @@ class LayerwiseFeature(Feature):
     def _living(self) -> list[bool]:
         gate: Any = getattr(self.run.features.get("gate"), "gate", None)
         asked = getattr(gate, "alive", None)
-        return self._alive if asked is None else list(asked())
+        found = self._alive if asked is None else list(asked())
+        return found * (len(self._alive) // len(found))  # a gate lists layers that share their tensors once
 
     def _layers(self) -> list[int]:
         """Returns the teacher's layers of the current step."""
@@ -156,8 +161,7 @@ class LayerwiseFeature(Feature):
 
     def state_dict(self) -> dict[str, Tensor]:
         counted = [[*pair, count] for pair, count in sorted(self._matches.items())]
-        maps = {name: p.detach() for name, p in self._begun.named_parameters()}
-        return maps | {_MATCHES: torch.tensor(counted, dtype=torch.long).view(-1, 3)}
+        return self.product | {_MATCHES: torch.tensor(counted, dtype=torch.long).view(-1, 3)}
 
     @torch.no_grad()
     def load_state_dict(self, state: State, step: int) -> None:
