@@ -285,6 +285,31 @@ def test_a_share_of_entries_goes_unit_by_unit(scores: list[list[float]], sizes: 
         assert all(s.write(k, one + 9, torch.empty_like(one)).tolist() == wanted for s in (selection, again))
 
 
+def test_a_share_that_units_make_up_exactly_goes() -> None:
+    chosen = SizedSelection({"a": torch.ones(4, dtype=torch.float64)}).choose(
+        {"a": torch.tensor([3.0, 1.0, 2.0, 0.0])}, 0.5
+    )
+    assert chosen["a"].tolist() == [True, False, True, False]
+
+
+def test_lambda_of_a_target_is_of_the_size_of_the_datas_gradient() -> None:
+    """Averaged over all scores the penalty's slope is that mean times the control, whatever the shares."""
+    gate = gate_on(
+        model(), block=4, target_sparsity=0.5, feed_forward_weight=0.3, schedule={"name": "cubic", "start": 1}
+    )
+    gate.begin(50)
+    gate.advance(40)
+    for score in gate.scores.values():
+        score.grad = torch.full_like(score, 0.25)
+    gate.pressure.push(gate.scores, 1.0, lambda key: torch.empty_like(gate.scores[key]))
+    strength, control, _, size = gate.state_dict()["penalty"].tolist()
+    assert size == pytest.approx(0.25) and control == pytest.approx(10 * 0.5 * 0.986, abs=0.2)
+    added = torch.cat(
+        [(s.grad - 0.25).flatten() for s in gate.scores.values()]
+    )  # at S = 0 the sigmoid's slope is a quarter
+    assert float(added.mean()) == pytest.approx(control * 0.25, rel=1e-9) and strength > 0
+
+
 def test_a_target_is_met_to_a_unit() -> None:
     one, target = model(), 0.6
     options = SCORED["block-movement"] | {"penalty": None, "target_sparsity": target, "score_lr": 0.2}
