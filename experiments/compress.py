@@ -19,11 +19,10 @@ from trainflat.records.compression import COMPRESSION, COMPRESSION_FILE
 
 GOALS = {
     "speedup-2": ["--speedup", "2"],
-    "speedup-4": ["--speedup", "4"],
-    "latency-6ms": ["--latency", "6ms"],
+    "speedup-3": ["--speedup", "3"],
+    "latency-8ms": ["--latency", "8ms"],
     "max-drop-1": ["--max-drop", "1"],
     "size-40mb": ["--size", "40MB", "--trim"],
-    "sparsity-90-retrain-2": ["--sparsity", "0.9", "--retrain", "2"],
 }
 
 

@@ -184,9 +184,33 @@ def test_a_size_out_of_reach_is_refused_before_anything_is_scored(
 
 def test_a_model_below_the_floor_is_not_written(folder: Path, section: dict[str, Any], tmp_path: Path) -> None:
     options = QUICK | {"floor": 1.0, "pruner": "random", "repair": "none"}
-    with pytest.raises(InputError, match=r"below the floor of 100% \(score .*Nothing was written. .*--retrain 2"):
+    with pytest.raises(
+        InputError,
+        match=r"% of the answers are the original's, below the floor of 1 \(score .*Nothing was written. .*--retrain 2",
+    ):
         compress(folder, section, out=tmp_path / "small", sparsity=0.9, **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_of_numbers_the_correlation_is_what_agrees(section: dict[str, Any], tmp_path: Path) -> None:
+    scorer, draw = tiny(id2label={0: "LABEL_0"}, label2id={"LABEL_0": 0}), random.Random(1)
+    scorer.config.problem_type = "regression"
+    source = write(tmp_path / "model", scorer)
+    model, read = trainflat.load(source).eval(), transformers.AutoTokenizer.from_pretrained(source)
+    task = section | {"kind": "regression"}
+    for name in ("train_file", "validation_file"):
+        texts = [line.rsplit(",", 1)[0] for line in Path(section[name]).read_text(encoding="utf8").splitlines()[1:]]
+        numbers = [model(**read(text, return_tensors="pt")).logits.item() + draw.gauss(0, 0.01) for text in texts]
+        lines = [f"{text},{number:.4f}" for text, number in zip(texts, numbers, strict=True)]
+        task[name] = str(tmp_path / f"{name}.csv")
+        Path(task[name]).write_text("\n".join(["text,label", *lines]) + "\n", encoding="utf8")
+    found = compress(source, task, out=tmp_path / "small", sparsity=0.3, **QUICK)
+    small = trainflat.load(tmp_path / "small").eval()
+    both = [[one(**read(text, return_tensors="pt")).logits.item() for text in texts] for one in (model, small)]
+    assert found.agreement == pytest.approx(float(torch.corrcoef(torch.tensor(both))[0, 1]), abs=1e-4)
+    assert found.numbers and found.agreed == f"the answers correlate with the original's at {found.agreement:.3f}"
+    with pytest.raises(InputError, match=r"the answers correlate with the original's at .*, below the floor of 1 "):
+        compress(source, task, out=tmp_path / "other", sparsity=0.3, **(QUICK | {"floor": 1.0}))
 
 
 def test_an_architecture_without_anatomy_says_how_to_add_it(section: dict[str, Any], tmp_path: Path) -> None:

@@ -239,7 +239,9 @@ def compress(
     max_drop: Annotated[str | None, typer.Option(metavar="POINTS", help="That the score may lose.")] = None,
     retrain: Annotated[float, typer.Option(metavar="EPOCHS", help="Of distillation from the original.")] = 0,
     trim: Annotated[bool, typer.Option("--trim", help="Drop words that the training rows do not use.")] = False,
-    floor: Annotated[float, typer.Option(help="Share of rows that both must answer alike; 0: none.")] = 0.8,
+    floor: Annotated[
+        float, typer.Option(help="Share of rows both must answer alike, or their correlation; 0: none.")
+    ] = 0.8,
     pruner: Annotated[
         str,
         typer.Option(

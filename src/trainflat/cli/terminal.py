@@ -146,7 +146,7 @@ def print_compression(found: Compression) -> None:
     gone = found.structure.sparsity
     say(
         f"{found.speedup:.2f} times as fast ({found.speedup_low:.2f} to {found.speedup_high:.2f}), {gone:.0%} of the "
-        f"layers' parameters are gone, {found.agreement:.1%} of {plural(found.after.rows, 'answer')} are the same."
+        f"layers' parameters are gone; on {plural(found.after.rows, 'row')} {found.agreed}."
     )
     for note in found.notes:
         say(f"note: {note}")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from trainflat.records.base import Data, Format
+from trainflat.records.base import Data, Format, added_later
 from trainflat.records.run import Fingerprint
 from trainflat.records.structure import Structure
 
@@ -34,7 +34,7 @@ class Compression(Data):
     """A model that was made smaller.
 
     ``speedup`` and its quartiles are ratios of one round's times. ``agreement`` is the share of the scored rows that
-    both models answer alike.
+    both models answer alike; where answers are numbers, the correlation of both models' numbers.
     """
 
     model: str  # as it was given
@@ -63,6 +63,24 @@ class Compression(Data):
     peak_bytes: int | None = None  # of resident memory; Linux only
     notes: list[str] = []
     environment: dict[str, Any]
+    numbers: bool = added_later(False)  # whether answers are numbers
+
+    @property
+    def agreed(self) -> str:
+        """Says how far the model agrees with its original, as a part of a sentence."""
+        return agreed(self.agreement, self.numbers)
+
+
+def agreed(agreement: float, numbers: bool) -> str:
+    """Says how far a model agrees with its original.
+
+    Example:
+        >>> agreed(0.912, False), agreed(0.912, True)
+        ("91.2% of the answers are the original's", "the answers correlate with the original's at 0.912")
+    """
+    if numbers:
+        return f"the answers correlate with the original's at {agreement:.3f}"
+    return f"{agreement:.1%} of the answers are the original's"
 
 
 COMPRESSION = Format("compression", Compression)

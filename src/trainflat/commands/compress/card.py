@@ -22,7 +22,7 @@ tags: [trainflat, structured-pruning]
 | parameters | {before_parameters:,} | {after_parameters:,} |
 | one forward pass, {batch} × {length}, {threads} | {before_ms:.1f} ms | {after_ms:.1f} ms |
 
-Both answer {agreement:.1%} of the rows alike; it is {speedup:.2f} times as fast (quartiles {low:.2f} to {high:.2f}),
+On these rows {agreement}; it is {speedup:.2f} times as fast (quartiles {low:.2f} to {high:.2f}),
 measured in turn on one machine. {calibration:,} rows of the training split were read, {labels} their labels.
 
 ## Structure
@@ -80,7 +80,7 @@ def model_card(found: Compression, name: str, *, plain: bool, auto_class: str) -
         batch=found.batch,
         length=plural(found.length, "token"),
         threads=plural(found.threads, "thread"),
-        agreement=found.agreement,
+        agreement=found.agreed,
         speedup=found.speedup,
         low=found.speedup_low,
         high=found.speedup_high,

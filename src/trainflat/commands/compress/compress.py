@@ -80,7 +80,8 @@ def compress(
         max_drop: Points that the score may lose; the smallest model that keeps to it.
         retrain: Epochs of distillation from the original.
         trim: Whether the words that the training rows do not use go from tokenizer and model.
-        floor: Share of the evaluation rows that both must answer alike; 0 writes whatever comes out.
+        floor: Share of the evaluation rows that both must answer alike, or the correlation of their numbers; 0 writes
+            whatever comes out.
         pruner: Score of units, of ``UNIT_SCORES``.
         repair: Of ``REPAIRS``.
         shape: ``"friendly"`` keeps units in multiples of 32, ``"ragged"`` any number.
@@ -202,7 +203,7 @@ class _Job:
         found = self._measured(shrinking, made)
         if found.agreement < floor:
             raise InputError(
-                f"only {found.agreement:.1%} of the answers are the original's, below the floor of {floor:.0%} (score "
+                f"{found.agreed}, below the floor of {floor:g} (score "
                 f"{found.after.score:.2f}, the original has {found.before.score:.2f}). Nothing was written. Ask for "
                 f"less, add --retrain {2 * self.asked.retrain or 2:g}, or switch the check off with --floor 0."
             )
@@ -244,7 +245,8 @@ class _Job:
             batch=timed.batch,
             length=timed.length,
             threads=timed.threads,
-            agreement=alike.share,
+            agreement=alike,
+            numbers=self.judge.numbers,
             margin=(apart.low, apart.high),
             task=task.name,
             split=split,

@@ -13,7 +13,7 @@ from trainflat.core.formatting import plural
 from trainflat.core.margins import Answers, Difference, Score, difference
 from trainflat.core.progress import Progress
 from trainflat.core.timing import Candidate, Spread, alternate, ratio, seconds, spread
-from trainflat.evaluation import Agreement, compare_answers, main_score, predictions_of
+from trainflat.evaluation import compare_answers, main_score, predictions_of
 from trainflat.evaluation.modes import evaluating
 from trainflat.models import max_positions, vocabulary_size
 from trainflat.tasks.base import EncodedSplit, Predictions, Task
@@ -121,10 +121,29 @@ class Judge:
         score, answers = main_score(self.task, self.again.split, self.again.predictions(model))
         return score, difference(score, self.before), answers
 
-    def agreement(self, model: PreTrainedModel, progress: Progress) -> Agreement:
-        """Compares the answers of both on every row."""
+    @property
+    def numbers(self) -> bool:
+        """Returns whether answers are numbers, of which no two are quite the same."""
+        return self.task.head.kind == "regression"
+
+    def agreement(self, model: PreTrainedModel, progress: Progress) -> float:
+        """Returns the share of rows that both answer alike; of numbers, Pearson's correlation, 0 where all are one."""
         split = self.reading.split
         order = split.order or range(len(split))
         total = -(-len(order) // 32)
         mine = progress.each("comparing answers with the original's", self.reading.batches(order), total)
-        return compare_answers(self.original, model, mine, others=self.again.batches(order))
+        others = self.again.batches(order)
+        if not self.numbers:
+            return compare_answers(self.original, model, mine, others=others).share
+        pairs = [
+            [_numbers(*each) for each in ((self.original, one), (model, other))]
+            for one, other in zip(mine, others, strict=True)
+        ]
+        found = torch.corrcoef(torch.cat([torch.stack(pair) for pair in pairs], 1))[0, 1]
+        return float(found.nan_to_num())
+
+
+def _numbers(model: PreTrainedModel, batch: dict[str, Tensor]) -> Tensor:
+    with evaluating(model) as device:
+        logits: Tensor = model(**{name: rows.to(device) for name, rows in batch.items()}).logits
+    return logits.flatten().double().cpu()

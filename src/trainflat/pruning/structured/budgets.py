@@ -9,6 +9,7 @@ import numpy as np
 from torch import nn
 
 from trainflat.core.errors import InputError
+from trainflat.core.formatting import plural
 from trainflat.core.settings import Number, checked
 from trainflat.pruning.structured.costs import (
     calls_per_layer,
@@ -78,7 +79,7 @@ class Parameters(Budget):
     unit = "parameters"
 
     def shown(self, amount: float) -> str:
-        return f"{amount:,.0f} parameters ({4 * amount / 1e6:.1f} MB as float32)"
+        return f"{plural(round(amount), 'parameter', form=',')} ({4 * amount / 1e6:.1f} MB as float32)"
 
     @checked
     def __init__(self, share: Share | None = None, count: Count | None = None) -> None:
