@@ -9,7 +9,7 @@ from functools import cache, wraps
 from numbers import Real
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, ParamSpec, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError, create_model
 from pydantic_core import CoreSchema, core_schema
 
 from trainflat.core.errors import InputError, UnknownName
@@ -153,6 +153,11 @@ def checked(init: Callable[P, None]) -> Callable[P, None]:
         init(*bound.args, **bound.kwargs)
 
     return reading
+
+
+def not_written(default: Any) -> Any:
+    """Declares a field of settings that no recipe sets and no section shows, such as tensors to begin with."""
+    return Field(default, exclude=True)
 
 
 class Settings(BaseModel):

@@ -13,13 +13,12 @@ from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from trainflat.core.configurable import Configurable
 from trainflat.core.errors import InputError, UnknownName
 from trainflat.core.formatting import plural
-from trainflat.core.settings import Check, Number, Settings, Word
+from trainflat.core.settings import Check, Number, Settings, Word, not_written
 from trainflat.distillation.losses import wide
 from trainflat.distillation.matching import Match, Matching, draw_layers, nearest, ordered, same_depth
 from trainflat.distillation.state_maps import Map, StateMaps
@@ -193,7 +192,7 @@ class Layerwise(Configurable):
 class _WithMaps(Settings):
     """Adds to the options, outside of recipes, the maps to begin with: those of an earlier training, maybe cut."""
 
-    start: Any = Field(None, exclude=True)
+    start: Any = not_written(None)
 
     @property
     def options(self) -> dict[str, Any]:
