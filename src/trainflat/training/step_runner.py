@@ -308,7 +308,7 @@ def add_groups(optimizer: Optimizer, groups: Iterable[dict[str, Any]]) -> None:
             continue
         named = "param_names" in optimizer.param_groups[0]
         params = group["params"] if named else [p for _, p in group["params"]]
-        options = {key: value for key, value in group.items() if key not in ("params", "clip", "reduce")}
+        options = {key: value for key, value in group.items() if key not in ("params", "clip", "reduce", "constant")}
         optimizer.add_param_group({"params": params, **options})
 
 

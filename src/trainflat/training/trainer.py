@@ -21,6 +21,7 @@ from trainflat.training.features import FEATURES, Features, Run
 from trainflat.training.features.base import without_added
 from trainflat.training.hooks import micro_batch_rows, require_division, require_hooks
 from trainflat.training.options import read_optimizer
+from trainflat.training.restarts import rescheduled
 from trainflat.training.rows import objective_on_training_rows
 from trainflat.training.sampler import LengthGroupedSampler, own_sampler
 from trainflat.training.sealed import SealedTrainer
@@ -159,6 +160,17 @@ class FlatTrainer(SealedTrainer):
             add_groups(optimizer, feature.param_groups())
             feature.optimizer_made(optimizer)
         return self.optimizer  # type: ignore[no-any-return]
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> Any:
+        """Builds the Trainer's scheduler; where features ask for it, one that restarts or leaves their rates alone."""
+        made: Any = super().create_scheduler(num_training_steps, optimizer)
+        groups = [group for feature in self.features.values() for group in feature.param_groups()]
+        still = {id(group["params"][0][1]) for group in groups if group.get("constant")}
+        restart = next((f.restarts_at for f in self.features.values() if f.restarts_at), None)
+        if still or restart:
+            constant = [id(group["params"][0]) in still for group in made.optimizer.param_groups]
+            made = self.lr_scheduler = rescheduled(self.args, num_training_steps, made, constant, restart)
+        return made
 
     def _groups(self, model: nn.Module) -> list[dict[str, Any]]:
         decayed = set(self.get_decay_parameter_names(model))

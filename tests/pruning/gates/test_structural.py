@@ -2,6 +2,8 @@
 
 import copy
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from tests.support.tiny_families import MODELS, logits, make
 from trainflat.anatomy import anatomy_of
 from trainflat.core.errors import InputError
 from trainflat.optim import SAM
-from trainflat.pruning.gates import CoFi, ExpectedSize, HardConcrete, Lagrangian
+from trainflat.pruning.gates import STRUCTURE_GATES, CoFi, ExpectedSize, HardConcrete, Lagrangian
 from trainflat.pruning.gates.activations import norm_over_kept
 from trainflat.pruning.gates.cofi import CoFiGates
 from trainflat.pruning.structured import count, shrink
@@ -485,3 +487,14 @@ def test_a_target_that_scores_cannot_follow_is_refused() -> None:
     settings: Any = {"score_lr": 0.0, "schedule": schedule}
     with pytest.raises(InputError, match="infinitely many"):
         CoFi(model, **settings).begin(9000)
+
+
+def test_the_example_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "learned-structure.md").read_text(encoding="utf8")
+    [code] = re.findall(r"^```python\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    names: dict[str, Any] = {}
+    exec(code, names)  # noqa: S102
+    assert "of the layers' parameters are gone" in capsys.readouterr().out
+    assert {"schedule", "score_lr", "multiplier_lr", "init", "hidden", "tolerance", "restart", "perturb"} == set(
+        re.findall(r"`(\w+)(?:: \w+)?`", "".join(line for line in page.splitlines(True) if line.startswith("* ")))
+    ) & STRUCTURE_GATES.options("cofi").keys()

@@ -1,5 +1,9 @@
 """Gates: which weights stay, decided while the model trains."""
 
+from collections.abc import Mapping
+
+from trainflat.core.registry import Registry
+from trainflat.core.settings import Section, Settings
 from trainflat.pruning.gates.activations import GatedActivations
 from trainflat.pruning.gates.base import Gate, final_sparsity
 from trainflat.pruning.gates.block_movement import BlockMovement
@@ -42,10 +46,28 @@ GATES: PrunerTable[Gate] = PrunerTable(
     mlpruning=MLPruning,
 )
 
+STRUCTURE_GATES: Registry[Gate] = Registry("gate", given={"model"}, cofi=CoFi)
+"""Gates on activations: they leave weights dense and say what to shrink the model to, for FlatTrainer and own loops."""
+
+
+def read_gate(section: Section) -> Settings:
+    """Reads a gate of either table.
+
+    Raises:
+        UnknownName: for a name or an option that does not exist.
+        InputError: for a value that cannot be used.
+    """
+    if isinstance(section, Settings):
+        return section
+    name = section.get("name") if isinstance(section, Mapping) else section
+    return STRUCTURE_GATES.read(section) if name in STRUCTURE_GATES else GATES.read(section)
+
+
 __all__ = [
     "GATES",
     "L0",
     "PINS",
+    "STRUCTURE_GATES",
     "BlockMovement",
     "CoFi",
     "Controller",
@@ -74,5 +96,6 @@ __all__ = [
     "Threshold",
     "TopK",
     "final_sparsity",
+    "read_gate",
     "structure_units",
 ]

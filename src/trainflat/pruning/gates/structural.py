@@ -70,6 +70,7 @@ class StructuralGate(Gate):
     """
 
     learns: ClassVar[bool] = True
+    needs_weights: bool = True
 
     def __init__(
         self,
@@ -110,6 +111,11 @@ class StructuralGate(Gate):
     def dense_steps(self) -> int:
         """Returns the number of steps before values are drawn."""
         return self.schedule.lengths(self.total_steps)[0]
+
+    @property
+    def restarts_at(self) -> int | None:
+        """Returns the number of steps after which the weights' optimizer begins anew; None for never."""
+        return self.dense_steps or None if self.restart else None
 
     @property
     def on(self) -> bool:

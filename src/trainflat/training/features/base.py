@@ -137,6 +137,11 @@ class Feature:
         return True
 
     @property
+    def restarts_at(self) -> int | None:
+        """The number of steps after which the schedule of learning rates begins anew; None for never."""
+        return None
+
+    @property
     def masks(self) -> Masks | None:
         """The masks of weights that are pruned for good."""
         return None
@@ -163,11 +168,12 @@ class Feature:
         """Parameters that are not the model's, as parameter groups for the optimizer.
 
         ``"params"`` holds (name, parameter) pairs; other keys are torch's (``lr``, ``maximize``, ``weight_decay``) and
-        the flat optimizers' (``rho``), and two of our own:
+        the flat optimizers' (``rho``), and three of our own:
 
         - ``"clip"``: whether the gradients are clipped together with the model's; True by default.
         - ``"reduce"``: whether the gradients are averaged over processes, which data parallel does for the model's
           parameters alone; False by default, for gradients that are computed from averaged ones.
+        - ``"constant"``: whether the rate stays as it is, whatever the schedule of the others; False by default.
         """
         return []
 

@@ -11,9 +11,10 @@ from trainflat.core.errors import InputError
 from trainflat.core.settings import Section, Settings
 from trainflat.optim import FlatOptimizer
 from trainflat.pruning import Masks
-from trainflat.pruning.gates import GATES, Gate
+from trainflat.pruning.gates import Gate, StructuralGate, read_gate
 from trainflat.training.features.base import Context, Feature, State
 from trainflat.training.features.masks import enforce
+from trainflat.training.restarts import forget
 
 GATE = "gate.safetensors"
 
@@ -36,18 +37,23 @@ class GateFeature(Feature):
     def __init__(self, settings: Section) -> None:
         if not isinstance(settings, str | Mapping | Settings):
             raise InputError(f"gate is a name or a mapping such as {{'name': 'hard-movement'}}, got {settings!r}.")
-        self._settings = GATES.read(settings)
+        self._settings = read_gate(settings)
         self.name = self._settings.name
-        self.reads_weights = GATES[self.name].needs_weights
+        self.kind: type[Gate] = self._settings.member
+        self.reads_weights = self.kind.needs_weights
         # Gradients of scores are made of displaced weights, which processes therefore must displace alike.
-        self.shares_displacement = GATES[self.name].learns
+        self.shares_displacement = self.kind.learns
         self.gate: Gate | None = None
+        self._finished = False
         self._final: Masks | None = None  # of a finished training
+        self._optimizer: Optimizer | None = None
 
     def join(self) -> None:
         if self.run.features.keys() & {"masks"}:
             raise InputError(f"masks are fixed, and the gate {self.name!r} makes its own. Give one of the two.")
-        if GATES[self.name].learns and self.run.has_scheduler:
+        if issubclass(self.kind, StructuralGate) and self.run.args.torch_compile:
+            raise InputError(f"the hooks of the gate {self.name!r} go unheard in a compiled model: no torch_compile.")
+        if self.kind.learns and self.run.has_scheduler:
             raise InputError(
                 f"the gate {self.name!r} adds its scores to the optimizer, and a scheduler that was made before "
                 "does not know them. Give optimizers=(optimizer, None), and lr_scheduler_type in the arguments."
@@ -55,7 +61,7 @@ class GateFeature(Feature):
 
     def begin(self, state: State | None, step: int) -> None:
         run = self.run
-        self.gate, self._final = self._settings.build(run.model), None
+        self.gate, self._final, self._finished = self._settings.build(run.model), None, False
         if self.gate.learns and run.processes > 1 and run.args.perturb_over == "micro-batch":
             raise InputError("a gate with scores needs perturb_over: window where several processes train.")
         self.gate.begin(run.total_steps, run.seed, state, step, run.objective)
@@ -73,12 +79,19 @@ class GateFeature(Feature):
         return self.gate is None or self.gate.settled
 
     def param_groups(self) -> list[dict[str, Any]]:
-        if self.gate is None or not self.gate.scores:
-            return []
-        named = [(f"scores.{name}", score) for name, score in self.gate.scores.items()]
-        return [{"params": named, **self.gate.score_group()}]
+        return [] if self.gate is None else self.gate.param_groups()
+
+    @property
+    def restarts_at(self) -> int | None:
+        return self.gate.restarts_at if isinstance(self.gate, StructuralGate) else None
+
+    @property
+    def product(self) -> Any:
+        """What is left of the model's structure, of a gate on activations."""
+        return self.gate.kept() if isinstance(self.gate, StructuralGate) else None
 
     def optimizer_made(self, optimizer: Optimizer) -> None:
+        self._optimizer = optimizer
         enforce(self.gate.held if self.gate is not None else None, optimizer)
         if self.gate is None or self.gate.perturb is None:
             return
@@ -107,12 +120,22 @@ class GateFeature(Feature):
 
     def stepped(self, step: int) -> None:
         self._begun.advance(step)
+        if isinstance(self.gate, StructuralGate) and step == self.gate.dense_steps:
+            self._begin_to_learn(self.gate)
+
+    def _begin_to_learn(self, gate: StructuralGate) -> None:
+        assert self._optimizer is not None, "it steps"
+        # Data parallel had gradients of 0 averaged until now, which an optimizer counts as steps.
+        forget(self._optimizer, [p for group in gate.param_groups() for _, p in group["params"]])
+        if gate.restart:
+            forget(self._optimizer, [*self.run.model.parameters()])
 
     def logs(self, evaluated: bool) -> dict[str, float]:
         return self._begun.logs() if self._runs else {}
 
     def as_finished(self) -> Context:
-        return self._begun.applied() if self._runs else nullcontext()
+        # The weights under a gate on activations stay as they are, also when training is complete.
+        return self._begun.applied() if self._runs or isinstance(self.gate, StructuralGate) else nullcontext()
 
     def check(self) -> None:
         if self.masks is not None:
@@ -125,12 +148,12 @@ class GateFeature(Feature):
         self._begun.load_state_dict(state, step)
 
     def finish(self) -> None:
-        self._final = self._begun.finish()
+        self._final, self._finished = self._begun.finish(), True
 
     @property
     def _runs(self) -> bool:
         """Whether a training has begun and is not finished."""
-        return self.gate is not None and self._final is None
+        return self.gate is not None and not self._finished
 
     @property
     def _begun(self) -> Gate:
