@@ -30,13 +30,12 @@ def test_they_are_what_the_model_returns(family: str) -> None:
     assert all(torch.equal(states[n], told.hidden_states[n]) for n in compared)
 
 
-def test_each_pass_begins_anew_and_a_backward_pass_adds_nothing() -> None:
-    model = random_model("Bert").train()
-    enable = getattr(
-        model, "activation_checkpointing_enable", model.gradient_checkpointing_enable
-    )  # its name until 5.x
-    enable({"use_reentrant": False})
-    batch = rows("Bert")
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_each_pass_begins_anew_and_a_backward_pass_adds_nothing(reentrant: bool) -> None:
+    model, batch = random_model("Bert").train(), rows("Bert")
+    older = model.gradient_checkpointing_enable
+    enable = getattr(model, "activation_checkpointing_enable", older)
+    enable({"use_reentrant": reentrant})
     with recorded_states(model) as states:
         for _ in range(2):
             model(**batch).loss.backward()

@@ -142,7 +142,7 @@ def evaluated(folder: Path, **options: Any) -> FlatTrainer:
     return layered(
         folder,
         SAM,
-        {"matching": "random-windows"},
+        {"matching": "random-windows", "teacher_layers": [1, 3, 6]},
         teacher=teacher_model(num_hidden_layers=6),
         model=tiny_bert(hidden_dropout_prob=0.1),
         parts=parts,
