@@ -2,7 +2,6 @@
 
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 import torch
@@ -29,8 +28,6 @@ from tests.support.two_processes import on_two_processes
 from trainflat.anatomy import anatomy_of
 from trainflat.core.errors import InputError
 from trainflat.distillation import cut_maps, read_layerwise
-from trainflat.pruning.gates import GATES
-from trainflat.pruning.gates.cofi import CoFi
 from trainflat.pruning.structured import Kept, shrink
 from trainflat.training import FlatTrainer, checkpoints
 
@@ -338,7 +335,6 @@ def test_a_gate_says_which_layers_are_alive(tmp_path: Path) -> None:
     assert of_a_batch(trainer, batch_of())[1] == {"2": {"2": 1}}
 
 
-@patch.dict(GATES._members, {"cofi": CoFi})
 def test_layers_that_cofi_has_closed_are_not_matched(tmp_path: Path) -> None:
     """Beside the gate itself: gated states are compared, closed layers left out, and its scores learn from layers."""
     student = tiny_bert(num_hidden_layers=3, **NO_DROPOUT).double()
