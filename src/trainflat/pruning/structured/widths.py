@@ -1,8 +1,8 @@
 """Chooses how many units each sub-layer keeps: the least predicted loss within a budget, which is measured if time."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
-from math import log
 from typing import Literal
 
 from torch import nn
@@ -22,7 +22,7 @@ Shape = Literal["friendly", "ragged"]
 """Feed-forward widths in multiples of 32, which kernels like; or any. Heads are single either way."""
 
 _MULTIPLE = 32
-_TRIES = 4
+_TRIES = 6
 _CLOSE = 1.1  # a cost within 10 % of the limit is the one that was asked for
 
 
@@ -32,7 +32,7 @@ def choose_widths(
     """Returns the units to keep of each sub-layer, and what the model of these widths costs.
 
     Where the budget's prices are estimates, a model of the chosen widths is shrunk and measured, and the limit of the
-    search is corrected by what came out, until the measured cost is within 10 % of the limit; at most four times. Time
+    search is corrected by what came out, until the measured cost is within 10 % of the limit; at most six times. Time
     does not depend on which units are kept, nor on the repair of the matrices.
 
     Raises:
@@ -102,10 +102,18 @@ def _kept(model: nn.Module, subs: Sequence[SubLayer], rankings: Sequence[Ranking
 
 
 def _next_limit(tries: Sequence[tuple[float, float, list[int]]], limit: float) -> float:
-    """Follows the line through the last two tries, in logarithms and with a slope in [0.2, 1]; 1 after a single try."""
-    (asked, cost, _), slope = tries[-1], 1.0
+    """Halves the span between a limit that was too low and one that was too high, in logarithms; else moves it along.
+
+    Moves are as if cost fell more slowly than the limit, with a power of at least a half: a measured time may be off,
+    and where it barely falls, a line through two of them leads to a model without any unit.
+    """
+    low = max((asked for asked, cost, _ in tries if cost <= limit), default=None)
+    high = min((asked for asked, cost, _ in tries if cost > limit), default=None)
+    if low is not None and high is not None and low < high:
+        return math.sqrt(low * high)
+    (asked, cost, _), power = tries[-1], 1.0
     if len(tries) > 1 and tries[-2][0] != asked:
         before, costed, _ = tries[-2]
-        slope = min(max(log(cost / costed) / log(asked / before), 0.2), 1.0)
-    wanted: float = asked * (limit / cost) ** (1 / slope)
+        power = min(max(math.log(cost / costed) / math.log(asked / before), 0.5), 1.0)
+    wanted: float = asked * (limit / cost) ** (1 / power)
     return wanted
