@@ -2,10 +2,9 @@
 
 One sample is one forward pass under a classification head, over rows of 128 tokens without padding. The dense model has
 BERT-base's shape and random weights; the shrunk one is what `shrink` makes of it: 7 of its 12 layers keep attention, 11
-of 144 heads in all, layers keep 80 to 256 feed-forward units, and 704 of 768 hidden dimensions are left: a multiple of
-32, since with 700 OpenVINO takes a sixth longer in float32. Variants are
-what `trainflat export` writes, each in a process of its own, as `trainflat bench` runs it; openvino-int8 has static
-ranges from 8 rows. Time does not depend on the weights.
+of 144 heads in all, layers keep 80 to 256 feed-forward units, and 704 of 768 hidden dimensions are left, a multiple of
+32. Variants are what `trainflat export` writes, each in a process of its own, as `trainflat bench` runs it;
+openvino-int8 has static ranges from 8 rows. Time does not depend on the weights.
 """
 
 import tempfile

@@ -29,6 +29,7 @@ from trainflat.records.structure import Structure
 
 Row = dict[str, Any]
 LENGTH = 128
+DEPTH = 16  # points below the dense model that the figure shows; what is lower has lost the task
 
 
 def rows_of(record: Record) -> Iterable[Row]:
@@ -109,9 +110,10 @@ def _spread(values: list[float]) -> str:
 def figure(rows: list[Row], speedups: dict[str, dict[str, float]]) -> Figure:
     """Draws scores against the measured speed-up of the first seed's models; a panel per task."""
     tasks = list(dict.fromkeys(row["task"] for row in rows))
+    colours = {method: f"C{n}" for n, method in enumerate(sorted({row["method"] for row in rows}))}
     drawn = Figure(figsize=(6 * len(tasks), 4.5), layout="constrained")
     for axes, task in zip(drawn.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
-        for method in dict.fromkeys(row["method"] for row in rows if row["task"] == task):
+        for method, colour in colours.items():
             points = [
                 (speedups[one[0]["kept"]]["value"], [r["score"] for r in one])
                 for (t, m, _), one in cells(rows).items()
@@ -119,10 +121,13 @@ def figure(rows: list[Row], speedups: dict[str, dict[str, float]]) -> Figure:
             ]
             means = [fmean(scores) for _, scores in points]
             spreads = [stdev(scores) if len(scores) > 1 else 0.0 for _, scores in points]
-            axes.errorbar([x for x, _ in points], means, spreads, label=method, marker="o", markersize=3, linewidth=1)
-        dense = next(row["dense"] for row in rows if row["task"] == task)
-        axes.axhline(dense, color="grey", linewidth=0.8, linestyle="--")
-        axes.set(title=task, xlabel=f"measured speed-up, 1 × {LENGTH} tokens", ylabel=rows[0]["metric"])
+            axes.errorbar(
+                [x for x, _ in points], means, spreads, label=method, color=colour, marker="o", markersize=3, lw=1
+            )
+        first = next(row for row in rows if row["task"] == task)
+        axes.axhline(first["dense"], color="grey", linewidth=0.8, linestyle="--")
+        axes.set(title=task, xlabel=f"measured speed-up, 1 × {LENGTH} tokens", ylabel=first["metric"])
+        axes.set_ylim(first["dense"] - DEPTH, first["dense"] + 1)
     axes.legend(fontsize=8)
     return drawn
 
