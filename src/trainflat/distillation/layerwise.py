@@ -190,7 +190,7 @@ class Layerwise(Configurable):
 
 
 class _WithMaps(Settings):
-    """Adds to the options, outside of recipes, the maps to begin with: those of an earlier training, maybe cut."""
+    """Adds maps to begin with, of an earlier training and maybe cut, to the options; no recipe has them."""
 
     start: Any = not_written(None)
 

@@ -1,4 +1,4 @@
-"""Matches a teacher's layers with those of a student, as CoFi does (Xia, Zhong and Chen, ACL 2022, arXiv:2204.00408).
+"""Matches a teacher's layers with a student's layers, as CoFi does (Xia, Zhong and Chen, ACL 2022, arXiv:2204.00408).
 
 Layers are numbered as transformers numbers ``hidden_states``: 0 is what the first layer reads, L the last of L layers.
 """

@@ -1,4 +1,4 @@
-"""Layerwise distillation: the student's layers learn from those of the teacher that `distillation` asks."""
+"""Distils hidden states of layers into the student, from the teacher of the feature `distillation`."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
