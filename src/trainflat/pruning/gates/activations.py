@@ -183,7 +183,7 @@ class _Units:
 
 @dataclass(frozen=True)
 class _Whole:
-    """Multiplies what a module adds to the hidden states, by a sub-layer's value and the values of hidden dimensions."""
+    """Multiplies the output of a module by a sub-layer's value and the values of hidden dimensions."""
 
     now: Callable[[], Draw]
     whole: str = ""
