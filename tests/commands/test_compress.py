@@ -13,19 +13,19 @@ import torch
 import transformers
 
 import trainflat
-from tests.support.families import FROM_PAD, SIZES, WORDS, write
+from tests.support.families import FROM_PAD, SIZES, WORDS, tokenizer, write
 from trainflat.cli.main import main
 from trainflat.commands.compress import compress
 from trainflat.commands.compress.attempts import Search
 from trainflat.commands.compress.goal import read_goal
-from trainflat.commands.compress.pair import Judge
+from trainflat.commands.compress.pair import Judge, Reading
 from trainflat.core import timing
 from trainflat.core.errors import InputError, UnknownName
 from trainflat.core.files import verify
 from trainflat.core.progress import Progress
 from trainflat.models import load_encoder
 from trainflat.records.compression import COMPRESSION, Goal
-from trainflat.tasks.base import Head
+from trainflat.tasks.base import EncodedSplit, Head
 
 WIDE = SIZES | {"hidden_size": 16, "num_attention_heads": 4, "intermediate_size": 64, "num_hidden_layers": 2}
 
@@ -144,6 +144,13 @@ def test_words_that_no_training_row_uses_go(folder: Path, section: dict[str, Any
     ]
     same = sum(one == other for one, other in zip(*answers, strict=True))
     assert found.agreement == same / len(lines) < 1
+
+
+def test_rows_are_paired_whatever_order_a_tokenizer_s_lengths_give_them() -> None:
+    rows = [{"input_ids": [5 + number], "attention_mask": [1]} for number in range(3)]
+    split = EncodedSplit("validation", [rows[2], rows[0], rows[1]], [1, 1, 1], {}, [2, 0, 1])
+    [batch] = Reading(split, tokenizer(0)).batches([1, 2, 0])
+    assert batch["input_ids"].flatten().tolist() == [6, 7, 5]
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

@@ -74,7 +74,7 @@ class Number(Check):
 
 @dataclass(frozen=True)
 class Word(Check):
-    """Accepts one of some words, such as those of a Literal; refuses others with the nearest one."""
+    """Accepts a word of a list, such as a Literal's; refuses any other and names the nearest."""
 
     words: tuple[Any, ...]
     kind: str = ""

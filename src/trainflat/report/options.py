@@ -13,7 +13,7 @@ BASES: dict[str, dict[str, Any]] = {"adam": _ADAM | {"weight_decay": 0.0}, "adam
 
 
 def own_options(name: object) -> dict[str, Any]:
-    """Returns the options that a method has beside those of its base optimizer; none of a name that is unknown."""
+    """Returns the defaults of an optimizer's own options, without its base's; {} for an unknown name."""
     defaults = option_defaults("optimizers").get(str(name), {})
     return {key: list(value) if isinstance(value, tuple) else value for key, value in defaults.items()}
 
