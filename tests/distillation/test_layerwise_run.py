@@ -71,6 +71,9 @@ def test_in_structured_the_dense_model_teaches_its_layers(place: Path, tmp_path:
 
 
 def test_both_refuse_in_the_same_words_and_leave_nothing(place: Path, tmp_path: Path) -> None:
+    renewed = given(place, {}, "wide")
+    renewed["training"]["distillation"] |= {"renew": "best"}
+    renewed["training"] |= {"epochs": 2}
     refused: list[tuple[Any, str]] = [
         (
             given(place, {"teacher_layers": [3, 12]}),
@@ -84,6 +87,10 @@ def test_both_refuse_in_the_same_words_and_leave_nothing(place: Path, tmp_path: 
         (
             given(place, {"teacher_layers": [5]}, None, SMALLER),
             "training.layerwise: teacher_layers are [5], and the teacher has 3 layers",
+        ),
+        (
+            renewed,
+            "training.layerwise: renew best puts the student, of 3 layers of width 8, in the place of a teacher of 6",
         ),
     ]
     for made, message in refused:

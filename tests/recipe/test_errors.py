@@ -12,6 +12,7 @@ from tests.support.recipes import ITERATIVE, REFUSED, SOUND
 from trainflat.core.errors import InputError, UnknownName
 from trainflat.core.yaml_values import parse_yaml
 from trainflat.recipe import Recipe, load_recipe
+from trainflat.training.features import FEATURES
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -72,6 +73,15 @@ def test_file_beats_a_packaged_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "demo-sam").write_text("{name: mine, task: rte, model: minilm}", encoding="utf8")
     monkeypatch.chdir(tmp_path)
     assert load_recipe("demo-sam").name == "mine"
+
+
+@pytest.mark.parametrize("key", [key for key, kind in FEATURES.items() if kind.in_recipes])
+def test_null_leaves_a_feature_out(key: str):
+    plain = load_recipe(SOUND)
+    assert load_recipe(SOUND, {f"training.{key}": None}).hash == plain.hash
+    assert load_recipe(SOUND, {f"training.{key}": None}).training.features().get(key) is None
+    taught = load_recipe(SOUND, {"training.distillation": "folder", "training.layerwise": True})
+    assert load_recipe(taught, [f"training.{key}=null"]).training.features().get(key) is None
 
 
 def test_short_forms_take_options():

@@ -45,10 +45,20 @@ def make(name: str, seed: int = 0) -> Any:
     return model
 
 
-@torch.no_grad()
 def logits(model: Any) -> Tensor:
+    return answered(model).logits
+
+
+def states(encoder: Any) -> list[Tensor]:
+    """The last hidden states, and what a pooler makes of them where there is one."""
+    found = answered(encoder)
+    return [found[name] for name in ("last_hidden_state", "pooler_output") if found.get(name) is not None]
+
+
+@torch.no_grad()
+def answered(model: Any) -> Any:
     if "pixel" in model.main_input_name:
         torch.manual_seed(1)
-        return model(torch.randn(3, 3, 8, 8, dtype=torch.float64)).logits
+        return model(torch.randn(3, 3, 8, 8, dtype=torch.float64))
     ids = torch.tensor([[1, 5, 7, 3, 2], [1, 9, 4, 2, 0]])
-    return model(input_ids=ids, attention_mask=(ids != 0).long()).logits
+    return model(input_ids=ids, attention_mask=(ids != 0).long())

@@ -3,6 +3,7 @@
 import inspect
 import sys
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 from trainflat.anatomy import narrow
@@ -19,6 +20,8 @@ HEADS = {  # endings of transformers' classes, and the table in which from_pretr
     "ForMaskedLM": "AutoModelForMaskedLM",
     "ForImageClassification": "AutoModelForImageClassification",
 }
+# Arguments of encoders' classes beside the config, and the part of a model that says what they were.
+_PARTS = {"add_pooling_layer": "pooler", "use_mask_token": "embeddings.mask_token"}
 _HEADER = '''"""Builds a {family} whose layers differ in width. Written by trainflat; needs torch and transformers only.
 
 Load the model with trust_remote_code=True; or `import trainflat` first, and this file is not read.
@@ -53,6 +56,19 @@ def dense_class(kind: type) -> type:
     # Also classes from a file beside the weights, which know nothing of this package's.
     derived = kind.__name__.startswith("Shrunk") and len(kind.__bases__) == 2
     return kind.__bases__[1] if derived else kind
+
+
+def built_with(model: Any) -> dict[str, bool]:
+    """Returns the arguments beside a config with which a model's class builds one that has the same parts.
+
+    Example:
+        >>> from transformers import BertConfig, BertModel
+        >>> config = BertConfig(hidden_size=8, num_attention_heads=2, num_hidden_layers=1, vocab_size=9)
+        >>> built_with(BertModel(config, add_pooling_layer=False))
+        {'add_pooling_layer': False}
+    """
+    known = inspect.signature(dense_class(type(model))).parameters
+    return {name: attrgetter(path)(model) is not None for name, path in _PARTS.items() if name in known}
 
 
 @cache

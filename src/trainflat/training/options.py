@@ -82,8 +82,9 @@ class TrainingOptions(BaseModel):
         if not more:
             return handler(value)
         made = handler({key: inner for key, inner in value.items() if key not in more})
-        fields: dict[str, Any] = {key: (Annotated[Any, PlainValidator(kind.read)], ...) for key, kind in more.items()}
-        read = create_model("FeatureSections", **fields).model_validate({key: value[key] for key in more})
+        given = {key: value[key] for key in more if value[key] is not None}  # null leaves out, as for the fields above
+        fields: dict[str, Any] = {key: (Annotated[Any, PlainValidator(more[key].read)], ...) for key in given}
+        read = create_model("FeatureSections", **fields).model_validate(given)
         made._more = dict(read)
         return made
 
@@ -160,7 +161,7 @@ class TrainingOptions(BaseModel):
         for key, kind in _joining(given).items():
             if given[key] is not None:
                 try:
-                    kind.check_teacher(given[key], student, teacher)
+                    kind.check_teacher(given[key], student, teacher, given)
                 except InputError as error:
                     raise InputError(f"training.{key}: {error}") from error
 

@@ -54,6 +54,13 @@ def test_the_logits_of_kept_texts_are_the_same_bits(family: str, tmp_path: Path)
     assert read.backend_tokenizer.to_str() == trimmed.tokenizer.backend_tokenizer.to_str()
 
 
+def test_an_encoder_without_a_pooler_is_trimmed() -> None:
+    kind, config = transformers.BertModel, model("Bert").config
+    for pooler in (False, True):
+        trimmed = trim_vocabulary(kind(config, add_pooling_layer=pooler), made("Bert"), CORPUS)
+        assert (trimmed.model.pooler is not None) is pooler
+
+
 @pytest.mark.parametrize("family", TOKENIZERS)
 def test_special_tokens_and_ids_in_the_config_follow(family: str) -> None:
     tokenizer = made(family)

@@ -1,5 +1,7 @@
 """The shrinker, over the architecture families: what comes out computes what the masked model does."""
 
+import inspect
+import itertools
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from tests.support.masked import masked
 from tests.support.patterns import KINDS, pattern
-from tests.support.tiny_families import MODELS, SIZES, logits, make
+from tests.support.tiny_families import MODELS, SIZES, logits, make, states
 from trainflat.anatomy import FAMILIES, anatomy_of, layout_of
 from trainflat.core.errors import InputError
 from trainflat.pruning.structured import Kept, State, count, shrink
@@ -69,6 +71,25 @@ def test_shrunk_is_masked(name: str, **drawn: Any) -> None:
 @given(**PATTERNS)
 def test_shrunk_is_masked_on_many_patterns(name: str, **drawn: Any) -> None:
     shrunk_is_masked(name, **drawn)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_encoder_is_shrunk_with_the_parts_that_it_was_built_with(name: str) -> None:
+    """Its class takes more than the config: a pooler or none, a token for masked patches or none."""
+    dense = make(name)
+    kind, config = type(dense.base_model), dense.config
+    known = inspect.signature(kind).parameters.keys() - {"config"}
+    assert known <= {"add_pooling_layer", "use_mask_token"}  # what else makes a model differ from its config?
+    for choice in itertools.product((False, True), repeat=len(known)):
+        model = kind(config, **dict(zip(sorted(known), choice, strict=True))).double().eval()
+        kept = pattern(model, 3, 0.6)
+        whole, small = states(masked(model, kept)), shrink(model, kept)
+        whole[0] = whole[0][..., kept.hidden != 0]
+        for one in (small, shrink(small, Kept.all(anatomy_of(small)))):
+            assert one.state_dict().keys() <= model.state_dict().keys()
+            assert {n for n in model.state_dict() if "pool" in n or "mask" in n} <= one.state_dict().keys()
+            for found, expected in zip(states(one), whole, strict=True):
+                assert_same(found, expected)
 
 
 def sizes(model: Any) -> list[tuple[int, int, int]]:

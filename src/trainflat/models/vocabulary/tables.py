@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from trainflat.anatomy.shrunk import built_with
 from trainflat.core.errors import InputError
 from trainflat.models.base import positions_from_padding
 from trainflat.models.quiet import quiet_loading
@@ -61,7 +62,7 @@ def cut_tables(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
     state = dict(_cut(model, config, torch.tensor(kept)))
     with quiet_loading():
         found, info = type(model).from_pretrained(
-            None, config=config, state_dict=state, dtype=model.dtype, output_loading_info=True
+            None, config=config, state_dict=state, dtype=model.dtype, output_loading_info=True, **built_with(model)
         )
     _refuse(model, [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]])
     if getattr(model, "generation_config", None) is not None:
@@ -72,7 +73,8 @@ def cut_tables(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
 
 def _cut(model: PreTrainedModel, config: PreTrainedConfig, kept: Tensor) -> Iterator[tuple[str, Tensor]]:
     with torch.device("meta"), quiet_loading():
-        expected = {name: tensor.shape for name, tensor in type(model)(config).state_dict().items()}
+        empty = type(model)(config, **built_with(model))
+        expected = {name: tensor.shape for name, tensor in empty.state_dict().items()}
     state = model.state_dict()
     _refuse(model, expected.keys() ^ state.keys())
     for name, tensor in state.items():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from trainflat.anatomy import Anatomy, Attention, FeedForward, Layout, Slice, anatomy_of, layout_of
 from trainflat.anatomy.narrow import SKIP, layer_paths
 from trainflat.anatomy.params import unwrapped
-from trainflat.anatomy.shrunk import auto_map, dense_class, is_shrunk, shrunk_config, shrunk_model
+from trainflat.anatomy.shrunk import auto_map, built_with, dense_class, is_shrunk, shrunk_config, shrunk_model
 from trainflat.pruning.structured.cuts import Cuts
 from trainflat.pruning.structured.kept import Kept, KeptLayer, State
 from trainflat.pruning.structured.refusals import check
@@ -168,7 +168,7 @@ class _Shrinking:
         """Builds the new model."""
         config, kind = self.config_and_class()
         with torch.device("meta"):  # no weight is drawn
-            made = kind(config)
+            made = kind(config, **built_with(self.model))
         made.load_state_dict(self._renumbered(self.cuts.apply(self.model.state_dict())), assign=True)
         made.tie_weights()  # the state has each name's own copy
         # Buffers that no state holds, such as the numbers of positions, depend on no width.

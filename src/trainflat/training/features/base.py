@@ -119,8 +119,14 @@ class Feature:
         return ""
 
     @classmethod
-    def check_teacher(cls, settings: Any, student: nn.Module, teacher: nn.Module) -> None:
+    def check_teacher(cls, settings: Any, student: nn.Module, teacher: nn.Module, fellows: Mapping[str, Any]) -> None:
         """Refuses, before anything is trained, a teacher that does not fit; models may have names and shapes alone.
+
+        Args:
+            settings: The feature's own.
+            student: The model that will be trained.
+            teacher: The model that it will learn from.
+            fellows: Settings of all features by key; None where one does not join.
 
         Raises:
             InputError: names what differs.

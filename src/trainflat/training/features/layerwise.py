@@ -15,6 +15,7 @@ from trainflat.core.formatting import plural
 from trainflat.core.settings import Settings
 from trainflat.distillation import Layerwise, LayerwiseLoss, Shape, read_layerwise
 from trainflat.training.features.base import ADDED, Feature, State
+from trainflat.training.features.self_teacher import SelfTeacher
 
 # The teacher's hidden states travel with their micro-batch, as its logits do.
 _HEARD = ADDED + "layer."
@@ -65,9 +66,11 @@ class LayerwiseFeature(Feature):
         return settings.dump()
 
     @classmethod
-    def check_teacher(cls, settings: Settings, student: nn.Module, teacher: nn.Module) -> None:
-        options: Layerwise = settings.build()
-        options.check_shapes(shape_of(student), shape_of(teacher))
+    def check_teacher(
+        cls, settings: Settings, student: nn.Module, teacher: nn.Module, fellows: Mapping[str, Any]
+    ) -> None:
+        renewed = SelfTeacher.settings_in(fellows, "self_teaching")
+        _check_shapes(settings.build(), shape_of(student), shape_of(teacher), renewed=renewed)
 
     def join(self) -> None:
         fellow: Any = self.run.features.get("distillation")
@@ -81,14 +84,8 @@ class LayerwiseFeature(Feature):
                 "layerwise adds its maps to the optimizer, and a scheduler that was made before does not know them. "
                 "Give optimizers=(optimizer, None), and lr_scheduler_type in the arguments; or set map to none."
             )
-        student, teacher = shape_of(self.run.model), shape_of(fellow.teacher)
-        self._options.check_shapes(student, teacher)
-        if "self_teaching" in self.run.features and student != teacher:
-            raise InputError(
-                f"renew best puts the student, of {plural(student.depth, 'layer')} of width {student.width}, in the "
-                f"place of a teacher of {plural(teacher.depth, 'layer')} of width {teacher.width}, which layerwise "
-                "then cannot compare. Leave out one of the two, or choose a teacher of the student's shape."
-            )
+        renewed = "self_teaching" in self.run.features
+        _check_shapes(self._options, shape_of(self.run.model), shape_of(fellow.teacher), renewed=renewed)
         fellow.listen(self._listening)
 
     @contextmanager
@@ -191,6 +188,16 @@ class LayerwiseFeature(Feature):
     def _begun(self) -> LayerwiseLoss:
         assert self._loss is not None, "begin() makes it"
         return self._loss
+
+
+def _check_shapes(options: Layerwise, student: Shape, teacher: Shape, *, renewed: bool) -> None:
+    options.check_shapes(student, teacher)
+    if renewed and student != teacher:
+        raise InputError(
+            f"renew best puts the student, of {plural(student.depth, 'layer')} of width {student.width}, in the "
+            f"place of a teacher of {plural(teacher.depth, 'layer')} of width {teacher.width}, which layerwise "
+            "then cannot compare. Leave out one of the two, or choose a teacher of the student's shape."
+        )
 
 
 def shape_of(model: nn.Module) -> Shape:
