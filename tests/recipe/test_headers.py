@@ -23,21 +23,43 @@ TRAININGS = re.compile(
     r"over batches of (\d+) ×"
 )
 
+STAGES = re.compile(r"(?:Time: an estimate[^:]*:|,) (?:about )?(dense|pruned|finetuned) (\d+) steps")
+PASSES = re.compile(r"(one|two) pass(?:es)? each: (?:about )?(\d+) passes over batches of (\d+) ×")
+
 
 def text_of(name: str) -> str:
     return " ".join(line.strip() for line in header(name))
 
 
+def rows_of(recipe: Recipe) -> int:
+    """Official rows, or windows of them."""
+    squad = recipe.task.name == "squad"
+    rows = recipe.task.rows or (SOURCE if squad else TASKS[recipe.task.name].spec).sizes["train"]
+    return round(rows * (WINDOWS if squad else 1))
+
+
 def steps_of(recipe: Recipe) -> int:
-    """Of one training on the official rows."""
-    task, training = recipe.task, recipe.training
-    squad = task.name == "squad"
-    rows = task.rows or (SOURCE if squad else TASKS[task.name].spec).sizes["train"]
-    rows *= WINDOWS if squad else 1
-    return math.ceil(math.ceil(round(rows) / training.batch_size) * training.epochs)
+    """Of one training."""
+    return math.ceil(math.ceil(rows_of(recipe) / recipe.training.batch_size) * recipe.training.epochs)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("demo")])
+def learns_structure(name: str) -> bool:
+    return "method" in load_recipe(name).protocol.options
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if learns_structure(name)])
+def test_steps_of_stages_that_are_trained_each_in_its_own_way(name: str):
+    recipe, text = load_recipe(name), text_of(name)
+    plan, training = recipe.protocol.build().plan(), recipe.training
+    expected = {stage.name: stage.phase.steps(training, rows_of(recipe)) for stage in plan}
+    assert {stage: int(steps) for stage, steps in STAGES.findall(text)} == expected
+    [(passes, total, batch)] = PASSES.findall(text)
+    per_step = {"one": 1, "two": 2}[passes]
+    assert (per_step, int(batch)) == (training.optimizer.average_passes, training.batch_size)
+    assert int(total) == per_step * sum(expected.values())
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("demo") and not learns_structure(name)])
 def test_steps_passes_and_batches(name: str):
     recipe = load_recipe(name)
     [found] = TRAININGS.findall(text_of(name))

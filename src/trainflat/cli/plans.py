@@ -32,7 +32,6 @@ def print_plan(plan: "Prepared") -> None:
 def _facts(plan: "Prepared") -> Iterator[tuple[str, str]]:
     recipe, training = plan.recipe, plan.recipe.training
     about = "" if plan.exact else "about "
-    epochs = f"{plural(training.epochs, 'epoch')} of batch {training.batch_size}"
     passes = plan.steps * training.passes_per_step
     yield "recipe", f"{recipe.name}, hash {recipe.hash[:10]}, seed {recipe.seed}"
     yield from _task_facts(plan)
@@ -42,10 +41,19 @@ def _facts(plan: "Prepared") -> Iterator[tuple[str, str]]:
     yield "protocol", _options(plan.protocol_options)
     yield from _curve(plan)
     yield "int8", _int8(plan)
-    yield "trainings", f"{plan.trainings} of {about}{plural(plan.steps_per_training, 'step')} ({epochs})"
+    yield "trainings", _trainings(plan)
     each = f"{plural(training.passes_per_step, 'forward and backward pass', 'forward and backward passes')} each"
     yield "steps", f"{about}{plan.steps} in all, {each}: {plural(passes, 'pass', 'passes', form='.0f')}"
     yield "folder", str(plan.folder)
+
+
+def _trainings(plan: "Prepared") -> str:
+    about, steps, training = "" if plan.exact else "about ", plan.stage_steps, plan.recipe.training
+    if len(set(steps.values())) <= 1:
+        epochs = f"{plural(training.epochs, 'epoch')} of batch {training.batch_size}"
+        return f"{plan.trainings} of {about}{plural(plan.steps_per_training, 'step')} ({epochs})"
+    each = (f"{name} {about}{plural(count, 'step')}" for name, count in steps.items())
+    return f"{', '.join(each)} (of batch {training.batch_size})"
 
 
 def _curve(plan: "Prepared") -> Iterator[tuple[str, str]]:

@@ -13,10 +13,12 @@ from trainflat.commands.run_folder import CLAIM, LOCK, RECIPE
 from trainflat.core.errors import InputError
 from trainflat.core.files import MANIFEST
 from trainflat.core.rng import derive_seed
+from trainflat.core.settings import Settings
 from trainflat.evaluation import SPEED_NOTE
 from trainflat.models import Encoder, load_encoder, load_on_meta, meet
 from trainflat.protocols import Planned, Protocol
-from trainflat.protocols.store import STAGE, STAGES
+from trainflat.protocols.store import MAPS, STAGE, STAGES
+from trainflat.protocols.teaching import OWN
 from trainflat.recipe import Recipe, load_recipe
 from trainflat.records.run import RECORD_FILE
 from trainflat.tasks.base import Task
@@ -45,6 +47,13 @@ class Job:
     def train_rows(self) -> int:
         """Counts the training rows."""
         return int(self.task.fingerprints["train"].rows)
+
+    @property
+    def given_teacher(self) -> Settings | None:
+        """Returns the settings of distillation where they name a model, and not the run's own dense stage."""
+        settings = self.recipe.training.distillation
+        own = settings is not None and self.protocol.teaches and settings.teacher == OWN
+        return None if own else settings
 
     @property
     def exact(self) -> bool:
@@ -82,7 +91,13 @@ class Prepared(Job):
     @property
     def steps(self) -> int:
         """Counts the optimizer steps of all trainings."""
-        return self.trainings * self.steps_per_training
+        return sum(self.stage_steps.values())
+
+    @property
+    def stage_steps(self) -> dict[str, int]:
+        """Counts the optimizer steps of each stage that is trained, by its name."""
+        training, rows = self.recipe.training, self.train_rows
+        return {stage.name: stage.phase.steps(training, rows) for stage in self.stages if stage.trained}
 
     @property
     def features(self) -> dict[str, tuple[Any, str]]:
@@ -128,13 +143,12 @@ class Prepared(Job):
     @property
     def teacher_seen(self) -> bool:
         """Returns whether the teacher, if there is one, could be looked at."""
-        return self.recipe.training.distillation is None or self.teacher is not None
+        return self.given_teacher is None or self.teacher is not None
 
     def refuse_unseen(self) -> None:
         """Raises InputError where a model was not looked at: it cannot be run here."""
-        distillation = self.recipe.training.distillation
         names = [self.recipe.model.name] if self.encoder is None else []
-        names += [] if self.teacher_seen or distillation is None else [distillation.teacher]
+        names += [] if self.teacher_seen or self.given_teacher is None else [self.given_teacher.teacher]
         if names:
             raise InputError(
                 f"model {names[0]!r} was not looked at: it is neither packaged nor a folder nor in the hub's cache, "
@@ -146,7 +160,10 @@ class Prepared(Job):
         """Lists the files that the run's folder will hold."""
         per_stage = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", STAGE, MANIFEST]
         per_stage += [RANGES] if self.recipe.training.quantization else []
-        names = [f"{STAGES}/{s.name}/{f}" for s in self.stages for f in [*per_stage, *self.protocol.stage_files(s)]]
+        layerwise = self.recipe.training.features().get("layerwise")
+        maps = [] if layerwise is None or layerwise.map == "none" else [MAPS]
+        own = {s.name: [*self.protocol.stage_files(s), *(maps if s.handed_on else [])] for s in self.stages}
+        names = [f"{STAGES}/{stage}/{f}" for stage, more in own.items() for f in [*per_stage, *more]]
         return [LOCK, RECIPE, CLAIM, *self.protocol.files(), *names, RECORD_FILE]
 
 
@@ -191,9 +208,10 @@ def _encoder(job: Job, *, weights: bool) -> Encoder | None:
 
 def _teacher(job: Job, student: Encoder | None, *, weights: bool) -> Encoder | None:
     settings, head, length = job.recipe.training.distillation, job.task.head, job.recipe.training.max_length
-    if settings is None:
+    if settings is not None:
+        check_weight(settings.weight, head)
+    if settings is None or job.given_teacher is None:
         return None
-    check_weight(settings.weight, head)
     if not weights or student is None:
         return load_teacher_on_meta(settings.teacher, head, student, length)
     teacher = load_teacher(settings.teacher, head, student, length)
@@ -204,7 +222,7 @@ def _teacher(job: Job, student: Encoder | None, *, weights: bool) -> Encoder | N
 def _check_teacher(job: Job, student: Encoder | None, teacher: Encoder | None) -> None:
     """Checks that what learns from more than a teacher's answers has a teacher, and one that fits."""
     training = job.recipe.training
-    own = training.distillation is None
+    own = job.given_teacher is None
     if own and "layerwise" in training.features() and not job.protocol.teaches:
         raise InputError(
             "training.layerwise learns from the layers of a teacher, and the recipe names none. Add "

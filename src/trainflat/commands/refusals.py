@@ -57,16 +57,22 @@ def check_optimizer(recipe: Recipe, task: Task) -> None:
 
 def check_gate(recipe: Recipe) -> None:
     """Checks that a gate goes with what is trained, and its ``perturb`` with an optimizer that displaces."""
-    gate, optimizer = recipe.protocol.options.get("gate"), recipe.training.optimizer
+    key = "gate" if "gate" in recipe.protocol.options else "method"
+    gate, optimizer = recipe.protocol.options.get(key), recipe.training.optimizer
     if gate is None:
         return
+    if key == "method" and recipe.training.quantization is not None:
+        raise InputError(
+            "training.quantization rounds a model of one shape, and protocol.method makes it smaller. Leave it out; "
+            "evaluation.int8 scores an int8 copy."
+        )
     if gate.member.needs_weights and recipe.training.reparametrization is not None:
         check_alone(gate=gate.name)
     displaces = issubclass(optimizer.member, FlatOptimizer) and optimizer.member.rho_only_displaces
     perturb = gate.options.get("perturb")
     if perturb is not None and not displaces:
         raise InputError(
-            f"protocol.gate.perturb {perturb} says what an optimizer like sam displaces, and {optimizer.name} "
+            f"protocol.{key}.perturb {perturb} says what an optimizer like sam displaces, and {optimizer.name} "
             "is not one. Leave it out, or set training.optimizer.name=sam."
         )
 

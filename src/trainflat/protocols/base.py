@@ -16,7 +16,7 @@ class Protocol(ABC):
     """Trains and prunes in some order, as straight-line code: what was done before is recalled from the store."""
 
     unstructured = True  # its zeros lie anywhere, so that dense kernels do not gain from them
-    teaches = False  # a later stage learns from an earlier one, where the recipe names no teacher
+    teaches = False  # later stages learn from the run's own dense one, where the recipe names no other teacher
     fine_tuned = False  # the model that it starts from must have learned the task
 
     @abstractmethod

@@ -6,7 +6,7 @@ from typing import Annotated
 from torch import nn
 
 from trainflat.core.schedules import Schedule
-from trainflat.core.settings import Section
+from trainflat.core.settings import Section, Settings
 from trainflat.protocols.base import Protocol
 from trainflat.protocols.stages import Planned, Produced, check_sparsities, stage_name
 from trainflat.protocols.workspace import Workspace, train
@@ -38,17 +38,10 @@ class Gradual(Protocol):
 
     def check(self, steps: int | None, model: nn.Module | None) -> None:
         """Checks that the schedule fits the steps, and the gate the model."""
-        kind: type[Gate] = self.gate.member
-        if model is not None:
-            kind.check_model(self.gate, model)
-        if steps is not None:
-            kind.check_length(self.gate, steps)
+        check_gate(self.gate, steps, model)
 
     def curve(self, steps: int) -> tuple[str, list[tuple[int, float]]]:
-        schedule: Schedule = self.gate.schedule
-        if self.sparsity is not None:
-            return "sparsity", schedule.curve(steps, 0.0, self.sparsity)
-        return "lambda", schedule.curve(steps, 0.0, self.gate.penalty)
+        return gate_curve(self.gate, steps)
 
     def run(self, workspace: Workspace) -> Iterator[Produced]:
         self.check(workspace.steps, workspace.encoder.model)
@@ -56,3 +49,25 @@ class Gradual(Protocol):
         yield workspace.store.recall(stage) or train(
             workspace, stage, workspace.untrained(), gate=self.gate, freeze_embeddings=self.freeze_embeddings
         )
+
+
+def check_gate(gate: Settings, steps: int | None, model: nn.Module | None) -> None:
+    """Checks that a gate's schedule fits the steps, and the gate the model; what is None is not known yet.
+
+    Raises:
+        InputError: one of the two does not.
+    """
+    kind: type[Gate] = gate.member
+    if model is not None:
+        kind.check_model(gate, model)
+    if steps is not None:
+        kind.check_length(gate, steps)
+
+
+def gate_curve(gate: Settings, steps: int) -> tuple[str, list[tuple[int, float]]]:
+    """Names what a gate's schedule raises in so many steps, with (step, value) of its path."""
+    schedule: Schedule = gate.schedule
+    sparsity = final_sparsity(gate)
+    if sparsity is not None:
+        return "sparsity", schedule.curve(steps, 0.0, sparsity)
+    return "lambda", schedule.curve(steps, 0.0, gate.penalty)

@@ -1,13 +1,15 @@
 """Describes the stages of a run: as they are planned, and as they come out."""
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from trainflat.core.errors import InputError
+from trainflat.protocols.phases import Phase
 from trainflat.pruning import Masks
 from trainflat.quantization import Q8BERT
 from trainflat.records.run import Training
@@ -22,6 +24,8 @@ class Planned:
     sparsity: float
     trained: bool
     open: bool = False  # a penalty decides how sparse it gets; then `sparsity` is 0
+    handed_on: bool = False  # a later training goes on from it, with the maps of layerwise distillation if there are
+    phase: Phase = field(default_factory=Phase, compare=False)  # how it is trained otherwise than the recipe says
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Produced:
         quantizer: Of ``model``, with the ranges from which its int8 copy is made; after quantization-aware training.
         structure: What is left of the dense model's, if less.
         predicted_seconds: Of a forward pass, by the table of times that the structure was chosen by.
+        maps: Of layerwise distillation, from ``model``'s hidden states; a later training goes on with them.
+        products: What the training's features left, by key; not kept on disk.
     """
 
     plan: Planned
@@ -42,6 +48,8 @@ class Produced:
     quantizer: Q8BERT | None = None
     structure: Structure | None = None
     predicted_seconds: float | None = None
+    maps: Mapping[str, Tensor] | None = None
+    products: Mapping[str, Any] = field(default_factory=dict)
 
     def copied(self, plan: Planned) -> Self:
         """Copies model and quantizer for another stage, which is not trained."""

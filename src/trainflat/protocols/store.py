@@ -31,7 +31,7 @@ from trainflat.training.features.snapshot import SNAPSHOT
 from trainflat.training.fit import forget
 
 STAGES = "stages"
-MASKS, STAGE = "masks.safetensors", "stage.json"
+MASKS, MAPS, STAGE = "masks.safetensors", "maps.safetensors", "stage.json"
 REWIND = "rewind"  # holds the weights of the step that rounds go back to
 _WORK = "work"
 
@@ -40,8 +40,8 @@ _WORK = "work"
 class StageStore:
     """Keeps the stages in a run's folder.
 
-    Each has a folder with the model as ``trainflat.load`` and ``from_pretrained`` read it, the masks, and
-    ``stage.json``; it is sealed when complete. Checkpoints of a training in progress lie in ``work/``.
+    Each has a folder with the model as ``trainflat.load`` and ``from_pretrained`` read it, the masks
+    or maps, and ``stage.json``; it is sealed when complete. Checkpoints of a training in progress lie in ``work/``.
 
     Attributes:
         folder: Of the run.
@@ -73,6 +73,8 @@ class StageStore:
         if produced.masks is not None:
             produced.masks.check(produced.model)
             produced.masks.save(folder / MASKS)
+        if produced.maps is not None:
+            save_tensors(folder / MAPS, produced.maps)
         if produced.quantizer is not None:
             save_tensors(folder / RANGES, produced.quantizer.state_dict())
         files = {str(p.relative_to(self.folder)): hash_file(p) for p in sorted(folder.iterdir())}
@@ -110,7 +112,9 @@ class StageStore:
         model = load(folder)
         masks = None if known.masks_sha256 is None else Masks.load(folder / MASKS)
         quantizer = None if self.quantization is None else _quantizer(self.quantization, model, folder)
-        return Produced(plan, model, masks, known.training, known.timing.train_seconds, quantizer, known.structure)
+        maps = load_tensors(folder / MAPS)[0] if (folder / MAPS).is_file() else None
+        seconds = known.timing.train_seconds
+        return Produced(plan, model, masks, known.training, seconds, quantizer, known.structure, maps=maps)
 
     @property
     def snapshot_folder(self) -> Path:

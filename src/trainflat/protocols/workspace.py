@@ -121,7 +121,8 @@ def train(
         features=features,
         progress=workspace.progress,
     )
-    return Produced(stage, model, fitted.masks, fitted.training, fitted.seconds, fitted.products.get("quantization"))
+    quantizer = fitted.products.get("quantization")
+    return Produced(stage, model, fitted.masks, fitted.training, fitted.seconds, quantizer, products=fitted.products)
 
 
 def build_pruner(  # noqa: PLR0917

@@ -1,6 +1,7 @@
 """Gates: which weights stay, decided while the model trains."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from trainflat.core.registry import Registry
 from trainflat.core.settings import Section, Settings
@@ -49,6 +50,10 @@ GATES: PrunerTable[Gate] = PrunerTable(
 STRUCTURE_GATES: Registry[Gate] = Registry("gate", given={"model"}, cofi=CoFi)
 """Gates on activations: they leave weights dense and say what to shrink the model to, for FlatTrainer and own loops."""
 
+_MEMBERS: dict[str, Any] = {**STRUCTURE_GATES, "block-movement": BlockMovement, "mlpruning": MLPruning}
+METHODS: Registry[Gate] = Registry("method", given={"model"}, **_MEMBERS)
+"""Gates that say by ``kept()`` what to shrink the model to, when training is complete."""
+
 
 def read_gate(section: Section) -> Settings:
     """Reads a gate of either table.
@@ -66,6 +71,7 @@ def read_gate(section: Section) -> Settings:
 __all__ = [
     "GATES",
     "L0",
+    "METHODS",
     "PINS",
     "STRUCTURE_GATES",
     "BlockMovement",

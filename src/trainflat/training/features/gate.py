@@ -11,7 +11,7 @@ from trainflat.core.errors import InputError
 from trainflat.core.settings import Section, Settings
 from trainflat.optim import FlatOptimizer
 from trainflat.pruning import Masks
-from trainflat.pruning.gates import Gate, StructuralGate, read_gate
+from trainflat.pruning.gates import METHODS, Gate, StructuralGate, read_gate
 from trainflat.training.features.base import Context, Feature, State
 from trainflat.training.features.masks import enforce
 from trainflat.training.restarts import forget
@@ -87,8 +87,9 @@ class GateFeature(Feature):
 
     @property
     def product(self) -> Any:
-        """What is left of the model's structure, of a gate on activations."""
-        return self.gate.kept() if isinstance(self.gate, StructuralGate) else None
+        """What is left of the model's structure, of a gate that decides on whole units."""
+        gate: Any = self.gate
+        return gate.kept() if self.name in METHODS else None
 
     def optimizer_made(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer

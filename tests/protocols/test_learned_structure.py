@@ -1,0 +1,193 @@
+"""Structure that is learned: a teacher, a pruning, a last fine-tuning, and what each stage hands on to the next."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import BertForSequenceClassification
+
+import trainflat
+from tests.support.families import config, write
+from tests.support.runs import own_files, recipe
+from trainflat.core.errors import InputError
+from trainflat.core.files import load_tensors
+from trainflat.protocols import PROTOCOLS, LearnedStructure, Structured, rates
+from trainflat.protocols.phases import Phase
+from trainflat.records.run import Record
+from trainflat.tasks.base import EncodedSplit
+from trainflat.training.options import TrainingOptions
+
+COFI: dict[str, Any] = {
+    "name": "cofi",
+    "target_sparsity": 0.5,
+    "schedule": {"name": "linear", "start": 0.1, "hold": 0.5},
+    "score_lr": 0.8,
+    "multiplier_lr": 0.5,
+    "tolerance": 0.5,
+}
+METHODS: dict[str, dict[str, Any]] = {
+    "cofi": COFI,
+    "block-movement": {
+        "name": "block-movement",
+        "target_sparsity": 0.5,
+        "block": 4,
+        "score_lr": 0.5,
+        "schedule": {"name": "linear", "start": 0.1, "hold": 0.2},
+    },
+    "mlpruning": {
+        "name": "mlpruning",
+        "target_sparsity": 0.3,
+        "score_lr": 0.5,
+        "schedule": {"name": "linear", "start": 0.1, "hold": 0.2},
+    },
+}
+TAUGHT = {"distillation": {"teacher": "dense", "weight": 1.0}, "layerwise": {"weight": 0.5}}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("learned")
+    torch.manual_seed(0)
+    write(folder / "model", BertForSequenceClassification(config("Bert")))
+    return folder
+
+
+def given(place: Path, training: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+    chosen: dict[str, Any] = {"optimizer": {"name": "adamw", "lr": 1e-3}, "epochs": 4, **(training or {})}
+    made = recipe(place / "model", own_files(place), **chosen)
+    protocol = {"name": "structured", "method": COFI, **options}
+    return made | {"protocol": protocol, "evaluation": {"latency": {"batches": []}}}
+
+
+def ran(place: Path, out: str, training: dict[str, Any] | None = None, **options: Any) -> tuple[Record, Path]:
+    record = trainflat.run(given(place, training, **options), out=place / out)
+    return record, next((place / out).iterdir())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_ends_in_a_smaller_model_that_is_trained_once_more(place: Path, name: str) -> None:
+    record, run = ran(place, name, TAUGHT, method=METHODS[name], dense={"epochs": 1}, finetune={"epochs": 1})
+    assert [stage.name for stage in record.stages] == ["dense", "pruned", "finetuned"]
+    dense, pruned, finetuned = record.stages
+    assert [stage.training.steps for stage in record.stages if stage.training] == [5, 20, 5]
+    assert dense.structure is None and pruned.structure is not None
+    assert pruned.structure == finetuned.structure and pruned.structure.score == name
+    for stage in (pruned, finetuned):
+        model = trainflat.load(run / "stages" / stage.name)
+        own = [p for name, p in model.named_parameters() if ".layer." in name]
+        assert pruned.structure.parameters == sum(p.numel() for p in own)
+        assert sum(p.numel() for p in model.parameters()) == stage.sizes.parameters <= dense.sizes.parameters
+    assert finetuned.sizes.encoder_sparsity == 0  # zeros inside of what is left were filled
+
+
+def test_a_run_that_is_killed_between_stages_goes_on_to_the_same_bits_with_its_maps(place: Path) -> None:
+    options: dict[str, Any] = {"dense": {"epochs": 1}, "finetune": {"epochs": 1, "lr": [1e-4, 1e-3]}}
+    whole, run = ran(place, "killed", TAUGHT, **options)
+    maps = load_tensors(run / "stages" / "pruned" / "maps.safetensors")[0]
+    hidden = whole.stages[1].structure.hidden if whole.stages[1].structure else 0
+    assert {tuple(one.shape) for one in maps.values()} == {(8, hidden), (8,)}
+    last = run / "stages" / "finetuned"
+    before = (last / "model.safetensors").read_bytes()
+    for path in [run / "record.json", *last.iterdir()]:
+        path.unlink()
+    last.rmdir()
+    again, _ = ran(place, "killed", TAUGHT, **options)
+    assert again.digest == whole.digest and (last / "model.safetensors").read_bytes() == before
+
+
+def test_the_rate_that_is_best_on_held_out_rows_trains_the_last_stage(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, float, int, int]] = []
+    original = rates.train
+
+    def watching(workspace: Any, stage: Any, model: Any, **features: Any) -> Any:
+        rows = {split.name: len(split) for split in [workspace.train_split, *workspace.evaluation.values()]}
+        seen.append((stage.name, workspace.options.optimizer.lr, len(workspace.train_split), sum(rows.values())))
+        return original(workspace, stage, model, **features)
+
+    monkeypatch.setattr(rates, "train", watching)
+    monkeypatch.setattr(rates, "_score", lambda *_, **__: {1e-5: 1.0, 1e-3: 3.0, 1e-4: 3.0}[seen[-1][1]])
+    record, _ = ran(place, "rates", finetune={"epochs": 1, "lr": [1e-5, 1e-3, 1e-4], "held_out": 0.25})
+    rows = seen[-1][2]
+    held = round(0.25 * rows)
+    assert [(name, lr) for name, lr, *_ in seen] == [
+        ("finetuned-lr-1e-05", 1e-5),
+        ("finetuned-lr-0.001", 1e-3),
+        ("finetuned-lr-0.0001", 1e-4),
+        ("finetuned", 1e-3),  # the first of the best
+    ]
+    assert [learned for *_, learned, _ in seen] == [rows - held] * 3 + [rows]
+    training = record.stages[-1].training
+    assert training is not None and training.features is not None
+    assert training.features["rates"] == {"chosen": 1e-3, "scores": [[1e-5, 1.0], [1e-3, 3.0], [1e-4, 3.0]]}
+
+
+def test_held_out_rows_are_not_learned_from() -> None:
+    split = EncodedSplit("train", [{"input_ids": [i]} for i in range(20)], list(range(20)))
+    learned, held = rates.held_out(split, 5, seed=1)
+    assert (len(learned), len(held)) == (15, 5)
+    first, second = ([row["input_ids"][0] for row in part.rows] for part in (learned, held))
+    assert sorted([*first, *second]) == list(range(20)) and first == sorted(first)
+    assert list(held.lengths) == second
+    assert rates.held_out(split, 5, seed=1)[1].rows == held.rows != rates.held_out(split, 5, seed=2)[1].rows
+
+
+def test_pruning_begins_from_the_dense_weights_where_it_shall(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts: dict[str, dict[str, Any]] = {}
+    from trainflat.protocols import workspace as workspaces
+
+    original = workspaces.fit
+
+    def watching(model: Any, *args: Any, **kwargs: Any) -> Any:
+        starts[kwargs["folder"].name] = {name: p.detach().clone() for name, p in model.named_parameters()}
+        return original(model, *args, **kwargs)
+
+    monkeypatch.setattr(workspaces, "fit", watching)
+    _, run = ran(place, "begun", start="dense", dense={"epochs": 1})
+    dense = trainflat.load(run / "stages" / "dense").state_dict()
+    assert starts.keys() == {"dense", "pruned"}
+    assert all(torch.equal(p, dense[name]) for name, p in starts["pruned"].items())
+    assert not all(torch.equal(p, starts["dense"][name]) for name, p in starts["pruned"].items())
+
+
+def test_without_a_method_the_name_stands_for_pruning_between_trainings() -> None:
+    assert PROTOCOLS.read("structured").member is Structured
+    learned = PROTOCOLS.read({"name": "structured", "method": "cofi", "finetune": {"lr": "2e-5"}})
+    assert learned.member is LearnedStructure
+    section = learned.section()
+    assert section["finetune"] == {"lr": [2e-5]} and section["dense"] is None
+    assert PROTOCOLS.read(section).section() == section
+
+
+@pytest.mark.parametrize(
+    ("options", "training", "message"),
+    [
+        ({"method": "hard-movement"}, {}, "method"),
+        ({"start": "dense"}, {}, "dense is null"),
+        ({"finetune": {"epoch": 3}}, {}, "epochs"),
+        ({"finetune": {"epochs": 0}}, {}, r"finetune.epochs"),
+        ({"finetune": {"lr": []}}, {}, "lr"),
+        ({"finetune": {"lr": [1e-4, 1e-4]}}, {}, "different"),
+        ({"finetune": 3}, {}, "mapping"),
+        ({"pruner": "obs"}, {}, "pruner"),
+        ({"method": {**COFI, "target_sparsity": 0.9999}}, {}, "can reach"),
+        ({"method": {**COFI, "score_lr": 0.01}}, {}, "score_lr"),
+        ({}, {"quantization": "q8bert"}, "quantization"),
+        ({}, {"layerwise": {"weight": 0.5}}, "teacher"),
+    ],
+)
+def test_wrong_options_are_one_line_before_anything_is_trained(
+    place: Path, options: dict[str, Any], training: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        trainflat.plan(given(place, training, **options), out=place / "wrong")
+    assert "\n" not in str(caught.value)
+
+
+def test_phases_count_the_steps_of_the_rates_that_are_compared() -> None:
+    training = TrainingOptions(epochs=3, batch_size=10)
+    assert Phase().steps(training, 100) == 30
+    assert Phase(epochs=1, lr=[1e-4]).steps(training, 100) == 10
+    assert Phase(epochs=1, lr=[1e-4, 1e-3], held_out=0.35).steps(training, 100) == 2 * 7 + 10
