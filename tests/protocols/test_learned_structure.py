@@ -13,6 +13,7 @@ from tests.support.runs import own_files, recipe
 from trainflat.core.errors import InputError
 from trainflat.core.files import load_tensors
 from trainflat.protocols import PROTOCOLS, LearnedStructure, Structured, rates
+from trainflat.protocols import workspace as workspaces
 from trainflat.protocols.phases import Phase
 from trainflat.records.run import Record
 from trainflat.tasks.base import EncodedSplit
@@ -134,10 +135,37 @@ def test_held_out_rows_are_not_learned_from() -> None:
     assert rates.held_out(split, 5, seed=1)[1].rows == held.rows != rates.held_out(split, 5, seed=2)[1].rows
 
 
+def test_each_stage_is_trained_with_what_the_one_before_hands_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: dict[str, tuple[dict[str, Any], TrainingOptions]] = {}
+    original = workspaces.fit
+
+    def watching(model: Any, *args: Any, **kwargs: Any) -> Any:
+        calls[kwargs["folder"].name] = kwargs["options"].features() | kwargs["features"], kwargs["options"]
+        return original(model, *args, **kwargs)
+
+    monkeypatch.setattr(workspaces, "fit", watching)
+    again = {"epochs": 2, "lr": 1e-4, "schedule": "constant"}
+    _, run = ran(place, "handed", TAUGHT, dense={"epochs": 1}, finetune=again)
+    stages = run / "stages"
+    assert list(calls) == ["dense", "pruned", "finetuned"]
+    dense, pruned, finetuned = (features for features, _ in calls.values())
+    assert dense["distillation"] is dense["layerwise"] is None and "gate" not in dense
+    weights = trainflat.load(stages / "dense").state_dict()
+    for features in (pruned, finetuned):
+        assert features["distillation"].weight == 1.0 and features["freeze_embeddings"] is True
+        taught = features["distillation"].teacher.state_dict()
+        assert all(torch.equal(taught[name], tensor) for name, tensor in weights.items())
+    assert pruned["gate"].name == "cofi" and "gate" not in finetuned
+    assert pruned["layerwise"].start is None
+    maps, start = load_tensors(stages / "pruned" / "maps.safetensors")[0], finetuned["layerwise"].start
+    assert all(torch.equal(start[name], tensor) for name, tensor in maps.items()) and start.keys() == maps.keys()
+    options = calls["finetuned"][1]
+    assert (options.epochs, options.optimizer.lr, options.schedule) == (2, 1e-4, "constant")
+    assert [one.epochs for _, one in calls.values()] == [1, 4, 2]
+
+
 def test_pruning_begins_from_the_dense_weights_where_it_shall(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     starts: dict[str, dict[str, Any]] = {}
-    from trainflat.protocols import workspace as workspaces
-
     original = workspaces.fit
 
     def watching(model: Any, *args: Any, **kwargs: Any) -> Any:
