@@ -9,6 +9,7 @@ them. Without it the times of ``speed.json`` are read.
 
 import argparse
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
@@ -65,7 +66,13 @@ def shrunk(structure: Structure, dense: PreTrainedModel) -> PreTrainedModel:
     anatomy = anatomy_of(dense)
     gone = [unit for unit in anatomy.units("head") if unit.index not in structure.layers[unit.layer or 0].heads]
     gone += [u for u in anatomy.units("feed-forward unit") if u.index >= structure.layers[u.layer or 0].units]
-    small: PreTrainedModel = shrink(dense, Kept.all(anatomy).without(gone)).eval()
+    gone += [unit for unit in anatomy.units("hidden dimension") if unit.index >= structure.hidden]
+    kept = Kept.all(anatomy).without(gone)
+    layers = [
+        replace(own, attention=float(left.attention != "skipped"), feed_forward=float(left.feed_forward != "skipped"))
+        for own, left in zip(kept.layers, structure.layers, strict=True)
+    ]
+    small: PreTrainedModel = shrink(dense, replace(kept, layers=tuple(layers))).eval()
     return small
 
 
