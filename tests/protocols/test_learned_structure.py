@@ -29,6 +29,7 @@ COFI: dict[str, Any] = {
 }
 METHODS: dict[str, dict[str, Any]] = {
     "cofi": COFI,
+    "grain": {"name": "grain", "target_sparsity": 0.6, "schedule": {"name": "cubic", "start": 0.2, "hold": 0.6}},
     "block-movement": {
         "name": "block-movement",
         "target_sparsity": 0.5,

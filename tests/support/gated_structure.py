@@ -15,6 +15,18 @@ TOTAL = 40
 RISE = {"name": "linear", "start": 4, "hold": 20}
 SHORT: dict[str, Any] = {"schedule": RISE, "score_lr": 0.5, "multiplier_lr": 0.2}
 """Options under which a run of 40 steps can follow the target."""
+START = 3
+TRAINED: dict[str, dict[str, Any]] = {
+    "cofi": {
+        "name": "cofi",
+        "target_sparsity": 0.5,
+        "schedule": {"name": "linear", "start": START, "hold": 5},
+        "score_lr": 2.0,
+        "multiplier_lr": 0.5,
+    },
+    "grain": {"name": "grain", "target_sparsity": 0.5, "schedule": {"name": "cubic", "start": START, "hold": 5}},
+}
+"""Gates of a structure in the Trainer, for runs of 12 steps."""
 
 
 def begun(model: nn.Module, step: int = 10, seed: int = 5, spread: float = 2.0, **options: Any) -> CoFi:

@@ -262,6 +262,8 @@ class FlatTrainer(SealedTrainer):
             for feature in self.features.values():
                 terms = feature.terms(terms, outputs, whole, weight)
             self.passes.saw(outputs, whole, terms, share)
+            for feature in self.features.values():
+                feature.terms_known(terms, share * self.passes.loss_scale)
             loss = reduce(torch.add, terms.values())
         return (loss, outputs) if return_outputs else loss
 

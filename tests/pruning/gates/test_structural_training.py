@@ -1,4 +1,4 @@
-"""CoFi's gates in FlatTrainer: the steps of a loop by hand, the dense phase, the restart, resuming, two processes."""
+"""Gates of a structure in FlatTrainer, resuming, two processes; CoFi: a loop by hand, the dense phase, restarts."""
 
 import copy
 from pathlib import Path
@@ -10,32 +10,27 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from tests.conftest import tiny_bert
+from tests.support.gated_structure import START, TRAINED
 from tests.support.gated_training import trained
 from tests.support.marks import quick
 from tests.support.plain_loop import collate, random_split
 from tests.support.teachers import teacher_model
 from tests.support.training import ADAMW, NO_DROPOUT, SAM, arguments, assert_same_weights, reproducible
 from tests.support.two_processes import pair
+from trainflat.anatomy import anatomy_of
 from trainflat.core.errors import InputError
-from trainflat.pruning.gates import STRUCTURE_GATES, StructuralGate
+from trainflat.pruning.gates import STRUCTURE_GATES
 from trainflat.pruning.structured import count, shrink
 from trainflat.training import FlatTrainer
 from trainflat.training.sampler import LengthGroupedSampler
 
-STEPS, DENSE = 12, 3
-COFI = {
-    "name": "cofi",
-    "target_sparsity": 0.5,
-    "schedule": {"name": "linear", "start": DENSE, "hold": 5},
-    "score_lr": 2.0,
-    "multiplier_lr": 0.5,
-}
+STEPS, DENSE = 12, START
+COFI = TRAINED["cofi"]
+METHODS = pytest.mark.parametrize("name", STRUCTURE_GATES)
 
 
-def gate_of(trainer: FlatTrainer) -> StructuralGate:
-    found = trainer.features["gate"].gate
-    assert isinstance(found, StructuralGate)
-    return found
+def gate_of(trainer: FlatTrainer) -> Any:
+    return trainer.features["gate"].gate
 
 
 def by_hand(optimizer: str, accumulate: int, clip: float) -> tuple[Any, Any]:
@@ -117,9 +112,10 @@ def test_rates_restart_with_the_gates_and_those_of_gates_stay(tmp_path: Path) ->
     assert [one[0] for one in rates] == pytest.approx([1e-3 * (1 - k / 12) for k in range(12)])
 
 
+@METHODS
 @pytest.mark.parametrize("stop", quick([2, DENSE, 5], DENSE))
-def test_a_resumed_run_ends_on_the_same_bits(tmp_path: Path, stop: int) -> None:
-    """Before, at and after the step where gates begin and the optimizer is made anew; with dropout."""
+def test_a_resumed_run_ends_on_the_same_bits(tmp_path: Path, name: str, stop: int) -> None:
+    """Before, at and after the step where units begin to go, and CoFi's optimizer is made anew; with dropout."""
     dropout = tiny_bert()
     settings: dict[str, Any] = {
         "eval_strategy": "steps",
@@ -132,25 +128,25 @@ def test_a_resumed_run_ends_on_the_same_bits(tmp_path: Path, stop: int) -> None:
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             control.should_training_stop = state.global_step == stop
 
-    whole = trained(tmp_path / "a", SAM, COFI, model=copy.deepcopy(dropout), **settings)
-    trained(tmp_path / "b", SAM, COFI, model=copy.deepcopy(dropout), callbacks=[Stop()], **settings)
+    whole = trained(tmp_path / "a", SAM, TRAINED[name], model=copy.deepcopy(dropout), **settings)
+    trained(tmp_path / "b", SAM, TRAINED[name], model=copy.deepcopy(dropout), callbacks=[Stop()], **settings)
     checkpoint = str(tmp_path / f"b/checkpoint-{stop}")
-    rest = trained(tmp_path / "b", SAM, COFI, model=copy.deepcopy(dropout), resume=checkpoint, **settings)
+    rest = trained(tmp_path / "b", SAM, TRAINED[name], model=copy.deepcopy(dropout), resume=checkpoint, **settings)
     assert_same_weights(whole.model, rest.model, atol=0)
-    one, other = gate_of(whole), gate_of(rest)
-    assert all(torch.equal(score, other.scores[name]) for name, score in one.scores.items())
-    assert torch.equal(one.pressure.multipliers, other.pressure.multipliers)
+    one, other = gate_of(whole).state_dict(), gate_of(rest).state_dict()
+    assert one.keys() == other.keys() and all(torch.equal(tensor, other[key]) for key, tensor in one.items())
     assert reproducible(whole) == reproducible(rest)
 
 
-def test_evaluations_see_what_is_shrunk_and_the_best_is_small_enough(tmp_path: Path) -> None:
+@METHODS
+def test_evaluations_see_what_is_shrunk_and_the_best_is_small_enough(tmp_path: Path, name: str) -> None:
     seen: dict[int, Any] = {}
 
     class Watch(FlatTrainer):
         def prediction_step(self, model: Any, *args: Any, **kwargs: Any) -> Any:
             found = super().prediction_step(model, *args, **kwargs)
             gate = gate_of(self)
-            left = count(gate.kept(), gate.activations.anatomy).sparsity
+            left = count(gate.kept(), anatomy_of(self.model)).sparsity
             seen.setdefault(self.state.global_step, (left, gate.settled, found[1]))
             return found
 
@@ -162,7 +158,7 @@ def test_evaluations_see_what_is_shrunk_and_the_best_is_small_enough(tmp_path: P
         eval_dataset=random_split(8, seed=5),
         data_collator=collate,
         optimizer=ADAMW,
-        gate=COFI | {"tolerance": 0.4},
+        gate=TRAINED[name] | ({"tolerance": 0.4} if name == "cofi" else {}),
         score=lambda split, predictions: {"early": -trainer.state.global_step},  # the best is the first that counts
     )
     trainer.train()
@@ -171,9 +167,8 @@ def test_evaluations_see_what_is_shrunk_and_the_best_is_small_enough(tmp_path: P
     assert all(seen[step][0] >= 0.1 for step in settled) and [seen[step][0] for step in (1, 2)] == [0, 0]
     logged = {e["step"]: e["sparsity"] for e in trainer.state.log_history if "eval_early" in e}
     assert logged == pytest.approx({step: left for step, (left, *_) in seen.items()})
-    assert {"sparsity_target", "sparsity_expected", "multiplier_1", "multiplier_2"} <= trainer.state.log_history[
-        -2
-    ].keys()
+    driven = {"sparsity_target", "sparsity_expected", "multiplier_1", "multiplier_2"}
+    assert {"cofi": driven, "grain": {"sparsity_units"}}[name] <= trainer.state.log_history[-2].keys()
     kept = trainer.features["gate"].product
     small = shrink(trainer.model, kept).eval()
     rows = collate([random_split(8, seed=5)[i] for i in range(8)])
@@ -209,14 +204,16 @@ def test_labels_teach_nothing_and_embeddings_rest_beside_a_teacher(tmp_path: Pat
     assert_same_weights(*found, atol=0)
 
 
+@METHODS
 @pytest.mark.slow
-def test_checkpointed_activations_and_autocast_see_the_gates(tmp_path: Path) -> None:
-    plain = trained(tmp_path / "0", ADAMW, COFI)
+def test_checkpointed_activations_and_autocast_see_the_gates(tmp_path: Path, name: str) -> None:
+    plain = trained(tmp_path / "0", ADAMW, TRAINED[name])
     model = tiny_bert(**NO_DROPOUT).double()
     getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
-    assert_same_weights(trained(tmp_path / "1", ADAMW, COFI, model=model).model, plain.model, atol=1e-8)
+    assert_same_weights(trained(tmp_path / "1", ADAMW, TRAINED[name], model=model).model, plain.model, atol=1e-8)
     half, whole = (
-        trained(tmp_path / f"{bf16}", ADAMW, COFI, model=tiny_bert(**NO_DROPOUT), bf16=bf16) for bf16 in (True, False)
+        trained(tmp_path / f"{bf16}", ADAMW, TRAINED[name], model=tiny_bert(**NO_DROPOUT), bf16=bf16)
+        for bf16 in (True, False)
     )
     one, two = ([e["loss"] for e in t.state.log_history if "loss" in e] for t in (half, whole))
     assert one == pytest.approx(two, abs=0.02) and one != two
@@ -225,12 +222,12 @@ def test_checkpointed_activations_and_autocast_see_the_gates(tmp_path: Path) -> 
 @pytest.mark.long
 def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     cut = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
-    cases = {"adamw": ADAMW, "sam": SAM}
-    given = {name: (optimizer, COFI, cut) for name, optimizer in cases.items()}
+    cases = {f"{name}-{kind['name']}": (kind, gate) for name, gate in TRAINED.items() for kind in (ADAMW, SAM)}
+    given = {name: (*case, cut) for name, case in cases.items()}
     pair().run("tests.support.ddp_gates", {"out": str(tmp_path), "cases": given})
     alone = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
-    for name, optimizer in cases.items():
-        one = dict(trained(tmp_path / f"one-{name}", optimizer, COFI, **alone).model.named_parameters())
+    for name, case in cases.items():
+        one = dict(trained(tmp_path / f"one-{name}", *case, **alone).model.named_parameters())
         first, second = (load_file(tmp_path / f"{name}-{rank}.safetensors") for rank in (0, 1))
         for key, weights in first.items():
             assert torch.equal(weights, second[key]), (name, key)
@@ -238,8 +235,10 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
 
 
 def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
+    for name in STRUCTURE_GATES:
+        with pytest.raises(InputError, match="go unheard in a compiled model"):
+            trained(tmp_path, ADAMW, TRAINED[name], torch_compile=True)
     for options, text in (
-        ({"torch_compile": True}, "go unheard in a compiled model"),
         ({"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "epoch"}, "is no function of the step"),
     ):
         with pytest.raises(InputError, match=text):

@@ -19,6 +19,7 @@ from trainflat.pruning.gates.gradual import (
     GradualPruner,
     GradualRandom,
 )
+from trainflat.pruning.gates.grain import Grain
 from trainflat.pruning.gates.hard_movement import HardMovement
 from trainflat.pruning.gates.l0 import L0
 from trainflat.pruning.gates.lagrangian import ExpectedSize, Lagrangian
@@ -47,8 +48,8 @@ GATES: PrunerTable[Gate] = PrunerTable(
     mlpruning=MLPruning,
 )
 
-STRUCTURE_GATES: Registry[Gate] = Registry("gate", given={"model"}, cofi=CoFi)
-"""Gates on activations: they leave weights dense and say what to shrink the model to, for FlatTrainer and own loops."""
+STRUCTURE_GATES: Registry[Gate] = Registry("gate", given={"model"}, cofi=CoFi, grain=Grain)
+"""Gates that decide on a model's structure and say what to shrink it to, for FlatTrainer and own loops."""
 
 _MEMBERS: dict[str, Any] = {**STRUCTURE_GATES, "block-movement": BlockMovement, "mlpruning": MLPruning}
 METHODS: Registry[Gate] = Registry("method", given={"model"}, **_MEMBERS)
@@ -88,6 +89,7 @@ __all__ = [
     "GradualMagnitude",
     "GradualPruner",
     "GradualRandom",
+    "Grain",
     "HardConcrete",
     "HardMovement",
     "Lagrangian",

@@ -43,7 +43,7 @@ class Gate(ABC):
         gate.begin(total_steps)                # after which `gate.scores` are parameters for the optimizer
         for step in range(total_steps):
             with gate.passes():                # also around the second pass of SAM, inside `optimizer.perturbed()`
-                loss(model).backward()         # as often as the batch is cut
+                loss(model).backward()         # as often as the batch is cut; maybe gate.differentiate(terms) before
             gate.observe(lr)
             optimizer.step(); optimizer.zero_grad()
             gate.advance(step + 1)
@@ -72,6 +72,9 @@ class Gate(ABC):
 
     needs_weights: bool = False
     """Whether it computes with the trained parameters as weights; no reparametrization may stand between the two."""
+
+    needs_hooks: ClassVar[bool] = False
+    """Whether it puts hooks on modules for a while, which a compiled model runs without."""
 
     perturb: Perturb | None = None
     """What an optimizer like SAM perturbs, of a gate that learns scores; None is its default."""
@@ -197,6 +200,14 @@ class Gate(ABC):
     def settled(self) -> bool:
         """Returns whether the sparsity is final: only then can a checkpoint be the best."""
         return self.schedule.share(self.step, self.total_steps) == 1
+
+    def differentiate(self, terms: Mapping[str, Tensor], weight: float = 1.0) -> None:
+        """Takes gradients of one term of a pass's loss alone, if it ranks by them; before the backward pass.
+
+        Args:
+            terms: By name; the loss is their sum. Their graph is left for the backward pass.
+            weight: What the loss is multiplied by in the backward pass.
+        """
 
     def observe(self, lr: float, weight: float = 1.0) -> None:
         """Takes in the gradients of a step: complete, reduced over processes and not yet clipped.

@@ -47,9 +47,9 @@ def block_units(model: nn.Module, size: Size, feed_forward: FeedForwardUnit, bia
     return attentions, {key: _followed(group, biases) for key, group in groups.items()}
 
 
-def entries_of(group: MaskGroup) -> Tensor:
-    """Returns how many entries of matrices each unit has, like the units' scores."""
-    members = [one for spreads in group.members.values() for one in spreads if len(one.shape) > 1]
+def entries_of(group: MaskGroup, *, biases: bool = False) -> Tensor:
+    """Returns how many entries of matrices, and maybe of biases, each unit has; like the units' scores."""
+    members = [one for spreads in group.members.values() for one in spreads if biases or len(one.shape) > 1]
     ones = (one.collect(torch.ones(one.shape, dtype=torch.float64), torch.Size(group.shape)) for one in members)
     return torch.stack([*ones]).sum(0)
 

@@ -70,6 +70,7 @@ class StructuralGate(Gate):
     """
 
     learns: ClassVar[bool] = True
+    needs_hooks: ClassVar[bool] = True
     needs_weights: bool = True
 
     def __init__(

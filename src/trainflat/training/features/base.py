@@ -212,6 +212,15 @@ class Feature:
         """
         return terms
 
+    def terms_known(self, terms: Mapping[str, Tensor], weight: float) -> None:
+        """Called with all terms of a micro-batch's loss, before the backward pass, which still needs their graph.
+
+        Args:
+            terms: By name, as they are added up.
+            weight: What the backward pass multiplies the sum by: the micro-batch's share of the step's rows, and a
+                loss scale.
+        """
+
     def row_losses(self, losses: Tensor, outputs: Any, inputs: Mapping[str, Any]) -> Tensor:
         """The losses [B] of the rows, for optimizers that choose rows by them; called without a graph."""
         return losses

@@ -51,7 +51,7 @@ class GateFeature(Feature):
     def join(self) -> None:
         if self.run.features.keys() & {"masks"}:
             raise InputError(f"masks are fixed, and the gate {self.name!r} makes its own. Give one of the two.")
-        if issubclass(self.kind, StructuralGate) and self.run.args.torch_compile:
+        if self.kind.needs_hooks and self.run.args.torch_compile:
             raise InputError(f"the hooks of the gate {self.name!r} go unheard in a compiled model: no torch_compile.")
         if self.kind.learns and self.run.has_scheduler:
             raise InputError(
@@ -109,6 +109,9 @@ class GateFeature(Feature):
 
     def passes(self, weight: float, again: bool) -> Context:
         return self._begun.passes(weight)
+
+    def terms_known(self, terms: Mapping[str, Tensor], weight: float) -> None:
+        self._begun.differentiate(terms, weight)
 
     def gradients(self, lr: float, scale: float) -> None:
         if self._begun.held is not None:
