@@ -80,7 +80,9 @@ def test_every_method_ends_in_a_smaller_model_that_is_trained_once_more(place: P
         own = [p for name, p in model.named_parameters() if ".layer." in name]
         assert pruned.structure.parameters == sum(p.numel() for p in own)
         assert sum(p.numel() for p in model.parameters()) == stage.sizes.parameters <= dense.sizes.parameters
-    assert finetuned.sizes.encoder_sparsity == 0  # zeros inside of what is left were filled
+    matrices = [p for name, p in model.named_parameters() if ".layer." in name and p.dim() > 1]
+    # Zeros inside of what is left were filled; GRAIN may leave a layer no dimension of queries and keys.
+    assert all(p.all() or (name == "grain" and not p.any()) for p in matrices)
 
 
 def test_a_run_that_is_killed_between_stages_goes_on_to_the_same_bits_with_its_maps(place: Path) -> None:

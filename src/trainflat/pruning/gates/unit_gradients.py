@@ -120,7 +120,7 @@ class UnitGradients:
         def hear(x: Tensor) -> Tensor:
             if not torch.is_grad_enabled():
                 return x
-            heard: Tensor = _Heard.apply(x, self.factors[place.group], self, place)
+            heard: Tensor = _Heard.apply(x, self.factors[place.group], self, place)  # type: ignore[no-untyped-call]
             return heard
 
         return hear
@@ -136,7 +136,7 @@ class _Heard(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Any:
         if not ctx.owner.on:
             return grad, None, None, None
         units = slice(ctx.place.start, ctx.place.stop)
