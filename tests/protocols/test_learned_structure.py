@@ -183,6 +183,25 @@ def test_pruning_begins_from_the_dense_weights_where_it_shall(place: Path, monke
     assert not all(torch.equal(p, starts["dense"][name]) for name, p in starts["pruned"].items())
 
 
+def test_parameters_are_a_budget_of_the_whole_model(place: Path) -> None:
+    dense = sum(p.numel() for p in trainflat.load(place / "model").parameters())
+    record, _ = ran(place, "counted", method={**COFI, "hidden": False, "tolerance": 0.1}, parameters=dense - 800)
+    [stage] = record.stages
+    assert stage.name == "pruned" and stage.structure is not None
+    assert stage.target_sparsity == stage.structure.sparsity > 0
+    assert stage.training is not None and stage.training.best_step is not None
+    asked = 800 / dense
+    log = [one["sparsity_target"] for one in stage.training.curve if "sparsity_target" in one]
+    assert log[-1] == pytest.approx(asked)
+
+
+def test_a_speedup_is_one_of_this_machine(place: Path) -> None:
+    method = {**COFI, "hidden": False}
+    record, run = ran(place, "timed", method=method, speedup=1.05, length=8)
+    assert (run / "latency.json").is_file()
+    assert record.stages[-1].timing.predicted_seconds is not None
+
+
 def test_without_a_method_the_name_stands_for_pruning_between_trainings() -> None:
     assert PROTOCOLS.read("structured").member is Structured
     learned = PROTOCOLS.read({"name": "structured", "method": "cofi", "finetune": {"lr": "2e-5"}})
@@ -205,6 +224,12 @@ def test_without_a_method_the_name_stands_for_pruning_between_trainings() -> Non
         ({"pruner": "obs"}, {}, "pruner"),
         ({"method": {**COFI, "target_sparsity": 0.9999}}, {}, "can reach"),
         ({"method": {**COFI, "score_lr": 0.01}}, {}, "score_lr"),
+        ({"parameters": 100}, {}, "hidden to false"),
+        ({"method": {**COFI, "hidden": False}, "parameters": 100}, {}, "can reach"),
+        ({"method": {**COFI, "hidden": False}, "parameters": 100, "speedup": 2}, {}, "one of the two"),
+        ({"method": {**COFI, "hidden": False}, "speedup": 1}, {}, "speedup"),
+        ({"method": METHODS["block-movement"], "speedup": 2}, {}, "target of its own"),
+        ({"method": {**COFI, "budget": 3}}, {}, "budget"),
         ({}, {"quantization": "q8bert"}, "quantization"),
         ({}, {"layerwise": {"weight": 0.5}}, "teacher"),
     ],

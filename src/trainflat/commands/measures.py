@@ -53,6 +53,8 @@ def measure(workspace: Workspace, produced: Produced, recipe: Recipe) -> record.
 
 
 def _target(produced: Produced) -> float:
+    if produced.plan.open and produced.structure is not None:
+        return produced.structure.sparsity
     if produced.plan.open and produced.masks is not None:
         return produced.masks.sparsity
     return produced.plan.sparsity

@@ -9,6 +9,7 @@ from trainflat.pruning.gates.activations import GatedActivations
 from trainflat.pruning.gates.base import Gate, final_sparsity
 from trainflat.pruning.gates.block_movement import BlockMovement
 from trainflat.pruning.gates.cofi import CoFi
+from trainflat.pruning.gates.expected_price import ExpectedPrice
 from trainflat.pruning.gates.functions import FlooredThreshold, GateFunction, HardConcrete, Position, Threshold, TopK
 from trainflat.pruning.gates.gradual import (
     PINS,
@@ -78,6 +79,7 @@ __all__ = [
     "BlockMovement",
     "CoFi",
     "Controller",
+    "ExpectedPrice",
     "ExpectedSize",
     "FlooredThreshold",
     "Gate",

@@ -6,16 +6,30 @@ import torch
 from torch import Tensor, nn
 
 from trainflat.core.configurable import Configurable
+from trainflat.core.errors import InputError
 from trainflat.core.schedules import ScheduleOption
-from trainflat.core.settings import Word
+from trainflat.core.settings import Check, Word
 from trainflat.pruning.gates.functions import HardConcrete
 from trainflat.pruning.gates.learned import PerturbOption, ScoreRate
 from trainflat.pruning.gates.structural import StructuralGate
 from trainflat.pruning.options import NON_NEGATIVE, SparsityOption, TrueOrFalse
+from trainflat.pruning.structured.budgets import Budget
 
 Init = Literal["published", "mild"]
 _OPEN, _UNITS = 10.0, 0.0  # log((1 - d) / d) of d = 0.5, the drop rate that CoFi's code gives feed-forward units
 _SHARPER = 0.8  # "magical number" of CoFi's code
+
+
+class _GivenBudget(Check):
+    """Accepts None and a budget; a recipe cannot write one, and protocols have options for them."""
+
+    def read(self, name: str, value: Any) -> Budget | None:
+        if value is not None and not isinstance(value, Budget):
+            raise InputError(f"{name} is an object such as Parameters(count=...), got {value!r}.")
+        return value
+
+    def dump(self, value: Any) -> Any:
+        return None if value is None else type(value).__name__
 
 
 class CoFiGates(HardConcrete):
@@ -69,6 +83,8 @@ class CoFi(Configurable, StructuralGate):
         True
     """
 
+    later = ("budget",)
+
     target_sparsity: SparsityOption = 0.95
     schedule: ScheduleOption = {"name": "linear", "start": 0.05, "hold": 0.85}  # noqa: RUF012 -- an option's default
     score_lr: ScoreRate = 1e-2
@@ -77,6 +93,7 @@ class CoFi(Configurable, StructuralGate):
     hidden: TrueOrFalse = True
     tolerance: Annotated[float, NON_NEGATIVE] = 1e-2
     restart: TrueOrFalse = True
+    budget: Annotated[Budget | None, _GivenBudget()] = None
     perturb: PerturbOption = None
 
     def __init__(self, model: nn.Module, *args: Any, **options: Any) -> None:

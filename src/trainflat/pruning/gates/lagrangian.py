@@ -1,5 +1,6 @@
 """A Lagrangian that drives the expected size of a gated structure to a target (Xia, Zhong and Chen, ACL 2022)."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -30,7 +31,23 @@ class UnitCost:
     each: float
 
 
-class ExpectedSize:
+class Size(ABC):
+    """Measures how much of a structure is gone, in whatever a target is a share of."""
+
+    @abstractmethod
+    def sparsity(self, chances: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Returns the expected share that is gone [1], and its derivatives by the chances.
+
+        Args:
+            chances: That a value is not 0, by name: of units [n], of sub-layers [1], of hidden dimensions [hidden].
+        """
+
+    @abstractmethod
+    def gone(self, kept: Kept) -> float:
+        """Returns the share that is gone of a model as it would be shrunk."""
+
+
+class ExpectedSize(Size):
     r"""Computes the expected share of parameters that is gone, from the chances that gates are open.
 
     Counts as CoFi's code does, in two ways. With P the chances, i over hidden dimensions, j over the heads and k over
@@ -50,7 +67,7 @@ class ExpectedSize:
     """
 
     def __init__(self, anatomy: Anatomy, *, hidden: bool) -> None:
-        self.dense = count(Kept.all(anatomy), anatomy).cofi_dense
+        self.anatomy, self.dense = anatomy, count(Kept.all(anatomy), anatomy).cofi_dense
         self.parts: list[UnitCost] = []
         for place, layer in enumerate(anatomy.layers):
             a, f = layer.attention, layer.feed_forward
@@ -65,11 +82,6 @@ class ExpectedSize:
                 self.parts.append(UnitCost(f"feed-forward unit {place}", f"feed-forward sub-layer {place}", each))
 
     def sparsity(self, chances: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the expected share that is gone [1], and its derivatives by the chances.
-
-        Args:
-            chances: That a value is not 0, by name: of units [n], of sub-layers [1], of hidden dimensions [hidden].
-        """
         width = chances[HIDDEN].sum() if HIDDEN in chances else 1.0
         inner, slopes = torch.zeros(1, dtype=torch.float64), {}
         for part in self.parts:
@@ -81,6 +93,10 @@ class ExpectedSize:
         if HIDDEN in chances:
             slopes[HIDDEN] = (-inner / self.dense).expand_as(chances[HIDDEN])
         return 1 - width * inner / self.dense, slopes
+
+    def gone(self, kept: Kept) -> float:
+        """Returns the share of the layers' parameters that a shrunk model would not have, LayerNorms counted."""
+        return count(kept, self.anatomy).sparsity
 
 
 class Lagrangian(Pressure):
@@ -96,7 +112,7 @@ class Lagrangian(Pressure):
     Args:
         function: From whose scores chances follow.
         target: Sparsity to end with.
-        size: Computes the expected sparsity.
+        size: Computes the expected sparsity, and what is gone in the end.
 
     Attributes:
         multipliers: Both, in one parameter [2]; made by :meth:`begin`.
@@ -104,7 +120,7 @@ class Lagrangian(Pressure):
 
     multipliers: nn.Parameter
 
-    def __init__(self, function: HardConcrete, target: float, size: ExpectedSize) -> None:
+    def __init__(self, function: HardConcrete, target: float, size: Size) -> None:
         super().__init__(function)
         self.target: float = target
         self.size, self.wanted = size, 0.0

@@ -17,12 +17,13 @@ from trainflat.core.formatting import plural
 from trainflat.core.schedules import ScheduleOption
 from trainflat.pruning.gates.activations import HIDDEN, Draw, GatedActivations
 from trainflat.pruning.gates.base import Gate
+from trainflat.pruning.gates.expected_price import ExpectedPrice
 from trainflat.pruning.gates.functions import HardConcrete, Position, generator_for
-from trainflat.pruning.gates.lagrangian import ExpectedSize, Lagrangian
+from trainflat.pruning.gates.lagrangian import ExpectedSize, Lagrangian, Size
 from trainflat.pruning.gates.units import expanded, structure_units
 from trainflat.pruning.masks import Masks
 from trainflat.pruning.options import Perturb
-from trainflat.pruning.structured.counting import count
+from trainflat.pruning.structured.budgets import Budget
 from trainflat.pruning.structured.kept import Kept, KeptLayer
 from trainflat.pruning.structured.refusals import check
 
@@ -59,6 +60,8 @@ class StructuralGate(Gate):
         tolerance: How much less of the parameters than the target may be gone for an evaluation to be the best.
         restart: Whether the optimizer's memory of the weights is dropped and the schedule of their rates begins anew
             where values begin to be drawn.
+        budget: What may be left, in place of ``target_sparsity``: parameters, multiply-adds or measured time, of models
+            without gates on hidden dimensions.
         perturb: What an optimizer like SAM perturbs; see :class:`~trainflat.pruning.gates.LearnedMask`.
 
     Attributes:
@@ -85,13 +88,14 @@ class StructuralGate(Gate):
         hidden: bool = True,
         tolerance: float = 1e-2,
         restart: bool = True,
+        budget: Budget | None = None,
         perturb: Perturb | None = None,
     ) -> None:
         super().__init__(model, schedule)
         self.function, self.hidden, self.tolerance, self.restart = function, hidden, tolerance, restart
         self.score_lr, self.multiplier_lr, self.perturb = score_lr, multiplier_lr, perturb
         self.activations = GatedActivations(self.model, hidden=hidden)
-        self.pressure = Lagrangian(function, target_sparsity, ExpectedSize(self.activations.anatomy, hidden=hidden))
+        self.pressure = _pressure(self.model, self.activations, function, target_sparsity, budget)
         self._standing: ExitStack | None = None  # hooks of a block of passes
         self._now: Draw | None = None  # what the model computes with
         self._draws: list[dict[str, Tensor]] = []  # of the block so far
@@ -131,7 +135,7 @@ class StructuralGate(Gate):
     def settled(self) -> bool:
         """Returns whether the target has arrived and the model, as it would be shrunk now, is small enough."""
         near = self.pressure.target - self.tolerance
-        return super().settled and count(self.kept(), self.activations.anatomy).sparsity >= near
+        return super().settled and self.pressure.size.gone(self.kept()) >= near
 
     def refuse_unfit(self) -> None:
         super().refuse_unfit()
@@ -143,8 +147,8 @@ class StructuralGate(Gate):
         super().check_model(options, model)
         activations = GatedActivations(model, hidden=options.hidden)
         _refuse_structure(model, activations)
-        size = ExpectedSize(activations.anatomy, hidden=options.hidden)
-        Lagrangian(HardConcrete(0.0), options.target_sparsity, size).refuse_unreachable(activations.sizes, -BOUND)
+        pressure = _pressure(model, activations, HardConcrete(0.0), options.target_sparsity, options.budget)
+        pressure.refuse_unreachable(activations.sizes, -BOUND)
 
     @classmethod
     def check_length(cls, options: Any, total_steps: int) -> None:
@@ -192,7 +196,7 @@ class StructuralGate(Gate):
 
     def logs(self) -> dict[str, float]:
         """Returns the sparsity of the model as it would be shrunk now and, once it is gated, what drives it."""
-        sparsity = {"sparsity": count(self.kept(), self.activations.anatomy).sparsity}
+        sparsity = {"sparsity": self.pressure.size.gone(self.kept())}
         return sparsity | self.pressure.logs(self.scores, self.at) if self.on else sparsity
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -314,6 +318,17 @@ class StructuralGate(Gate):
 
     def _scratch(self, name: str) -> Tensor:
         return torch.empty_like(self.scores[name], requires_grad=False)
+
+
+def _pressure(
+    model: nn.Module, activations: GatedActivations, function: HardConcrete, target: float, budget: Budget | None
+) -> Lagrangian:
+    """Drives the share of parameters to a target or, where there is a budget, its price to its limit."""
+    if budget is not None:
+        price = ExpectedPrice(model, budget, hidden=activations.hidden)
+        return Lagrangian(function, price.target, price)
+    size: Size = ExpectedSize(activations.anatomy, hidden=activations.hidden)
+    return Lagrangian(function, target, size)
 
 
 def _refuse_structure(model: nn.Module, activations: GatedActivations) -> None:
