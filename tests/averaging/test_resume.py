@@ -6,14 +6,21 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from tests.support.averaging import MEMBERS, SWA, Watched, same, state_of
+from tests.support.averaging import EMA, SWA, Watched, same, state_of
 from tests.support.training import StoppedError, reproducible
 from trainflat.core.errors import InputError
 from trainflat.training import checkpoints
 
 
-@MEMBERS
-@pytest.mark.parametrize(("every", "keep"), [(5, "best"), ("epoch", "last")])
+@pytest.mark.parametrize(
+    ("averaging", "every", "keep"),
+    [
+        (SWA, 5, "best"),
+        (EMA, "epoch", "last"),
+        pytest.param(SWA, "epoch", "last", marks=pytest.mark.slow),
+        pytest.param(EMA, 5, "best", marks=pytest.mark.slow),
+    ],
+)
 def test_resuming_continues_the_same_average(tmp_path: Path, averaging: dict[str, Any], keep: str, every: Any) -> None:
     """From a checkpoint without an average and from one with: the same bits, scores and log."""
     options = {"load_best_model_at_end": keep == "best", "logging_steps": 4}

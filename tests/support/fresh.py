@@ -114,6 +114,13 @@ def main() -> None:
     for name in IMPORTED:
         importlib.import_module(name)
     gc.freeze()  # a child that collected what was imported here would copy its pages
+    with tempfile.TemporaryDirectory() as bytecode:
+        if sys.dont_write_bytecode:  # as containers set it; each child would compile our package anew
+            sys.dont_write_bytecode, sys.pycache_prefix = False, bytecode
+        _serve()
+
+
+def _serve() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         if "ended" in request:
