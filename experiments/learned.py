@@ -4,8 +4,8 @@ All six layers of MiniLM are fine-tuned on STS-B or on 20,000 rows of SST-2 by A
 epochs as in ``experiments.structured``). SAM's rho is chosen on a tenth of the training rows, held out, by the mean
 score of its models after 73 and 80 % of the multiply-adds were taken out by `obs` without training: what is asked is
 how they compress, and CoFi at every rho would take days. Then each teacher teaches CoFi to 60, 80 and 95 % fewer
-parameters of the layers, block movement to a quarter of the weights, and GRAIN to a fifth of the units' parameters; each
-smaller model is trained once more, at one of two rates, chosen on held-out rows. What post-training makes of the same
+parameters of the layers, block movement to a quarter of the weights, and GRAIN to a fifth of the units' parameters;
+each smaller model is trained once more, at one of two rates, chosen on held-out rows. What post-training makes of the same
 teacher at the same sizes, `obs` with least squares and magnitude without repair, stands beside it. Pruning itself is by
 AdamW, so that only teachers differ.
 
