@@ -95,6 +95,13 @@ SAID: dict[str, Any] = {
     r"penalty is tuned": lambda r: r.protocol.gate.target_sparsity in (0.75, 0.9) and not r.protocol.gate.penalty,
     r"a quarter of the weights remains": lambda r: final_sparsity(r.protocol.gate) == 0.75,
     r"10% (of the weights )?remain\.": lambda r: final_sparsity(r.protocol.gate) == 0.9,
+    r"nearest layers (are )?matched": lambda r: r.training.features()["layerwise"].matching == "nearest",
+    r"[Ll]ayers (are )?matched in order": lambda r: r.training.features()["layerwise"].matching == "ordered",
+    r"chosen on a tenth of the training rows": lambda r: (
+        r.protocol.finetune.several and r.protocol.finetune.held_out == 0.1
+    ),
+    r"three rates tried": lambda r: len(r.protocol.finetune.lr) == 3,
+    r"within 0\.01 of the target": lambda r: r.protocol.method.tolerance == 0.01,
     r"share 128 tokens": lambda r: r.task.doc_stride == 128,
     r"decay 0\.9999": lambda r: r.training.quantization.decay == 0.9999,
     r"\(decay 0\.99\)": lambda r: r.training.quantization.decay == 0.99,
@@ -102,6 +109,7 @@ SAID: dict[str, Any] = {
 NUMBERS: dict[str, Any] = {
     r"(\d+) (?:training )?rows": lambda r: r.task.rows,
     r"(?:first )?(\d+) layers of MiniLM": lambda r: r.model.layers,
+    r"scored every (\d+) steps": lambda r: r.training.evaluate_every,
     r"warm-up of (\d+) steps": lambda r: pytest.approx(r.training.warmup * steps_of(r), rel=5e-3),
 }
 
