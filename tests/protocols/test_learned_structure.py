@@ -232,6 +232,7 @@ def test_without_a_method_the_name_stands_for_pruning_between_trainings() -> Non
         ({"method": {**COFI, "budget": 3}}, {}, "budget"),
         ({}, {"quantization": "q8bert"}, "quantization"),
         ({}, {"layerwise": {"weight": 0.5}}, "teacher"),
+        ({"dense": {}}, {"distillation": {"teacher": "dense", "renew": "best"}}, "renew best makes a teacher of the s"),
     ],
 )
 def test_wrong_options_are_one_line_before_anything_is_trained(

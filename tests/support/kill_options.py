@@ -8,8 +8,9 @@ from tests.support import optimizer_family
 from tests.support.gated_runs import section as gate_section
 from trainflat.averaging import AVERAGING
 from trainflat.optim import OPTIMIZERS
+from trainflat.protocols.teaching import OWN
 from trainflat.pruning import PRUNERS
-from trainflat.pruning.gates import GATES
+from trainflat.pruning.gates import GATES, METHODS
 from trainflat.sharpness import MEASURES
 
 ADAMW = {"name": "adamw", "lr": 2e-3}
@@ -72,7 +73,7 @@ TRAINING = {
     "last kept": _training(keep="last", patience=None, schedule="constant"),
     "evaluated by epoch": _training(evaluate_every="epoch", accumulate=1),
 }
-METHODS = {
+BY_OPTIMIZER = {
     f"optimizer {name}": _training({"name": "dense"}, optimizer=optimizer_family.recipe(name)) for name in OPTIMIZERS
 } | {"label noise": _training({"name": "dense"}, optimizer={"name": "label-noise", "lr": 1e-3, "probability": 0.3})}
 GATED = {
@@ -82,6 +83,26 @@ GATED = {
     "gate of sam": _training(
         {"name": "gradual", "gate": {**gate_section("hard-movement"), "perturb": "both"}}, patience=None, epochs=4
     )
+}
+_RISE = {"name": "linear", "start": 0.1, "hold": 0.4}
+_LEARNED: dict[str, dict[str, Any]] = {  # options under which a few steps take units away
+    "cofi": {"score_lr": 2.0, "multiplier_lr": 0.5, "tolerance": 0.5},
+    "block-movement": {"score_lr": 0.5, "block": 4},
+    "mlpruning": {"score_lr": 0.8, "first_ratio": 4.0},
+}
+
+
+def _learned(method: str, **options: Any) -> dict[str, Any]:
+    """A teacher of the run's own, layers and their maps, rates to choose from, and a smaller model trained again."""
+    section = {"name": method, "target_sparsity": 0.4, "schedule": _RISE, **_LEARNED.get(method, {})}
+    finetune = {"epochs": 1, "lr": [1e-4, 1e-3], "held_out": 0.2}
+    protocol = {"name": "structured", "method": section, "dense": {"epochs": 1}, "finetune": finetune}
+    taught = {"distillation": {"teacher": OWN, "weight": 1}, "layerwise": {"matching": "random-windows"}}
+    return _training(protocol, **{"optimizer": ADAMW, "patience": None, "epochs": 4} | taught | options)
+
+
+LEARNED = {f"method {name}": _learned(name) for name in METHODS} | {
+    "method cofi of sam": _learned("cofi", optimizer=SAM, precision="bf16")
 }
 EVALUATION = {
     f"measure {name}": {
@@ -96,8 +117,9 @@ EVALUATION = {
 FAMILIES = {
     "protocols": PROTOCOLS,
     "training": TRAINING,
-    "optimizers": METHODS,
+    "optimizers": BY_OPTIMIZER,
     "gates": GATED,
+    "methods": LEARNED,
     "evaluation": EVALUATION,
 }
 # Of these the quick suite kills one run each.
@@ -108,7 +130,11 @@ QUICK = {
     "gates": ["gate hard-movement"],
     "evaluation": ["measure keskar"],
 }
-TWO_PROCESSES = {"two processes": {"protocol": ONE_ROUND}, "two processes, bf16": _training(precision="bf16")}
+TWO_PROCESSES = {
+    "two processes": {"protocol": ONE_ROUND},
+    "two processes, bf16": _training(precision="bf16"),
+    "two processes, cofi": _learned("cofi", layerwise={"matching": "fixed"}),
+}
 
 
 def recipes(place: Path, chosen: dict[str, Any]) -> dict[str, Any]:
@@ -139,7 +165,7 @@ def _merged(base: dict[str, Any], sections: dict[str, Any], place: Path) -> dict
     made = {**base, **{k: {**base[k], **v} if isinstance(base.get(k), dict) else v for k, v in sections.items()}}
     made["model"] = str(place / made["model"])
     teaching = made["training"].get("distillation")
-    if teaching:
+    if teaching and teaching["teacher"] != OWN:
         teaching["teacher"] = str(place / "teacher")
     if made["protocol"].get("run"):
         made["protocol"]["run"] = str(place / made["protocol"]["run"])

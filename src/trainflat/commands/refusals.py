@@ -11,6 +11,7 @@ from trainflat.quantization import layers_to_round
 from trainflat.recipe import Recipe
 from trainflat.reparametrization import check_alone
 from trainflat.tasks.base import Task
+from trainflat.training.features.gate import refuse_renewal
 from trainflat.training.fit import training_arguments
 from trainflat.training.step_runner import refuse_parts
 from trainflat.training.trackers import check_installed
@@ -66,6 +67,8 @@ def check_gate(recipe: Recipe) -> None:
             "training.quantization rounds a model of one shape, and protocol.method makes it smaller. Leave it out; "
             "evaluation.int8 scores an int8 copy."
         )
+    if recipe.training.distillation is not None and recipe.training.distillation.renew is not None:
+        refuse_renewal(gate)
     if gate.member.needs_weights and recipe.training.reparametrization is not None:
         check_alone(gate=gate.name)
     displaces = issubclass(optimizer.member, FlatOptimizer) and optimizer.member.rho_only_displaces

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from tests.conftest import tiny_bert
 from tests.support.gated_reference import top
 from tests.support.gated_steps import on_noise, small
+from tests.support.gated_structure import TRAINED
 from trainflat.core.errors import InputError, UnknownName
-from trainflat.pruning.gates import GATES, GradualPruner, HardMovement
+from trainflat.pruning.gates import GATES, STRUCTURE_GATES, GradualPruner, HardMovement, read_gate
 from trainflat.pruning.gates.selection import Selection
 from trainflat.pruning.keys import Keys, Magnitudes
 from trainflat.pruning.scores import Score, ScoreInputs
@@ -274,13 +275,27 @@ def test_a_target_below_the_sparsity_that_is_there_is_refused(name: str) -> None
         GATES.make(name, model, **{key: 0.5}).begin(20)
 
 
-@pytest.mark.parametrize("name", GATES)
+@pytest.mark.parametrize("name", [*GATES, *STRUCTURE_GATES])
 def test_the_state_of_another_model_is_refused(name: str) -> None:
-    bert, other = tiny_bert(), small()
-    gate = GATES.make(name, bert)
+    bert, other = tiny_bert(), tiny_bert(num_attention_heads=4, intermediate_size=24) if name in TRAINED else small()
+    settings = read_gate(TRAINED.get(name, name))
+    gate = settings.build(bert)
     gate.begin(200, objective=on_noise(bert))
     with pytest.raises(InputError, match=r"of another model: .* differs. Resume with the same model."):
-        GATES.make(name, other).begin(200, state=gate.state_dict(), step=3, objective=on_noise(other))
+        settings.build(other).begin(200, state=gate.state_dict(), step=3, objective=on_noise(other))
+
+
+@pytest.mark.parametrize("name", STRUCTURE_GATES)
+def test_what_a_gate_of_a_structure_cannot_train_is_refused(name: str) -> None:
+    settings, bert = read_gate(TRAINED[name]), tiny_bert()
+    with pytest.raises(InputError, match="the schedule holds 3 steps at its start and 5 at its end, and the run has 7"):
+        settings.build(bert).begin(7)
+    frozen = bert.bert.encoder.layer[0].output.dense.weight.requires_grad_(False)
+    for refuse in (lambda: settings.build(bert).begin(12), lambda: settings.member.check_model(settings, bert)):
+        with pytest.raises(InputError, match=r"layer\.0\.output\.dense\.weight is frozen, so that no gate can learn"):
+            refuse()
+    frozen.requires_grad_(True)
+    settings.member.check_model(settings, bert)
 
 
 def test_blocks_that_do_not_fit_are_refused() -> None:

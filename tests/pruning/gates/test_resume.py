@@ -7,21 +7,23 @@ from typing import Any
 import pytest
 from transformers import TrainerCallback
 
+from tests.conftest import tiny_bert
 from tests.support.gated_steps import on_noise, small
+from tests.support.gated_structure import TRAINED
 from tests.support.gated_training import HARD, trained
 from tests.support.training import SAM, assert_same_weights
 from trainflat.core.errors import InputError
-from trainflat.pruning.gates import GATES
+from trainflat.pruning.gates import GATES, STRUCTURE_GATES, read_gate
 
 
-@pytest.mark.parametrize("name", GATES)
+@pytest.mark.parametrize("name", [*GATES, *STRUCTURE_GATES])
 def test_the_state_of_another_gate_is_refused(name: str) -> None:
-    other, model = "magnitude" if name != "magnitude" else "random", small()
+    other, model = "magnitude" if name != "magnitude" else "random", tiny_bert() if name in TRAINED else small()
     for one in ({"hard-movement": "l0", "l0": "soft-movement"}.get(name, other), other):
-        gate = GATES.make(one, model)
+        gate, made = GATES.make(one, model), read_gate(TRAINED.get(name, name)).build(model)
         gate.begin(200, objective=on_noise(model))
-        with pytest.raises(InputError, match=rf"another gate, {gate.kind}, and not of {GATES.make(name, model).kind}"):
-            GATES.make(name, model).begin(200, state=gate.state_dict(), step=3, objective=on_noise(model))
+        with pytest.raises(InputError, match=rf"another gate, {gate.kind}, and not of {made.kind}"):
+            made.begin(200, state=gate.state_dict(), step=3, objective=on_noise(model))
 
 
 def test_a_run_goes_on_from_a_checkpoint_in_another_folder(tmp_path: Path) -> None:

@@ -266,6 +266,7 @@ class StructuralGate(Gate):
     @torch.no_grad()
     def close(self, weight: float = 1.0) -> None:
         if self._standing is None:
+            self._displace_nothing()
             return
         draws = self._draws
         self.abandon()
@@ -277,6 +278,11 @@ class StructuralGate(Gate):
                     score.grad = own if score.grad is None else score.grad.add_(own)
         if draws:
             self.pressure.push(self.scores, weight, self._scratch)
+
+    def _displace_nothing(self) -> None:
+        # An optimizer that displaces the scores alone needs a gradient, also as long as there are no values.
+        for score in self.scores.values() if self.perturb == "scores" else ():
+            score.grad = torch.zeros_like(score)
 
     def abandon(self) -> None:
         if self._standing is not None:

@@ -53,6 +53,8 @@ class GateFeature(Feature):
             raise InputError(f"masks are fixed, and the gate {self.name!r} makes its own. Give one of the two.")
         if self.kind.needs_hooks and self.run.args.torch_compile:
             raise InputError(f"the hooks of the gate {self.name!r} go unheard in a compiled model: no torch_compile.")
+        if "self_teaching" in self.run.features:
+            refuse_renewal(self._settings)
         if self.kind.learns and self.run.has_scheduler:
             raise InputError(
                 f"the gate {self.name!r} adds its scores to the optimizer, and a scheduler that was made before "
@@ -163,3 +165,12 @@ class GateFeature(Feature):
     def _begun(self) -> Gate:
         assert self.gate is not None, "begin() makes it"
         return self.gate
+
+
+def refuse_renewal(gate: Settings) -> None:
+    """Raises InputError for a gate whose model a copy of the student's weights, as a teacher, does not compute."""
+    if issubclass(gate.member, StructuralGate):
+        raise InputError(
+            f"renew best makes a teacher of the student's weights, and the gate {gate.name!r} is not in them: it would "
+            "be another model than the one that was evaluated. Leave renew out."
+        )
