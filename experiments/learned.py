@@ -5,9 +5,9 @@ epochs as in ``experiments.structured``). SAM's rho is chosen on a tenth of the 
 score of its models after 73 and 80 % of the multiply-adds were taken out by `obs` without training: what is asked is
 how they compress, and CoFi at every rho would take days. Then each teacher teaches CoFi to 60, 80 and 95 % fewer
 parameters of the layers, block movement to a quarter of the weights, and GRAIN to a fifth of the units' parameters;
-each smaller model is trained once more, at one of two rates, chosen on held-out rows. What post-training makes of the same
-teacher at the same sizes, `obs` with least squares and magnitude without repair, stands beside it. Pruning itself is by
-AdamW, so that only teachers differ.
+each smaller model is trained once more, at one of two rates, chosen on held-out rows. What post-training makes of the
+same teacher at the same sizes, `obs` with least squares and magnitude without repair, stands beside it. Pruning itself
+is by AdamW, so that only teachers differ.
 
 ``choose`` writes ``results/learned/rho-TASK.json``, which the others read. Runs resume. Copies each record to
 ``results/learned/``; ``python -m experiments.learned_table`` reads them.
