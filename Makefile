@@ -17,6 +17,8 @@ CONSTRAINTS := $(LOCK)
 
 # Two OpenMP programs whose idle threads spin slow each other four-fold, so the tests use one quiet thread each.
 QUIET := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
+# Each worker takes its half from one end to the other, so that what the tests of a module share is made once.
+TESTS := $(QUIET) $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-quick test-all test-newest test-oldest style bench lock
@@ -30,13 +32,13 @@ demo: $(VENV)/.trainflat-demo ## the main job on real text: AdamW against SAM, e
 	$(BIN)/trainflat report $(DEMO) --out $(DEMO)/report
 
 test-quick: $(VENV)/.trainflat-dev ## the first case of every test that takes no seconds: all rooms in about two minutes
-	$(QUIET) $(BIN)/python -m pytest -n 2 --quick $(ARGS)
+	$(TESTS) --quick $(ARGS)
 
 test: $(VENV)/.trainflat-dev ## the tests, except the slow ones: five minutes on two quiet cores (ARGS="-k sam" chooses)
-	$(QUIET) $(BIN)/python -m pytest -n 2 $(ARGS)
+	$(TESTS) $(ARGS)
 
 test-all: $(VENV)/.trainflat-dev ## every test, the slow ones too
-	$(QUIET) $(BIN)/python -m pytest -n 2 -m "slow or not slow" $(ARGS)
+	$(TESTS) -m "slow or not slow" $(ARGS)
 
 test-newest: ## the tests against the newest versions that pyproject.toml allows, in an environment made anew
 	$(call tested-anew,.venv-newest,)

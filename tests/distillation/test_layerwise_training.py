@@ -10,6 +10,7 @@ from torch import nn
 
 from tests.conftest import tiny_bert
 from tests.support.layered import FIXED, SHARE, ByHand, layered, wide_teacher
+from tests.support.marks import quick
 from tests.support.plain_loop import collate, random_split, train
 from tests.support.shrunk import ragged
 from tests.support.structured import random_model
@@ -38,7 +39,7 @@ def maps(trainer: FlatTrainer) -> dict[str, torch.Tensor]:
     return {name: p.detach() for name, p in trainer.features["layerwise"].param_groups()[0]["params"]}
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", quick([2, 1], 2))
 @pytest.mark.parametrize("recipe", [ADAMW, SAM, {**SAM, "name": "esam", "beta": 1.0}], ids=["adamw", "sam", "esam"])
 def test_takes_the_steps_of_a_plain_loop(tmp_path: Path, accumulate: int, recipe: dict[str, Any]) -> None:
     """With a map that is clipped with the model, is neither decayed nor displaced, and a smaller last window."""

@@ -53,9 +53,11 @@ def taught(
     return trainer
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("recipe", [ADAMW, SAM, {**SAM, "name": "esam", "beta": 1.0}], ids=["adamw", "sam", "esam"])
-@pytest.mark.parametrize("sparsity", [None, 0.6], ids=["dense", "masked"])
+@pytest.mark.parametrize(
+    ("accumulate", "sparsity"),
+    [(2, 0.6), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((1, None), (2, None), (1, 0.6)))],
+)
 def test_takes_the_steps_of_a_plain_loop(
     tmp_path: Path, accumulate: int, recipe: dict[str, Any], sparsity: float | None
 ) -> None:

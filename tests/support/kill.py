@@ -17,7 +17,7 @@ TRAINER, STORE = "trainflat.training.trainer:FlatTrainer", "trainflat.protocols.
 
 
 def kill(tmp_path: Path, optimizer: dict[str, Any], points: list[Any], **options: Any) -> list[dict[str, Any]]:
-    """What the driver says: first of an undisturbed run, then of each point."""
+    """What the driver says: of an undisturbed run, then of each point; a list of points strikes one run in turn."""
     torch.manual_seed(0)
     model = write(tmp_path / "model", BertForSequenceClassification(config("Bert")))
     spec = {"model": str(model), "train_file": str(sentences(tmp_path, "classification")), "optimizer": optimizer}

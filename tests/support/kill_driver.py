@@ -3,7 +3,8 @@
 One process imports everything once and forks a child per run, so that ten kills cost seconds and not minutes. Called by
 ``test_kill.py`` as ``python -m tests.support.kill_driver SPEC.json``; spec: model, train file, out folder, optimizer,
 points, maybe averaging and protocol. A point is ``[function, n]``: the child kills itself when that function is called
-for the n-th time; or ``["after", seconds]``: the parent kills it then.
+for the n-th time; or ``["after", seconds]``: the parent kills it then. A list of points strikes one run in turn, each
+time after it was started again.
 """
 
 import gc
@@ -15,6 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,21 +90,24 @@ def in_child(work: Callable[[], Any], *, killed_after: float | None = None) -> i
 def main() -> None:
     """One line per point: whether the kill struck, and the digest of the run after it."""
     spec = json.loads(Path(sys.argv[1]).read_text())
-    for index, (function, n) in enumerate(spec["points"]):
+    for index, points in enumerate(spec["points"]):
         out = Path(spec["out"]) / str(index)
         started = time.perf_counter()
 
-        def first(function: str = function, n: float = n, out: Path = out) -> None:
+        def first(function: str, n: float, out: Path = out) -> None:
             if function not in ("never", "after"):
                 kill_at(function, int(n))
             run(recipe(spec), out=out)
 
-        status = in_child(first, killed_after=random.uniform(0, n) if function == "after" else None)
-        struck = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-        again = in_child(lambda out=out: run(recipe(spec), out=out)) if struck else status
+        struck = []
+        for function, n in points if isinstance(points[0], list) else [points]:
+            after = random.uniform(0, n) if function == "after" else None
+            status = in_child(partial(first, function, n), killed_after=after)
+            struck.append(os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL)
+        again = in_child(lambda out=out: run(recipe(spec), out=out)) if struck[-1] else status
         [folder] = list(out.iterdir())
         record = Record.load(folder) if again == 0 else None
-        line = {"point": [function, n], "struck": struck, "status": again, "seconds": time.perf_counter() - started}
+        line = {"point": points, "struck": all(struck), "status": again, "seconds": time.perf_counter() - started}
         print(json.dumps(line | {"digest": record.digest if record else None}), flush=True)  # noqa: T201
 
 
