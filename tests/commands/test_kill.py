@@ -31,7 +31,7 @@ IN_AVERAGING = [
     ("trainflat.training.features.base:save_tensors", 3),  # the weights are in the checkpoint, the average is not
     (f"{TRAINER}._load_best_model", 1),
 ]
-# One of each kind, which strike one run in turn, in the order in which it comes by. `make test-all` kills at each alone.
+# One of each kind, which strike one run in turn in the order in which it comes by; `make test-all` kills at each alone.
 QUICK = [
     IN_TRAINING[1],
     IN_A_CHECKPOINT[0],
