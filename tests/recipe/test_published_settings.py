@@ -13,7 +13,7 @@ from trainflat.distillation import read_distillation
 from trainflat.optim import OPTIMIZERS
 from trainflat.protocols import PROTOCOLS
 from trainflat.pruning import PRUNERS
-from trainflat.pruning.gates import GATES, L0, HardMovement, SoftMovement
+from trainflat.pruning.gates import GATES, L0, STRUCTURE_GATES, HardMovement, SoftMovement
 from trainflat.quantization import QUANTIZERS
 
 TENTHS, TWENTIETHS = (tuple(round(k / n, 2) for k in range(1, last + 1)) for n, last in ((10, 9), (20, 12)))
@@ -32,6 +32,8 @@ PUBLISHED: list[tuple[Registry[Any], str, dict[str, Any]]] = [
     (GATES, "block-movement", {"threshold": 0.1, "score_lr": 1e-2, "block": 32, "feed_forward": "dimension"}),
     (GATES, "block-movement", {"attention_weight": 1.0, "biases": True, "evaluate": "final"}),
     (GATES, "mlpruning", {"penalty": 20000.0, "first_ratio": 10.0, "score_lr": 1e-2, "schedule": "constant"}),
+    (STRUCTURE_GATES, "grain", {"term": "task", "alpha": 0.3, "decay": 0.998}),
+    (STRUCTURE_GATES, "grain", {"schedule": {"name": "cubic", "start": 0.2, "hold": 0.6}}),
     (GATES, "grasp", {"temperature": 200.0}),
     (GATES, "gradient-norm", {"temperature": 1.0}),
     (PRUNERS, "grasp", {"temperature": 200.0}),

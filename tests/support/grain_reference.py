@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+NAMES = {"unit": "feed-forward unit", "vo": "value-output dimension", "qk": "query-key dimension"}
 Units = dict[tuple[str, int, int], float]
 """A number by kind, layer and unit."""
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.conftest import tiny_bert
-from tests.support.grain_reference import GrainByHand, importances
+from tests.support.grain_reference import NAMES, GrainByHand, importances
 from tests.support.marks import quick
 from tests.support.masked import masked
 from tests.support.tiny_families import MODELS, logits, make
@@ -153,9 +153,8 @@ def test_scores_and_cuts_are_those_of_the_slow_reference() -> None:
         share = 0.8 * (0 if step + 1 < 4 else 1 - (1 - min((step + 1 - 4) / 10, 1)) ** 3)
         hand.drop(share)
         hand.zero()
-        names = {"unit": "feed-forward unit", "vo": "value-output dimension", "qk": "query-key dimension"}
         for (kind, layer, i), score in hand.scores.items():
-            key = f"{names[kind]} {layer}"
+            key = f"{NAMES[kind]} {layer}"
             assert gate.scores[key][i].item() == pytest.approx(score, rel=1e-8, abs=1e-15)
             assert bool(gate.left[key][i]) == ((kind, layer, i) not in hand.gone), (step, kind, layer, i)
         gone.append(len(hand.gone))
@@ -194,22 +193,21 @@ def test_evaluations_see_what_shrinking_leaves(name: str) -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(0, 0.99), min_size=2, max_size=4), st.integers(0, 2**20))
 def test_units_go_by_parameters_and_never_return(shares: list[float], seed: int) -> None:
-    gate = begun(tiny_bert(hidden_size=12, intermediate_size=10, num_attention_heads=3).double())
-    sizes = dict(zip(gate.left, torch.split(gate._sizes, [len(one) for one in gate.left.values()]), strict=True))
-    total, before = float(gate._sizes.sum()), dict(gate.left)
-    for share in sorted(shares):
-        scored(gate, seed)
+    """Whatever the scores are each time: as many as it takes, those that are gone counted first."""
+    model = tiny_bert(hidden_size=12, intermediate_size=10, num_attention_heads=3).double()
+    gate, hand = begun(model), GrainByHand(model)
+    for place, share in enumerate(sorted(shares)):
+        before = dict(scored(gate, seed + place).left)
+        hand.scores = {unit: gate.scores[f"{NAMES[unit[0]]} {unit[1]}"][unit[2]].item() for unit in hand.scores}
         if not gate._reaches(share):
             gate._drop(share)
             gate._hold()
-        gone = {name: sizes[name][~left] for name, left in gate.left.items()}
-        assert gate._gone == sum(float(one.sum()) for one in gone.values()) >= share * total
-        for name, left in gate.left.items():
-            assert not (left & ~before[name]).any()
-        # No more than it takes: without the last unit, and the query-key dimensions that went with heads, it is less.
-        freed = sum(float(one.sum()) for name, one in gone.items() if name.startswith("query"))
-        assert gate._gone - freed - 26 < share * total or gate._gone == total or share <= sorted(shares)[0]
-        before = dict(gate.left)
+        hand.drop(share)
+        for kind, layer, i in hand.scores:
+            left = gate.left[f"{NAMES[kind]} {layer}"][i]
+            assert bool(left) == ((kind, layer, i) not in hand.gone)
+            assert before[f"{NAMES[kind]} {layer}"][i] or not left
+        assert gate._gone == sum(hand.size(unit) for unit in hand.gone) >= share * float(gate._sizes.sum())
 
 
 def test_importances_are_unscaled_and_steps_that_overflow_are_skipped() -> None:

@@ -9,7 +9,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from tests.conftest import tiny_bert
 from tests.support.gated_structure import TRAINED
-from tests.support.grain_reference import GrainByHand, importances
+from tests.support.grain_reference import NAMES, GrainByHand, importances
 from tests.support.layered import FIXED, SHARE, ByHand, layered, wide_teacher
 from tests.support.plain_loop import collate, random_split
 from tests.support.training import ADAMW, NO_DROPOUT, SAM, assert_same_weights
@@ -19,7 +19,6 @@ from trainflat.training.sampler import LengthGroupedSampler
 
 STEPS = 12
 GRAIN = TRAINED["grain"] | {"decay": 0.8}
-NAMES = {"unit": "feed-forward unit", "vo": "value-output dimension", "qk": "query-key dimension"}
 
 
 def by_hand(optimizer: str, accumulate: int, term: str) -> GrainByHand:

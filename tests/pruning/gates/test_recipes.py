@@ -11,6 +11,7 @@ import pytest
 from experiments import movement
 from tests.support.recipes import header
 from trainflat.pruning.gates import GATES as GATE_TABLE
+from trainflat.pruning.gates import STRUCTURE_GATES
 from trainflat.recipe import load_recipe
 
 GATES = {"magnitude": "magnitude", "l0": "l0", "movement": "hard-movement", "soft-movement": "soft-movement"}
@@ -146,3 +147,25 @@ def test_small_settings_of_block_movement_are_those_of_the_others():
     assert ours == theirs
     assert [gate["schedule"] for gate in gates] == [gates[0]["schedule"]] * 2
     assert gates[0]["score_lr"] == gates[1]["score_lr"]
+
+
+def test_settings_of_grain_are_those_of_its_code():
+    """Temperature 8 without its square and both parts of the loss once, as a share; and the small recipe follows."""
+    recipe, text = load_recipe("paper/mnli-grain"), " ".join(line.strip() for line in header("paper/mnli-grain"))
+    training = recipe.training
+    adam = training.optimizer
+    assert (training.epochs, training.batch_size, training.warmup, training.max_grad_norm) == (20, 32, 0.1, 1)
+    assert (adam.name, adam.lr, adam.weight_decay, adam.eps) == ("adamw", 3e-5, 0.01, 1e-6)
+    assert recipe.protocol.method.section() == STRUCTURE_GATES.read("grain").section()
+    assert training.evaluate_every == math.ceil(392702 / 32) / 2
+    for departure in ("word embeddings stay whole", "fp32, there fp16", "units go after a step", "seed 0, there 1337"):
+        assert departure in text
+    small = load_recipe("small/sst2-grain")
+    for one, depth in ((recipe, 12), (small, 6)):
+        taught, layers = one.training.distillation, one.training.features()["layerwise"]
+        assert (taught.weight, taught.temperature) == (1, 8)
+        assert layers.weight / (1 - layers.weight) == pytest.approx(8**2, rel=1e-6)
+        assert (layers.teacher_layers, layers.matching, layers.map) == ([*range(0, depth + 1, 2)], "fixed", "separate")
+        assert not one.protocol.freeze_embeddings and one.protocol.finetune is None
+    gates = [one.protocol.method.section() | {"target_sparsity": None} for one in (recipe, small)]
+    assert gates[0] == gates[1]

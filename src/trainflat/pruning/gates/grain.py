@@ -69,7 +69,7 @@ class Grain(Configurable, Gate):
 
     Args:
         model: A transformers model of a known architecture.
-        target_sparsity: Share of the units' parameters to drop in the end; published: 0.95 and 0.97.
+        target_sparsity: Share of the units' parameters to drop in the end; published: as far as 0.97.
         schedule: When the sparsity rises; published: cubic from 20 % to 40 % of the run.
         term: The term of the loss whose gradients rank units; None is the whole loss.
         alpha: Of the regularisation; published 0.3. The smaller, the less.
