@@ -13,14 +13,11 @@ from transformers import AutoModel, BertForQuestionAnswering, BertForSequenceCla
 import trainflat
 from tests.support.families import FAMILIES, HEADS, config, write
 from tests.support.runs import own_files, recipe
-from tests.support.teachers import LABELS
-from trainflat.anatomy.narrow import CODE_FILE
 from trainflat.cli.plans import print_plan
 from trainflat.commands import run_folder as folder_module
 from trainflat.core.errors import InputError
 from trainflat.core.processes import is_first_process
 from trainflat.models import load_encoder, load_on_meta
-from trainflat.protocols import PROTOCOLS
 
 
 @pytest.fixture(scope="module")
@@ -187,24 +184,6 @@ def test_a_plan_loads_no_weights(
     (folder / "model.safetensors").write_bytes(b"no weights at all")
     with pytest.raises(InputError, match="not a whole safetensors file"):  # as its header tells
         trainflat.plan(given, overrides={"model": str(folder)})
-
-
-STARTS_TUNED = [name for name in PROTOCOLS if PROTOCOLS[name].fine_tuned]
-
-
-@pytest.mark.parametrize("name", PROTOCOLS)
-def test_a_plan_names_every_file_that_a_run_leaves(name: str, given: dict[str, Any], tmp_path: Path) -> None:
-    options = {"ticket": {"sparsity": 0.5, "structure": "random"}, "iterative": {"sparsities": [0.5], "rewind": 2}}
-    options["gradual"] = {"gate": {"name": "soft-movement", "penalty": 1.0}}
-    made = given | {"protocol": {"name": name, **options.get(name, {})}}
-    if name in STARTS_TUNED:
-        made |= {"model": str(write(tmp_path / "tuned", BertForSequenceClassification(config("Bert", **LABELS))))}
-    plan = trainflat.plan(made, out=tmp_path)
-    trainflat.run(made, out=tmp_path)
-    left = {str(p.relative_to(plan.folder)) for p in plan.folder.rglob("*") if p.is_file()}
-    # A smaller model that its architecture's own config can describe needs no file that does so.
-    assert left <= set(plan.files) and all(CODE_FILE in name for name in set(plan.files) - left)
-    assert len(plan.files) == len(set(plan.files))
 
 
 def test_a_refused_call_takes_back_only_what_it_wrote(given: dict[str, Any], tmp_path: Path) -> None:

@@ -13,10 +13,12 @@ from experiments.flatness_table import correlation, correlations, markdown
 COSTS = ("retrained", "one_shot")
 
 
+known = cache(lambda x, y: correlation(list(x), list(y)))
+
+
 @pytest.fixture(autouse=True)
 def each_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten thousand pairings and two thousand draws take a second, and many runs here have the same numbers."""
-    known = cache(lambda x, y: correlation(list(x), list(y)))
     monkeypatch.setattr(flatness_table, "correlation", lambda x, y: known(tuple(x), tuple(y)))
 
 

@@ -131,7 +131,7 @@ def test_answers_that_learned_nothing_are_told(gold, answers, metric, classes, w
 
 
 @pytest.mark.long
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(["accuracy", "f1", "matthews"]))
 def test_random_answers_are_never_called_better_than_blind_ones_and_right_ones_are(seed: int, metric: str):
     draw = np.random.default_rng(seed)

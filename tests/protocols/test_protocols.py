@@ -12,6 +12,7 @@ from transformers import BertForSequenceClassification
 import trainflat
 from tests.support.families import config, write
 from tests.support.runs import own_files, recipe
+from tests.support.teachers import LABELS
 from trainflat.anatomy.narrow import CODE_FILE
 from trainflat.anatomy.params import prunable
 from trainflat.core.errors import InputError
@@ -166,17 +167,22 @@ def test_a_ticket_of_another_task_with_other_labels(place: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_a_plan_names_the_stages_that_a_run_leaves(name: str, place: Path) -> None:
-    """The contract, over the table; and that running a complete run again changes nothing."""
-    protocol = {"name": name} | ({"sparsity": 0.5, "structure": "random"} if name == "ticket" else {})
-    given = recipe(place / "model", own_files(place)) | {"protocol": protocol}
+    """The contract, over the table: stages, every file; and that running a complete run again changes nothing."""
+    options = {"ticket": {"sparsity": 0.5, "structure": "random"}, "iterative": {"sparsities": [0.5], "rewind": 2}}
+    options["gradual"] = {"gate": {"name": "soft-movement", "penalty": 1.0}}
+    model = place / "model"
+    if PROTOCOLS[name].fine_tuned:
+        model = write(place / f"tuned-{name}", BertForSequenceClassification(config("Bert", **LABELS)))
+    given = recipe(model, own_files(place)) | {"protocol": {"name": name, **options.get(name, {})}}
     plan = trainflat.plan(given, out=place / f"plan-{name}")
     record = trainflat.run(given, out=place / f"plan-{name}")
     assert [stage.name for stage in plan.stages] == [stage.name for stage in record.stages]
     assert [stage.trained for stage in plan.stages] == [stage.training is not None for stage in record.stages]
     assert plan.steps == sum(stage.training.steps for stage in record.stages if stage.training)
-    for file in plan.files:
-        # A smaller model that its architecture's own config can describe needs no file that does so.
-        assert (plan.folder / file).is_file() or file.endswith(CODE_FILE), file
+    files = {str(p.relative_to(plan.folder)) for p in plan.folder.rglob("*") if p.is_file()}
+    # A smaller model that its architecture's own config can describe needs no file that does so.
+    assert files <= set(plan.files) and all(CODE_FILE in file for file in set(plan.files) - files)
+    assert len(plan.files) == len(set(plan.files))
     left = {p: p.stat().st_mtime_ns for p in plan.folder.rglob("*") if p.name != ".lock"}
     assert trainflat.run(given, out=place / f"plan-{name}") == record
     assert {p: p.stat().st_mtime_ns for p in plan.folder.rglob("*") if p.name != ".lock"} == left

@@ -44,7 +44,7 @@ texts = st.lists(st.lists(words | st.text(max_size=4), min_size=1, max_size=8).m
 
 
 @pytest.mark.parametrize("family", TOKENIZERS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(corpus=texts, others=texts)
 def test_every_text_of_kept_tokens_is_read_in_the_same_tokens(
     family: str, corpus: list[str], others: list[str]

@@ -8,6 +8,7 @@ import torch
 
 from tests.support.gated_reference import ByHand, train_by_hand
 from tests.support.gated_steps import RAMP, SCORED, assert_same, batches, begun, model, shaken
+from tests.support.marks import quick
 from tests.support.plain_loop import collate, random_split
 from trainflat.core.errors import InputError
 from trainflat.optim import SAM
@@ -56,8 +57,12 @@ def test_blocks_of_weights_share_a_score() -> None:
     assert mask[:32].any() != mask[32:].any() or mask[:32].all() == mask[:32].any()
 
 
-@pytest.mark.parametrize(("name", "options"), [*WEIGHTS, ("hard-movement", SCORED["hard-movement"] | {"unit": "row"})])
-def test_fifty_steps_of_adam_are_those_of_autograd(name: str, options: dict[str, Any]) -> None:
+LONG = [*WEIGHTS, ("hard-movement", SCORED["hard-movement"] | {"unit": "row"})]
+
+
+@pytest.mark.parametrize("case", quick(LONG, *WEIGHTS[: len(SCORED)]))
+def test_fifty_steps_of_adam_are_those_of_autograd(case: tuple[str, dict[str, Any]]) -> None:
+    name, options = case
     ours = model()
     theirs = copy.deepcopy(ours)
     gate = begun(ours, name, options)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.support.gated_steps import SCORED, batches, begun, model, shaken, small
+from tests.support.marks import quick
 from tests.support.tiny_families import MODELS, logits, make
 from trainflat.anatomy import anatomy_of
 from trainflat.core.errors import InputError
@@ -158,7 +159,7 @@ def assert_same(found: Tensor, expected: Tensor) -> None:
     assert float((found - expected).abs().max()) <= 1e-12 * max(float(expected.abs().max()), 1.0)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", quick(MODELS, "bert", "mpnet", "albert", "modernbert", "vit"))
 @settings(max_examples=3, **QUIET)
 @given(**OPTIONS)
 def test_shrunk_is_masked(name: str, **drawn: Any) -> None:

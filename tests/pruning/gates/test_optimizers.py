@@ -10,6 +10,7 @@ from tests.conftest import tiny_bert
 from tests.support.gated_runs import recipe
 from tests.support.gated_steps import SCORED, batches, begun, model
 from tests.support.gated_training import HARD, RECIPES, trained
+from tests.support.marks import quick
 from tests.support.training import NO_DROPOUT, arguments
 from trainflat.commands.check import plan
 from trainflat.core.errors import InputError
@@ -27,7 +28,7 @@ def assert_same_scores(one: LearnedMask, other: LearnedMask) -> None:
         assert (score != one.function.first_score).any()
 
 
-@pytest.mark.parametrize("name", SCORED)
+@pytest.mark.parametrize("name", quick(SCORED, "hard-movement"))  # it is said of a group, which is made in one place
 @pytest.mark.parametrize("names", [None, []], ids=["by-default", "everything"])
 def test_l1_pulls_no_scores_in_the_trainer(tmp_path: Path, name: str, names: Any) -> None:
     found = []

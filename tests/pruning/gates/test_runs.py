@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 import trainflat
 from tests.support.gated_runs import OPTIONS, recipe, section
+from tests.support.marks import quick
 from trainflat.anatomy.params import prunable
 from trainflat.cli.commands import app
 from trainflat.commands.check import plan
@@ -22,7 +23,7 @@ from trainflat.report.panels import make_panels
 from trainflat.report.sections.training import curves
 
 
-@pytest.mark.parametrize("name", GATES)
+@pytest.mark.parametrize("name", quick(GATES, "magnitude", "pins", "hard-movement", "l0", "block-movement"))
 def test_a_run_ends_in_a_plain_model_with_zeros_and_its_masks(place: Path, name: str) -> None:
     given = recipe(place, section(name), "sam" if name == "hard-movement" else "adamw")
     planned = plan(given, out=place / name)

@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 
 from tests.conftest import tiny_bert
 from tests.support.gated_training import HARD, by_hand, recipe, trained
+from tests.support.marks import quick
 from tests.support.plain_loop import collate, random_split
 from tests.support.training import ADAMW, NO_DROPOUT, SAM, arguments, assert_same_weights
 from trainflat.core.errors import InputError
@@ -18,7 +19,7 @@ from trainflat.pruning.gates import GATES
 from trainflat.training import FlatTrainer
 
 
-@pytest.mark.parametrize("accumulate", [1, 2, 4])
+@pytest.mark.parametrize("accumulate", quick([2, 1, 4], 2))
 @pytest.mark.parametrize("optimizer", [ADAMW, SAM], ids=["adamw", "sam"])
 def test_the_trainer_takes_the_steps_of_autograd(tmp_path: Path, optimizer: dict[str, Any], accumulate: int) -> None:
     hand, losses = by_hand(optimizer["name"], clip=0.05)
@@ -32,7 +33,11 @@ def test_the_trainer_takes_the_steps_of_autograd(tmp_path: Path, optimizer: dict
     assert not any("score" in name for name in trainer.model.state_dict())
 
 
-@pytest.mark.parametrize("name", GATES)
+# Of those that rank scores step by step, one of weights alone and one that measures; `make test-all` takes them all.
+ONE_OF_A_KIND = quick(GATES, "magnitude", "gradient-norm", "pins", "hard-movement", "l0", "block-movement", "mlpruning")
+
+
+@pytest.mark.parametrize("name", ONE_OF_A_KIND)
 def test_a_resumed_run_ends_on_the_same_bits(tmp_path: Path, name: str) -> None:
     dropout, optimizer = tiny_bert(), ADAMW if name == "magnitude" else SAM
     settings: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 5, "save_strategy": "steps", "save_steps": 5}
@@ -133,7 +138,7 @@ def test_an_average_of_weights_is_gated_too(tmp_path: Path, name: str) -> None:
     trainer.masks.check(trainer.model)
 
 
-@pytest.mark.parametrize("name", GATES)
+@pytest.mark.parametrize("name", ONE_OF_A_KIND)
 def test_evaluation_sees_the_gate_and_the_best_is_as_sparse_as_asked(tmp_path: Path, name: str) -> None:
     seen: list[tuple[int, float]] = []
 
