@@ -9,7 +9,8 @@ from torch import nn
 from transformers import EarlyStoppingCallback, TrainerCallback
 
 from tests.conftest import tiny_bert
-from tests.support.averaging import MEMBERS, SWA, State, Watched, same, state_of
+from tests.support.averaging import EMA, MEMBERS, SWA, State, Watched, same, state_of
+from tests.support.marks import quick
 from tests.support.plain_loop import collate, random_split, train
 from tests.support.training import ADAMW, NO_DROPOUT, SAM, arguments, assert_same_weights
 from tests.support.two_processes import on_two_processes
@@ -43,10 +44,15 @@ def double_trainer(folder: Path, recipe: Any, averaging: Any, *, rows: int = 48,
     return trainer
 
 
-@MEMBERS
-@pytest.mark.parametrize("recipe", FLAT.values(), ids=FLAT.keys())
-def test_averages_what_a_plain_loop_averages(tmp_path: Path, recipe: dict[str, Any], averaging: dict[str, Any]) -> None:
+PAIRS = [(name, averaging) for name in FLAT for averaging in (SWA, EMA)]
+
+
+@pytest.mark.parametrize(
+    "case", quick(PAIRS, ("adamw", SWA), ("sam", EMA), ("msam", SWA), ("entropy-sgd", EMA)), ids=str
+)
+def test_averages_what_a_plain_loop_averages(tmp_path: Path, case: tuple[str, dict[str, Any]]) -> None:
     """Masked, with a ragged last window, and cut into micro-batches: always the undisplaced weights after a step."""
+    recipe, averaging = FLAT[case[0]], case[1]
     by_hand = tiny_bert(**NO_DROPOUT).double()
     masks = MagnitudePruner(by_hand, sparsity=0.6).prune()
     options = {"epochs": 2, "batch_size": 8, "seed": 3, "masks": masks}

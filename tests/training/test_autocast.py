@@ -7,6 +7,7 @@ import torch
 from accelerate.utils import convert_outputs_to_fp32
 
 from tests.conftest import tiny_bert
+from tests.support.marks import quick
 from tests.support.optimizer_family import recipe
 from tests.support.plain_loop import collate, random_split, train
 from tests.support.training import NO_DROPOUT, arguments, assert_same_weights
@@ -17,7 +18,11 @@ from trainflat.training import FlatTrainer
 ROWS = 24
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+# One of each kind of step: without displacement, two passes, what is remembered, rows chosen, one pass, a walk.
+KINDS = ("adamw", "sam", "looksam", "esam", "msam", "entropy-sgd")
+
+
+@pytest.mark.parametrize("name", quick(OPTIMIZERS, *KINDS))
 def test_bf16_takes_the_steps_of_a_plain_loop_and_zeros_stay(tmp_path: Path, name: str) -> None:
     """Only the forward passes are cast: what an optimizer computes and remembers is float32."""
     by_hand, model = (tiny_bert(**NO_DROPOUT) for _ in range(2))
