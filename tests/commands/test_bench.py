@@ -3,7 +3,6 @@
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +21,7 @@ from trainflat.commands.bench import variants
 from trainflat.commands.bench.remote import Remote, Rows
 from trainflat.commands.bench.scores import read_task
 from trainflat.commands.bench.variants import Opened
+from trainflat.commands.bench.worker import Worker
 from trainflat.core import timing
 from trainflat.core.errors import DamagedFile, InputError, UnknownName
 from trainflat.core.progress import Progress
@@ -36,12 +36,21 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("bench") / "dense", BertForSequenceClassification(config("Bert", **options)))
 
 
-@pytest.fixture(scope="module")
-def worker(model: Path) -> Iterator[Remote]:
-    """A process that has imported torch, which takes five seconds."""
-    with Opened("A", "torch", "torch", model, model).start() as remote:
-        remote.open(1)
-        yield remote
+class Here(Remote):
+    """The worker in this process, which has imported torch already; its messages still pass as JSON."""
+
+    def __init__(self, name: str, engine: str, path: Path) -> None:
+        self.name, self.engine, self.path, self.worker = name, engine, path, Worker()
+
+    def _ask(self, what: str, method: str, **arguments: Any) -> Any:
+        return json.loads(json.dumps(getattr(self.worker, method)(**json.loads(json.dumps(arguments)))))
+
+
+@pytest.fixture
+def worker(model: Path) -> Remote:
+    remote = Here("A", "torch", model)
+    remote.open(1)
+    return remote
 
 
 @pytest.fixture(autouse=True)
@@ -178,7 +187,6 @@ def test_tokens_are_the_same_in_every_call() -> None:
     assert one["input_ids"].shape == (3, 5) and set(np.unique(one["input_ids"])) <= set(range(20))
 
 
-@pytest.mark.long
 def test_the_score_is_that_of_the_model(model: Path, worker: Remote, tmp_path: Path) -> None:
     learned = read_task(own_files(tmp_path), model, None)
     found = learned.score(Opened("dense", "torch", "torch", model, model), worker)
@@ -279,7 +287,6 @@ def test_a_backend_whose_export_is_refused_is_left_out(
         comparing.compare([model], backends=["int8", "torch"])
 
 
-@pytest.mark.long
 def test_another_head_is_refused(model: Path, worker: Remote, tmp_path: Path) -> None:
     learned = read_task(own_files(tmp_path, "regression"), model, None)
     with pytest.raises(InputError, match=r"'A' was fine-tuned for classes, the task has numbers. Name the task"):

@@ -134,7 +134,7 @@ def test_the_snapshot_that_is_rewound_to(
 
 
 @pytest.mark.parametrize("file", ["optimizer.pt", "trainer_state.json", "rng_state.pth", "model.safetensors"])
-@damaged
+@mostly_flipped
 def test_a_checkpoint(
     *,
     file: str,

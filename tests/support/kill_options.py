@@ -125,7 +125,7 @@ FAMILIES = {
 # Of these the quick suite kills one run each; an iterative one is killed in ``test_kill.py``.
 QUICK = {
     "protocols": ["one-shot magnitude", "structured"],
-    "training": ["bf16", "q8bert and swa"],
+    "training": ["q8bert and swa"],
     "optimizers": ["optimizer entropy-sgd"],
     "gates": ["gate hard-movement"],
     "evaluation": ["measure keskar"],

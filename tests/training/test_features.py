@@ -127,8 +127,15 @@ def test_activation_checkpointing_changes_nothing(tmp_path: Path) -> None:
     assert_same_weights(plain.model, saving.model, atol=1e-6)
 
 
-@pytest.mark.parametrize("recipe", [ADAMW, SAM], ids=["adamw", "sam"])
-@pytest.mark.parametrize("every", [5, "epoch"])
+@pytest.mark.parametrize(
+    ("recipe", "every"),
+    [
+        (SAM, 5),
+        (ADAMW, "epoch"),
+        pytest.param(SAM, "epoch", marks=pytest.mark.slow),
+        pytest.param(ADAMW, 5, marks=pytest.mark.slow),
+    ],
+)
 def test_resuming_continues_the_same_path(tmp_path: Path, recipe: Any, every: Any) -> None:
     """Dropout on, accumulation, masks, length groups: from each checkpoint on, the same bits and the same log."""
     cut = {
