@@ -21,6 +21,7 @@ from trainflat.anatomy import anatomy_of
 from trainflat.anatomy.params import named_weights
 from trainflat.core.errors import InputError
 from trainflat.pruning.gates import STRUCTURE_GATES, Grain, read_gate
+from trainflat.pruning.gates.unit_gradients import Place, UnitGradients
 from trainflat.pruning.structured import Kept, count, shrink
 
 RAMP = {"name": "cubic", "start": 4, "hold": 6}
@@ -105,6 +106,19 @@ def pictures(seed: int) -> dict[str, Tensor]:
     draw = torch.Generator().manual_seed(seed)
     pixels = torch.randn(3, 3, 8, 8, dtype=torch.float64, generator=draw)
     return {"pixel_values": pixels, "labels": torch.tensor([0, 1, 1])}
+
+
+def test_units_may_be_a_part_of_what_a_layer_puts_out_or_reads() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2)).double()
+    places = [Place("out", "0", 2, 5, reads=False), Place("in", "2", 1, 3, reads=True)]
+    factors = {name: torch.zeros(size).double().requires_grad_() for name, size in (("out", 3), ("in", 2))}
+    with UnitGradients(model, places, factors).standing():
+        model(torch.randn(5, 4).double()).square().sum().backward()
+    first, last = model[0], model[2]
+    rows = (first.weight * first.weight.grad).sum(1) + first.bias * first.bias.grad
+    torch.testing.assert_close(factors["out"].grad, rows[2:5].detach())
+    torch.testing.assert_close(factors["in"].grad, (last.weight * last.weight.grad).sum(0)[1:3].detach())
 
 
 def test_a_loss_of_one_term_and_the_whole_loss_take_no_backward_pass_of_their_own(monkeypatch: Any) -> None:
