@@ -268,6 +268,9 @@ def test_a_gate_goes_on_from_its_state() -> None:
     gate.advance(9)
     again = begun(make("bert"))
     again.begin(TOTAL, state=gate.state_dict(), step=9)
+    assert again.logs() == gate.logs() and again.logs()["sparsity_units"] > 0
+    for name, weight in again.weights.items():  # zeros are held at once, also where no more will come
+        assert torch.equal(again.held.factor(weight), gate.held.factor(gate.weights[name]))
     for one in (gate, again):
         one.advance(12)
     assert again.masks() == gate.masks() and again.kept().tensors().keys() == Kept.all(gate.anatomy).tensors().keys()
