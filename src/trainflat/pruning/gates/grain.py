@@ -296,7 +296,7 @@ class Grain(Configurable, Gate):
 
     def score_group(self) -> dict[str, Any]:
         # In the optimizer, so that a loop clears and reduces their gradients; `observe` has taken them when it steps.
-        return {"lr": 0.0, "weight_decay": 0.0, "rho": 0.0, "clip": False, "reduce": True}
+        return {"lr": 0.0, "weight_decay": 0.0, "rho": 0.0, "reduce": True}
 
     def logs(self) -> dict[str, float]:
         """Returns the sparsity of the model as it would be shrunk now, and of its units' parameters."""
