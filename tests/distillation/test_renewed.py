@@ -100,7 +100,12 @@ def teach_itself(model: nn.Module, teacher: nn.Module, temperature: float, passe
 
 
 ESAM = {**SAM, "name": "esam", "beta": 1.0}
-CASES = [(ADAMW, 1, 1, None), (SAM, 2, 2, None), (SAM, 2, 1, 0.6), (ESAM, 3, 2, None)]
+CASES = [
+    (ADAMW, 1, 1, None),
+    (SAM, 2, 1, 0.6),
+    (ESAM, 3, 2, None),
+    pytest.param(SAM, 2, 2, None, marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize(("optimizer", "passes", "accumulate", "sparsity"), CASES)

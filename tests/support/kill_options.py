@@ -122,11 +122,11 @@ FAMILIES = {
     "methods": LEARNED,
     "evaluation": EVALUATION,
 }
-# Of these the quick suite kills one run each; an iterative one is killed in ``test_kill.py``.
+# Of these the quick suite kills one run each. ``test_kill.py`` kills an iterative one, and tests of the Trainer resume
+# every optimizer.
 QUICK = {
-    "protocols": ["one-shot magnitude", "structured"],
+    "protocols": ["structured"],
     "training": ["q8bert and swa"],
-    "optimizers": ["optimizer entropy-sgd"],
     "gates": ["gate hard-movement"],
     "evaluation": ["measure keskar"],
 }

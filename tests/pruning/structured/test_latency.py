@@ -65,7 +65,7 @@ def test_a_time_is_met_within_ten_percent_though_the_table_is_wrong(case: tuple[
     assert pruned.cost == pytest.approx(table.dense * found)
 
 
-@pytest.mark.parametrize("seed", quick(range(6), 0, 1))
+@pytest.mark.parametrize("seed", quick(range(6), 0))
 def test_a_time_is_met_though_single_measurements_are_off(seed: int) -> None:
     """By up to a fifth: a later try then lies between what was too fast and what was too slow, and is not empty."""
     model, draw = random_model("Bert", intermediate_size=448), np.random.default_rng(seed)
