@@ -15,7 +15,7 @@ from trainflat.core.files import load_tensors
 from trainflat.protocols import PROTOCOLS, LearnedStructure, Structured, rates
 from trainflat.protocols import workspace as workspaces
 from trainflat.protocols.phases import Phase
-from trainflat.records.run import Record
+from trainflat.records.run import Record, Training
 from trainflat.tasks.base import EncodedSplit
 from trainflat.training.options import TrainingOptions
 
@@ -128,6 +128,16 @@ def test_the_rate_that_is_best_on_held_out_rows_trains_the_last_stage(
     assert training.features["rates"] == {"chosen": 1e-3, "scores": [[1e-5, 1.0], [1e-3, 3.0], [1e-4, 3.0]]}
 
 
+def test_a_rate_is_scored_by_the_weights_that_its_training_ended_with() -> None:
+    evaluations = [{"step": float(step), "holdout/accuracy": score} for step, score in [(1, 9.0), (2, 5.0), (3, 4.0)]]
+    training = Training(
+        optimizer="adamw", steps=3, epochs=1.0, passes=3, best_step=None, curve=[], evaluations=evaluations
+    )
+    best = training.model_copy(update={"best_step": 2})  # not the first: an average held no model yet
+    assert rates._score(best, "holdout/accuracy") == 5.0
+    assert rates._score(training, "holdout/accuracy") == 4.0
+
+
 def test_held_out_rows_are_not_learned_from() -> None:
     split = EncodedSplit("train", [{"input_ids": [i]} for i in range(20)], list(range(20)))
     learned, held = rates.held_out(split, 5, seed=1)
@@ -232,6 +242,11 @@ def test_without_a_method_the_name_stands_for_pruning_between_trainings() -> Non
         ({"method": {**COFI, "budget": 3}}, {}, "budget"),
         ({}, {"quantization": "q8bert"}, "quantization"),
         ({}, {"layerwise": {"weight": 0.5}}, "teacher"),
+        (
+            {"finetune": {"epochs": 1}},  # the last stage alone ends before the average holds a model
+            {"averaging": {"name": "swa", "every": 3}},
+            "stage finetuned: .*averag",
+        ),
         ({"dense": {}}, {"distillation": {"teacher": "dense", "renew": "best"}}, "renew best makes a teacher of the s"),
     ],
 )

@@ -23,6 +23,7 @@ from trainflat.recipe import Recipe, load_recipe
 from trainflat.records.run import RECORD_FILE
 from trainflat.tasks.base import Task
 from trainflat.training.features.quantization import RANGES
+from trainflat.training.options import TrainingOptions
 from trainflat.training.teachers import check_weight, load_teacher, load_teacher_on_meta
 
 AnyRecipe = str | Path | Mapping[str, Any] | Recipe
@@ -236,8 +237,26 @@ def _check_teacher(job: Job, student: Encoder | None, teacher: Encoder | None) -
 def _check_length(job: Job, encoder: Encoder | None) -> None:
     """Checks that schedules, features and rounds fit the number of steps, as far as it follows from the rows."""
     training = job.recipe.training
-    if job.exact or training.evaluate_every == "epoch":
-        training.check_renewals(job.train_rows)
-    if job.exact:
-        training.planned(job.train_rows)
+    _check_training(job, training, job.train_rows)
+    for stage in job.protocol.plan():
+        if stage.trained and stage.phase.options():  # a stage that comes last would be refused after hours
+            try:
+                _check_stage(job, stage)
+            except InputError as error:
+                raise InputError(f"stage {stage.name}: {error}") from error
     job.protocol.check(job.steps_per_training if job.exact else None, encoder.model if encoder else None)
+
+
+def _check_stage(job: Job, stage: Planned) -> None:
+    options = stage.phase.applied(job.recipe.training)
+    if stage.name == OWN and job.given_teacher is None:
+        options = options.model_copy(update={"distillation": None})
+    for rows in set(stage.phase.row_counts(job.train_rows)):
+        _check_training(job, options, rows)
+
+
+def _check_training(job: Job, training: TrainingOptions, rows: int) -> None:
+    if job.exact or training.evaluate_every == "epoch":
+        training.check_renewals(rows)
+    if job.exact:
+        training.planned(rows)

@@ -83,11 +83,15 @@ class Phase(Configurable):
         """Returns how many of the training rows are held out while rates are compared."""
         return min(max(1, round(self.held_out * rows)), rows - 1)
 
+    def row_counts(self, rows: int) -> list[int]:
+        """Counts the rows of every training, of so many in all: of the rates that are compared, and of the stage."""
+        trials = [rows - self.held_rows(rows)] * len(self.lr or ()) if self.several else []
+        return [*trials, rows]
+
     def steps(self, training: TrainingOptions, rows: int) -> int:
         """Counts the optimizer steps on so many training rows, with those of the rates that are compared."""
         own = self.applied(training)
-        trials = len(self.lr or ()) * own.steps(rows - self.held_rows(rows)) if self.several else 0
-        return own.steps(rows) + trials
+        return sum(own.steps(count) for count in self.row_counts(rows))
 
 
 class PhaseOption(Check):

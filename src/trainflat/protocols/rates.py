@@ -47,7 +47,7 @@ def _trial(aside: Workspace, stage: Planned, rate: float, model: PreTrainedModel
     # Its checkpoints stay until the run ends: resumed after a kill, a trial that was finished has nothing left to do.
     trial = replace(stage, name=f"{stage.name}-lr-{rate:g}")
     trained = train(aside, trial, copy.deepcopy(model), **features)
-    return _score(trained.training, f"{aside.task.split}/{aside.task.metric}", best=aside.options.keep == "best")
+    return _score(trained.training, f"{aside.task.split}/{aside.task.metric}")
 
 
 def held_out(split: EncodedSplit, rows: int, seed: int) -> tuple[EncodedSplit, EncodedSplit]:
@@ -61,10 +61,14 @@ def held_out(split: EncodedSplit, rows: int, seed: int) -> tuple[EncodedSplit, E
     return learned, held
 
 
-def _score(training: Training | None, key: str, *, best: bool) -> float:
+def _score(training: Training | None, key: str) -> float:
+    """Returns the score of the weights that a training ended with.
+
+    The highest score may be another's: of weights that an average, which came later, does not stand for.
+    """
     assert training is not None, "it was trained"
-    scores = [evaluation[key] for evaluation in training.evaluations]
-    return max(scores) if best else scores[-1]
+    last = training.evaluations[-1]  # the Trainer evaluates at the last step, whatever evaluate_every is
+    return next((one for one in training.evaluations if one["step"] == training.best_step), last)[key]
 
 
 def _listed(scores: dict[float, float]) -> str:
