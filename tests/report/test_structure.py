@@ -11,8 +11,11 @@ from trainflat.records.structure import LayerWidths
 from trainflat.report import write_report
 from trainflat.report.palette import Palette
 from trainflat.report.panels import make_panels
+from trainflat.report.sections.costs import Costs
 from trainflat.report.sections.frontier import SpeedFrontier, frontier
+from trainflat.report.sections.scores import score_table, summary_table
 from trainflat.report.sections.structure import StructureMap, heat
+from trainflat.report.sections.training import TrainingCurves
 
 
 def structured(seed: int = 0, speed: float = 1.0) -> Record:
@@ -49,6 +52,55 @@ def test_tables_say_widths_states_and_both_times() -> None:
     assert row["Multiply-adds left"] == "40.0 %" and row["Layers' parameters gone"] == "60.0 %"
     predicted, measured = row["ms, 1 × 128, predicted → measured"].split(" → ")
     assert float(predicted) == pytest.approx(2 * float(measured), rel=0.05)
+
+
+def learned(seed: int = 0) -> Record:
+    """A run whose pruned model was trained once more: two stages of one sparsity, with what a Lagrangian logs."""
+    run = structured(seed)
+    dense, pruned, finetuned = run.stages
+    assert pruned.training is not None and finetuned.training is not None
+    curve = [
+        {"step": step, "loss": 1.0, "sparsity": 0.3, "sparsity_target": 0.4, "sparsity_expected": 0.35}
+        | {"multiplier_1": -0.5, "multiplier_2": 0.1}
+        for step in (10.0, 20.0)
+    ]
+    first = pruned.training.model_copy(update={"steps": 20, "curve": curve})
+    last = finetuned.training.model_copy(update={"steps": 30, "curve": [{"step": 30.0, "loss": 0.5}]})
+    stages = [
+        dense,
+        pruned.model_copy(update={"name": "pruned", "training": first}),
+        finetuned.model_copy(update={"name": "finetuned", "training": last, "target_sparsity": pruned.target_sparsity}),
+    ]
+    protocol = {"name": "structured", "method": {"name": "cofi"}}
+    recipe = run.recipe | {"protocol": protocol}
+    return run.model_copy(update={"stages": stages, "recipe": recipe, "protocol": "structured"}).sealed()
+
+
+def test_stages_of_one_sparsity_are_told_apart() -> None:
+    records = [learned(seed) for seed in (0, 1)]
+    [panel] = make_panels(records)
+    [scores] = score_table(panel)
+    names = ["40 %, pruned", "40 %, finetuned"]
+    assert list(scores) == ["Optimizer", "Seeds", "0 %", *names]
+    for name, stage in zip(names, (1, 2), strict=True):
+        mean = sum(record.score(record.stages[stage]) or 0.0 for record in records) / 2
+        assert scores[name].startswith(f"{mean:.1f}")
+    for section, column in ((StructureMap(), "Target"), (Costs(), "Sparsity")):
+        [table] = section.tables(panel)
+        assert [row[column] for row in table.rows][-2:] == names
+    [summary] = summary_table(records)
+    assert summary.keys() >= {"0 %", *names}
+
+
+def test_curves_of_a_model_that_was_pruned_go_on_where_it_was_trained_again() -> None:
+    [panel] = make_panels([learned()])
+    section = TrainingCurves()
+    plots = {plot.title: plot for plot in section.plots(panel, Palette(["adamw"]))}
+    assert {"Sparsity that is wanted by then", "λ₁, multiplier of the gap between the two"} <= set(plots)
+    steps = [mark.x for mark in plots["Training loss"].frames[section.targets(panel).index(0.4)]]
+    assert [list(x) for x in steps] == [[10, 20], [50]]  # the second training began at step 20
+    assert "follows" in section.caption(panel)
+    assert "follows" not in section.caption(make_panels([structured()])[0])
 
 
 def test_a_panel_without_structures_shows_neither() -> None:

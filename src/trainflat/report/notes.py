@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from trainflat.records.run import Record
 from trainflat.report.differences import differing
 from trainflat.report.panels import Line, Panel, main_score
-from trainflat.report.words import percent
 
 MARK = "†"  # at scores that may stand for nothing learned
 PARTIAL = "partial data: not comparable with published figures"
@@ -40,7 +39,7 @@ def _blind(panel: Panel, line: Line) -> list[str]:
     where: defaultdict[str, list[str]] = defaultdict(list)
     for point in line.points:
         for remark in point.remarks:
-            where[remark].append(percent(point.target))
+            where[remark].append(point.title)
     return [f"{MARK} {panel.task_title}, {line.label} at {', '.join(at)}: {remark}." for remark, at in where.items()]
 
 

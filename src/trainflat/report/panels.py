@@ -1,6 +1,6 @@
 """Groups records into panels of comparable runs, lines of runs that differ only by seed, and points by sparsity."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from statistics import fmean, stdev
@@ -11,7 +11,7 @@ from trainflat.core.formatting import plural
 from trainflat.records.run import Record, Stage
 from trainflat.report.labels import label_lines
 from trainflat.report.options import completed, unusual
-from trainflat.report.words import metric_name, task_name
+from trainflat.report.words import metric_name, percent, task_name
 
 # Say who a run is, or what was looked at, not what was trained.
 _NOT_A_TRAIT = {"seed", "name", "description", "evaluation", "measures", "report_to", "log_every"}
@@ -41,6 +41,12 @@ class Point:
     stage: str
     target: float  # sparsity that was asked for, a share
     runs: tuple[tuple[Record, Stage], ...]
+    alone: bool = True  # no other stage of the line has this target
+
+    @property
+    def title(self) -> str:
+        """Returns the sparsity in percent, with the stage where several have it: pruned, and trained once more."""
+        return percent(self.target) if self.alone else f"{percent(self.target)}, {self.stage}"
 
     def over_seeds(self, measure: Callable[[Record, Stage], float | None]) -> Statistics | None:
         """Returns a measure's statistics over seeds; a seed that was run more than once counts once, with its mean."""
@@ -129,7 +135,18 @@ def make_panels(records: Iterable[Record]) -> list[Panel]:
 
 def at(line: Line, target: float) -> Point | None:
     """Returns the line's last point at a sparsity."""
-    return next((point for point in reversed(line.points) if point.target == target), None)
+    return next(reversed(all_at(line, target)), None)
+
+
+def all_at(line: Line, target: float) -> list[Point]:
+    """Returns the line's points at a sparsity, in the order of the stages."""
+    return [point for point in line.points if point.target == target]
+
+
+def titles(panels: Iterable[Panel]) -> list[str]:
+    """Returns the titles of all points, by sparsity."""
+    points = [point for panel in panels for line in panel.lines for point in line.points]
+    return list(dict.fromkeys(point.title for point in sorted(points, key=lambda point: point.target)))
 
 
 def main_score(record: Record, stage: Stage) -> float | None:
@@ -257,7 +274,8 @@ def _points(records: Sequence[Record]) -> tuple[Point, ...]:
         for stage in record.stages:
             runs[stage.target_sparsity, stage.name].append((record, stage))
     ordered = sorted(runs.items(), key=lambda item: item[0][0])  # stable: stages of one sparsity keep their order
-    return tuple(Point(name, target, tuple(members)) for (target, name), members in ordered)
+    stages = Counter(target for target, _ in runs)
+    return tuple(Point(name, target, tuple(members), alone=stages[target] == 1) for (target, name), members in ordered)
 
 
 def _labelled(optimizer: str, lines: Sequence[Line], told: Collection[str]) -> list[Line]:

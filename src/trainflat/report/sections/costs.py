@@ -8,7 +8,7 @@ from trainflat.records.run import Latency, Record, Stage
 from trainflat.report.elements import Rows, Table
 from trainflat.report.panels import Panel, Point
 from trainflat.report.sections.base import Row, Section
-from trainflat.report.words import DASH, duration, megabytes, percent
+from trainflat.report.words import DASH, duration, megabytes
 
 _MEASURES: dict[str, Callable[[Record, Stage], float | None]] = {
     "encoder_sparsity": lambda _, stage: stage.sizes.encoder_sparsity,
@@ -68,7 +68,7 @@ def _costs(point: Point) -> dict[str, str]:
         for (batch, length, device, threads), value in _latencies(point).items()
     }
     return {
-        "Sparsity": percent(point.target),
+        "Sparsity": point.title,
         **{title: DASH if value is None else write(value) for title, (value, write) in found.items()},
         **{title: DASH if value is None else f"{value:.2f}" for title, value in times.items()},
     }

@@ -83,7 +83,7 @@ def flatness_table(panel: Panel) -> Rows:
 def _row(line: Line, point: Point, names: Sequence[str]) -> dict[str, str]:
     shown = {figure_name(name): _shown(flatness_of(point, name)) for name in names}
     seeds = {record.seed for record, stage in point.runs if stage.flatness}
-    return {"Optimizer": line.label, "Seeds": str(len(seeds)), "Sparsity": percent(point.target), **shown}
+    return {"Optimizer": line.label, "Seeds": str(len(seeds)), "Sparsity": point.title, **shown}
 
 
 def _published_rows(panel: Panel, names: Sequence[str]) -> Rows:

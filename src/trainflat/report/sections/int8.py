@@ -185,7 +185,7 @@ def _row(panel: Panel, line: Runs, point: Point, way: Way) -> dict[str, str]:
     return {
         "Optimizer": line.label,
         "Seeds": str(len({record.seed for record, stage in point.runs if way.made(stage)})),
-        "Sparsity": percent(point.target),
+        "Sparsity": point.title,
         "Inputs": way.name,
         **_scores(panel, way.float32(*asked), way.int8(*asked)),
         "Lost": _shown(way.lost(*asked), 2),

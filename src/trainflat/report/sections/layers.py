@@ -8,7 +8,6 @@ from trainflat.records.run import Stage
 from trainflat.report.elements import Table
 from trainflat.report.panels import Panel, Point
 from trainflat.report.sections.base import Section
-from trainflat.report.words import percent
 
 
 class LayerMatches(Section):
@@ -24,7 +23,7 @@ class LayerMatches(Section):
 
     def tables(self, panel: Panel) -> Sequence[Table]:
         rows = [
-            {"Optimizer": line.label, "Target": percent(point.target), "Teacher's layer": layer, "Student's": told}
+            {"Optimizer": line.label, "Target": point.title, "Teacher's layer": layer, "Student's": told}
             for line in panel.lines
             for point in line.points
             for layer, told in shares(point).items()

@@ -6,7 +6,7 @@ from trainflat.records.run import Record
 from trainflat.report.differences import ABOUT, SETTING, differences
 from trainflat.report.elements import Rows, Table
 from trainflat.report.notes import MARK, remarks
-from trainflat.report.panels import Line, Panel, Point, make_panels
+from trainflat.report.panels import Line, Panel, Point, make_panels, titles
 from trainflat.report.published import published
 from trainflat.report.sections.base import Row, Section
 from trainflat.report.words import DASH, percent, spread
@@ -44,7 +44,7 @@ class Scores(Section):
 def score_table(panel: Panel) -> Rows:
     """Returns lines × sparsities, and under them the published figures where they compare."""
     head = [
-        {"Optimizer": line.label, "Seeds": str(_seeds(line)), **_scores(line, panel.targets)} for line in panel.lines
+        {"Optimizer": line.label, "Seeds": str(_seeds(line)), **_scores(line, titles([panel]))} for line in panel.lines
     ]
     return head + _published_rows(panel)
 
@@ -61,8 +61,8 @@ def summary_table(records: Iterable[Record], columns: int = 6) -> Rows:
     Of many sparsities, ``columns`` evenly chosen ones are shown, always with the lowest and the highest.
     """
     panels = make_panels(records)
-    targets = _thinned(sorted({target for panel in panels for target in panel.targets}), columns)
-    return [_summary(panel, line, targets) for panel in panels for line in panel.lines]
+    shown = _thinned(titles(panels), columns)
+    return [_summary(panel, line, shown) for panel in panels for line in panel.lines]
 
 
 def caveats(records: Iterable[Record]) -> list[str]:
@@ -70,7 +70,7 @@ def caveats(records: Iterable[Record]) -> list[str]:
     return remarks(make_panels(records))
 
 
-def _summary(panel: Panel, line: Line, targets: Sequence[float]) -> dict[str, str]:
+def _summary(panel: Panel, line: Line, shown: Sequence[str]) -> dict[str, str]:
     return {
         "Task": panel.task_title + (" (partial)" if panel.partial else ""),
         "Model": panel.model,
@@ -78,13 +78,13 @@ def _summary(panel: Panel, line: Line, targets: Sequence[float]) -> dict[str, st
         "Optimizer": line.label,
         "Metric": panel.metric,
         "Seeds": str(_seeds(line)),
-        **_scores(line, targets),
+        **_scores(line, shown),
     }
 
 
-def _scores(line: Line, targets: Sequence[float]) -> dict[str, str]:
-    at = {point.target: point for point in line.points}
-    return {percent(target): _score(at.get(target)) for target in targets}
+def _scores(line: Line, shown: Sequence[str]) -> dict[str, str]:
+    found = {point.title: point for point in line.points}
+    return {title: _score(found.get(title)) for title in shown}
 
 
 def _score(point: Point | None) -> str:
@@ -97,7 +97,7 @@ def _score(point: Point | None) -> str:
 def _published_rows(panel: Panel) -> Rows:
     rows: dict[str, dict[str, str]] = {}
     for figure in published(panel):
-        empty = {"Optimizer": figure.label, "Seeds": "published", **{percent(target): DASH for target in panel.targets}}
+        empty = {"Optimizer": figure.label, "Seeds": "published", **dict.fromkeys(titles([panel]), DASH)}
         rows.setdefault(figure.label, empty)[percent(figure.sparsity)] = spread(figure.mean, figure.std)
     return list(rows.values())
 
@@ -106,7 +106,7 @@ def _seeds(line: Line) -> int:
     return len({record.seed for record in line.records})
 
 
-def _thinned(values: Sequence[float], count: int) -> list[float]:
+def _thinned(values: Sequence[str], count: int) -> list[str]:
     if len(values) <= count:
         return list(values)
     return [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]

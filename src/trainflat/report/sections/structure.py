@@ -8,7 +8,7 @@ from trainflat.report.elements import Axis, Heat, Plot, Table
 from trainflat.report.palette import Palette
 from trainflat.report.panels import Panel, Point, at
 from trainflat.report.sections.base import Row, Section
-from trainflat.report.words import DASH, percent
+from trainflat.report.words import DASH
 
 _SHORT = {"alive": "", "bias-only": "bias", "skipped": "skip"}
 
@@ -40,7 +40,7 @@ class StructureMap(Section):
 
     def tables(self, panel: Panel) -> Sequence[Table]:
         rows = [
-            {"Optimizer": line.label, "Target": percent(point.target), **_row(point)}
+            {"Optimizer": line.label, "Target": point.title, **_row(point)}
             for line in panel.lines
             for point in line.points
             if _shaped(point)

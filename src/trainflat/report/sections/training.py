@@ -1,11 +1,11 @@
 """What was logged while the model of each sparsity was trained."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trainflat.report.elements import Axis, Line, Plot
 from trainflat.report.palette import Palette
-from trainflat.report.panels import Panel, Point, at
+from trainflat.report.panels import Panel, Point, all_at
 from trainflat.report.sections.base import Section
 
 CURVES = {
@@ -13,6 +13,10 @@ CURVES = {
     "perturbation": "‖ε‖, length of the perturbation",
     "loss_gap": "Loss gap, L(w + ε) − L(w)",
     "sparsity": "Sparsity, share of the gate's weights or units",
+    "sparsity_target": "Sparsity that is wanted by then",
+    "sparsity_expected": "Sparsity that is expected of the gates' draws",
+    "multiplier_1": "λ₁, multiplier of the gap between the two",
+    "multiplier_2": "λ₂, multiplier of its square",
     "penalty": "λ, strength of the penalty on scores",
 }
 _POINTS = 400  # per curve; more cannot be seen
@@ -26,8 +30,8 @@ class TrainingCurves(Section):
     file = "training"
 
     def targets(self, panel: Panel) -> Sequence[float]:
-        logged = [{name for line in panel.lines for name in _logged(at(line, target))} for target in panel.targets]
-        return [target for target, names in zip(panel.targets, logged, strict=True) if names]
+        points = {target: [one for line in panel.lines for one in all_at(line, target)] for target in panel.targets}
+        return [target for target, found in points.items() if any(map(_logged, found))]
 
     def plots(self, panel: Panel, palette: Palette) -> Sequence[Plot]:
         targets = self.targets(panel)
@@ -40,6 +44,8 @@ class TrainingCurves(Section):
 
     def caption(self, panel: Panel) -> str:
         said = "One line per seed, while the model of the chosen sparsity was trained."
+        if not all(point.alone for line in panel.lines for point in line.points):
+            said += " A stage that went on from another of its sparsity follows that one."
         names = {name for line in panel.lines for point in line.points for name in _logged(point)}
         if len(names) > 1:
             said += " ‖ε‖ is how far the weights stood displaced for the second gradient, the loss gap what that added."
@@ -71,7 +77,7 @@ def curves(point: Point, quantity: str) -> list[Curve]:
 
 
 def _lines(panel: Panel, quantity: str, target: float, palette: Palette) -> list[Line]:
-    found = [(line, curve) for line in panel.lines if (point := at(line, target)) for curve in curves(point, quantity)]
+    found = [(line, curve) for line in panel.lines for curve in _in_turn(all_at(line, target), quantity)]
     return [
         Line(
             curve.steps,
@@ -87,5 +93,15 @@ def _lines(panel: Panel, quantity: str, target: float, palette: Palette) -> list
     ]
 
 
-def _logged(point: Point | None) -> set[str]:
-    return {name for name in CURVES if point is not None and curves(point, name)}
+def _in_turn(points: Sequence[Point], quantity: str) -> list[Curve]:
+    """Returns the curves of stages of one line, those of a later one behind the last step of the one before."""
+    found: list[Curve] = []
+    before = 0
+    for point in points:
+        found += [replace(one, steps=[before + step for step in one.steps]) for one in curves(point, quantity)]
+        before += max((stage.training.steps for _, stage in point.runs if stage.training), default=0)
+    return found
+
+
+def _logged(point: Point) -> set[str]:
+    return {name for name in CURVES if curves(point, name)}
