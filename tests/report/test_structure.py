@@ -11,11 +11,13 @@ from trainflat.records.structure import LayerWidths
 from trainflat.report import write_report
 from trainflat.report.palette import Palette
 from trainflat.report.panels import make_panels
+from trainflat.report.sections.base import Results
 from trainflat.report.sections.costs import Costs
 from trainflat.report.sections.frontier import SpeedFrontier, frontier
-from trainflat.report.sections.scores import score_table, summary_table
+from trainflat.report.sections.scores import PLAIN, Scores, score_table, summary_table
 from trainflat.report.sections.structure import StructureMap, heat
 from trainflat.report.sections.training import TrainingCurves
+from trainflat.report.tables import to_markdown
 
 
 def structured(seed: int = 0, speed: float = 1.0) -> Record:
@@ -138,3 +140,10 @@ def test_widths_are_written_short() -> None:
     from trainflat.report.sections.structure import widths
 
     assert widths(LayerWidths(heads=[], units=0, attention="bias-only", feed_forward="bias-only")) == "bias·bias"
+
+
+def test_models_that_became_smaller_are_not_said_to_be_as_slow_as_before() -> None:
+    smaller = Results.of([structured()])
+    assert Scores().closing(smaller) == ("", "") and PLAIN not in to_markdown(smaller, [])
+    zeros = Results.of([make_record()])
+    assert Scores().closing(zeros) == ("Sparse is not fast.", PLAIN) and PLAIN in to_markdown(zeros, [])

@@ -11,7 +11,7 @@ from trainflat.report.elements import Rows, Shown, Table
 from trainflat.report.notes import notes
 from trainflat.report.panels import Line, Panel, Point, make_panels
 from trainflat.report.sections.base import Results, Row
-from trainflat.report.sections.scores import PLAIN, differing_settings
+from trainflat.report.sections.scores import PLAIN, differing_settings, has_zeros
 from trainflat.report.words import DASH, is_formula
 
 
@@ -41,7 +41,11 @@ def to_csv(rows: Sequence[Row]) -> str:
 def to_markdown(results: Results, shown: Sequence[Shown]) -> str:
     """Returns the tables of every panel, then of entries without a panel, in Markdown."""
     shown = [section for section in shown if section.in_files]
-    parts = ["# Results", *(f"> {_safe(note)}" for note in notes(results.panels)), *([PLAIN] if results.panels else [])]
+    parts = [
+        "# Results",
+        *(f"> {_safe(note)}" for note in notes(results.panels)),
+        *([PLAIN] if has_zeros(results.panels) else []),
+    ]
     for panel in results.panels:
         parts += [f"## {_safe(panel.title)}", f"{_safe(panel.scored_on)}; mean ± standard deviation over seeds."]
         entries = [entry for section in shown for entry in section.entries if entry.panel is panel]

@@ -47,7 +47,6 @@ class Section:
         title: Heading on the page.
         anchor: Its place in the page's address; numbered where there is none.
         about: A paragraph below the heading.
-        closing: A paragraph below all, and the words in bold before it.
         key: Of its figures on the page: ``key-0`` is the first panel's.
         file: Its figures' files begin with this, or with ``key`` where it is empty.
         broad: Whether plots need more than a third of the page.
@@ -58,7 +57,6 @@ class Section:
     title = ""
     anchor = ""
     about = ""
-    closing = ("", "")
     folded = False
     key = ""
     file = ""
@@ -90,6 +88,10 @@ class Section:
         """Returns what the section adds to the row of a point in the CSV."""
         return {}
 
+    def closing(self, results: Results) -> tuple[str, str]:
+        """Returns words in bold, and a paragraph behind them, below all."""
+        return "", ""
+
     def entries(self, results: Results) -> list[Entry]:
         """Returns what is shown of each panel; nothing of panels that have nothing to show."""
         found = [self._entry(results, k) for k in range(len(results.panels))]
@@ -102,7 +104,7 @@ class Section:
             self.entries(results),
             self.anchor,
             self.about,
-            self.closing,
+            self.closing(results),
             self.folded,
             opened=len(results.panels) <= _OPENED and self.in_files,
             in_files=self.in_files,

@@ -8,7 +8,7 @@ from trainflat.report.elements import Rows, Table
 from trainflat.report.notes import MARK, remarks
 from trainflat.report.panels import Line, Panel, Point, make_panels, titles
 from trainflat.report.published import published
-from trainflat.report.sections.base import Row, Section
+from trainflat.report.sections.base import Results, Row, Section
 from trainflat.report.words import DASH, percent, spread
 
 PLAIN = (
@@ -24,7 +24,9 @@ class Scores(Section):
     title = "Scores"
     anchor = "summary"
     about = "Mean ± sample standard deviation over seeds, by sparsity of the encoder."
-    closing = ("Sparse is not fast.", PLAIN)
+
+    def closing(self, results: Results) -> tuple[str, str]:
+        return ("Sparse is not fast.", PLAIN) if has_zeros(results.panels) else ("", "")
 
     def tables(self, panel: Panel) -> Sequence[Table]:
         return [Table(score_table(panel)), Table(differences(panel), ABOUT, title="Settings")]
@@ -39,6 +41,12 @@ class Scores(Section):
             "baseline_mean": baseline.mean if baseline else None,
             "remark": "; ".join(point.remarks) or None,
         }
+
+
+def has_zeros(panels: Iterable[Panel]) -> bool:
+    """Returns whether a model was pruned by zeros, and not by making it smaller."""
+    stages = (stage for panel in panels for record in panel.records for stage in record.stages)
+    return any(stage.target_sparsity and stage.structure is None for stage in stages)
 
 
 def score_table(panel: Panel) -> Rows:
