@@ -74,6 +74,8 @@ def test_every_method_ends_in_a_smaller_model_that_is_trained_once_more(place: P
     dense, pruned, finetuned = record.stages
     assert [stage.training.steps for stage in record.stages if stage.training] == [5, 20, 5]
     assert dense.structure is None and pruned.structure is not None
+    eligible = [["eligible" in one for one in s.training.evaluations] for s in record.stages if s.training]
+    assert [{*one} for one in eligible] == [{False}, {True}, {False}]  # of a training under a gate alone
     assert pruned.structure == finetuned.structure and pruned.structure.score == name
     for stage in (pruned, finetuned):
         model = trainflat.load(run / "stages" / stage.name)

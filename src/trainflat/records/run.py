@@ -90,7 +90,8 @@ class Training(Data):
     best_step: int | None  # the checkpoint that was kept
     # One entry per log: step, epoch, loss, learning_rate, grad_norm, passes; of flat optimizers perturbation, loss_gap.
     curve: list[dict[str, float]]
-    # One entry per evaluation: step, epoch, "split/metric"; with averaging also averaged_models (0: still the weights).
+    # One entry per evaluation: step, epoch, "split/metric"; with averaging also averaged_models (0: still the weights),
+    # under a gate its logs and eligible (1: could be the best, as the model was as sparse then as asked).
     evaluations: list[dict[str, float]]
     averaging: Averaging | None = added_later(None)
     # After which of them the model that was evaluated became the teacher; before the first it is the record's.

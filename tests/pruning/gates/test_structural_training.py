@@ -164,6 +164,7 @@ def test_evaluations_see_what_is_shrunk_and_the_best_is_small_enough(tmp_path: P
     trainer.train()
     settled = [step for step, (left, is_settled, _) in seen.items() if is_settled]
     assert trainer.state.best_global_step == min(settled) >= 7
+    assert [e["step"] for e in trainer.state.log_history if e.get("eligible")] == settled
     assert all(seen[step][0] >= 0.1 for step in settled) and [seen[step][0] for step in (1, 2)] == [0, 0]
     logged = {e["step"]: e["sparsity"] for e in trainer.state.log_history if "eval_early" in e}
     assert logged == pytest.approx({step: left for step, (left, *_) in seen.items()})

@@ -171,6 +171,9 @@ def test_evaluation_sees_the_gate_and_the_best_is_as_sparse_as_asked(tmp_path: P
     trainer.train()
     logged = {e["step"]: e["sparsity"] for e in trainer.state.log_history if "eval_early" in e}
     assert dict(seen) == pytest.approx(logged, abs=2e-3)
+    eligible = {e["step"]: e["eligible"] for e in trainer.state.log_history if "eligible" in e}
+    assert eligible.keys() == logged.keys()
+    assert trainer.state.best_global_step == min(step for step, could in eligible.items() if could)
     assert seen[0][1] < seen[-1][1]
     assert trainer.state.best_global_step in ((8, 10, 12) if name in ("l0", "mlpruning") else (8,))  # once it is there
     assert trainer.masks is not None

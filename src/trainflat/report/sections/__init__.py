@@ -4,6 +4,7 @@ from trainflat.report.elements import Shown
 from trainflat.report.sections.base import Results, Section
 from trainflat.report.sections.costs import Costs
 from trainflat.report.sections.curve import ScoreCurve
+from trainflat.report.sections.eligible import Eligible
 from trainflat.report.sections.flatness import Flatness
 from trainflat.report.sections.frontier import SpeedFrontier
 from trainflat.report.sections.int8 import Int8Scores
@@ -26,6 +27,7 @@ SECTIONS: tuple[Section, ...] = (
     Int8Scores(),
     Zeros(),
     StructureMap(),
+    Eligible(),
     LayerMatches(),
     TrainingCurves(),
     Landscapes(),

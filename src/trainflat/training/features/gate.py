@@ -137,7 +137,12 @@ class GateFeature(Feature):
             forget(self._optimizer, [*self.run.model.parameters()])
 
     def logs(self, evaluated: bool) -> dict[str, float]:
-        return self._begun.logs() if self._runs else {}
+        """Returns the gate's numbers and, of an evaluation, whether it can be the best as far as features know."""
+        if not self._runs:
+            return {}
+        fellows = self.run.features.values()
+        eligible = {"eligible": float(all(feature.ready for feature in fellows))} if evaluated else {}
+        return self._begun.logs() | eligible
 
     def as_finished(self) -> Context:
         # The weights under a gate on activations stay as they are, also when training is complete.
