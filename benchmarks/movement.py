@@ -1,17 +1,21 @@
-"""What movement pruning costs in a training step, hard by weights and soft by blocks, and the former in memory.
+"""What a step of training costs under a gate: movement pruning, MLPruning, CoFi; and what the first needs in memory.
 
 One sample is a whole training step of MiniLM-L6: forward, backward, fused AdamW, gradients freed; dropout on, float32,
 batch 32 x 50 tokens, nine of ten weights gated away. Scores are a parameter group of the same optimizer. A threshold is
 kept for 16 steps: that time is made of 15 steps that keep it and one that selects, as the exact form does every time.
 Block movement masks blocks of 32 by 32 and feed-forward units, about a quarter of whose scores are below the threshold,
 and MLPruning heads and rows, half of which are open; both choose at every step.
-The published form (nn_pruning's
-MaskedLinear, topK, single weights) sorts the scores of each matrix in every forward pass and keeps the mask in
+CoFi's step has a
+teacher, as the step beside it has: there the student learns from labels, here from the teacher's logits and, in the
+whole step, from its layers, through gates whose draws leave about half of everything and all sub-layers; gates,
+Lagrangian and map are parameters of the same optimizer. The published form (nn_pruning's MaskedLinear, topK, single
+weights) sorts the scores of each matrix in every forward pass and keeps the mask in
 autograd's graph. Memory is counted in bytes of the prunable weights: what the gate itself holds after a step, scores
 with what any trained parameter has (gradient, moments) apart.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -22,14 +26,18 @@ from torch.func import functional_call
 from benchmarks.harness import Candidate, Sample, alternate
 from benchmarks.result import Result, options
 from benchmarks.workload import LR, backward, dense_step, minilm, random_rows
+from trainflat.anatomy.hidden_states import depth_of, recorded_states
 from trainflat.anatomy.params import prunable
-from trainflat.pruning.gates import BlockMovement, HardMovement, LearnedMask, MLPruning
+from trainflat.distillation import Distillation, Layerwise, LayerwiseLoss, Shape
+from trainflat.pruning.gates import BlockMovement, CoFi, HardMovement, LearnedMask, MLPruning
+from trainflat.pruning.gates.structural import BOUND
 
 BATCH, LENGTH, SPARSITY, REFRESH = 32, 50, 0.9, 16
 DENSE, SORTED = "dense AdamW", "a sort per matrix in forward"
 KEPT, EXACT = "hard movement, refreshed every 16 steps", "hard movement, exact"
 BETWEEN = "hard movement, between two refreshes"
 BLOCKS, RATIOS = "block movement", "MLPruning"
+TAUGHT, COFI, LAYERS = "dense AdamW and a teacher's forward pass", "CoFi, logits alone", "CoFi"
 
 
 class TopByIndex(torch.autograd.Function):
@@ -97,6 +105,54 @@ def gated_step(rows: Mapping[str, Tensor], made: Callable[[nn.Module], LearnedMa
     return step
 
 
+def taught_step(rows: Mapping[str, Tensor]) -> Callable[[], None]:
+    """A dense step, and a pass of a teacher that nobody listens to."""
+    teacher, train = minilm().eval(), dense_step(rows)
+    words = {name: tensor for name, tensor in rows.items() if name != "labels"}
+
+    def step() -> None:
+        with torch.no_grad():
+            teacher(**words)
+        train()
+
+    return step
+
+
+def cofi_step(rows: Mapping[str, Tensor], *, layers: bool) -> Callable[[], None]:
+    """A step of CoFi's pruning; without ``layers`` the teacher's hidden states are not learned from."""
+    teacher, model = minilm().eval(), minilm()
+    gate: Any = arrived(CoFi(model, schedule={"name": "constant", "start": 1}), 1)
+    for name, score in gate.scores.items():
+        if "sub-layer" in name:
+            score.data.fill_(BOUND)  # one that is skipped would save time
+    logits, shape = Distillation(weight=1.0, temperature=2.0), Shape(depth_of(model), model.config.hidden_size)
+    matched = LayerwiseLoss(Layerwise(), shape, shape, next(model.parameters()))
+    groups = [{**group, "params": [p for _, p in group["params"]]} for group in gate.param_groups()]
+    optimizer = torch.optim.AdamW(
+        [{"params": model.parameters()}, {"params": matched.parameters()}, *groups], lr=LR, fused=True
+    )
+    words = {name: tensor for name, tensor in rows.items() if name != "labels"}
+    heard = recorded_states if layers else lambda _: nullcontext([])
+
+    def step() -> None:
+        with torch.no_grad(), heard(teacher) as theirs:
+            taught = teacher(**words).logits
+        with gate.passes():
+            with heard(model) as ours:
+                said = model(**words).logits
+            losses = logits.losses((said,), (taught,))
+            if layers:
+                chosen = [theirs[number] for number in matched.layers()]
+                found, _ = matched(ours, chosen, gate.alive(), words["attention_mask"])
+                losses = 0.1 * losses + 0.9 * found
+            losses.mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        gate.advance(gate.step + 1)
+
+    return step
+
+
 def sorting_step(rows: Mapping[str, Tensor]) -> Callable[[], None]:
     """A step as published."""
     model = minilm()
@@ -138,7 +194,7 @@ def held_bytes(rows: Mapping[str, Tensor]) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Times all six, and counts what a gate holds."""
+    """Times all of them, and counts what a gate holds."""
     settings = options(__doc__).parse_args()
     torch.set_num_threads(settings.threads)
     result = Result("movement", __doc__, settings)
@@ -149,6 +205,9 @@ def main() -> None:
         EXACT: gated_step(rows, partial(gate_on, refresh=1)),
         BLOCKS: gated_step(rows, by_blocks),
         RATIOS: gated_step(rows, by_ratios),
+        TAUGHT: taught_step(rows),
+        COFI: cofi_step(rows, layers=False),
+        LAYERS: cofi_step(rows, layers=True),
         SORTED: sorting_step(rows),
     }
     taken = alternate({name: Candidate(step) for name, step in steps.items()}, settings.repeats)
@@ -156,6 +215,8 @@ def main() -> None:
     result.ratio(group, KEPT, DENSE, at_most=1.10)
     result.ratio(group, BLOCKS, DENSE, at_most=1.10)
     result.ratio(group, RATIOS, DENSE, at_most=1.10)
+    result.ratio(group, LAYERS, TAUGHT, at_most=1.25)
+    result.ratio(group, COFI, TAUGHT)
     result.ratio(group, EXACT, DENSE)
     result.ratio(group, SORTED, DENSE)
     scores, rest = held_bytes(rows)
