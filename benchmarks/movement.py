@@ -4,14 +4,12 @@ One sample is a whole training step of MiniLM-L6: forward, backward, fused AdamW
 batch 32 x 50 tokens, nine of ten weights gated away. Scores are a parameter group of the same optimizer. A threshold is
 kept for 16 steps: that time is made of 15 steps that keep it and one that selects, as the exact form does every time.
 Block movement masks blocks of 32 by 32 and feed-forward units, about a quarter of whose scores are below the threshold,
-and MLPruning heads and rows, half of which are open; both choose at every step.
-CoFi's step has a
-teacher, as the step beside it has: there the student learns from labels, here from the teacher's logits and, in the
-whole step, from its layers, through gates whose draws leave about half of everything and all sub-layers; gates,
-Lagrangian and map are parameters of the same optimizer. The published form (nn_pruning's MaskedLinear, topK, single
-weights) sorts the scores of each matrix in every forward pass and keeps the mask in
-autograd's graph. Memory is counted in bytes of the prunable weights: what the gate itself holds after a step, scores
-with what any trained parameter has (gradient, moments) apart.
+and MLPruning heads and rows, half of which are open; both choose at every step. CoFi's step has a teacher, as the step
+beside it has: there the student learns from labels, here from the teacher's logits and, in the whole step, from its
+layers, through gates whose draws leave some of everything and all sub-layers; scores, multipliers and the map are in
+the same optimizer. The published form of movement (nn_pruning's MaskedLinear, topK, single weights) sorts the scores of
+each matrix in every forward pass and keeps the mask in autograd's graph. Memory is counted in bytes of the prunable
+weights: what the gate itself holds after a step, scores with what any trained parameter has (gradient, moments) apart.
 """
 
 from collections.abc import Callable, Mapping, Sequence
