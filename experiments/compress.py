@@ -7,6 +7,7 @@ command's defaults; nothing else should run beside. Copies the records to ``resu
 """
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -35,7 +36,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results/compress"))
     parser.add_argument("--goals", default=",".join(GOALS), help=f"of {', '.join(GOALS)}")
     given = parser.parse_args()
-    dense = plan(teaching("stsb"), data=given.data, out=given.runs).folder / "stages" / "dense"
+    # The record names the model as it was given: a path of one machine means nothing elsewhere.
+    dense = Path(os.path.relpath(plan(teaching("stsb"), data=given.data, out=given.runs).folder / "stages" / "dense"))
     for goal in given.goals.split(","):
         folder = given.out / goal
         remove(folder)
