@@ -1,6 +1,8 @@
 """``trainflat compress``: from a fine-tuned folder to a smaller one that is as good as it says, or to nothing."""
 
+import json
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +18,7 @@ import trainflat
 from tests.support.families import FROM_PAD, SIZES, WORDS, tokenizer, write
 from trainflat.cli.main import main
 from trainflat.commands.compress import compress
-from trainflat.commands.compress.attempts import Search
+from trainflat.commands.compress.attempts import Search, refusal
 from trainflat.commands.compress.goal import read_goal
 from trainflat.commands.compress.pair import Judge, Reading
 from trainflat.core import timing
@@ -24,8 +26,11 @@ from trainflat.core.errors import InputError, UnknownName
 from trainflat.core.files import verify
 from trainflat.core.progress import Progress
 from trainflat.models import load_encoder
+from trainflat.protocols import Produced
+from trainflat.pruning.structured import OutOfReach
 from trainflat.records.compression import COMPRESSION, Goal
 from trainflat.tasks.base import EncodedSplit, Head
+from trainflat.training.options import TrainingOptions
 
 WIDE = SIZES | {"hidden_size": 16, "num_attention_heads": 4, "intermediate_size": 64, "num_hidden_layers": 2}
 
@@ -112,7 +117,22 @@ def test_the_same_seed_keeps_the_same_units(folder: Path, section: dict[str, Any
 def test_training_again_learns_from_the_original(folder: Path, section: dict[str, Any], tmp_path: Path) -> None:
     found = compress(folder, section, out=tmp_path / "small", sparsity=0.6, retrain=1, **QUICK)
     assert found.retrained == 1 and not (tmp_path / "small" / ".work").exists()
-    assert "1 epoch of distillation" in (tmp_path / "small" / "README.md").read_text(encoding="utf8")
+    card = (tmp_path / "small" / "README.md").read_text(encoding="utf8")
+    assert "`trainflat compress` and 1 epoch of distillation from the original, beside the labels of all" in card
+    assert "chosen on 64 rows of the training split,\nwithout their labels" in card
+
+
+def test_which_weights_are_kept_is_not_chosen_on_the_rows_that_are_scored(
+    folder: Path, section: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = list[TrainingOptions]()
+    monkeypatch.setattr(
+        sys.modules[compress.__module__],
+        "train",
+        lambda workspace, stage, model: options.append(workspace.options) or Produced(stage, model),
+    )
+    compress(folder, section, out=tmp_path / "small", sparsity=0.3, retrain=2, **QUICK)
+    assert [(one.epochs, one.keep) for one in options] == [(2, "last")]
 
 
 def test_size_is_of_the_weights(folder: Path, section: dict[str, Any], tmp_path: Path) -> None:
@@ -136,7 +156,8 @@ def test_words_that_no_training_row_uses_go(folder: Path, section: dict[str, Any
     ]
     assert models[1][1].vocab_size == models[0][1].vocab_size - 2 == found.structure.vocabulary
     assert found.structure.dense_vocabulary == models[0][0].config.vocab_size
-    assert any("Words that no training row uses were dropped" in note for note in found.notes)
+    [note] = [note for note in found.notes if "Words that no training row uses were dropped" in note]
+    assert "of the 2 dropped tokens become unknown" in note and "'gone' as " in note
     lines = Path(section["validation_file"]).read_text(encoding="utf8").splitlines()[1:]
     answers = [
         [int(model(**read(line.rsplit(",", 1)[0], return_tensors="pt")).logits.argmax()) for line in lines]
@@ -144,6 +165,16 @@ def test_words_that_no_training_row_uses_go(folder: Path, section: dict[str, Any
     ]
     same = sum(one == other for one, other in zip(*answers, strict=True))
     assert found.agreement == same / len(lines) < 1
+
+
+def test_a_vocabulary_that_cannot_be_trimmed_names_the_option(section: dict[str, Any], tmp_path: Path) -> None:
+    source = write(tmp_path / "model", tiny())
+    described = json.loads((source / "tokenizer.json").read_text(encoding="utf8"))
+    pieces = {"type": "BPE", "dropout": 0.1, "merges": [], "vocab": described["model"]["vocab"], "unk_token": "[UNK]"}
+    (source / "tokenizer.json").write_text(json.dumps(described | {"model": pieces}), encoding="utf8")
+    with pytest.raises(InputError, match=r"--trim: the vocabulary of .* its merges are left out at random"):
+        compress(source, section, out=tmp_path / "small", sparsity=0.3, trim=True, **QUICK)
+    assert not (tmp_path / "small").exists()
 
 
 def test_rows_are_paired_whatever_order_a_tokenizer_s_lengths_give_them() -> None:
@@ -187,6 +218,40 @@ def test_a_size_out_of_reach_is_refused_before_anything_is_scored(
     monkeypatch.setattr(Judge, "of", lambda *_: pytest.fail("the original was scored first"))
     with pytest.raises(InputError, match=r"--size 0\.001MB: a budget of 250 parameters"):
         compress(folder, section, out=tmp_path / "small", size="1kB", **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "excess", "most"),
+    [
+        ("sparsity", 0.999, 1.3, "--sparsity 0.998"),  # 0.9987
+        ("sparsity", 0.5, 2.0, "--sparsity 0"),  # of a model without units
+        ("size", 40.0, 1.2080641, "--size 48.4MB"),  # 48.32
+        ("size", 200.0, 1.5, "--size 300MB"),
+        ("latency", 5.0, 1.3333, "--latency 6.67ms"),
+        ("speedup", 1e6, 1e6 / 12.39, "--speedup 12.3"),
+    ],
+)
+def test_the_farthest_goal_that_is_named_is_within_reach(kind: str, value: float, excess: float, most: str) -> None:
+    refused = refusal(Goal(kind=kind, value=value), OutOfReach("too far.", excess))
+    assert str(refused).endswith(f": too far. The most that can be asked for is {most}.")
+
+
+@pytest.mark.parametrize("kind", ["sparsity", "size"])
+def test_what_a_refusal_names_can_be_asked_for(
+    kind: str, folder: Path, section: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    too_far = {"sparsity": 0.9999, "size": "1kB"}[kind]
+    with pytest.raises(InputError, match="The most that can be asked for") as caught:
+        compress(folder, section, out=tmp_path / "small", **(QUICK | {kind: too_far}))
+    found = re.search(rf"for is --{kind} (\S+)\.( |$)", str(caught.value))
+    assert found is not None
+    monkeypatch.setattr(Judge, "of", lambda *_: (_ for _ in ()).throw(Reached))
+    with pytest.raises(Reached):
+        compress(folder, section, out=tmp_path / "small", **(QUICK | {kind: found[1]}))
+
+
+class Reached(Exception):  # no error: the goal was not refused
+    pass
 
 
 def test_a_model_below_the_floor_is_not_written(folder: Path, section: dict[str, Any], tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """Finds the budget that a goal comes to."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from trainflat.core.errors import InputError
 from trainflat.core.progress import Progress
 from trainflat.protocols.stages import Produced
+from trainflat.pruning.structured import OutOfReach
 from trainflat.pruning.structured.budgets import Budget, MultiplyAdds, Parameters
 from trainflat.records.compression import Goal
 
@@ -47,7 +49,7 @@ class Search:
         try:
             return self.make(self.fast(speedup))
         except InputError as error:
-            raise InputError(f"{goal}: {error}") from error
+            raise refusal(goal, error) from error
 
     def _within_drop(self, points: float) -> Produced:
         """Bisects the share of multiply-adds for the smallest model that loses at most so many points."""
@@ -65,7 +67,7 @@ class Search:
         if best is None:
             raise InputError(
                 f"--max-drop {points:g}: even with {low:.0%} of the multiply-adds the score falls by more. "
-                "Allow more points, or add --retrain 2."
+                "Allow more points, or more epochs of --retrain."
             )
         return best
 
@@ -77,3 +79,25 @@ def by_count(goal: Goal) -> Parameters | None:
     if goal.kind == "size":
         return Parameters(count=max(int(goal.value * 1e6 / _BYTES), 1))
     return None
+
+
+def refusal(goal: Goal, error: InputError) -> InputError:
+    """Returns the error of a goal whose budget was refused; one out of reach names the farthest goal that is not."""
+    most = (
+        f" The most that can be asked for is {_reachable(goal, error.excess)}." if isinstance(error, OutOfReach) else ""
+    )
+    return InputError(f"{goal}: {error}{most}")
+
+
+def _reachable(goal: Goal, excess: float) -> Goal:
+    """Returns the farthest goal in three digits, rounded towards what is in reach, so that it can be asked for."""
+    if goal.kind == "sparsity":
+        return _rounded(goal, 1 - (1 - goal.value) * excess, math.floor)
+    if goal.kind == "speedup":
+        return _rounded(goal, goal.value / excess, math.floor)
+    return _rounded(goal, goal.value * excess, math.ceil)
+
+
+def _rounded(goal: Goal, value: float, whole: Callable[[float], int]) -> Goal:
+    digits = 2 - math.floor(math.log10(max(value, 1e-9)))  # 0 where there is nothing left to remove
+    return Goal(kind=goal.kind, value=round(whole(value * 10.0**digits) / 10.0**digits, max(digits, 0)))

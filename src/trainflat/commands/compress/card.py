@@ -13,7 +13,7 @@ tags: [trainflat, structured-pruning]
 
 # {name}
 
-`{model}` ({architecture}), made smaller by `trainflat compress` without {training}.
+`{model}` ({architecture}), made smaller by `trainflat compress` {training}.
 
 | | original | this model |
 |---|---|---|
@@ -23,7 +23,8 @@ tags: [trainflat, structured-pruning]
 | one forward pass, {batch} × {length}, {threads} | {before_ms:.1f} ms | {after_ms:.1f} ms |
 
 On these rows {agreement}; it is {speedup:.2f} times as fast (quartiles {low:.2f} to {high:.2f}),
-measured in turn on one machine. {calibration:,} rows of the training split were read, {labels} their labels.
+measured in turn on one machine. What to keep was chosen on {calibration:,} rows of the training split,
+{labels} their labels.
 
 ## Structure
 
@@ -37,9 +38,10 @@ measured in turn on one machine. {calibration:,} rows of the training split were
 {loading}
 ```
 {notes}"""
-_LOADED = """from transformers import {auto}
+_LOADED = """from transformers import {auto}, AutoTokenizer
 
-model = {auto}.from_pretrained("{name}"{remote})"""
+model = {auto}.from_pretrained("{name}"{remote})
+tokenizer = AutoTokenizer.from_pretrained("{name}"{remote})"""
 _SHRUNK = """import trainflat
 
 model = trainflat.load("{name}")  # or from_pretrained, once trainflat is imported"""
@@ -63,9 +65,7 @@ def model_card(found: Compression, name: str, *, plain: bool, auto_class: str) -
         name=name,
         model=Path(found.model).name,  # folders above it are nobody's business
         architecture=found.architecture,
-        training=f"labels, then {plural(found.retrained, 'epoch', form='g')} of distillation"
-        if found.retrained
-        else "training it again",
+        training=_training(found.retrained),
         metric=found.metric,
         split=found.split,
         rows=found.after.rows,
@@ -94,6 +94,13 @@ def model_card(found: Compression, name: str, *, plain: bool, auto_class: str) -
         loading=loading,
         notes="".join(f"\n- {note}" for note in found.notes),
     )
+
+
+def _training(epochs: float) -> str:
+    if not epochs:
+        return "without training it again"
+    taught = f"{plural(epochs, 'epoch', form='g')} of distillation from the original"
+    return f"and {taught}, beside the labels of all training rows"
 
 
 def _points(score: float | None) -> str:

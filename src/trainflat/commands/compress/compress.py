@@ -11,7 +11,7 @@ from typing import Any, get_args
 import torch
 from transformers import PreTrainedModel
 
-from trainflat.commands.compress.attempts import Search, by_count
+from trainflat.commands.compress.attempts import Search, by_count, refusal
 from trainflat.commands.compress.card import model_card
 from trainflat.commands.compress.goal import read_goal
 from trainflat.commands.compress.pair import Judge, Reading, Shape, compare_speed, using_threads
@@ -159,7 +159,9 @@ class _Job:
         notes = (*task.notes, *([encoder.note] if encoder.note else []))
         for note in notes:
             progress.say(f"note: {note}")
-        options = TrainingOptions(epochs=asked.retrain or 1, max_length=row_length(task, max_positions(encoder.model)))
+        length = row_length(task, max_positions(encoder.model))
+        # The last weights: which of them are best would be chosen on the rows that are scored.
+        options = TrainingOptions(epochs=asked.retrain or 1, max_length=length, keep="last")
         training, evaluation = task.encode(encoder.tokenizer, options.max_length)
         meet(encoder, training.rows, learns=asked.retrain > 0)
         original, reading = encoder.model, Reading(evaluation[task.split], encoder.tokenizer)
@@ -275,7 +277,7 @@ def _check_reach(model: PreTrainedModel, asked: _Asked) -> None:
             if asked.goal.kind == "size" and not asked.trim
             else ""
         )
-        raise InputError(f"{asked.goal}: {error}{hint}") from error
+        raise InputError(f"{refusal(asked.goal, error)}{hint}") from error
 
 
 def _trimmed(encoder: Encoder, task: Task, training: EncodedSplit) -> tuple[Encoder, str]:
@@ -289,10 +291,14 @@ def _trimmed(encoder: Encoder, task: Task, training: EncodedSplit) -> tuple[Enco
             "--trim: answers are places in a row, which move where a word is read in more pieces. Leave it out."
         )
     used = sorted({one for row in training.rows for one in row["input_ids"]})
-    trimmed = trim_vocabulary(encoder.model, encoder.tokenizer, keep={"ids": used})
+    try:
+        trimmed = trim_vocabulary(encoder.model, encoder.tokenizer, keep={"ids": used})
+    except InputError as error:
+        raise InputError(f"--trim: {error}") from error
     report = trimmed.report
     left = f"{report.tokens_after:,} of {report.tokens_before:,}"
     said = f"Words that no training row uses were dropped: {left} are left."
+    said += f" {report.losses()}" if report.lost else ""
     return replace(encoder, model=trimmed.model.eval(), tokenizer=trimmed.tokenizer), said
 
 

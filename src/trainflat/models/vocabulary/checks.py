@@ -37,7 +37,7 @@ def check_ids(
         if found != [places[one] for one in before[i]]:
             raise InputError(
                 f"{type(tokenizer).__name__} reads {texts[i][:60]!r} in other tokens once its vocabulary is trimmed, "
-                "though they were all kept. Leave `vocabulary` out."
+                "though they were all kept. Keep this vocabulary whole."
             )
     return kept
 
@@ -68,7 +68,7 @@ def check_answers(
             if not same:
                 raise InputError(
                     f"{name} of {type(model).__name__} changes when its vocabulary is trimmed, so it uses ids in a way "
-                    "that is not known here. Leave `vocabulary` out."
+                    "that is not known here. Keep this vocabulary whole."
                 )
 
 

@@ -46,8 +46,8 @@ class FastTokenizer:
         kind = type(tokenizer).__name__
         if backend is None:
             raise InputError(
-                f"{kind} has no tokenizer.json, so its vocabulary cannot be trimmed. Leave `vocabulary` out, or give a "
-                "model with a fast tokenizer."
+                f"{kind} has no tokenizer.json, so its vocabulary cannot be trimmed. Keep this vocabulary whole, or "
+                "give a model with a fast tokenizer."
             )
         self.tokenizer, self.json = tokenizer, json.loads(backend.to_str())
         self.model = _model(self.json, kind)
@@ -125,7 +125,7 @@ def _model(whole: Mapping[str, Any], kind: str) -> TokenizerModel:
     if name not in TOKENIZER_MODELS:
         raise InputError(
             f"{kind} is of the type {name}, whose vocabulary cannot be trimmed, only {', '.join(TOKENIZER_MODELS)}. "
-            "Leave `vocabulary` out."
+            "Keep this vocabulary whole."
         )
     added = {one["content"] for one in whole["added_tokens"]}
     made = TOKENIZER_MODELS[name](whole["model"], byte_level=_has_byte_level(whole), added=added)

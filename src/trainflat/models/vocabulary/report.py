@@ -47,13 +47,13 @@ class TrimReport:
                 f"{self.texts_kept} of {self.texts} texts are read as before and answered to the bit; "
                 f"{self.token_share:.2%} of all their tokens were kept."
             )
-        if self.lost:
-            some = "; ".join(f"{text!r} as {' '.join(pieces)}" for text, pieces in self.examples)
-            said.append(
-                f"{self.unknown} of the {self.lost} dropped tokens become unknown, the others are read in pieces: "
-                f"{some}."
-            )
-        return said
+        return [*said, *([self.losses()] if self.lost else [])]
+
+    def losses(self) -> str:
+        """Returns a sentence about what dropped tokens become."""
+        some = "; ".join(f"{text!r} as {' '.join(pieces)}" for text, pieces in self.examples)
+        gone = f"{self.unknown} of the {self.lost} dropped tokens become unknown"
+        return f"{gone}, the others are read in pieces: {some}."
 
 
 def examples(lost: list[tuple[str, tuple[str, ...]]]) -> tuple[tuple[str, tuple[str, ...]], ...]:

@@ -31,7 +31,7 @@ def word_rows(model: PreTrainedModel) -> int:
     if not isinstance(words, nn.Embedding) or rows != getattr(model.config, "vocab_size", None):
         raise InputError(
             f"{type(model).__name__} has no table of word embeddings of the size in its config, so its vocabulary "
-            "cannot be trimmed. Leave `vocabulary` out."
+            "cannot be trimmed. Keep this vocabulary whole."
         )
     return int(words.num_embeddings)
 

@@ -146,7 +146,7 @@ def _check_padding(model: PreTrainedModel, places: Mapping[int, int]) -> None:
     if table is not None and places[int(table.padding_idx or 0)] != table.padding_idx:
         raise InputError(
             f"{type(model).__name__} counts positions from its padding id {table.padding_idx}, which its tokenizer has "
-            "as an added token, so it cannot keep this number. Leave `vocabulary` out."
+            "as an added token, so it cannot keep this number. Keep this vocabulary whole."
         )
 
 

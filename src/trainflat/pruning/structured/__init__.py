@@ -10,7 +10,7 @@ from trainflat.pruning.structured.prune import Pruned, SubLayerNote, prune_struc
 from trainflat.pruning.structured.repairs import REPAIRS
 from trainflat.pruning.structured.shrink import shrink
 from trainflat.pruning.structured.unit_scores import UNIT_SCORES
-from trainflat.pruning.structured.widths import check_reach
+from trainflat.pruning.structured.widths import OutOfReach, check_reach
 
 __all__ = [
     "REPAIRS",
@@ -22,6 +22,7 @@ __all__ = [
     "Latency",
     "LatencyTable",
     "MultiplyAdds",
+    "OutOfReach",
     "Parameters",
     "Pruned",
     "State",

@@ -26,6 +26,18 @@ _TRIES = 6
 _CLOSE = 1.1  # a cost within 10 % of the limit is the one that was asked for
 
 
+class OutOfReach(InputError):
+    """Raised for a budget that no model keeps to.
+
+    Attributes:
+        excess: What the model without any head and unit takes, over what it may take.
+    """
+
+    def __init__(self, message: str, excess: float) -> None:
+        super().__init__(message)
+        self.excess = excess
+
+
 def choose_widths(
     model: nn.Module, budget: Budget, rankings: Sequence[Ranking], shape: Shape, progress: Progress
 ) -> tuple[list[int], float]:
@@ -63,13 +75,14 @@ def choose_widths(
 
 
 def check_reach(model: nn.Module, budget: Budget) -> None:
-    """Raises InputError where a budget is out of reach of a model; names the smallest one that is not."""
+    """Raises OutOfReach where no model keeps to a budget; names the smallest one that is not."""
     prices = budget.prices(model, sub_layers(model))
     least = _least(prices)
     if least > prices.limit:
-        raise InputError(
+        raise OutOfReach(
             f"a budget of {budget.shown(prices.limit)} is out of reach: with no head and no unit left, the model takes "
-            f"{budget.shown(least)}, {least / prices.dense:.1%} of the dense one. Allow at least that."
+            f"{budget.shown(least)}, {least / prices.dense:.1%} of the dense one. Allow at least that.",
+            least / prices.limit,
         )
 
 
