@@ -20,11 +20,12 @@ from trainflat.cli.main import main
 from trainflat.commands.compress import compress
 from trainflat.commands.compress.attempts import Search, refusal
 from trainflat.commands.compress.goal import read_goal
-from trainflat.commands.compress.pair import Judge, Reading
+from trainflat.commands.compress.pair import Judge, Reading, Speed
 from trainflat.core import timing
 from trainflat.core.errors import InputError, UnknownName
 from trainflat.core.files import verify
 from trainflat.core.progress import Progress
+from trainflat.core.timing import Spread
 from trainflat.models import load_encoder
 from trainflat.protocols import Produced
 from trainflat.pruning.structured import OutOfReach
@@ -375,3 +376,14 @@ def test_families(kind: str, section: dict[str, Any], tmp_path: Path) -> None:
 def test_the_name_of_a_score_is_looked_up_before_anything_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(UnknownName):
         compress("nowhere", "cola", out=tmp_path / "small", sparsity=0.5, pruner="nothing")
+
+
+def test_a_goal_of_time_that_was_missed_is_said() -> None:
+    def speed(after: float) -> Speed:
+        return Speed(20.0, after, Spread(20 / after, 20 / after, 20 / after))
+
+    latency, twice = Goal(kind="latency", value=8.0), Goal(kind="speedup", value=2.0)
+    assert speed(8.7).missed(latency) == speed(11.0).missed(twice) == ""
+    assert speed(99.0).missed(Goal(kind="size", value=1.0)) == ""
+    assert "--latency 8ms was missed: 8.9 ms beside the original's 20 ms" in speed(8.9).missed(latency)
+    assert "--speedup 2 was missed: 1.74 times as fast" in speed(11.5).missed(twice)

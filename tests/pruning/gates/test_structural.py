@@ -496,6 +496,5 @@ def test_the_example_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> Non
     names: dict[str, Any] = {}
     exec(code, names)  # noqa: S102
     assert "of the layers' parameters are gone" in capsys.readouterr().out
-    assert {"schedule", "score_lr", "multiplier_lr", "init", "hidden", "tolerance", "restart", "perturb"} == set(
-        re.findall(r"`(\w+)(?:: \w+)?`", "".join(line for line in page.splitlines(True) if line.startswith("* ")))
-    ) & STRUCTURE_GATES.options("cofi").keys()
+    listed = "".join(line for line in page.splitlines(True) if line.startswith("* "))
+    assert STRUCTURE_GATES.options("cofi").keys() <= set(re.findall(r"`(\w+)(?:: \w+)?`", listed))

@@ -232,7 +232,8 @@ class _Job:
         speed = compare_speed(original, small, timed)
         after, apart, answers = self.judge.score(small)
         alike = self.judge.agreement(small, self.workspace.progress)
-        notes = [*self.notes, *([_CHOSEN] if goal.kind == "max-drop" else [])]
+        missed = speed.missed(goal)
+        notes = [*self.notes, *([_CHOSEN] if goal.kind == "max-drop" else []), *([missed] if missed else [])]
         if answers and answers.remark():
             notes.append(f"{task.score_name}: {answers.remark()}")
         return Compression(

@@ -16,7 +16,11 @@ from trainflat.core.timing import Candidate, Spread, alternate, ratio, seconds, 
 from trainflat.evaluation import compare_answers, main_score, predictions_of
 from trainflat.evaluation.modes import evaluating
 from trainflat.models import max_positions, vocabulary_size
+from trainflat.records.compression import Goal
 from trainflat.tasks.base import EncodedSplit, Predictions, Task
+
+_NEAR = 0.1  # by which a measured time may miss a goal before it is said: as much as a search tolerates and times vary
+_LATER = "Where other programs were running, try again when they are not, or ask for a little more."
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,14 @@ class Speed:
     before: float
     after: float
     ratio: Spread
+
+    def missed(self, goal: Goal) -> str:
+        """Says by how much a goal of time was missed, where that is more than a tenth; else nothing."""
+        if goal.kind == "latency" and self.after > (1 + _NEAR) * goal.value:
+            return f"{goal} was missed: {self.after:.3g} ms beside the original's {self.before:.3g} ms. {_LATER}"
+        if goal.kind == "speedup" and self.ratio.value < (1 - _NEAR) * goal.value:
+            return f"{goal} was missed: {self.ratio.value:.3g} times as fast. {_LATER}"
+        return ""
 
 
 def compare_speed(before: PreTrainedModel, after: PreTrainedModel, shape: Shape, rounds: int = 7) -> Speed:
