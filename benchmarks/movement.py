@@ -56,7 +56,7 @@ class TopByIndex(torch.autograd.Function):
         return gradients[0], None
 
 
-def arrived(gate: LearnedMask, step: int, mean: float = 0.0) -> Any:
+def arrived(gate: LearnedMask | CoFi, step: int, mean: float = 0.0) -> Any:
     """A gate whose schedule has arrived, its scores apart from each other."""
     gate.begin(10**9)
     generator = torch.Generator().manual_seed(0)
@@ -118,7 +118,8 @@ def taught_step(rows: Mapping[str, Tensor]) -> Callable[[], None]:
 
 def cofi_step(rows: Mapping[str, Tensor], *, layers: bool) -> Callable[[], None]:
     """A step of CoFi's pruning; without ``layers`` the teacher's hidden states are not learned from."""
-    teacher, model = minilm().eval(), minilm()
+    teacher: Any = minilm().eval()
+    model: Any = minilm()
     gate: Any = arrived(CoFi(model, schedule={"name": "constant", "start": 1}), 1)
     for name, score in gate.scores.items():
         if "sub-layer" in name:
@@ -130,7 +131,7 @@ def cofi_step(rows: Mapping[str, Tensor], *, layers: bool) -> Callable[[], None]
         [{"params": model.parameters()}, {"params": matched.parameters()}, *groups], lr=LR, fused=True
     )
     words = {name: tensor for name, tensor in rows.items() if name != "labels"}
-    heard = recorded_states if layers else lambda _: nullcontext([])
+    heard: Any = recorded_states if layers else lambda _: nullcontext([])
 
     def step() -> None:
         with torch.no_grad(), heard(teacher) as theirs:
@@ -143,7 +144,7 @@ def cofi_step(rows: Mapping[str, Tensor], *, layers: bool) -> Callable[[], None]
                 chosen = [theirs[number] for number in matched.layers()]
                 found, _ = matched(ours, chosen, gate.alive(), words["attention_mask"])
                 losses = 0.1 * losses + 0.9 * found
-            losses.mean().backward()
+            losses.mean().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
         gate.advance(gate.step + 1)
