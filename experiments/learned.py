@@ -58,7 +58,7 @@ METHODS = [*LEARNED, *AFTERWARDS]
 
 
 def shared(task: str, name: str, model: str, seed: int, **more: Any) -> dict[str, Any]:
-    """Describes what all runs on a task share; times would be those of a busy machine."""
+    """Returns the part of a recipe that all runs on a task share, without latency, which a busy machine distorts."""
     described = {"name": f"{task}-{name}", "task": TASKS[task][0], "model": model, "seed": seed}
     return described | {"evaluation": {"latency": {"batches": []}}} | more
 

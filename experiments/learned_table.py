@@ -7,7 +7,6 @@ found, as ``experiments.structured_table`` does.
     python -m experiments.learned_table --time
 """
 
-import argparse
 from collections.abc import Iterable, Sequence
 from math import sqrt
 from pathlib import Path
@@ -16,8 +15,7 @@ from statistics import fmean, stdev
 from scipy.stats import t as student
 
 from experiments.learned import AFTERWARDS, TEACHERS
-from experiments.structured_table import Row, cells, figure, timed
-from trainflat.core.files import atomic, read_json, write_json, write_text
+from experiments.structured_table import Row, cells, read_runs, write_tables
 from trainflat.records.run import Record
 
 
@@ -107,25 +105,11 @@ def _between(found: Row | None) -> str:
 
 
 def main() -> None:
-    """Writes ``summary.json``, ``summary.md`` and ``scores.svg`` beside the runs, and ``speed.json`` where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=Path("results/learned"))
-    parser.add_argument("--time", action="store_true", help="time the models; with nothing else running")
-    parser.add_argument("--threads", type=int, default=2)
-    given = parser.parse_args()
-    results: Path = given.results
-    records = [Record.load(path.parent) for path in sorted(results.glob("*/record.json"))]
+    """Writes the tables beside the runs."""
+    results, records = read_runs(__doc__, Path("results/learned"))
     rows = [row for record in records for row in rows_of(record)]
-    if not rows:
-        raise SystemExit(f"{results} holds no runs with smaller models. Run experiments.learned first.")
-    if given.time:
-        write_json(results / "speed.json", timed(records, given.threads))
     compared = differences(rows)
-    write_json(results / "summary.json", {"runs": rows, "teachers": compared})
-    write_text(results / "summary.md", markdown(rows, compared))
-    if (results / "speed.json").exists():
-        with atomic(results / "scores.svg") as path:
-            figure(by_teacher(rows), read_json(results / "speed.json")["speedups"]).savefig(path, format="svg")
+    write_tables(results, by_teacher(rows), markdown(rows, compared), teachers=compared)
 
 
 if __name__ == "__main__":

@@ -139,25 +139,35 @@ def figure(rows: list[Row], speedups: dict[str, dict[str, float]]) -> Figure:
     return drawn
 
 
-def main() -> None:
-    """Writes ``summary.json``, ``summary.md`` and ``scores.svg`` beside the runs, and ``speed.json`` where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=Path("results/structured"))
+def read_runs(about: str, results: Path) -> tuple[Path, list[Record]]:
+    """Reads the command line and the records; times models first where asked. Returns the folder and the records."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=results)
     parser.add_argument("--time", action="store_true", help="time the models; with nothing else running")
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
-    results: Path = given.results
-    records = [Record.load(path.parent) for path in sorted(results.glob("*/record.json"))]
-    rows = [row for record in records for row in rows_of(record)]
-    if not rows:
-        raise SystemExit(f"{results} holds no runs. Run experiments.structured first.")
+    records = [Record.load(path.parent) for path in sorted(given.results.glob("*/record.json"))]
+    if not records:
+        raise SystemExit(f"{given.results} holds no runs. Run the experiment first.")
     if given.time:
-        write_json(results / "speed.json", timed(records, given.threads))
-    write_json(results / "summary.json", {"runs": rows})
-    write_text(results / "summary.md", markdown(rows))
+        write_json(given.results / "speed.json", timed(records, given.threads))
+    return given.results, records
+
+
+def write_tables(results: Path, rows: list[Row], text: str, **more: Any) -> None:
+    """Writes ``summary.json``, ``summary.md`` and, where models were timed, ``scores.svg``."""
+    write_json(results / "summary.json", {"runs": rows, **more})
+    write_text(results / "summary.md", text)
     if (results / "speed.json").exists():
         with atomic(results / "scores.svg") as path:
             figure(rows, read_json(results / "speed.json")["speedups"]).savefig(path, format="svg")
+
+
+def main() -> None:
+    """Writes the tables beside the runs."""
+    results, records = read_runs(__doc__, Path("results/structured"))
+    rows = [row for record in records for row in rows_of(record)]
+    write_tables(results, rows, markdown(rows))
 
 
 if __name__ == "__main__":

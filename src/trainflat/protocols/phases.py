@@ -89,7 +89,7 @@ class Phase(Configurable):
         return [*trials, rows]
 
     def steps(self, training: TrainingOptions, rows: int) -> int:
-        """Counts the optimizer steps on so many training rows, with those of the rates that are compared."""
+        """Counts a stage's optimizer steps, trials of learning rates included."""
         own = self.applied(training)
         return sum(own.steps(count) for count in self.row_counts(rows))
 

@@ -1,4 +1,4 @@
-"""Tells of every training under a gate which evaluations could be the best, and what the first and the last scored."""
+"""Shows the first eligible, the best and the last evaluation of every training under a gate."""
 
 from collections.abc import Mapping, Sequence
 

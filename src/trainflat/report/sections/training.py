@@ -94,7 +94,7 @@ def _lines(panel: Panel, quantity: str, target: float, palette: Palette) -> list
 
 
 def _in_turn(points: Sequence[Point], quantity: str) -> list[Curve]:
-    """Returns the curves of stages of one line, those of a later one behind the last step of the one before."""
+    """Joins the training curves of a line's stages, each shifted behind the last step of the stage before."""
     found: list[Curve] = []
     before = 0
     for point in points:
