@@ -1,6 +1,7 @@
 """Structure that is learned: a teacher, a pruning, a last fine-tuning, and what each stage hands on to the next."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,11 +11,13 @@ from transformers import BertForSequenceClassification
 import trainflat
 from tests.support.families import config, write
 from tests.support.runs import own_files, recipe
+from trainflat.anatomy import anatomy_of
 from trainflat.core.errors import InputError
 from trainflat.core.files import load_tensors
-from trainflat.protocols import PROTOCOLS, LearnedStructure, Structured, rates
+from trainflat.protocols import PROTOCOLS, LearnedStructure, Produced, Structured, learned_structure, rates
 from trainflat.protocols import workspace as workspaces
 from trainflat.protocols.phases import Phase
+from trainflat.pruning.structured import Kept
 from trainflat.records.run import Record, Training
 from trainflat.tasks.base import EncodedSplit
 from trainflat.training.options import TrainingOptions
@@ -106,9 +109,10 @@ def test_the_rate_that_is_best_on_held_out_rows_trains_the_last_stage(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[str, float, int, int]] = []
-    original = rates.train
+    original, starts = rates.train, []
 
     def watching(workspace: Any, stage: Any, model: Any, **features: Any) -> Any:
+        starts.append({name: p.detach().clone() for name, p in model.named_parameters()})
         rows = {split.name: len(split) for split in [workspace.train_split, *workspace.evaluation.values()]}
         seen.append((stage.name, workspace.options.optimizer.lr, len(workspace.train_split), sum(rows.values())))
         return original(workspace, stage, model, **features)
@@ -124,6 +128,8 @@ def test_the_rate_that_is_best_on_held_out_rows_trains_the_last_stage(
         ("finetuned-lr-0.0001", 1e-4),
         ("finetuned", 1e-3),  # the first of the best
     ]
+    # A trial leaves the model as it was for the next, and for the last training.
+    assert all(torch.equal(p, starts[0][name]) for start in starts[1:] for name, p in start.items())
     assert [learned for *_, learned, _ in seen] == [rows - held] * 3 + [rows]
     training = record.stages[-1].training
     assert training is not None and training.features is not None
@@ -258,6 +264,28 @@ def test_wrong_options_are_one_line_before_anything_is_trained(
     with pytest.raises(InputError, match=message) as caught:
         trainflat.plan(given(place, training, **options), out=place / "wrong")
     assert "\n" not in str(caught.value)
+
+
+def test_maps_are_cut_to_the_hidden_dimensions_that_are_left(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = trainflat.load(place / "model")
+    gone = anatomy_of(model).units("hidden dimension")[2:5]
+    maps = {"linears.0.weight": torch.arange(64.0).view(8, 8), "linears.0.bias": torch.ones(8)}
+    products = {"gate": Kept.all(anatomy_of(model)).without(gone), "layerwise": maps}
+    monkeypatch.setattr(learned_structure, "train", lambda _, stage, m, **__: Produced(stage, m, products=products))
+    protocol = LearnedStructure(finetune={"epochs": 1})
+    workspace: Any = SimpleNamespace(folder=place)
+    made = protocol._pruned(workspace, protocol.plan()[0], model)
+    assert made.maps is not None and made.products == {}
+    assert torch.equal(made.maps["linears.0.weight"], maps["linears.0.weight"][:, [0, 1, 5, 6, 7]])
+    assert torch.equal(made.maps["linears.0.bias"], torch.ones(8))
+
+
+def test_a_phase_replaces_what_it_names_and_nothing_else() -> None:
+    training = TrainingOptions(epochs=3, warmup=0.1, optimizer={"name": "sam", "rho": 0.02, "lr": 1e-3})
+    changed = Phase(epochs=1, lr=1e-4, schedule="constant", warmup=0.3).applied(training)
+    assert (changed.epochs, changed.schedule, changed.warmup) == (1, "constant", 0.3)
+    assert (changed.optimizer.lr, changed.optimizer.rho, changed.batch_size) == (1e-4, 0.02, training.batch_size)
+    assert Phase().applied(training) == training
 
 
 def test_phases_count_the_steps_of_the_rates_that_are_compared() -> None:

@@ -15,12 +15,12 @@ from trainflat.pruning.structured.sub_layers import SubLayer, sub_layers
 
 
 class Steps(Budget):
-    """Prices by steps, as times are: a jump to the first unit, then one more at every third."""
+    """Prices by steps, as times are: something for no units, a jump to the first, then one more at every third."""
 
     unit = "steps"
 
     def prices(self, model: torch.nn.Module, subs: list[SubLayer]) -> Prices:  # type: ignore[override]
-        own = [np.array([0.0, *(5.0 + k // 3 + n for k in range(len(sub.units)))]) for n, sub in enumerate(subs)]
+        own = [np.array([1.5, *(5.0 + k // 3 + n for k in range(len(sub.units)))]) for n, sub in enumerate(subs)]
         return Prices(tuple(own), 7.0, 20.0)
 
 
@@ -78,7 +78,7 @@ def test_a_skipped_sub_layer_has_the_price_of_no_units() -> None:
     for name, score in gate.scores.items():
         score.data.fill_(-4.0 if "sub-layer" in name else 4.0)
     size = gate.pressure.size
-    assert isinstance(size, ExpectedPrice) and size.price(gate.kept()) == size.fixed == 7.0
+    assert isinstance(size, ExpectedPrice) and size.price(gate.kept()) == size.fixed + 1.5 * len(size.parts)
 
 
 def test_a_budget_that_does_not_fit_is_refused() -> None:
