@@ -67,6 +67,7 @@ def test_spans_of_a_made_squad(tmp_path: Path) -> None:
     record = trainflat.run(recipe(model, task), data=tmp_path, out=tmp_path / "runs")
     assert_sound(record, tmp_path / "runs")
     assert set(record.stages[0].scores["validation"]) >= {"f1", "exact_match"}
+    assert all(stage.without for stage in record.stages)  # there are rows enough for groups
 
 
 def test_a_matrix_that_a_cut_empties_is_named():

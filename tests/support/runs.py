@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModel
 
 from tests.support.families import WORDS
+from trainflat.core.margins import GROUPS
 from trainflat.core.progress import Progress
 from trainflat.pruning import Masks
 from trainflat.records.run import Record
@@ -45,6 +46,7 @@ def assert_sound(record: Record, folder: Path) -> None:
     """Exact counts, zeros on disk where the masks say, denser contains sparser, files that others load."""
     run = next(folder.iterdir())
     before: Masks | None = None
+    groups = GROUPS if record.data[record.task.split].rows >= GROUPS else 0
     for stage in record.stages:
         entries, zeros = (sum(getattr(m, key) for m in stage.matrices) for key in ("entries", "zeros"))
         assert zeros >= round(stage.target_sparsity * entries)
@@ -56,6 +58,7 @@ def assert_sound(record: Record, folder: Path) -> None:
             loaded = AutoModel.from_pretrained(run / "stages" / stage.name, dtype=torch.float32)
             kept = sum(int((p == 0).sum()) for n, p in loaded.named_parameters() if any(m.endswith(n) for m in masks))
             assert kept >= masks.zeros * 0.9  # the head's matrices are not in the bare encoder
+        assert len(stage.without) == groups
         assert stage.training is not None
         assert stage.training.passes == 2 * stage.training.steps
         assert all(math.isfinite(value) for scores in stage.scores.values() for value in scores.values())

@@ -26,7 +26,7 @@ def measure(workspace: Workspace, produced: Produced, recipe: Recipe) -> record.
     started = time.perf_counter()
     predictions = {name: predictions_of(model, split, tokenizer) for name, split in workspace.evaluation.items()}
     scores = {name: task.score(workspace.evaluation[name], found) for name, found in predictions.items()}
-    _, answers = main_score(task, workspace.evaluation[task.split], predictions[task.split])
+    main, answers = main_score(task, workspace.evaluation[task.split], predictions[task.split])
     seconds = time.perf_counter() - started
     flatness = _flatness(workspace, produced, recipe.evaluation.flatness)
     int8 = _int8(workspace, produced, recipe.evaluation.int8)
@@ -42,6 +42,7 @@ def measure(workspace: Workspace, produced: Produced, recipe: Recipe) -> record.
         int8=int8,
         structure=produced.structure,
         answers=answers,
+        without=main.without,
         training=produced.training,
         timing=record.Timing(
             train_seconds=produced.seconds,

@@ -135,6 +135,9 @@ class Stage(Data):
     timing: Timing = Timing()
     # Whether the score is more than a blind answer's; follows from the answers, so the digest leaves it out.
     answers: Answers | None = added_later(None)
+    # The main score without each group of rows, for intervals of differences (see `trainflat.core.paired`). Left out of
+    # the digest too.
+    without: list[float] = added_later([])
     files: dict[str, str] = {}  # path below the run folder -> SHA-256
 
     def remarks(self) -> list[str]:
@@ -235,6 +238,7 @@ def _reproducible(record: Record) -> dict[str, Any]:
         del value["task"]["positive"]
     for stage in value["stages"]:
         del stage["timing"]
+        stage.pop("without", None)
         for part in (stage, stage.get("int8") or {}):
             part.pop("answers", None)
         if not stage["flatness"]:  # records from before there were such measures keep their digest

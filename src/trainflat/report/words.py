@@ -60,6 +60,11 @@ def spread(mean: float, std: float | None, digits: int = 1) -> str:
     return text if std is None else f"{text} ± {std:.{digits}f}"
 
 
+def signed(value: float, *, plus: bool = False) -> str:
+    """Writes a difference with a minus sign, or with a plus."""
+    return f"{value:{'+' if plus else '-'}z.1f}".replace("-", "−")
+
+
 def change(lost: Difference, rows: int) -> str:
     """Says what a difference does to a score, with its margin: ``costs 1.2 points (between 0.3 and 2.1)``.
 
