@@ -17,6 +17,7 @@ from trainflat.cli.lines import beside, shrinking
 from trainflat.cli.main import main
 from trainflat.cli.terminal import TerminalProgress
 from trainflat.core.listing import KINDS, listed
+from trainflat.evaluation.checklist import SUITES
 from trainflat.export import EXPORTERS
 from trainflat.models import MODELS
 from trainflat.optim import OPTIMIZERS
@@ -194,7 +195,8 @@ FAMILIES |= {"reparametrizations": REPARAMETRIZATIONS, "unit-scores": UNIT_SCORE
 def test_list_reads_from_the_sources_what_the_tables_hold(kind: str):
     registry = FAMILIES[kind]
     assert listed(kind)[1] == {name: registry.summary(name) for name in registry}
-    assert set(KINDS) == {*FAMILIES, "models", "recipes"} and set(MODELS) < set(listed("models")[1])
+    assert set(KINDS) == {*FAMILIES, "models", "suites", "recipes"} and set(MODELS) < set(listed("models")[1])
+    assert set(SUITES) == set(listed("suites")[1])
 
 
 def test_version(trainflat_):

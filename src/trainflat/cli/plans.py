@@ -41,6 +41,7 @@ def _facts(plan: "Prepared") -> Iterator[tuple[str, str]]:
     yield "protocol", _options(plan.protocol_options)
     yield from _curve(plan)
     yield "int8", _int8(plan)
+    yield from _behaviour(plan)
     yield "trainings", _trainings(plan)
     each = f"{plural(training.passes_per_step, 'forward and backward pass', 'forward and backward passes')} each"
     yield "steps", f"{about}{plan.steps} in all, {each}: {plural(passes, 'pass', 'passes', form='.0f')}"
@@ -114,6 +115,16 @@ def _int8(plan: "Prepared") -> str:
     if plan.recipe.training.quantization is not None:
         return "the copy of every stage that its training was for is scored too"
     return "not scored" if options is None else f"a copy of every stage is scored too: {_options(options.model_dump())}"
+
+
+def _behaviour(plan: "Prepared") -> Iterator[tuple[str, str]]:
+    loyalty, checklist, suite = plan.recipe.evaluation.loyalty, plan.recipe.evaluation.checklist, plan.behaviour.suite
+    if loyalty is not None:
+        yield "loyalty", f"every stage's answers are compared with those of {loyalty.to}, base {loyalty.base}"
+    if checklist is not None and suite is not None:
+        drawn = suite.sample(checklist.cases, checklist.seed)
+        asked, texts = plural(len(drawn), "case", form=","), sum(len(case.examples) for case in drawn)
+        yield "checklist", f"{suite.name}: {asked} with {plural(texts, 'text', form=',')}, put to every stage"
 
 
 def _options(section: dict[str, object]) -> str:

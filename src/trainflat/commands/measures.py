@@ -13,12 +13,14 @@ from trainflat.evaluation import (
     measure_trained_int8,
     predictions_of,
 )
+from trainflat.evaluation.behaviour import Behaviour
 from trainflat.protocols import Produced, Workspace
+from trainflat.protocols.teaching import OWN
 from trainflat.recipe import FlatnessOptions, Int8Options, Recipe
 from trainflat.records import run as record
 
 
-def measure(workspace: Workspace, produced: Produced, recipe: Recipe) -> record.Stage:
+def measure(workspace: Workspace, produced: Produced, recipe: Recipe, behaviour: Behaviour) -> record.Stage:
     """Measures a stage, as it goes into the record."""
     task, tokenizer, model = workspace.task, workspace.tokenizer, produced.model
     if produced.masks is not None:
@@ -29,7 +31,10 @@ def measure(workspace: Workspace, produced: Produced, recipe: Recipe) -> record.
     main, answers = main_score(task, workspace.evaluation[task.split], predictions[task.split])
     seconds = time.perf_counter() - started
     flatness = _flatness(workspace, produced, recipe.evaluation.flatness)
-    int8 = _int8(workspace, produced, recipe.evaluation.int8)
+    if behaviour.original is not None and behaviour.original.name == produced.plan.name == OWN:
+        behaviour.original.keep(predictions[task.split])
+    behaves = behaviour.of(model, predictions[task.split])
+    int8 = _int8(workspace, produced, recipe.evaluation.int8, behaviour)
     options, longest = recipe.evaluation.latency, workspace.encoder.max_length
     shapes = [(b, t) for b in options.batches for t in options.lengths if t <= longest and workspace.writes]
     return record.Stage(
@@ -40,6 +45,7 @@ def measure(workspace: Workspace, produced: Produced, recipe: Recipe) -> record.
         matrices=matrix_zeros(model),
         flatness=flatness,
         int8=int8,
+        **behaves,
         structure=produced.structure,
         answers=answers,
         without=main.without,
@@ -70,12 +76,14 @@ def _flatness(workspace: Workspace, produced: Produced, options: FlatnessOptions
     return {k: v for found, _ in measure_flatness(objective, options.measures, seed) for k, v in found.items()}
 
 
-def _int8(workspace: Workspace, produced: Produced, options: Int8Options | None) -> record.Int8 | None:
+def _int8(
+    workspace: Workspace, produced: Produced, options: Int8Options | None, behaviour: Behaviour
+) -> record.Int8 | None:
     task, rows, tokenizer = workspace.task, workspace.evaluation, workspace.tokenizer
     if options is None and produced.quantizer is None:
         return None
     workspace.progress.say("rounding a copy to int8 and scoring it")
     if produced.quantizer is not None:  # the copy that training was for, whatever else could be made
-        return measure_trained_int8(task, produced.quantizer, rows, tokenizer)
+        return measure_trained_int8(task, produced.quantizer, rows, tokenizer, behaviour)
     assert options is not None
-    return measure_int8(task, produced.model, rows, tokenizer, **options.model_dump())
+    return measure_int8(task, produced.model, rows, tokenizer, **options.model_dump(), behaviour=behaviour)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from trainflat.commands.behaviour import Given, prepare_behaviour
 from trainflat.commands.refusals import check_encoder, check_machine, check_methods
 from trainflat.commands.run_folder import CLAIM, LOCK, RECIPE
 from trainflat.core.errors import InputError
@@ -74,10 +75,17 @@ class Prepared(Job):
     Attributes:
         encoder: The model, of which a plan has names and shapes only; None where the hub did not answer.
         teacher: Likewise, where the recipe asks for one.
+        behaviour: What behaviour is measured by.
     """
 
     encoder: Encoder | None
     teacher: Encoder | None
+    behaviour: Given
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Returns hashes of what comes from elsewhere, by what it is called: a run goes on with the same only."""
+        return {**self.protocol.sources(), **self.behaviour.hashes()}
 
     @property
     def stages(self) -> list[Planned]:
@@ -196,7 +204,8 @@ def prepare(job: Job, *, weights: bool) -> Prepared:
     teacher = _teacher(job, encoder, weights=weights)
     _check_teacher(job, encoder, teacher)
     _check_length(job, encoder)
-    return Prepared(job.recipe, job.task, job.folder, encoder, teacher)
+    behaviour = prepare_behaviour(job.recipe, job.task, job.protocol, encoder, weights=weights)
+    return Prepared(job.recipe, job.task, job.folder, encoder, teacher, behaviour)
 
 
 def _encoder(job: Job, *, weights: bool) -> Encoder | None:

@@ -12,6 +12,7 @@ from trainflat.commands.teaching import score_teacher
 from trainflat.core.formatting import plural
 from trainflat.core.processes import is_first_process
 from trainflat.core.progress import Progress
+from trainflat.evaluation.behaviour import Behaviour
 from trainflat.models import meet, model_info
 from trainflat.protocols import Produced, Workspace
 from trainflat.recipe import Recipe
@@ -64,11 +65,12 @@ def _carry_out(prepared: Prepared, progress: Progress) -> Record:
     workspace, teacher = _workspace(prepared, progress), prepared.teacher
     info, folder = model_info(workspace.encoder), prepared.folder
     if workspace.writes:
-        claim_models(folder, workspace.encoder, info.weights_sha256, teacher, prepared.protocol.sources())
+        claim_models(folder, workspace.encoder, info.weights_sha256, teacher, prepared.sources)
     taught_by = None if teacher is None else score_teacher(teacher, workspace)
     if prepared.note:
         progress.say(prepared.note)
-    stages = [_finish(workspace, produced, prepared.recipe) for produced in prepared.protocol.run(workspace)]
+    behaviour = prepared.behaviour.behaviour(prepared.recipe, workspace)
+    stages = [_finish(workspace, produced, prepared.recipe, behaviour) for produced in prepared.protocol.run(workspace)]
     result = _record(prepared, info, taught_by, stages)
     workspace.store.tidy()
     if workspace.writes:
@@ -104,11 +106,11 @@ def _workspace(prepared: Prepared, progress: Progress) -> Workspace:
     )
 
 
-def _finish(workspace: Workspace, produced: Produced, recipe: Recipe) -> record.Stage:
+def _finish(workspace: Workspace, produced: Produced, recipe: Recipe, behaviour: Behaviour) -> record.Stage:
     """Measures a stage and puts it on disk, unless an earlier call did."""
     known = workspace.store.measured(produced.plan)
     if known is None:
-        measured = measure(workspace, produced, recipe)
+        measured = measure(workspace, produced, recipe, behaviour)
         if workspace.writes:
             require_claim(workspace.folder)
         known = workspace.store.commit(produced, measured, workspace.tokenizer)

@@ -29,6 +29,7 @@ _FAMILIES = {
         "EXPORTERS",
     ),
     "models": ("models", "models/locate.py", "MODELS"),
+    "suites": ("suites of behavioural tests", "evaluation/checklist/suites.py", "SUITES"),
 }
 KINDS = (*_FAMILIES, "recipes")
 _ANY_MODEL = "any encoder that transformers' Auto classes load, by hub name or folder"

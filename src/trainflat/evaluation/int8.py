@@ -7,6 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainflat.evaluation.answers import main_score
+from trainflat.evaluation.behaviour import Behaviour
 from trainflat.evaluation.predictions import predictions_of
 from trainflat.quantization import Q8BERT, Activations, quantize_dynamic
 from trainflat.records.run import Int8
@@ -22,6 +23,7 @@ def measure_int8(
     activations: Activations = "token",
     embeddings: bool = False,
     head: bool = False,
+    behaviour: Behaviour | None = None,
 ) -> Int8:
     """Scores the int8 copy that ``quantize_dynamic`` makes; the model and the random state are left alone.
 
@@ -34,17 +36,22 @@ def measure_int8(
             rows in order.
         embeddings: Whether lookup tables are rounded too.
         head: Whether linear layers outside the encoder are.
+        behaviour: What is asked of the copy beside its scores.
 
     Raises:
         InputError: the model has nothing to round, or is int8 already.
     """
     small = quantize_dynamic(model, activations=activations, embeddings=embeddings, head=head)
-    measured = _measured(task, small, evaluation, tokenizer)
+    measured = _measured(task, small, evaluation, tokenizer, behaviour)
     return Int8(activations=activations, embeddings=embeddings, head=head, **measured)
 
 
 def measure_trained_int8(
-    task: Task, quantizer: Q8BERT, evaluation: Mapping[str, EncodedSplit], tokenizer: PreTrainedTokenizerBase
+    task: Task,
+    quantizer: Q8BERT,
+    evaluation: Mapping[str, EncodedSplit],
+    tokenizer: PreTrainedTokenizerBase,
+    behaviour: Behaviour | None = None,
 ) -> Int8:
     """Scores the int8 copy that a quantization-aware training was for, of the quantizer's model as it is now.
 
@@ -56,17 +63,23 @@ def measure_trained_int8(
         activations="static" if quantizer.activations == "ema" else "token",
         embeddings=quantizer.embeddings,
         head=quantizer.head,
-        **_measured(task, small, evaluation, tokenizer),
+        **_measured(task, small, evaluation, tokenizer, behaviour),
     )
 
 
 def _measured(
-    task: Task, small: Any, evaluation: Mapping[str, EncodedSplit], tokenizer: PreTrainedTokenizerBase
+    task: Task,
+    small: Any,
+    evaluation: Mapping[str, EncodedSplit],
+    tokenizer: PreTrainedTokenizerBase,
+    behaviour: Behaviour | None,
 ) -> dict[str, Any]:
     """Returns the copy's scores and bytes, and what its answers are worth where the main split is scored."""
     found = {name: predictions_of(small, split, tokenizer) for name, split in evaluation.items()}
     main = task.split if task.split in found else None
+    asked = {} if behaviour is None or main is None else behaviour.of(small, found[main])
     return {
+        **asked,
         "scores": {name: task.score(split, found[name]) for name, split in evaluation.items()},
         "answers": main and main_score(task, evaluation[main], found[main])[1],
         "bytes": tensor_bytes(small),

@@ -8,7 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 from trainflat.core.files import hash_json
 from trainflat.core.settings import Settings
 from trainflat.protocols import PROTOCOLS
+from trainflat.protocols.teaching import OWN
 from trainflat.quantization import Activations
+from trainflat.records.behaviour import Base
 from trainflat.sharpness import MEASURES, distinct
 from trainflat.tasks import TASKS
 from trainflat.training.options import TrainingOptions
@@ -72,23 +74,57 @@ class Int8Options(_Section):
     head: bool = False
 
 
+class LoyaltyOptions(_Section):
+    """Names the model that stages are compared with; ``loyalty: true`` is short for these.
+
+    ``to: dense`` is the run's own first stage, anything else a fine-tuned model by folder or hub name; ``base`` is of
+    the logarithm in probability loyalties.
+    """
+
+    to: Annotated[str, Field(min_length=1)] = OWN
+    base: Base = "e"
+
+
+class ChecklistOptions(_Section):
+    """Names a suite of behavioural tests; ``checklist: mini-sentiment`` is short for ``{suite: mini-sentiment}``.
+
+    ``labels`` are the task's classes in the order of the suite's, where their names do not say it. The ``seed`` of the
+    draw is not the run's, so that all runs answer the same cases.
+    """
+
+    suite: Annotated[str, Field(min_length=1)]
+    cases: Annotated[int, Field(ge=1)] = 500
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    labels: list[str] | None = None
+
+
+_LATER = ("flatness", "int8", "loyalty", "checklist")  # options of `evaluation` that came after the first recipes
+
+
 class EvaluationOptions(_Section):
     """Configures what is measured at every stage beside scores, sparsity and sizes."""
 
     latency: LatencyOptions = LatencyOptions()
     flatness: FlatnessOptions | None = None
     int8: Int8Options | None = None
+    loyalty: LoyaltyOptions | None = None
+    checklist: ChecklistOptions | None = None
 
-    @field_validator("int8", mode="before")
+    @field_validator("int8", "loyalty", mode="before")
     @classmethod
     def _on_or_off(cls, value: Any) -> Any:
         return ({} if value else None) if isinstance(value, bool) else value
+
+    @field_validator("checklist", mode="before")
+    @classmethod
+    def _suite_by_name(cls, value: Any) -> Any:
+        return {"suite": value} if isinstance(value, str) else value
 
     @model_serializer(mode="wrap")
     def _without_the_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # A recipe that does not use an option that came later keeps its hash, and so its folder and its records.
         dumped: dict[str, Any] = handler(self)
-        return {key: value for key, value in dumped.items() if key not in ("flatness", "int8") or value is not None}
+        return {key: value for key, value in dumped.items() if key not in _LATER or value is not None}
 
 
 class Recipe(_Section):

@@ -14,6 +14,7 @@ from trainflat.core.errors import InputError
 from trainflat.core.files import hash_json
 from trainflat.core.margins import Answers
 from trainflat.records.base import Data, Format, added_later
+from trainflat.records.behaviour import Checklist, Loyalty
 from trainflat.records.structure import Structure
 
 RECORD_FILE = "record.json"
@@ -108,6 +109,8 @@ class Int8(Data):
     scores: dict[str, dict[str, float]]  # split -> metric -> value, in percent
     bytes: int  # of its tensors, without file headers
     answers: Answers | None = added_later(None)  # as a stage's
+    loyalty: Loyalty | None = added_later(None)
+    checklist: Checklist | None = added_later(None)
 
 
 class Timing(Data):
@@ -131,6 +134,8 @@ class Stage(Data):
     flatness: dict[str, float] = {}  # what measures of sharpness found: "keskar_0.001"; see the recipe for the options
     int8: Int8 | None = added_later(None)
     structure: Structure | None = added_later(None)  # of models that are smaller than the dense one
+    loyalty: Loyalty | None = added_later(None)  # None also for the stage that the others are compared with
+    checklist: Checklist | None = added_later(None)
     training: Training | None = None  # None: no training happened between the stage before and this one
     timing: Timing = Timing()
     # Whether the score is more than a blind answer's; follows from the answers, so the digest leaves it out.

@@ -1,8 +1,9 @@
 """SQuAD v1.1: find the answer to a question in a paragraph (Rajpurkar et al., EMNLP 2016, arXiv:1606.05250)."""
 
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -78,20 +79,33 @@ class Squad(Task):
 
     def encode(self, tokenizer: Tokenizer, max_length: int) -> tuple[EncodedSplit, dict[str, EncodedSplit]]:
         """Encodes the splits as windows, one or more per question; see :meth:`Task.encode`."""
+        windows = self._windows(self.training, tokenizer, max_length)
+        train = make_split("train", [window.row for window in windows], by_length=False)
+        return train, self.encode_evaluation(tokenizer, max_length)
 
-        def windows(rows: Rows) -> list[Window]:
-            return list(encode_windows(tokenizer, rows.columns, max_length, self.doc_stride))
-
-        train = make_split("train", [window.row for window in windows(self.training)], by_length=False)
+    def encode_evaluation(self, tokenizer: Tokenizer, max_length: int) -> dict[str, EncodedSplit]:
+        """Encodes the evaluation splits alone, as :meth:`encode` does."""
         evaluation = {}
         for name, questions in self.evaluation.items():
-            found = windows(questions)
+            found = self._windows(questions, tokenizer, max_length)
             extras: dict[str, list[Any]] = {
                 "question": [w.question for w in found],
                 "offsets": [w.offsets for w in found],
             }
             evaluation[name] = make_split(name, [w.row for w in found], extras, by_length=True)
-        return train, evaluation
+        return evaluation
+
+    def _windows(self, rows: Rows, tokenizer: Tokenizer, max_length: int) -> list[Window]:
+        return list(encode_windows(tokenizer, rows.columns, max_length, self.doc_stride))
+
+    def asking(self, contexts: Sequence[str], questions: Sequence[str]) -> Self:
+        """Returns the task with other questions, whose answers nobody gives, as its only evaluation split."""
+        columns: dict[str, list[Any]] = {"context": list(contexts), "question": list(questions)}
+        columns |= {"answers": [[""]] * len(questions), "starts": [[0]] * len(questions)}
+        asked = copy(self)
+        asked.split = "asked"
+        asked.evaluation = {asked.split: Rows(columns, "asked")}
+        return asked
 
     def answers(self, split: EncodedSplit, predictions: Predictions) -> list[str]:
         """Decodes the predicted answer to every question of the split, in the order of the data.

@@ -18,22 +18,24 @@ from trainflat.tasks.labels import match_names
 KEY = "training.distillation.teacher"
 
 
-def load_teacher(name: str, head: Head, student: Encoder, max_length: int) -> Encoder:
-    """Loads a fine-tuned model from a folder or the hub, for a student and a task.
+def load_teacher(name: str, head: Head, student: Encoder, max_length: int, key: str = KEY) -> Encoder:
+    """Loads a fine-tuned model from a folder or the hub, for a student and a task; ``key`` is where a recipe names it.
 
     Raises:
         InputError: there is none; it was fine-tuned for another kind of answer or other classes; it reads another
             vocabulary than the student, or fewer than ``max_length`` tokens.
     """
-    with _named():
+    with _named(key):
         teacher = load_encoder(name, head, fine_tuned=True)
         check_reads_alike(teacher, student, max_length)
     return teacher
 
 
-def load_teacher_on_meta(name: str, head: Head, student: Encoder | None, max_length: int) -> Encoder | None:
+def load_teacher_on_meta(
+    name: str, head: Head, student: Encoder | None, max_length: int, key: str = KEY
+) -> Encoder | None:
     """Loads a teacher without weights, for a plan; None where the hub is silent. Refuses as :func:`load_teacher`."""
-    with _named():
+    with _named(key):
         teacher = load_on_meta(name, head, fine_tuned=True)
         if teacher is not None and student is not None:
             check_reads_alike(teacher, student, max_length)
@@ -149,9 +151,9 @@ def _check_order(config: Any, head: Head, name: str) -> None:
 
 
 @contextmanager
-def _named() -> Iterator[None]:
+def _named(key: str = KEY) -> Iterator[None]:
     """Prefixes errors of the block with the recipe key of the teacher."""
     try:
         yield
     except InputError as error:
-        raise InputError(f"{KEY}: {error}") from error
+        raise InputError(f"{key}: {error}") from error

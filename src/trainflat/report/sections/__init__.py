@@ -2,6 +2,7 @@
 
 from trainflat.report.elements import Shown
 from trainflat.report.sections.base import Results, Section
+from trainflat.report.sections.behaviour import Behaviour
 from trainflat.report.sections.costs import Costs
 from trainflat.report.sections.curve import ScoreCurve
 from trainflat.report.sections.eligible import Eligible
@@ -25,6 +26,7 @@ SECTIONS: tuple[Section, ...] = (
     TransferFrontier(),
     Flatness(),
     Int8Scores(),
+    Behaviour(),
     Zeros(),
     StructureMap(),
     Eligible(),
