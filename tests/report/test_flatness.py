@@ -11,13 +11,14 @@ from tests.support.pages import WIDTHS, Visit, figures_of
 from tests.support.records import make_record
 from trainflat.records.run import Record
 from trainflat.report import write_report
+from trainflat.report.elements import Line
+from trainflat.report.palette import DASHES
 from trainflat.report.panels import make_panels
 from trainflat.report.sections.curve import ScoreCurve
 from trainflat.report.sections.flatness import flatness_table
 from trainflat.report.sections.training import TrainingCurves
 from trainflat.report.static import draw, styled
 from trainflat.report.tables import score_rows, to_csv
-from trainflat.report.web import figure_data
 
 SAM = {"name": "sam", "base": "adamw", "lr": 2e-5}
 
@@ -114,9 +115,8 @@ def test_thirty_variants_are_drawn_whole_and_look_apart(tmp_path: Path):
             axes = canvas.axes[0].get_window_extent()
             assert axes.height > 200
             assert canvas.legends[0].get_window_extent().y1 < axes.y0
-    (plot,) = figure_data(figures[0])["plots"]
-    lines = [trace for trace in plot["frames"][0]["data"] if "marker" in trace]
-    assert len({(trace["line"]["dash"], trace["marker"]["symbol"]) for trace in lines}) == 30
+    lines = [mark for mark in figures[0].plots[0].frames[0] if isinstance(mark, Line) and mark.symbol is not None]
+    assert len({(line.dash % DASHES, line.symbol) for line in lines}) == 30
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -124,11 +124,9 @@ def test_the_page_has_room_for_every_name_and_the_plot(browser: Any, tmp_path: P
     records = [*many(25), measured(DENSE | PRUNED)]
     visit = Visit(browser, write_report(records, tmp_path, ["html"]), WIDTHS[width])
     assert visit.complaints == []
-    for plot in ("#score-0-0", "#curves-0-0"):
-        assert visit.page.query_selector(f"{plot} .scrollbar").bounding_box() is None or not visit.page.evaluate(
-            f"document.querySelector('{plot} .scrollbar').getAttribute('height') > 0"
-        )
-        assert visit.page.query_selector(f"{plot} .nsewdrag").bounding_box()["height"] > 200
+    for plot in ("#score-0-0 svg:visible", "#curves-0-0 svg:visible"):
+        assert visit.page.query_selector(plot).bounding_box()["height"] > 200
+    assert len(visit.page.query_selector_all("#score-0 .legend li")) == 29
     assert "published" in visit.page.text_content("#flatness-0 table")
-    assert visit.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert visit.too_wide() == []
     visit.page.close()

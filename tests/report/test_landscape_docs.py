@@ -19,6 +19,7 @@ def test_python_of_the_guide_runs_and_a_report_shows_it(tmp_path, monkeypatch):
         f"landscape-{name}.json" for name in ("barrier", "line", "plane-head-adam", "plane-head-sam", "spectrum")
     ]
     page = write_report([make_record(sparsities=(0.0,))], tmp_path, ["html"], find_landscapes([tmp_path / "runs"]))
-    own = page.read_text(encoding="utf8").split('<script type="application/json"')[0]
-    assert "Surface · head of sam" in own
+    own = page.read_text(encoding="utf8")
+    assert "Contours · head of sam" in own
+    assert "Surface · head of sam" in (tmp_path / "figures" / "surfaces.html").read_text(encoding="utf8")
     assert "the line from AdamW (0) to SAM (1)" in own

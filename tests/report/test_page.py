@@ -6,6 +6,8 @@ from tests.support.pages import HOSTILE, WIDTHS, Visit, luminance
 from tests.support.records import make_record, make_records
 from trainflat.report import write_report
 
+LINE, TICK = "#score-0-0 use", "#score-0-0 svg > text"
+
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
@@ -30,21 +32,21 @@ def test_the_page_is_quiet_whole_and_fits(visit, scheme):
     assert visit.complaints == []
     assert len(visit.requests) == 1
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    plots = page.query_selector_all(".plot")
+    plots = page.query_selector_all(".plot:visible")
     assert len(plots) == 2 + 5 + 6  # scores; a map of zeros per line; three kinds of training curves per panel
     for plot in plots:
-        box = plot.query_selector(".main-svg").bounding_box()
+        box = plot.query_selector("svg, table").bounding_box()
         assert box["width"] > 150
-        assert box["height"] > 150
+        assert box["height"] > 80
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= page.viewport_size["width"]
-    ground, line = visit.color("body", "backgroundColor"), visit.color("#score-0-0 .js-line", "stroke")
+    ground, line = visit.color("body", "backgroundColor"), visit.color(LINE, "stroke")
     assert (luminance(ground) > 0.5) == (scheme == "light")
     assert visit.contrast(visit.color("body", "color"), ground) > 7
     assert visit.contrast(visit.color("figcaption", "color"), ground) > 4.5
     assert visit.contrast(visit.color(".plain", "color"), visit.color(".plain", "backgroundColor")) > 7
     assert visit.contrast(visit.color("nav a", "color"), ground) > 4.5
-    assert visit.contrast(visit.color("#score-0-0 .xtick text", "fill"), ground) > 4.5
+    assert visit.contrast(visit.color(TICK, "fill"), ground) > 4.5
     assert visit.contrast(line, ground) > 3
     for k in range(6):
         token = page.evaluate(f"getComputedStyle(document.documentElement).getPropertyValue('--series-{k}')").strip()
@@ -60,10 +62,9 @@ def desk(browser, report):
 
 
 def test_figures_follow_when_the_system_turns_dark(desk):
-    before = desk.color("#score-0-0 .js-line", "stroke"), desk.color("#score-0-0 .xtick text", "fill")
+    before = desk.color(LINE, "stroke"), desk.color(TICK, "fill")
     desk.page.emulate_media(color_scheme="dark")
-    desk.page.wait_for_timeout(300)
-    after = desk.color("#score-0-0 .js-line", "stroke"), desk.color("#score-0-0 .xtick text", "fill")
+    after = desk.color(LINE, "stroke"), desk.color(TICK, "fill")
     assert before != after
     assert desk.contrast(after[1], desk.color("body", "backgroundColor")) > 7
     assert desk.complaints == []
@@ -71,13 +72,14 @@ def test_figures_follow_when_the_system_turns_dark(desk):
 
 
 def test_a_chosen_sparsity_is_shown(desk):
-    cells = "#zeros-1-0 .heatmap-label"
-    first = desk.page.text_content(cells)
-    assert desk.page.input_value("select[data-group=zeros-1]") == "3"  # the reference sparsity of STS-B, 50 %
-    desk.page.select_option("select[data-group=zeros-1]", label="90 %")
-    desk.page.wait_for_function(f"document.querySelector({cells!r}).textContent != {first!r}")
+    page = desk.page
+    assert page.is_checked("#zeros-1 .c3")  # the reference sparsity of STS-B, 50 %
+    first = page.inner_text("#zeros-1 .plots")
+    page.check("#zeros-1 .c5", force=True)
+    assert page.inner_text("#zeros-1 .plots") != first
+    page.check("#zeros-1 .c3", force=True)
+    assert page.inner_text("#zeros-1 .plots") == first
     assert desk.complaints == []
-    desk.page.select_option("select[data-group=zeros-1]", label="50 %")
 
 
 def test_the_page_says_what_a_reader_needs(desk):
@@ -88,6 +90,7 @@ def test_the_page_says_what_a_reader_needs(desk):
     assert "sam (rho 0.01)" in desk.page.text_content("#score-1 .legend")
     # Its radius is told here too, because it is another one in the other panel.
     assert desk.page.query_selector("#score-0 .legend").text_content() == "adamwsam (rho 0.05)"
+    assert "adamw: 50 %:" in desk.page.text_content("#score-0 use title >> nth=3")
     details = desk.page.query_selector("#runs details")
     assert "2e" * 32 in details.text_content()  # the data's fingerprint
     assert '"optimizer"' in details.text_content()  # the recipe
@@ -100,9 +103,7 @@ def test_hostile_names_run_nothing_and_break_nothing(browser, tmp_path):
     assert visit.complaints == []
     assert len(visit.requests) == 1
     assert visit.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert '<script>alert("x")</script>' in visit.page.text_content("#score-0 .head")
-    assert "<b>&amp;" in visit.page.text_content(
-        "#score-0 .legend"
-    )  # plotly would make it bold, and show no letter of it
+    assert '<script>alert("x")</script>' in visit.page.text_content("#score-0 h3")
+    assert "<b>&amp;" in visit.page.text_content("#score-0 .legend")
     assert "Partial data: not comparable with published figures." in visit.page.text_content("#score-0 figcaption")
     visit.page.close()

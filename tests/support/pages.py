@@ -38,13 +38,20 @@ class Visit:
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("dialog", lambda dialog: (self.complaints.append(dialog.message), dialog.dismiss()))
         self.page.goto(path.as_uri())
-        for figure in self.page.query_selector_all("figure"):  # each is drawn when it comes near
-            figure.scroll_into_view_if_needed()
-            figure.wait_for_selector(".main-svg")
+        self.page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
 
     def color(self, selector: str, style: str) -> tuple[int, ...]:
         value = self.page.eval_on_selector(selector, f"e => getComputedStyle(e)[{style!r}]")
         return tuple(map(int, re.findall(r"\d+", value)[:3]))
+
+    def too_wide(self) -> list[str]:
+        """What is wider than the window; nothing may be out of sight."""
+        found: list[str] = self.page.evaluate(
+            "[...document.querySelectorAll('html, main svg, table, td, th, h2')].filter((e) => !e.closest('thead'))"
+            ".filter((e) => e.scrollWidth > innerWidth || e.getBoundingClientRect().right > innerWidth + 1)"
+            ".map((e) => e.outerHTML.slice(0, 200))"
+        )
+        return found
 
     def contrast(self, front: tuple[int, ...], back: tuple[int, ...]) -> float:
         """Ratio of relative luminances by WCAG 2: 4.5 is the least for text, 3 for lines."""

@@ -114,7 +114,7 @@ def _point(found: Comparison, cell: Cell, n: int, *, ringed: bool) -> Points:
         [_height(found, n)],
         label=found.variants[n].name,
         color=f"series-{slot}",
-        symbol=(slot + ring) % len(MARKERS),
+        symbol=(slot + ring) % MARKERS,
         size=12 if ringed else 7,
         errors=[(1e3 * (timing.median - timing.low), 1e3 * (timing.high - timing.median))],
         ringed=ringed,

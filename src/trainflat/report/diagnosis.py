@@ -124,16 +124,16 @@ def _curve(diagnoses: Sequence[Diagnosis]) -> Figure:
                 [100 * x for x, _ in points],
                 [y for _, y in points],
                 name,
-                f"series-{k % len(MARKERS)}",
+                f"series-{k % MARKERS}",
                 2.5,
                 k,
-                k % len(MARKERS),
+                k % MARKERS,
                 hover="{x:g} %: {y:.1f}",
             )
         )
     across, up = Axis("Sparsity of the encoder (%)", -3, 95), Axis(_metric(diagnoses))
     caption = "The smallest weights of all matrices together set to zero at once; nothing is trained afterwards."
-    return Figure("one-shot", "one-shot", "One-shot pruning", [Plot([lines], across, up, height=380)], caption)
+    return Figure("one-shot", "one-shot", "One-shot pruning", [Plot([lines], across, up)], caption)
 
 
 def _parts(diagnoses: Sequence[Diagnosis]) -> Iterator[Figure]:
@@ -144,7 +144,7 @@ def _parts(diagnoses: Sequence[Diagnosis]) -> Iterator[Figure]:
     for axis, title in (("layer", "Sensitivity of layers"), ("kind", "Sensitivity by kind of matrix")):
         bars = [_bars(k, name, found, axis) for k, (name, found) in enumerate(_named(diagnoses))]
         if any(each.x for each in bars):
-            plot = Plot([bars], y=Axis(f"points of {_metric(diagnoses)} lost"), height=320)
+            plot = Plot([bars], y=Axis(f"points of {_metric(diagnoses)} lost"))
             yield Figure(f"parts-{axis}", f"parts-{axis}", title, [plot], caption)
 
 
@@ -156,7 +156,7 @@ def _bars(k: int, name: str, found: Diagnosis, axis: str) -> Bars:
         [each.value for each in lost],
         [each.high for each in lost],
         name,
-        f"series-{k % len(MARKERS)}",
+        f"series-{k % MARKERS}",
         "{x}: {y:.1f} points",
     )
 

@@ -1,7 +1,7 @@
 """Declares what a report consists of, independent of a renderer: tables, facts, figures of plots, axes and marks.
 
-A section (``trainflat.report.sections``) yields these from records. Two renderers draw them: the page (``page`` and
-``web``) and the static files (``static`` and ``tables``).
+A section (``trainflat.report.sections``) yields these from records. ``static`` draws the figures of files and pages;
+``page`` and ``tables`` write the rest.
 """
 
 from collections.abc import Sequence
@@ -106,10 +106,11 @@ class Field:
 
 @dataclass(frozen=True)
 class Rule:
-    """Draws a vertical line with a label along it."""
+    """Draws a dotted line across the plot with a label along it: vertical, or level."""
 
-    x: float
+    at: float
     text: str
+    level: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ class Plot:
     x: Axis = Axis()
     y: Axis = Axis()
     title: str = ""
-    height: int = 300  # pixels, without the legend
+    height: int = 240  # on a page, where it is 360 wide; without the legend
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,7 @@ class Figure:
     choices: Sequence[str] = ()
     active: int = 0  # the choice that is shown first, and in files
     broad: bool = False  # whether plots need more than a third of the page
+    wide: bool = False  # whether its plot takes the whole width, where there is one
     columns: int = 3  # of plots in a file
     size: tuple[float, float] = (3.6, 2.9)  # of a plot in a file, in inches
 
@@ -222,3 +224,4 @@ class Shown:
     folded: bool = False  # whether a reader opens each entry
     opened: bool = False  # whether they stand open at first
     in_files: bool = True  # whether its tables are in the Markdown file
+    front: bool = True  # whether it stands open on the page

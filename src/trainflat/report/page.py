@@ -9,15 +9,17 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from trainflat.core.formatting import plural
+from trainflat.report.drawings import Map, drawings
 from trainflat.report.elements import Facts, Figure, Rows, Sentences, Shown, Source, Table
+from trainflat.report.inline import Sheet
 from trainflat.report.notes import notes
-from trainflat.report.palette import DARK, HEAT_DARK, HEAT_LIGHT, LIGHT
+from trainflat.report.palette import DARK, HEAT_DARK, HEAT_LEVELS, HEAT_LIGHT, LIGHT, heat_scale
 from trainflat.report.panels import Panel
 from trainflat.report.sections.base import Results
-from trainflat.report.web import figure_data, plot_height
+from trainflat.report.surfaces import plotly, surface_data, with_surfaces
 from trainflat.report.words import DASH, percent
 
-_KINDS = {"figure": Figure, "table": Table, "facts": Facts, "sentences": Sentences, "source": Source}
+_KINDS = {"figure": Figure, "table": Table, "facts": Facts, "sentences": Sentences, "source": Source, "heatmap": Map}
 
 
 def render_report(results: Results, sections: Sequence[Shown]) -> str:
@@ -55,7 +57,8 @@ def render(
         warnings: What to know before comparing.
     """
     kept = [section for section in sections if section.entries]
-    figures = [figure for section in kept for entry in section.entries for figure in entry.figures]
+    sheet = Sheet()
+    drawn = drawings(kept, sheet)
     template = _environment().get_template("page.html")
     return template.render(
         title=title,
@@ -65,9 +68,28 @@ def render(
         warnings=warnings,
         sections=kept,
         anchors=_anchors(kept),
-        figures={figure.id: figure_data(figure) for figure in figures},
-        themes={"light": _theme(LIGHT, HEAT_LIGHT), "dark": _theme(DARK, HEAT_DARK)},
-        plotly=_plotly_source(),
+        drawings=drawn,
+        surfaces={figure.id for figure in with_surfaces(kept)},
+        sheet=Markup(sheet.css()),
+        levels=HEAT_LEVELS,
+        most=max((k + 1 for each in drawn.values() for k, _ in each.choices), default=1),
+        script=Markup(_template("page.js")),
+    )
+
+
+def render_surfaces(figures: Sequence[Figure], mark: str) -> str:
+    """Returns the page of surfaces that can be turned as HTML; ``mark`` says that a report wrote it."""
+    return (
+        _environment()
+        .get_template("surfaces.html")
+        .render(
+            title="trainflat report: loss surfaces",
+            mark=mark,
+            figures=figures,
+            data={figure.id: surface_data(figure) for figure in figures},
+            plotly=plotly(),
+            script=Markup(_template("surfaces.js")),
+        )
     )
 
 
@@ -89,9 +111,12 @@ def _headline(panels: Sequence[Panel]) -> dict[str, str]:
     }
 
 
-def _theme(series: Sequence[str], heat: Sequence[str]) -> dict[str, str]:
-    named = {"series": series, "heat": heat}
-    return {f"{name}-{k}": color for name, colors in named.items() for k, color in enumerate(colors)}
+def _themes() -> dict[str, dict[str, str]]:
+    colors = {"light": (LIGHT, heat_scale(HEAT_LIGHT)), "dark": (DARK, heat_scale(HEAT_DARK))}
+    return {
+        theme: {f"series-{k}": color for k, color in enumerate(series)} | {f"heat-{k}": c for k, c in enumerate(heat)}
+        for theme, (series, heat) in colors.items()
+    }
 
 
 def _columns(rows: Rows) -> list[str]:
@@ -107,13 +132,9 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"columns": _columns, "height": plot_height}
+    found.filters["columns"] = _columns
     found.tests |= {name: _is_a(kind) for name, kind in _KINDS.items()}
-    found.globals |= {
-        "style": Markup(_template("page.css")),
-        "script": Markup(_template("page.js")),
-        "dash": DASH,
-    }
+    found.globals |= {"style": Markup(_template("page.css")), "themes": _themes(), "dash": DASH}
     return found
 
 
@@ -123,10 +144,3 @@ def _is_a(kind: type[Any]) -> Any:
 
 def _template(name: str) -> str:
     return files("trainflat.report").joinpath("templates", name).read_text(encoding="utf8")
-
-
-@cache
-def _plotly_source() -> Markup:
-    from plotly.offline import get_plotlyjs
-
-    return Markup(get_plotlyjs())  # the library's own text

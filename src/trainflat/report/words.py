@@ -115,6 +115,11 @@ def places(names: Sequence[str]) -> list[str]:
     return [name if found.count(name) == 1 else f"{name} ({k})" for k, name in enumerate(found, 1)]
 
 
+def plain(label: str) -> str:
+    """Returns a label in one line of letters that can be drawn."""
+    return "".join(letter for letter in " ".join(label.split()) if letter.isprintable())
+
+
 def option(value: object, most: int = 40) -> str:
     """Returns a recipe's value in a label: short, floats without trailing zeros."""
     text = f"{value:g}" if isinstance(value, float) and math.isfinite(value) else str(value)

@@ -11,6 +11,8 @@ from trainflat.report import sections
 from trainflat.report.elements import Shown
 from trainflat.report.marks import is_ours, mark, refuse_foreign
 from trainflat.report.sections.base import Results
+from trainflat.report.surfaces import PAGE as SURFACES
+from trainflat.report.surfaces import with_surfaces
 from trainflat.report.tables import score_rows, to_csv, to_markdown
 
 FORMATS = ("html", "png", "svg", "csv", "md")
@@ -59,9 +61,12 @@ def write_report(
 
 
 def _write_page(results: Results, shown: Sequence[Shown], out: Path) -> None:
-    from trainflat.report.page import render_report
+    from trainflat.report.page import render_report, render_surfaces
 
     write_text(out / PAGE, render_report(results, shown))
+    if figures := with_surfaces(shown):
+        path = out / FIGURES / SURFACES
+        write_text(path, render_surfaces(figures, mark(path)))
 
 
 def _write_figures(kind: str) -> Callable[[Results, Sequence[Shown], Path], None]:

@@ -52,6 +52,7 @@ class Section:
         broad: Whether plots need more than a third of the page.
         size: Of a plot in a file, in inches.
         in_files: Whether its tables are in the Markdown file.
+        front: Whether it stands open on the page.
     """
 
     title = ""
@@ -63,6 +64,7 @@ class Section:
     broad = False
     size = (3.6, 2.9)
     in_files = True
+    front = False
 
     def plots(self, panel: Panel, palette: Palette) -> Sequence[Plot]:
         """Returns the figure of a panel; each plot has a frame for each of ``targets``, or one."""
@@ -108,6 +110,7 @@ class Section:
             self.folded,
             opened=len(results.panels) <= _OPENED and self.in_files,
             in_files=self.in_files,
+            front=self.front,
         )
 
     def _entry(self, results: Results, k: int) -> Entry:

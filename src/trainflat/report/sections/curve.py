@@ -14,15 +14,18 @@ class ScoreCurve(Section):
     """Draws one line per method, with a band of one standard deviation."""
 
     title = "Score against sparsity"
+    front = True
     key = "score"
     size = (5.6, 3.8)
 
     def plots(self, panel: Panel, palette: Palette) -> Sequence[Plot]:
         marks = against_sparsity(panel, palette, lambda point: point.score, published(panel))
         wanted = reference_sparsity(panel)
-        rule: list[Mark] = [] if wanted is None else [Rule(100 * wanted, f"reference sparsity {100 * wanted:g} %")]
+        rule: list[Mark] = []
+        if wanted is not None and wanted <= panel.targets[-1]:
+            rule = [Rule(100 * wanted, f"reference sparsity {100 * wanted:g} %")]
         score = Axis(metric_name(panel.metric, panel.positive))
-        return [Plot([[*rule, *marks]], sparsity_axis(panel), score, height=400)]
+        return [Plot([[*rule, *marks]], sparsity_axis(panel), score, height=270)]
 
     def caption(self, panel: Panel) -> str:
         several = any(len({record.seed for record in line.records}) > 1 for line in panel.lines)

@@ -20,6 +20,7 @@ class Landscapes(Section):
     """A figure for each landscape; a plane that was measured with several heads is one figure."""
 
     title = "Landscape"
+    front = True
 
     def entries(self, results: Results) -> list[Entry]:
         every = together(results.landscapes)
@@ -98,13 +99,13 @@ def _plots(same: Sequence[Landscape]) -> tuple[list[Plot], tuple[float, float], 
 def _contours(plane: PlaneRecord, span: Span) -> Plot:
     field = Field(plane.x, plane.y, plane.losses, *span, label="Loss")
     marks = [_model(plane, name, []) for name in plane.points]
-    return Plot([[field, *marks]], Axis(plane.axes[0]), Axis(plane.axes[1]), _headed("Contours", plane), 400)
+    return Plot([[field, *marks]], Axis(plane.axes[0]), Axis(plane.axes[1]), _headed("Contours", plane), 300)
 
 
 def _surface(plane: PlaneRecord, span: Span) -> Plot:
     field = Field(plane.x, plane.y, plane.losses, *span, label="loss", surface=True)
     pins = [_model(plane, name, [loss]) for name, loss in plane.point_losses.items()]
-    return Plot([[field, *pins]], Axis(plane.axes[0]), Axis(plane.axes[1]), _headed("Surface", plane), 420)
+    return Plot([[field, *pins]], Axis(plane.axes[0]), Axis(plane.axes[1]), _headed("Surface", plane))
 
 
 def _model(plane: PlaneRecord, name: str, z: Sequence[float | None]) -> Points:
@@ -122,11 +123,11 @@ def _line_plots(line: LineRecord) -> list[Plot]:
         ends = [line.losses[line.positions.index(end)] for end in (0.0, 1.0)]
         marks.append(Line([0, 1], ends, width=1, dash=2))
     marks += _barrier(line)
-    loss = Plot([marks], across, Axis("Loss"), "Loss" if line.scores else "", 320)
+    loss = Plot([marks], across, Axis("Loss"), "Loss" if line.scores else "")
     if not line.scores:
         return [loss]
     scores = Line(line.positions, line.scores, color="series-2", symbol=0, hover=_CURVE)
-    return [loss, Plot([[scores]], across, Axis(line.score_name), line.score_name or "Score", 320)]
+    return [loss, Plot([[scores]], across, Axis(line.score_name), line.score_name or "Score")]
 
 
 def _barrier(line: LineRecord) -> list[Mark]:
@@ -147,7 +148,7 @@ def _spectrum_plot(spectrum: SpectrumRecord) -> Plot:
         places = [low * 1.5] * len(spectrum.top)
         marks.append(Points(spectrum.top, places, color="series-1", symbol=3, hover="eigenvalue {x:.4g}"))
     axis = Axis("Density", low, high, log=True)
-    return Plot([marks], Axis("Eigenvalue of the Hessian"), axis, height=320)
+    return Plot([marks], Axis("Eigenvalue of the Hessian"), axis)
 
 
 def _plane_caption(plane: PlaneRecord) -> str:

@@ -1,32 +1,61 @@
 """Machine, data and recipe behind every number."""
 
 import json
+from typing import TypeVar
 
 from trainflat.core.formatting import plural
 from trainflat.records.run import ModelInfo, Record
-from trainflat.report.elements import Entry, Facts, Source, Table
-from trainflat.report.panels import is_partial
+from trainflat.report.elements import Entry, Facts, Part, Source, Table
+from trainflat.report.panels import Line, Panel, is_partial
 from trainflat.report.sections.base import Results, Section
-from trainflat.report.words import DASH, metric_name, task_name
+from trainflat.report.words import DASH, metric_name
+
+T = TypeVar("T")
 
 
 class Runs(Section):
-    """One entry per run."""
+    """One entry per line, its seeds beside each other."""
 
     title = "Runs"
     anchor = "runs"
     about = "Machine, data and recipe behind every number."
     folded = True
     in_files = False
+    front = False
 
     def entries(self, results: Results) -> list[Entry]:
-        lines = [line for panel in results.panels for line in panel.lines]
-        return [_entry(record, line.label) for line in lines for record in line.records]
+        return [_entry(panel, line) for panel in results.panels for line in panel.lines]
 
 
-def _entry(record: Record, label: str) -> Entry:
-    task, model = task_name(record.task.name), record.model
-    data = [
+def _entry(panel: Panel, line: Line) -> Entry:
+    records = line.records
+    found: list[Part] = [Table([_run(record) for record in records], title="Seeds")]
+    found.append(Table(_unlike(*(row for record in records for row in _data(record))), title="Data"))
+    machines = _unlike(*({str(key): str(value) for key, value in record.environment.items()} for record in records))
+    found += [Facts(each, "Environment") for each in machines]
+    recipes = _unlike(*(record.recipe | {"seed": None} for record in records))
+    found += [Source(json.dumps(each, indent=1, sort_keys=True, ensure_ascii=False), "Recipe") for each in recipes]
+    return Entry(f"{panel.title} · {line.label}", found, partial=any(map(is_partial, records)))
+
+
+def _unlike(*found: T) -> list[T]:
+    """Returns each value once."""
+    return [each for k, each in enumerate(found) if each not in found[:k]]
+
+
+def _run(record: Record) -> dict[str, str]:
+    return {
+        "Seed": str(record.seed),
+        "Name": record.name,
+        "Digest": record.digest,
+        "Recipe hash": record.recipe_hash,
+        "Starting weights": _weights(record.model),
+        **_teacher(record),
+    }
+
+
+def _data(record: Record) -> list[dict[str, str]]:
+    return [
         {
             "Split": name,
             "Rows": f"{split.rows:,}",
@@ -36,23 +65,6 @@ def _entry(record: Record, label: str) -> Entry:
         }
         for name, split in sorted(record.data.items())
     ]
-    facts = {
-        "Name": record.name,
-        "Digest": record.digest,
-        "Recipe hash": record.recipe_hash,
-        "Starting weights": _weights(model),
-        **_teacher(record),
-    }
-    return Entry(
-        f"{task} · {model.name} · {record.protocol} · {label} · seed {record.seed}",
-        [
-            Facts(facts),
-            Table(data, title="Data"),
-            Facts({str(key): str(value) for key, value in record.environment.items()}, "Environment"),
-            Source(json.dumps(record.recipe, indent=1, sort_keys=True, ensure_ascii=False), "Recipe"),
-        ],
-        partial=is_partial(record),
-    )
 
 
 def _weights(model: ModelInfo) -> str:

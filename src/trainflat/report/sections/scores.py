@@ -22,6 +22,7 @@ class Scores(Section):
     """Mean and spread of the main score."""
 
     title = "Scores"
+    front = True
     anchor = "summary"
     about = "Mean ± sample standard deviation over seeds, by sparsity of the encoder."
 

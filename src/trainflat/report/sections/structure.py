@@ -29,7 +29,7 @@ class StructureMap(Section):
         for line in shown:
             frames = [[heat(found)] if (found := _shaped(at(line, target))) else [] for target in targets]
             rows = max((len(marks[0].rows) for marks in frames if marks), default=0)
-            plots.append(Plot(frames, Axis("Layer"), title=line.label, height=110 + 22 * rows))
+            plots.append(Plot(frames, Axis("Layer"), title=line.label, height=60 + 18 * rows))
         return plots
 
     def caption(self, panel: Panel) -> str:

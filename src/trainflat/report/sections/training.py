@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean, stdev
 
 from trainflat.report.elements import Axis, Line, Plot
 from trainflat.report.palette import Palette
@@ -19,11 +20,11 @@ CURVES = {
     "multiplier_2": "λ₂, multiplier of its square",
     "penalty": "λ, strength of the penalty on scores",
 }
-_POINTS = 400  # per curve; more cannot be seen
+_POINTS = 200  # per curve; more cannot be seen
 
 
 class TrainingCurves(Section):
-    """One plot per quantity that some run logged, one line per seed."""
+    """One plot per quantity that some run logged, one line per method."""
 
     title = "Training curves"
     key = "curves"
@@ -43,7 +44,8 @@ class TrainingCurves(Section):
         ]
 
     def caption(self, panel: Panel) -> str:
-        said = "One line per seed, while the model of the chosen sparsity was trained."
+        said = "While the model of the chosen sparsity was trained: means over seeds, with one standard deviation to "
+        said += "either side."
         if not all(point.alone for line in panel.lines for point in line.points):
             said += " A stage that went on from another of its sparsity follows that one."
         names = {name for line in panel.lines for point in line.points for name in _logged(point)}
@@ -55,29 +57,29 @@ class TrainingCurves(Section):
 
 @dataclass(frozen=True)
 class Curve:
-    """One logged quantity of one training."""
+    """One logged quantity of one training, or its mean over seeds."""
 
-    seed: int
     steps: list[float]
     values: list[float]
+    spread: Sequence[float | None] = ()  # over seeds, where it is a mean
 
 
 def curves(point: Point, quantity: str) -> list[Curve]:
     """Returns a curve per run that was trained and logged the quantity, thinned evenly to what can be seen."""
     found = []
-    for record, stage in point.runs:
+    for _, stage in point.runs:
         logged = stage.training.curve if stage.training else []
         entries = [(entry["step"], entry[quantity]) for entry in logged if quantity in entry and "step" in entry]
         if entries:
             stride = -(-len(entries) // _POINTS)
             kept = sorted({*range(0, len(entries), stride), len(entries) - 1})
             steps, values = zip(*(entries[i] for i in kept), strict=True)
-            found.append(Curve(record.seed, list(steps), list(values)))
+            found.append(Curve(list(steps), list(values)))
     return found
 
 
 def _lines(panel: Panel, quantity: str, target: float, palette: Palette) -> list[Line]:
-    found = [(line, curve) for line in panel.lines for curve in _in_turn(all_at(line, target), quantity)]
+    found = [(line, curve) for line in panel.lines for curve in _means(_in_turn(all_at(line, target), quantity))]
     return [
         Line(
             curve.steps,
@@ -87,10 +89,27 @@ def _lines(panel: Panel, quantity: str, target: float, palette: Palette) -> list
             1.5,
             line.variant,
             palette.symbol(line.optimizer, line.variant) if len(curve.steps) <= 3 else None,
-            hover=f"seed {curve.seed}, step {{x}}: {{y:.4g}}",
+            curve.spread,
+            hover="step {x:g}: {y:.4g}",
         )
         for line, curve in found
     ]
+
+
+def _means(found: Sequence[Curve]) -> list[Curve]:
+    """Joins seeds that were logged at the same steps into their mean and standard deviation."""
+    alike: dict[tuple[float, ...], list[Curve]] = {}
+    for curve in found:
+        alike.setdefault(tuple(curve.steps), []).append(curve)
+    return [
+        Curve(list(steps), [fmean(at) for at in zip(*values, strict=True)], _spread(values))
+        for steps, same in alike.items()
+        for values in [[curve.values for curve in same]]
+    ]
+
+
+def _spread(values: Sequence[Sequence[float]]) -> list[float | None]:
+    return [stdev(at) if len(at) > 1 else None for at in zip(*values, strict=True)]
 
 
 def _in_turn(points: Sequence[Point], quantity: str) -> list[Curve]:

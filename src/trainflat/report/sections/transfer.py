@@ -41,7 +41,7 @@ class TransferFrontier(Section):
         best = [(one.compute, one.score) for one in on_frontier(panel)]
         marks: list[Mark] = [Drawn(*_columns(best), "frontier", MUTED, 5.0, dash=1), *(one for one in lines if one.x)]
         axes = Axis(_COMPUTE, from_zero=True), Axis(metric_name(panel.metric, panel.positive))
-        return [Plot([marks], *axes, height=400)]
+        return [Plot([marks], *axes, height=270)]
 
     def _line(self, line: Line, point: Point, palette: Palette) -> Drawn:
         # Sizes are told apart by dashes and symbols; an optimizer has its colour, as everywhere.

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from trainflat.report.elements import Axis, Heat, Plot
 from trainflat.report.palette import Palette
 from trainflat.report.panels import Panel, Point, at
-from trainflat.report.sections.base import Section
+from trainflat.report.sections.base import Results, Section
 
+_SAME = 0.5  # percent between shares that are one
 _KINDS = {
     "attention.self.query": "query",
     "attention.self.key": "key",
@@ -27,10 +28,11 @@ class Zeros(Section):
     broad = True
 
     def targets(self, panel: Panel) -> Sequence[float]:
-        return [target for target in panel.targets if any(_measured(at(line, target)) for line in panel.lines)]
+        measured = [target for target in panel.targets if any(_measured(at(line, target)) for line in panel.lines)]
+        return [] if _even(panel) else measured
 
     def plots(self, panel: Panel, palette: Palette) -> Sequence[Plot]:
-        shown = [line for line in panel.lines if any(_measured(point) for point in line.points)]
+        shown = [] if _even(panel) else [line for line in panel.lines if any(map(_measured, line.points))]
         frames: list[list[list[Heat]]] = [[] for _ in shown]
         for target in self.targets(panel):
             points = [at(line, target) for line in shown]
@@ -39,9 +41,7 @@ class Zeros(Section):
             for k, grid in enumerate(grids):
                 frames[k].append([_heat(grid, low, high)] * bool(grid.kinds))
         rows = max((len(heat.rows) for several in frames for marks in several for heat in marks), default=0)
-        return [
-            Plot(frames[k], Axis("Layer"), title=line.label, height=110 + 26 * rows) for k, line in enumerate(shown)
-        ]
+        return [Plot(frames[k], Axis("Layer"), title=line.label, height=60 + 22 * rows) for k, line in enumerate(shown)]
 
     def caption(self, panel: Panel) -> str:
         return (
@@ -49,6 +49,11 @@ class Zeros(Section):
             "parameter names; a matrix behind the last layer stands in the last column. Colours span the layers' "
             "values."
         )
+
+    def closing(self, results: Results) -> tuple[str, str]:
+        even = [panel.title for panel in results.panels if _even(panel)]
+        told = f"Every matrix has the same share of zeros: {'; '.join(even)}."
+        return ("No map", told) if even and len(even) < len(results.panels) else ("", "")
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,13 @@ def _heat(grid: Grid, low: float, high: float) -> Heat:
         unit=" %",
         hover="layer {x}, {y}: {z:.2f} % zero",
     )
+
+
+def _even(panel: Panel) -> bool:
+    """Returns whether each matrix was cut to the same share, as one that is ranked on its own is: no map is needed."""
+    grids = [zero_grid(point) for line in panel.lines for point in line.points if _measured(point)]
+    shares = [[value for row in grid.shares for value in row if value is not None] for grid in grids]
+    return all(max(values) - min(values) < _SAME for values in shares)
 
 
 def _measured(point: Point | None) -> bool:
