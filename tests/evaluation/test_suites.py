@@ -49,6 +49,14 @@ def test_a_suite_of_ones_own_needs_no_hash(tmp_path: Path) -> None:
     )
 
 
+def test_texts_may_hold_any_character(tmp_path: Path) -> None:
+    odd = "".join(chr(code) for code in range(0x20, 0x2100)) + "\u2028\u2029\U0001f600"
+    path = Path(written(tmp_path))
+    line = json.dumps(CASE | {"examples": [odd]}, ensure_ascii=False)
+    path.write_text(f"{path.read_text()}{line}\r\n", encoding="utf8", newline="")
+    assert read_suite(str(path)).cases[0].examples == [odd]
+
+
 @pytest.mark.parametrize(
     ("cases", "header", "why"),
     [

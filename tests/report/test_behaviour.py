@@ -69,6 +69,13 @@ def test_cases_are_paired_with_the_dense_models_where_they_apply_to_both() -> No
     ]
 
 
+def test_what_was_measured_is_explained() -> None:
+    [panel] = make_panels([behaving()])
+    about = Behaviour().caption(panel)
+    assert "(base e of its logarithm)" in about and "Suite: own, at most 500 cases per test." in about
+    assert "spans" not in about and "correlations" not in about
+
+
 def test_cases_of_another_suite_are_not_paired() -> None:
     [panel] = make_panels([behaving(sha256="cd")])
     pruned = Behaviour().tables(panel)[0].rows[1]

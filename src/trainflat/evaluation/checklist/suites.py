@@ -108,7 +108,8 @@ def read_suite(name: str) -> Suite:
     try:
         first, _, rest = read_text(path).partition("\n")
         header = validated(parse_json(first), Header, f"the first line of suite {path}", MOVE)
-        lines = [parse_json(line) for line in rest.splitlines() if line.strip()]
+        # Not splitlines(), which also splits at characters that a text may hold, such as U+2028.
+        lines = [parse_json(line) for line in rest.split("\n") if line.strip()]
     except DamagedFile:
         raise
     except (OSError, ValueError) as error:

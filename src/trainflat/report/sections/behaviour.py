@@ -18,11 +18,13 @@ from trainflat.report.words import DASH, signed, slug, spread
 
 DENSE = "dense"  # the stage that others are paired with
 _DRAWS = 2000
-_LOYALTY = (
-    "Loyalty compares a model's answers with those of the run's dense model, or of the one that the recipe names: the "
-    "share of rows with the same label, and 1 - the mean root of the Jensen-Shannon divergence of the probabilities "
-    "({base}); of numbers correlations, of spans exact match and F1."
-)
+_LOYALTY = "Loyalty compares answers with those of the run's dense model, or of the one that the recipe names: "
+_SCORES = {  # by the first name of a loyalty's scores
+    "label": "the share of rows with the same label, and 1 - the mean root of the Jensen-Shannon divergence of the "
+    "probabilities (base {base} of its logarithm).",
+    "pearson": "correlations of both scores.",
+    "exact_match": "exact match and F1 with its spans in place of gold answers.",
+}
 _TESTS = (
     "Failed: share of the cases of a suite of behavioural tests (CheckList), of those to which their test applies. "
     "Regressions and fixes are paired: cases that the dense model of the same run passed and this one fails, and the "
@@ -144,10 +146,10 @@ def bootstrap(changes: Sequence[float], draws: int = _DRAWS) -> tuple[float, flo
 
 
 def _about(panel: Panel) -> Iterator[str]:
-    found = [copy.loyalty for copy in _copies(panel) if copy.loyalty]
-    if found:
-        bases = sorted({str(one.base) for one in found if one.base})
-        yield _LOYALTY.format(base=f"base {', '.join(bases)}" if bases else "not measured here")
+    bases = {str(copy.loyalty.base) for copy in _copies(panel) if copy.loyalty}
+    for name in _loyalties(panel):
+        if name in _SCORES:
+            yield _LOYALTY + _SCORES[name].format(base=" or ".join(sorted(bases)))
     if _suites(panel):
         yield f"{_TESTS} Suite: {', '.join(_suites(panel))}."
 
