@@ -76,6 +76,15 @@ def test_what_was_measured_is_explained() -> None:
     assert "spans" not in about and "correlations" not in about
 
 
+def test_lines_stand_side_by_side_under_each_capability() -> None:
+    sam = behaving().model_copy(update={"optimizer": "sam"}).sealed()
+    [panel] = make_panels([behaving(), sam])
+    rows = Behaviour().tables(panel)[1].rows
+    assert [(row["Capability"], row["Optimizer"]) for row in rows] == [
+        (capability, optimizer) for capability in DENSE for optimizer in ("adamw", "sam")
+    ]
+
+
 def test_cases_of_another_suite_are_not_paired() -> None:
     [panel] = make_panels([behaving(sha256="cd")])
     pruned = Behaviour().tables(panel)[0].rows[1]

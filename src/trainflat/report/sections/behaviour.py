@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from statistics import fmean
 
 import numpy as np
@@ -78,7 +79,10 @@ class Behaviour(Section):
             for copy in (_float32, _int8)
             for row in _by_capability(line, point, copy)
         ]
-        return [Table(rows, " ".join(["Behaviour.", *_about(panel)])), Table(parts, _PARTS)]
+        return [
+            Table(rows, " ".join(["Behaviour.", *_about(panel)])),
+            Table(sorted(parts, key=itemgetter("Capability", "Type")), _PARTS),
+        ]
 
     def columns(self, panel: Panel, point: Point) -> Row:
         row: Row = {}
@@ -225,8 +229,8 @@ def _pairs(point: Point, which: Which, capability: str = "", kind: str = "") -> 
 def _same_cases(one: Checklist | None, other: Checklist | None) -> bool:
     if one is None or other is None:
         return False
-    alike = [(found.sha256, found.most, found.seed, [test.name for test in found.tests]) for found in (one, other)]
-    return alike[0] == alike[1]
+    drawn = [[(test.name, test.capability, test.type, test.cases) for test in found.tests] for found in (one, other)]
+    return (one.sha256, one.most, one.seed, drawn[0]) == (other.sha256, other.most, other.seed, drawn[1])
 
 
 def _rows(panel: Panel, line: Line, point: Point) -> Iterator[dict[str, str]]:
@@ -250,11 +254,11 @@ def _by_capability(line: Line, point: Point, which: Which) -> Rows:
         dense = {"Dense failed (%)": f"{pairs.before:.1f}"} if pairs else {}
         rows.append(
             {
+                "Capability": capability,
+                "Type": kind,
                 "Optimizer": line.label,
                 "Sparsity": point.title,
                 "Weights": "float32" if which is _float32 else "int8",
-                "Capability": capability,
-                "Type": kind,
                 "Cases": f"{pairs.cases:,}" if pairs else DASH,
                 **dense,
                 "Failed (%)": _shown(_failed(point, which, capability, kind)),
