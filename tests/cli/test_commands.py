@@ -279,6 +279,20 @@ def test_interruption_is_one_line_that_says_what_continues(command: str, followi
     assert done.stderr.splitlines()[-1] == f"trainflat: interrupted.{following}"
 
 
+@pytest.mark.parametrize("found", [True, False])
+def test_report_opens_its_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], found: bool
+):
+    make_record().save(tmp_path / "run")
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or found)
+    monkeypatch.setattr("trainflat.report.write_report", lambda *args, **kwargs: tmp_path / "out" / "report.html")
+    monkeypatch.setattr(sys, "argv", ["trainflat", "report", str(tmp_path / "run"), "--open"])
+    main()
+    assert opened == [(tmp_path / "out" / "report.html").as_uri()]
+    assert ("no browser was found" in capsys.readouterr().out) is not found
+
+
 def test_report_of_a_folder(trainflat_, tmp_path: Path):
     for name in ("adamw", "sam"):
         (tmp_path / "runs" / name).mkdir(parents=True)

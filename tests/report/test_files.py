@@ -53,7 +53,7 @@ def bare(record):
 def test_every_mixture_gives_a_page_and_tables(records, tmp_path):
     page = write_report(records, tmp_path / "report", ["html", "csv", "md"])
     assert page == tmp_path / "report" / "report.html"
-    assert sorted(p.name for p in page.parent.iterdir()) == ["report.html", "results.csv", "results.md"]
+    assert sorted(p.name for p in page.parent.iterdir()) == ["report.html", "results.csv", "results.md", "summary.md"]
 
 
 @pytest.mark.parametrize("case", ["a mixture", "hostile names"])
@@ -61,7 +61,7 @@ def test_figures_are_whole_files(case, tmp_path):
     assert write_report(ODD[case], tmp_path, ["png", "svg"]) == tmp_path
     pictures = sorted((tmp_path / "figures").iterdir())
     panels = len(make_panels(ODD[case]))
-    assert [p.suffix for p in pictures].count(".png") == [p.suffix for p in pictures].count(".svg") == 3 * panels
+    assert [p.suffix for p in pictures].count(".png") == [p.suffix for p in pictures].count(".svg") == 4 * panels
     for path in pictures:
         if path.suffix == ".svg":
             assert ET.parse(path).getroot().tag.endswith("svg")
@@ -83,7 +83,7 @@ def test_same_records_same_bytes(tmp_path):
     for name, given in ("one", records), ("other", records[::-1]):
         write_report(given, tmp_path / name)
     written = sorted(p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*") if p.is_file())
-    assert len(written) == 3 + 2 * 3
+    assert len(written) == 4 + 2 * 4
     for path in written:
         assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "other" / path).read_bytes(), path
 

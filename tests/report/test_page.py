@@ -33,7 +33,9 @@ def test_the_page_is_quiet_whole_and_fits(visit, scheme):
     assert len(visit.requests) == 1
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     plots = page.query_selector_all(".plot:visible")
-    assert len(plots) == 2 + 5 + 6  # scores; a map of zeros per line; three kinds of training curves per panel
+    assert (
+        len(plots) == 2 + 2 + 5 + 6
+    )  # scores by size and sparsity; a map of zeros per line; three kinds of training curves per panel
     for plot in plots:
         box = plot.query_selector("svg, table").bounding_box()
         assert box["width"] > 150
@@ -73,13 +75,25 @@ def test_figures_follow_when_the_system_turns_dark(desk):
 
 def test_a_chosen_sparsity_is_shown(desk):
     page = desk.page
-    assert page.is_checked("#zeros-1 .c3")  # the reference sparsity of STS-B, 50 %
-    first = page.inner_text("#zeros-1 .plots")
-    page.check("#zeros-1 .c5", force=True)
-    assert page.inner_text("#zeros-1 .plots") != first
-    page.check("#zeros-1 .c3", force=True)
-    assert page.inner_text("#zeros-1 .plots") == first
+    (first,) = page.query_selector_all("#zeros-1 .choice:checked")
+    shown = page.inner_text("#zeros-1 .plots")
+    page.check("#zeros-1 .choice:not(:checked) >> nth=0", force=True)
+    assert page.inner_text("#zeros-1 .plots") != shown
+    first.check(force=True)
+    assert page.inner_text("#zeros-1 .plots") == shown
     assert desk.complaints == []
+
+
+def test_a_link_unfolds_a_section_and_paper_unfolds_all(browser, report):
+    page = browser.new_page()
+    page.goto(report.as_uri() + "#costs")
+    assert page.get_attribute("#costs > details", "open") is not None
+    assert page.get_attribute("#runs > details", "open") is None
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.query_selector_all("details:not([open])") == []
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.get_attribute("#runs > details", "open") is None
+    page.close()
 
 
 def test_the_page_says_what_a_reader_needs(desk):

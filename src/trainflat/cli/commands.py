@@ -5,6 +5,7 @@ Everything heavy is imported inside the commands, so that ``--help`` answers at 
 
 import json
 import sys
+import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -143,6 +144,7 @@ def report(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Page, figures and tables go in here.")] = Path(
         "report"
     ),
+    open_: Annotated[bool, typer.Option("--open", help="Opens the page in the browser.")] = False,
 ) -> None:
     """Turns records, and loss landscapes beside them, into one page, figures (PNG, SVG) and tables (CSV, Markdown)."""
     from trainflat.report import find_results, write_report
@@ -152,7 +154,10 @@ def report(
         say_note(f"left out: {fault}")
     for folder in found.unfinished:
         say_note(f"{folder} is not finished and is left out; run its recipe again.")
-    say(write_report(found.records, out, landscapes=found.landscapes))
+    page = write_report(found.records, out, landscapes=found.landscapes)
+    say(page)
+    if open_ and not webbrowser.open(page.resolve().as_uri()):
+        say_note(f"no browser was found; open {page} in one.")
     stages = [stage for path in results for stage in sorted(path.glob("**/stages/*/"))]
     suggest(*(shrinking(stages[-1]) if stages else ("list", "recipes")))
 

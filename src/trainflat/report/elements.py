@@ -46,6 +46,7 @@ class Line:
     hover: str = ""
     texts: Sequence[str] = ()
     stepped: bool = False
+    whiskers: bool = False  # ``spread`` as a bar at each point, in place of a band
 
 
 @dataclass(frozen=True)

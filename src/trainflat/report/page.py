@@ -17,6 +17,7 @@ from trainflat.report.palette import DARK, HEAT_DARK, HEAT_LEVELS, HEAT_LIGHT, L
 from trainflat.report.panels import Panel
 from trainflat.report.sections.base import Results
 from trainflat.report.surfaces import plotly, surface_data, with_surfaces
+from trainflat.report.verdict import Verdict, verdict
 from trainflat.report.words import DASH, percent
 
 _KINDS = {"figure": Figure, "table": Table, "facts": Facts, "sentences": Sentences, "source": Source, "heatmap": Map}
@@ -33,7 +34,13 @@ def render_report(results: Results, sections: Sequence[Shown]) -> str:
     )
     title = f"trainflat report: {facts.get('Tasks') or 'loss landscapes'}"
     return render(
-        title, "Trained flat, then compressed", Markup(lead), sections, facts=facts, warnings=notes(results.panels)
+        title,
+        "Trained flat, then compressed",
+        Markup(lead),
+        sections,
+        facts=facts,
+        warnings=notes(results.panels),
+        verdicts=[found for panel in results.panels if (found := verdict(panel))],
     )
 
 
@@ -45,6 +52,7 @@ def render(
     *,
     facts: Mapping[str, str] | None = None,
     warnings: Sequence[str] = (),
+    verdicts: Sequence[Verdict] = (),
 ) -> str:
     """Returns a page as HTML.
 
@@ -55,6 +63,7 @@ def render(
         sections: What it shows; those without entries are left out.
         facts: Names and values below the lead.
         warnings: What to know before comparing.
+        verdicts: What to do, before all else.
     """
     kept = [section for section in sections if section.entries]
     sheet = Sheet()
@@ -66,6 +75,7 @@ def render(
         lead=lead,
         facts=facts or {},
         warnings=warnings,
+        verdicts=verdicts,
         sections=kept,
         anchors=_anchors(kept),
         drawings=drawn,

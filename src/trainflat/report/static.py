@@ -178,7 +178,9 @@ def _line(axes: Any, line: Line, plot: Plot) -> None:
     (drawn,) = axes.plot(line.x, y, label=label, drawstyle=style, **_look(line))
     _tip(drawn, line, line.texts or [""] * len(y))
     held = [(x, y - s, y + s) for x, y, s in zip(line.x, y, line.spread, strict=False) if s is not None]
-    if held:
+    if held and line.whiskers:
+        axes.vlines(*zip(*held, strict=True), color=drawn.get_color(), linewidth=1.2)
+    elif held:
         x, low, high = zip(*held, strict=True)
         axes.fill([*x, *x[::-1]], [*low, *high[::-1]], color=drawn.get_color(), alpha=line.opacity, linewidth=0)
 

@@ -8,10 +8,11 @@ from typing import Any
 from trainflat.records.run import Record
 from trainflat.report import sections
 from trainflat.report.elements import Rows, Shown, Table
-from trainflat.report.notes import notes
+from trainflat.report.notes import notes, remarks
 from trainflat.report.panels import Line, Panel, Point, make_panels
 from trainflat.report.sections.base import Results, Row
-from trainflat.report.sections.scores import PLAIN, differing_settings, has_zeros
+from trainflat.report.sections.scores import PLAIN, differing_settings, has_zeros, summary_table
+from trainflat.report.verdict import verdict
 from trainflat.report.words import DASH, is_formula
 
 
@@ -55,6 +56,19 @@ def to_markdown(results: Results, shown: Sequence[Shown]) -> str:
         if tables:
             parts += [f"## {section.title}", _markdown([row for table in tables for row in table.rows])]
     return "\n\n".join(parts) + "\n"
+
+
+def to_summary(results: Results) -> str:
+    """Returns what a pull request needs, in Markdown: verdicts, one table, what differs, and where the rest is."""
+    parts = []
+    for panel, found in ((panel, verdict(panel)) for panel in results.panels):
+        told = [found.ship, *found.flat] if found else []
+        head = f"**{_safe(panel.title)}** ({_safe(panel.scored_on)})"
+        parts.append("\n".join([head, "", *(f"- {_safe(text)}" for text in told)]))
+    records = [record for panel in results.panels for record in panel.records]
+    if records:
+        parts += [_markdown(summary_table(records)), *(f"> {_safe(note)}" for note in remarks(results.panels))]
+    return "\n\n".join([*parts, "Figures, costs and recipes are in `report.html`, all tables in `results.md`."]) + "\n"
 
 
 def _row(panel: Panel, line: Line, point: Point) -> Row:

@@ -65,6 +65,16 @@ def signed(value: float, *, plus: bool = False) -> str:
     return f"{value:{'+' if plus else '-'}z.1f}".replace("-", "−")
 
 
+def times(ratio: float) -> str:
+    """Writes how many times as many there are.
+
+    Example:
+        >>> times(2.0), times(1.2), times(1.0)
+        ('twice the', '1.2 times the', 'as many')
+    """
+    return {"1": "as many", "2": "twice the"}.get(text := f"{ratio:.2g}", f"{text} times the")
+
+
 def change(lost: Difference, rows: int) -> str:
     """Says what a difference does to a score, with its margin: ``costs 1.2 points (between 0.3 and 2.1)``.
 

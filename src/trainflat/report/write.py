@@ -13,10 +13,10 @@ from trainflat.report.marks import is_ours, mark, refuse_foreign
 from trainflat.report.sections.base import Results
 from trainflat.report.surfaces import PAGE as SURFACES
 from trainflat.report.surfaces import with_surfaces
-from trainflat.report.tables import score_rows, to_csv, to_markdown
+from trainflat.report.tables import score_rows, to_csv, to_markdown, to_summary
 
 FORMATS = ("html", "png", "svg", "csv", "md")
-PAGE, CSV, MARKDOWN, FIGURES = "report.html", "results.csv", "results.md", "figures"
+PAGE, CSV, MARKDOWN, SUMMARY, FIGURES = "report.html", "results.csv", "results.md", "summary.md", "figures"
 
 
 def write_report(
@@ -26,8 +26,9 @@ def write_report(
 
     Args:
         records: What runs left; see :func:`~trainflat.report.read_records`.
-        out: A folder. Gets ``report.html``, ``results.csv``, ``results.md`` and ``figures/*.png`` and ``*.svg``, each
-            when all are made. Figures there that an earlier report wrote and this one does not are deleted.
+        out: A folder. Gets ``report.html``, ``results.csv``, ``results.md``, ``summary.md`` (for a pull request) and
+            ``figures/*.png`` and ``*.svg``, with surfaces to turn ``figures/surfaces.html``, each when all are made.
+            Figures there that an earlier report wrote and this one does not are deleted.
         formats: Which of them.
         landscapes: Loss planes, lines and spectra to show beside the runs; the CSV has no place for them.
 
@@ -86,7 +87,8 @@ def _write_csv(results: Results, shown: Sequence[Shown], out: Path) -> None:
 
 
 def _write_markdown(results: Results, shown: Sequence[Shown], out: Path) -> None:
-    write_text(out / MARKDOWN, f"<!-- {mark(out / MARKDOWN)} -->\n\n{to_markdown(results, shown)}")
+    for name, text in ((MARKDOWN, to_markdown(results, shown)), (SUMMARY, to_summary(results))):
+        write_text(out / name, f"<!-- {mark(out / name)} -->\n\n{text}")
 
 
 _WRITERS: dict[str, Callable[[Results, Sequence[Shown], Path], None]] = {

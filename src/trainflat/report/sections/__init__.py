@@ -13,14 +13,18 @@ from trainflat.report.sections.landscapes import Landscapes
 from trainflat.report.sections.layers import LayerMatches
 from trainflat.report.sections.runs import Runs
 from trainflat.report.sections.scores import Scores
+from trainflat.report.sections.settings import Settings
 from trainflat.report.sections.structure import StructureMap
+from trainflat.report.sections.tradeoff import Tradeoff
 from trainflat.report.sections.training import TrainingCurves
 from trainflat.report.sections.transfer import TransferFrontier
 from trainflat.report.sections.zeros import Zeros
 
 # In the order in which they are shown.
 SECTIONS: tuple[Section, ...] = (
+    Tradeoff(),
     Scores(),
+    Settings(),
     ScoreCurve(),
     SpeedFrontier(),
     TransferFrontier(),

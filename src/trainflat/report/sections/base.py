@@ -14,6 +14,7 @@ from trainflat.report.palette import Palette
 from trainflat.report.panels import Panel, Point, Statistics, make_panels
 from trainflat.report.published import Figure as Published
 from trainflat.report.published import reference_sparsity
+from trainflat.report.verdict import parting
 from trainflat.report.words import numbered, option, percent, slug, spread
 
 Row = dict[str, Any]  # of the CSV
@@ -50,6 +51,7 @@ class Section:
         key: Of its figures on the page: ``key-0`` is the first panel's.
         file: Its figures' files begin with this, or with ``key`` where it is empty.
         broad: Whether plots need more than a third of the page.
+        wide: Whether its plot takes the whole width.
         size: Of a plot in a file, in inches.
         in_files: Whether its tables are in the Markdown file.
         front: Whether it stands open on the page.
@@ -62,6 +64,7 @@ class Section:
     key = ""
     file = ""
     broad = False
+    wide = False
     size = (3.6, 2.9)
     in_files = True
     front = False
@@ -136,6 +139,7 @@ class Section:
             list(map(percent, targets)),
             active,
             self.broad,
+            self.wide,
             size=self.size,
         )
 
@@ -149,14 +153,22 @@ def marked(caption: str, *, partial: bool) -> str:
 
 
 def focus(panel: Panel) -> float:
-    """Returns the sparsity that is shown first: the one nearest to the papers' sparsity, else the highest."""
-    wanted = reference_sparsity(panel)
-    targets = panel.targets
-    return targets[-1] if wanted is None else min(targets, key=lambda target: (abs(target - wanted), target))
+    """Returns the sparsity that is shown first: where methods part, or of one alone the nearest to the papers'."""
+    wanted, targets = reference_sparsity(panel), panel.targets
+    if len(panel.lines) > 1 or wanted is None:
+        found = parting(panel)
+        return targets[-1] if found is None else found
+    return min(targets, key=lambda target: (abs(target - wanted), target))
 
 
 def sparsity_axis(panel: Panel) -> Axis:
-    """Returns the axis of sparsities in percent, with room for the first and the last marker."""
+    """Returns the axis of sparsities in percent, with room for the first and the last marker.
+
+    A single one is no axis: there the lines stand side by side, as ``against_sparsity`` puts them.
+    """
+    if len(panel.targets) == 1:
+        last = len(panel.lines) - 0.5
+        return Axis("Sparsity of the encoder", -0.5, last, [((last - 0.5) / 2, percent(panel.targets[0]))])
     width = _width(panel)
     step = 20 if width > 40 else 5
     return Axis("Sparsity of the encoder (%)", -0.08 * width, 1.05 * width, step=step)
@@ -168,15 +180,19 @@ def against_sparsity(
     measure: Callable[[Point], Statistics | None],
     published: Sequence[Published] = (),
 ) -> list[Mark]:
-    """Draws published figures as short bars, and a measure of every line of a panel over them."""
-    bars: list[Mark] = [_bar(figure, palette, _width(panel)) for figure in published]
+    """Draws published figures as short bars, and a measure of every line of a panel over them.
+
+    At a single sparsity lines are dots with intervals.
+    """
+    alone = len(panel.targets) == 1
+    bars: list[Mark] = [_bar(figure, palette, panel) for figure in published]
     lines: list[Mark] = []
-    for line in panel.lines:
+    for k, line in enumerate(panel.lines):
         found = [(100 * point.target, value) for point in line.points if (value := measure(point))]
         texts = [f"{x:g} %: {spread(s.mean, s.std, 2)} ({plural(s.n, 'seed')})" for x, s in found]
         if found:
             mean = Line(
-                [x for x, _ in found],
+                [k if alone else x for x, _ in found],
                 [value.mean for _, value in found],
                 line.label,
                 f"series-{palette.slot(line.optimizer)}",
@@ -186,17 +202,21 @@ def against_sparsity(
                 [value.std for _, value in found],
                 hover="{text}",
                 texts=texts,
+                whiskers=alone,
             )
             lines.append(mean)
     return bars + lines
 
 
-def _bar(figure: Published, palette: Palette, width: float) -> Line:
+def _bar(figure: Published, palette: Palette, panel: Panel) -> Line:
     """Returns a published mean ± standard deviation at its sparsity."""
-    slot, half = palette.published_slot(figure.optimizer), 0.02 * width
+    slot, half = palette.published_slot(figure.optimizer), 0.02 * _width(panel)
     middle = 100 * figure.sparsity + 2 * half * figure.beside
+    ends = [middle - half, middle + half]
+    if len(panel.targets) == 1:  # no axis: across all lines
+        ends = [-0.5, len(panel.lines) - 0.5]
     return Line(
-        [middle - half, middle + half],
+        ends,
         [figure.mean] * 2,
         figure.label,
         MUTED if slot is None else f"series-{slot}",

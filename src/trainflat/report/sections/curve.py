@@ -7,6 +7,7 @@ from trainflat.report.palette import Palette
 from trainflat.report.panels import Panel
 from trainflat.report.published import published, reference_sparsity
 from trainflat.report.sections.base import Section, against_sparsity, sparsity_axis
+from trainflat.report.verdict import teacher_score
 from trainflat.report.words import metric_name
 
 
@@ -14,7 +15,6 @@ class ScoreCurve(Section):
     """Draws one line per method, with a band of one standard deviation."""
 
     title = "Score against sparsity"
-    front = True
     key = "score"
     size = (5.6, 3.8)
 
@@ -24,6 +24,9 @@ class ScoreCurve(Section):
         rule: list[Mark] = []
         if wanted is not None and wanted <= panel.targets[-1]:
             rule = [Rule(100 * wanted, f"reference sparsity {100 * wanted:g} %")]
+        teacher = teacher_score(panel)
+        if teacher is not None:
+            rule.append(Rule(teacher, f"teacher {teacher:.1f}", level=True))
         score = Axis(metric_name(panel.metric, panel.positive))
         return [Plot([[*rule, *marks]], sparsity_axis(panel), score, height=270)]
 

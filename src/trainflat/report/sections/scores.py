@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from trainflat.records.run import Record
-from trainflat.report.differences import ABOUT, SETTING, differences
+from trainflat.report.differences import SETTING, differences
 from trainflat.report.elements import Rows, Table
 from trainflat.report.notes import MARK, remarks
 from trainflat.report.panels import Line, Panel, Point, make_panels, titles
@@ -30,7 +30,7 @@ class Scores(Section):
         return ("Sparse is not fast.", PLAIN) if has_zeros(results.panels) else ("", "")
 
     def tables(self, panel: Panel) -> Sequence[Table]:
-        return [Table(score_table(panel)), Table(differences(panel), ABOUT, title="Settings")]
+        return [Table(score_table(panel))]
 
     def columns(self, panel: Panel, point: Point) -> Row:
         score = point.score
