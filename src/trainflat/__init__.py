@@ -12,16 +12,18 @@ from trainflat.core.registration import register
 if TYPE_CHECKING:
     from trainflat.commands.check import plan
     from trainflat.commands.compress import compress
+    from trainflat.commands.grid.grid import grid
     from trainflat.commands.run import run
     from trainflat.export.loading import load
     from trainflat.recipe import Recipe, load_recipe
     from trainflat.records.run import Record
 
-__all__ = ["Recipe", "Record", "compress", "load", "load_recipe", "plan", "run"]
+__all__ = ["Recipe", "Record", "compress", "grid", "load", "load_recipe", "plan", "run"]
 
 _HOMES = {
     "run": "commands.run",
     "compress": "commands.compress",
+    "grid": "commands.grid.grid",
     "plan": "commands.check",
     "load": "export.loading",
     "Recipe": "recipe",

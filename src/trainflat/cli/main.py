@@ -6,7 +6,7 @@ import signal
 import sys
 from typing import Any, NoReturn
 
-from trainflat.cli.commands import app
+from trainflat.cli.grids import app  # the one of `commands`, to which these add theirs
 from trainflat.core.errors import InputError, TrainflatError, one_line
 from trainflat.core.formatting import shown, wanted
 from trainflat.core.processes import process_count
@@ -14,18 +14,14 @@ from trainflat.core.processes import process_count
 # What is said where a command was interrupted; the others are begun again.
 _CONTINUED = {
     "run": " A run continues with the same command.",
+    "grid": " The same command goes on with what is missing.",
     "diagnose": " The same command goes on with what is missing.",
 }
 
 
 def main() -> None:
     """Runs the command line: exit code 0 done, 2 bad input in one line, 1 a fault, 130 interrupted, 143 terminated."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what an ascii terminal cannot show is escaped; so are names of bytes
-            stream.reconfigure(errors="backslashreplace")
-    if process_count() == 1:  # torchrun ends its own at once: one of them may wait for another, deaf to signals
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, _stop)
+    _prepare_process()
     # The hub's client tells of each of its attempts; what came of them all is our one line.
     logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
     try:
@@ -47,6 +43,18 @@ def main() -> None:
         _fail(_usage(error), InputError.exit_code)
     if code == 130:  # typer's answer to Ctrl-C, which says nothing
         _fail(_interrupted(), code)
+    if code:  # of a command that did its work and says that some of it failed
+        sys.exit(code)
+
+
+def _prepare_process() -> None:
+    """Lets output escape what a terminal cannot show, and signals end the process as Ctrl-C does."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what an ascii terminal cannot show is escaped; so are names of bytes
+            stream.reconfigure(errors="backslashreplace")
+    if process_count() == 1:  # torchrun ends its own at once: one of them may wait for another, deaf to signals
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _stop)
 
 
 def _interrupted() -> str:

@@ -140,6 +140,14 @@ def claim_models(
         claim.model_copy(update={"models": found} | weights_of).save(folder)
 
 
+def begun_alike(folder: Path, other: Path) -> bool:
+    """Returns whether two runs began with the same data and models in the same environment, so that bits agree."""
+    if not (other / CLAIM).is_file():
+        return False
+    mine, theirs = (read_claim(one).model_dump(exclude={"recipe"}) for one in (folder, other))
+    return bool(mine == theirs and len(mine["environments"]) == 1)
+
+
 def require_claim(folder: Path) -> None:
     """Raises InputError where the folder of a run is no longer there."""
     if not (folder / CLAIM).is_file():

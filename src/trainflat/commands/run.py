@@ -1,16 +1,16 @@
 """Runs a recipe: task, model, protocol, measures, record."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from trainflat.commands.claims import claim_models, environment_here, notes, read_claim, require_claim
+from trainflat.commands.claims import begun_alike, claim_models, environment_here, notes, read_claim, require_claim
 from trainflat.commands.measures import measure
 from trainflat.commands.prepare import AnyRecipe, Overrides, Prepared, prepare, read_job
 from trainflat.commands.run_folder import opened, require_whole
 from trainflat.commands.teaching import score_teacher
 from trainflat.core.formatting import plural
-from trainflat.core.processes import is_first_process
+from trainflat.core.processes import is_first_process, process_count
 from trainflat.core.progress import Progress
 from trainflat.evaluation.behaviour import Behaviour
 from trainflat.models import meet, model_info
@@ -30,6 +30,7 @@ def run(
     out: Path = Path("runs"),
     progress: Progress | None = None,
     overrides: Overrides = (),
+    shared: Mapping[str, Path] | None = None,
 ) -> Record:
     """Trains, prunes, measures and records; continues where an earlier call was interrupted.
 
@@ -39,6 +40,8 @@ def run(
         out: The run's folder is made in here, named by the recipe's hash.
         progress: Shows what happens.
         overrides: ``{"training.epochs": 2}`` or ``["training.epochs=2"]``.
+        shared: Folders of other runs, by the name of a stage that they trained alike: a finished one is taken from
+            there if data, models and environment were the same. See :func:`trainflat.grid`, which finds them.
 
     Returns:
         The record that is now in the run's folder.
@@ -53,7 +56,7 @@ def run(
             progress.say(f"{job.folder} is complete: nothing to do.")
             return finished
         _note(notes(job.folder) if is_first_process() else (), progress)
-        return _carry_out(prepare(job, weights=True), progress)
+        return _carry_out(prepare(job, weights=True), progress, shared or {})
 
 
 def _note(said: Iterable[str], progress: Progress) -> None:
@@ -61,11 +64,14 @@ def _note(said: Iterable[str], progress: Progress) -> None:
         progress.say(f"note: {note}")
 
 
-def _carry_out(prepared: Prepared, progress: Progress) -> Record:
+def _carry_out(prepared: Prepared, progress: Progress, shared: Mapping[str, Path]) -> Record:
     workspace, teacher = _workspace(prepared, progress), prepared.teacher
     info, folder = model_info(workspace.encoder), prepared.folder
     if workspace.writes:
         claim_models(folder, workspace.encoder, info.weights_sha256, teacher, prepared.sources)
+    if process_count() == 1:  # else all processes would have to find the same
+        alike = {name: other for name, other in shared.items() if begun_alike(folder, other)}
+        workspace = replace(workspace, shared=alike)
     taught_by = None if teacher is None else score_teacher(teacher, workspace)
     if prepared.note:
         progress.say(prepared.note)

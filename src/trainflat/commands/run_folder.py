@@ -25,6 +25,10 @@ from trainflat.tasks.base import Task
 RECIPE, LOCK = "recipe.yaml", ".lock"
 
 
+class FolderInUse(InputError):
+    """Another process is working in the folder of a run."""
+
+
 @contextmanager
 def opened(folder: Path, recipe: Recipe, task: Task) -> Iterator[Record | None]:
     """Locks and claims the run's folder for the block; yields its record where the run is complete.
@@ -52,19 +56,32 @@ def opened(folder: Path, recipe: Recipe, task: Task) -> Iterator[Record | None]:
             raise
 
 
+def is_locked(folder: Path) -> bool:
+    """Returns whether a process is working in the folder of a run."""
+    try:
+        with (folder / LOCK).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Holds the lock of a folder, which is made where it is missing; released when the process ends, however it ends.
 
     Raises:
-        InputError: another process holds it, or it cannot be made.
+        FolderInUse: another process holds it.
+        InputError: it cannot be made.
     """
     while True:
         with _lock_file(folder) as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise InputError(
+                raise FolderInUse(
                     f"another process is working in {folder}. Wait for it, or change the recipe's name."
                 ) from error
             # Between opening and locking, a call that was refused may have taken its lock file and folder away.

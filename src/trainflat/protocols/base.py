@@ -1,7 +1,7 @@
 """Defines what a protocol does: it plans stages, and produces them one by one."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -58,6 +58,13 @@ class Protocol(ABC):
     def settled(self) -> dict[str, Any]:
         """Fills in the options that a recipe may leave open."""
         return {}
+
+    def shared(self, stage: Planned) -> Mapping[str, Any] | None:
+        """Returns what decides a stage's weights beside task, model, seed and training; None where no other run has it.
+
+        By default only the dense model is common to protocols: it is trained alike whatever is done to it later.
+        """
+        return {} if stage.trained and stage.name == "dense" else None
 
     def sources(self) -> dict[str, str]:
         """Names what comes from other runs, with hashes: an interrupted run goes on with the same only."""

@@ -1,6 +1,6 @@
 """Iterative pruning with or without rewinding (Frankle and Carbin 2019; Chen et al. 2020; Na et al. 2022)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from torch import nn
@@ -68,6 +68,16 @@ class Iterative(Protocol):
     def files(self) -> list[str]:
         """Lists the weights of the step that is rewound to."""
         return [] if self._snapshot is None else [f"{REWIND}/{SNAPSHOT}", f"{REWIND}/{MANIFEST}"]
+
+    def shared(self, stage: Planned) -> Mapping[str, Any] | None:
+        """Returns the way to a round; None where rounds go back to a step whose weights another run may not have."""
+        if self._snapshot is not None:
+            return None
+        if stage.name == "dense":
+            return {}
+        way = [sparsity for sparsity in self.sparsities if sparsity <= stage.sparsity]
+        how = {"pruner": self.pruner.section(), "scope": self.scope, "rewind": self.rewind, "head": self.head}
+        return {"sparsities": way, **how}
 
     def settled(self) -> dict[str, Any]:
         """Says what becomes of the head."""

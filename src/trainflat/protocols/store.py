@@ -1,6 +1,7 @@
 """Keeps the finished stages of a run on disk, and gives them back."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
@@ -47,11 +48,13 @@ class StageStore:
         folder: Of the run.
         writes: False on all processes of a data-parallel run but the first.
         quantization: Section of a recipe, where models are trained for int8.
+        shared: Run folders, by the name of a stage, that hold the same one: it is recalled from there.
     """
 
     folder: Path
     writes: bool = True
     quantization: Settings | None = None
+    shared: Mapping[str, Path] = field(default_factory=dict)
 
     def path(self, name: str) -> Path:
         """Returns the folder of a stage, whether or not it is there."""
@@ -98,17 +101,18 @@ class StageStore:
         Raises:
             DamagedFile: a file of it is not what was written.
         """
-        folder = self.path(plan.name)
-        if not is_sealed(folder):
-            return None
-        verify(folder)
-        return read_as(folder / STAGE, record.Stage, "a stage as this trainflat writes them")
+        return _measured(self.path(plan.name))
 
     def recall(self, plan: Planned) -> Produced | None:
-        """Loads a completed stage; None where it is not complete. Raises as ``measured`` does."""
-        known, folder = self.measured(plan), self.path(plan.name)
-        if known is None:
-            return None
+        """Loads a completed stage, this run's or another's; None where it is not complete. Raises as ``measured``."""
+        other = self.shared.get(plan.name)
+        for folder in (self.path(plan.name), *([] if other is None else [other / STAGES / plan.name])):
+            known = _measured(folder)
+            if known is not None:
+                return self._load(plan, known, folder)
+        return None
+
+    def _load(self, plan: Planned, known: record.Stage, folder: Path) -> Produced:
         model = load(folder)
         masks = None if known.masks_sha256 is None else Masks.load(folder / MASKS)
         quantizer = None if self.quantization is None else _quantizer(self.quantization, model, folder)
@@ -140,6 +144,13 @@ class StageStore:
             )
         verify(self.snapshot_folder)
         return load_tensors(self.snapshot_folder / SNAPSHOT)[0]
+
+
+def _measured(folder: Path) -> record.Stage | None:
+    if not is_sealed(folder):
+        return None
+    verify(folder)
+    return read_as(folder / STAGE, record.Stage, "a stage as this trainflat writes them")
 
 
 def masks_of_run(run: Path, sparsity: float) -> Masks:

@@ -32,6 +32,7 @@ class Workspace:
         encoder: Tokenizer, and the model that training starts from; it is never trained itself.
         writes: False on all processes of a data-parallel run but the first.
         teacher: Of every training, where the recipe asks for one.
+        shared: Run folders, by the name of a stage, that hold the same one.
     """
 
     encoder: Encoder
@@ -44,6 +45,7 @@ class Workspace:
     writes: bool = True
     progress: Progress = field(default_factory=Progress)
     teacher: nn.Module | None = None
+    shared: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -53,7 +55,7 @@ class Workspace:
     @property
     def store(self) -> StageStore:
         """Opens the stages in the run's folder."""
-        return StageStore(self.folder, self.writes, self.options.quantization)
+        return StageStore(self.folder, self.writes, self.options.quantization, self.shared)
 
     @property
     def steps(self) -> int:

@@ -1,0 +1,1 @@
+"""Runs grids: recipes crossed with axes."""
