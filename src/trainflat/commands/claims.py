@@ -144,8 +144,14 @@ def begun_alike(folder: Path, other: Path) -> bool:
     """Returns whether two runs began with the same data and models in the same environment, so that bits agree."""
     if not (other / CLAIM).is_file():
         return False
-    mine, theirs = (read_claim(one).model_dump(exclude={"recipe"}) for one in (folder, other))
-    return bool(mine == theirs and len(mine["environments"]) == 1)
+    mine, theirs = (_beginnings(read_claim(one)) for one in (folder, other))
+    return mine == theirs and len(mine["environments"]) == 1
+
+
+def _beginnings(claim: Claim) -> dict[str, Any]:
+    """Returns what decides how a stage is trained; not what it is measured by, nor masks, which belong to one run."""
+    models = {key: claim.models.get(key) for key in ("tokenizer", "config", "teacher config")}
+    return claim.model_dump(include={"data", "model", "teacher", "environments"}) | models
 
 
 def require_claim(folder: Path) -> None:

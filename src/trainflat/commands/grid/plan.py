@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from trainflat.commands.behaviour import Given
 from trainflat.commands.grid.sharing import stage_keys
 from trainflat.commands.grid.spec import Cell, Grid, cells, read_grid
 from trainflat.commands.prepare import Job, Prepared, prepare
@@ -112,7 +113,7 @@ def _job(cell: Cell, data: Path | None, out: Path, tasks: dict[str, Task]) -> Pr
         tasks[key] = recipe.task.build(data=data, seed=seed)
     job = Job(recipe, tasks[key], out / recipe.folder_name)
     if cell.needs:
-        return Prepared(job.recipe, job.task, job.folder, None, None)
+        return Prepared(job.recipe, job.task, job.folder, None, None, Given())
     look(job.folder, job.recipe, job.task)
     prepared = prepare(job, weights=False)
     prepared.refuse_unseen()
