@@ -1,39 +1,15 @@
 """Lines of a report are paired by seed and rows, and a sentence says what their difference can tell."""
 
-import math
 from collections.abc import Sequence
 
 import pytest
 
+from tests.support.paired import SAM, runs, with_rows
 from tests.support.records import make_record
-from trainflat.core.margins import GROUPS
 from trainflat.core.paired import Paired
 from trainflat.records.run import Fingerprint, Record
 from trainflat.report.paired import paired_points, sentence
 from trainflat.report.panels import Point, at, make_panels
-
-SAM = {"name": "sam", "base": "adamw", "lr": 2e-5, "rho": 0.05}
-
-
-def with_rows(record: Record, spread: float = 3.0) -> Record:
-    """The same, as of today: with the score without each group of rows."""
-    stages = [
-        stage.model_copy(
-            update={
-                "without": [record.score(stage) + spread * math.sin(k * len(record.optimizer)) for k in range(GROUPS)]
-            }
-        )
-        for stage in record.stages
-    ]
-    return record.model_copy(update={"stages": stages}).sealed()
-
-
-def runs(seeds: Sequence[int], gain: float = 0.0, **changes) -> list[Record]:
-    return [
-        with_rows(make_record(optimizer=optimizer, seed=seed, best=best, **changes))
-        for optimizer, best in ((None, 88.0), (SAM, 88.0 + gain))
-        for seed in seeds
-    ]
 
 
 def points(records: Sequence[Record], target: float = 0.5) -> tuple[Point, Point]:

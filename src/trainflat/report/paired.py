@@ -51,12 +51,16 @@ def sentence(found: Paired, one: str, other: str, where: str, adjusted: float | 
         where: The sparsity, as in ``Point.title``.
         adjusted: Its p-value, adjusted for the comparisons that it is one of.
     """
-    told = "not told apart"
-    if found.significant:
-        told = f"{one} is {'higher' if found.value > 0 else 'lower'}"
-        if adjusted is not None and adjusted > 0.05:
-            told += " on its own, but not among so many comparisons"
-    return f"{one} − {other} at {where}: {interval(found)} over {_counted(found)}: {told}"
+    told = verdict(found, one, adjusted)
+    return f"{one} − {other} at {where}: {interval(found)} over {counted(found)}: {told}"
+
+
+def verdict(found: Paired, one: str, adjusted: float | None = None) -> str:
+    """Says whether the first line is higher or lower, or cannot be told apart; arguments as for :func:`sentence`."""
+    if not found.significant:
+        return "not told apart"
+    doubt = " on its own, but not among so many comparisons" if adjusted is not None and adjusted > 0.05 else ""
+    return f"{one} is {'higher' if found.value > 0 else 'lower'}{doubt}"
 
 
 def interval(found: Paired) -> str:
@@ -69,7 +73,8 @@ def interval(found: Paired) -> str:
     return f"{signed(found.value, plus=True)} ({signed(found.low)} to {signed(found.high)})"
 
 
-def _counted(found: Paired) -> str:
+def counted(found: Paired) -> str:
+    """Says how many seeds and rows an interval is over, and what it leaves out."""
     rows = plural(found.rows, "row", form=",")
     return {
         "seeds and rows": f"{plural(found.seeds, 'seed')} and {rows}",

@@ -3,6 +3,7 @@
 from trainflat.report.elements import Shown
 from trainflat.report.sections.base import Results, Section
 from trainflat.report.sections.behaviour import Behaviour
+from trainflat.report.sections.comparisons import Comparisons
 from trainflat.report.sections.costs import Costs
 from trainflat.report.sections.curve import ScoreCurve
 from trainflat.report.sections.eligible import Eligible
@@ -26,6 +27,7 @@ SECTIONS: tuple[Section, ...] = (
     Scores(),
     Settings(),
     ScoreCurve(),
+    Comparisons(),
     SpeedFrontier(),
     TransferFrontier(),
     Flatness(),
