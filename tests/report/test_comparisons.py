@@ -28,7 +28,7 @@ def test_every_sparsity_is_compared_in_figure_table_and_csv():
     assert [each.found for each in found] == wanted and {each.lines for each in found} == {"sam − adamw"}
     (plot,) = Comparisons().plots(panel, Palette(["adamw", "sam"]))
     rule, dots = plot.frames[0]
-    assert isinstance(rule, Rule) and rule.x == 0 and isinstance(dots, Points)
+    assert isinstance(rule, Rule) and rule.at == 0 and isinstance(dots, Points)
     assert (dots.x, dots.y) == ([one.value for one in wanted if one], [0.0, 50.0])
     (table,) = Comparisons().tables(panel)
     assert [row["Sparsity"] for row in table.rows] == ["0 %", "50 %"]

@@ -33,9 +33,8 @@ def test_the_page_is_quiet_whole_and_fits(visit, scheme):
     assert len(visit.requests) == 1
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     plots = page.query_selector_all(".plot:visible")
-    assert (
-        len(plots) == 2 + 2 + 5 + 6
-    )  # scores by size and sparsity; a map of zeros per line; three kinds of training curves per panel
+    # Scores by size and by sparsity; differences; a map of zeros per line; three kinds of training curves per panel.
+    assert len(plots) == 2 + 2 + 2 + 5 + 6
     for plot in plots:
         box = plot.query_selector("svg, table").bounding_box()
         assert box["width"] > 150

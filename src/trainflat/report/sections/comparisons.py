@@ -134,7 +134,7 @@ def _dots(found: Sequence[Compared], palette: Palette, number: int, shift: float
         [100 * each.point.target + shift for each in found],
         label=found[0].lines,
         color=f"series-{palette.slot(found[0].one.optimizer)}",
-        symbol=(palette.symbol(found[0].one.optimizer, 0) + number) % len(MARKERS),
+        symbol=(palette.symbol(found[0].one.optimizer, 0) + number) % MARKERS,
         size=7,
         errors=[(each.found.value - each.found.low, each.found.high - each.found.value) for each in found],
         hover="{x:.2f}",
