@@ -20,6 +20,8 @@ from trainflat.commands import export as exporting
 from trainflat.commands import run as running
 from trainflat.commands.bench import compare as comparing
 from trainflat.commands.compress.goal import read_goal
+from trainflat.commands.grid import plan as planning
+from trainflat.commands.grid.spec import cells, read_grid
 from trainflat.core.files import read_json
 from trainflat.export import EXPORTERS
 from trainflat.recipe import load_recipe
@@ -63,7 +65,11 @@ def test_python_runs_as_written(page: str, tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize(("page", "text"), [(page, text) for page in PAGES for text in blocks(page, "yaml")])
 def test_recipes_load(page: str, text: str) -> None:
-    load_recipe(BASE | yaml.safe_load(text))
+    value = yaml.safe_load(text)
+    if {"axes", "parts"} & value.keys():
+        assert cells(read_grid({"recipe": BASE} | value if "axes" in value else value), Path("runs"))
+    else:
+        load_recipe(BASE | value)
 
 
 class Reached(Exception):
@@ -75,6 +81,7 @@ def test_commands_are_understood(line: str, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     recipe = blocks("README.md", "yaml")[0]
     Path("sentences.yaml").write_text(recipe, encoding="utf8")
+    Path("rho.yaml").write_text(blocks("grids.md", "yaml")[0], encoding="utf8")
 
     def reached(*given: Any, task: Any = None, overrides: Any = (), **options: Any) -> None:
         section = task or next((one for one in given if isinstance(one, dict) and "name" in one), None)
@@ -88,6 +95,10 @@ def test_commands_are_understood(line: str, tmp_path: Path, monkeypatch: pytest.
     def stop(*given: Any, **options: Any) -> None:
         reached(BASE, task=options.get("task"))
 
+    def crossed(file: Path, overrides: Any, **options: Any) -> None:
+        reached(cells(read_grid(file), Path("runs"), overrides)[0].recipe)
+
+    monkeypatch.setattr(planning, "plan_grid", crossed)
     monkeypatch.setattr(running, "run", reached)
     monkeypatch.setattr(checking, "plan", reached)
     monkeypatch.setattr(diagnosing, "diagnose", lambda models, section, **o: reached(BASE, task=section))

@@ -35,6 +35,7 @@ SAID_OF_SEVERAL = {  # sentences that are said of several alone, parts of a whol
     *("len(values) rows", "len(table) rows", "len(groups) different texts", "zeros pruned weights", "len(names) files"),
     *("classes classes", "purpose rows", "len(names) or 'no' classes", "split rows", "name rows", "shape tokens"),
     *("self.tokens_before tokens", "self.texts texts", "self.lost dropped tokens"),
+    "times(ratio) passes",
     "' x '.join(map(str, rows['input_ids'].shape)) tokens",
 }
 

@@ -161,10 +161,10 @@ def test_a_folder_that_is_deleted_while_its_last_stage_is_measured_is_no_finishe
 ) -> None:
     folder, measure = folder_of(given, tmp_path), job.measure
 
-    def deleting(workspace: Any, produced: Any, recipe: Any) -> Any:
+    def deleting(workspace: Any, produced: Any, *others: Any) -> Any:
         if produced.plan.sparsity:
             shutil.rmtree(folder if what == "folder" else folder / "stages" / "dense")
-        return measure(workspace, produced, recipe)
+        return measure(workspace, produced, *others)
 
     monkeypatch.setattr(job, "measure", deleting)
     with pytest.raises(InputError, match="deleted"):

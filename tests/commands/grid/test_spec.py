@@ -38,9 +38,9 @@ def test_a_run_of_a_grid_is_the_run_of_its_recipe() -> None:
     assert cell.recipe.hash == load_recipe(RECIPE | {"training": training}).hash
 
 
-def test_labels_that_a_name_does_not_tell_apart_show_the_value() -> None:
+def test_labels_that_a_name_does_not_tell_apart_show_what_does() -> None:
     found = crossed(recipe=RECIPE, axes={"optimizer": [{"name": "sam", "rho": rho} for rho in (0.1, 0.2)]})
-    assert [cell.title for cell in found] == ["{name: sam, rho: 0.1}", "{name: sam, rho: 0.2}"]
+    assert [cell.title for cell in found] == ["sam rho 0.1", "sam rho 0.2"]
 
 
 def test_a_mapping_sets_several_keys_under_one_label() -> None:

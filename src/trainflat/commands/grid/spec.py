@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from trainflat.commands.grid.values import SPARSITY, Labelled, axis_values, full_key, is_reference, sparsity_setting
 from trainflat.core.errors import InputError, UnknownName
-from trainflat.core.formatting import shown, wanted
+from trainflat.core.formatting import plural, shown, wanted
 from trainflat.core.untrusted import read_text
 from trainflat.core.yaml_values import parse_yaml
 from trainflat.protocols.store import STAGES
@@ -147,7 +147,9 @@ def _crossed(name: str, part: Part) -> Iterator[Mapping[str, Labelled]]:
     for values in axes.values():
         count *= len(values)
     if count > _MOST:
-        raise InputError(f"part {name} of the grid is {count:,} runs; {_MOST:,} at most. Shorten an axis.")
+        raise InputError(
+            f"part {name} of the grid is {plural(count, 'run', form=',')}; {_MOST:,} at most. Shorten an axis."
+        )
     for chosen in itertools.product(*axes.values()):
         yield dict(zip(axes, chosen, strict=True))
 

@@ -16,7 +16,6 @@ SPARSITY = "sparsity"
 _SHORT = {"optimizer": "training.optimizer"}
 _LEARNED: Mapping[str, Registry[Any]] = {"gate": GATES, "method": METHODS}  # options of protocols that name a gate
 _OF_GATES = ("sparsity", "target_sparsity")
-_LONGEST = 40  # characters of a label
 
 
 @dataclass(frozen=True)
@@ -30,21 +29,20 @@ class Labelled:
 def axis_values(axis: str, values: Sequence[Any] | Mapping[str, Mapping[str, Any]]) -> list[Labelled]:
     """Labels the values on an axis.
 
-    A list holds values of the key that the axis is named for; a member of a family is labelled by its name where that
-    is enough. A mapping holds, by label, settings that go together.
+    A list holds values of the key that the axis is named for; a member of a family is labelled by its name and what
+    tells it from others of that name. A mapping holds, by label, settings that go together.
 
     Raises:
         InputError: a value stands on the axis twice.
 
     Example:
-        >>> [value.label for value in axis_values("optimizer", ["adamw", {"name": "sam", "rho": 0.01}])]
-        ['adamw', 'sam']
+        >>> sams = [{"name": "sam", "lr": 1e-4, "rho": rho} for rho in (0.01, 0.1)]
+        >>> [value.label for value in axis_values("optimizer", ["adamw", *sams])]
+        ['adamw', 'sam rho 0.01', 'sam rho 0.1']
     """
     if isinstance(values, Mapping):
         return [Labelled(label, settings) for label, settings in values.items()]
-    short = [str(value["name"]) if isinstance(value, Mapping) and "name" in value else _text(value) for value in values]
-    counts = Counter(short)
-    labels = [one if counts[one] == 1 else _text(value) for one, value in zip(short, values, strict=True)]
+    labels = [_label(value, values) for value in values]
     if twice := [label for label, count in Counter(labels).items() if count > 1]:
         raise InputError(f"axis {axis} holds {twice[0]} twice. Leave one out, or label them in a mapping.")
     return [Labelled(label, {axis: value}) for label, value in zip(labels, values, strict=True)]
@@ -86,6 +84,14 @@ def sparsity_setting(section: str | Mapping[str, Any], value: Any) -> dict[str, 
     raise InputError(f"protocol {name} has no sparsity to set. Name the recipe key as the axis instead.")
 
 
+def _label(value: Any, values: Sequence[Any]) -> str:
+    """Returns the name of a member and the options that tell it from others of that name, or the value as YAML."""
+    if not isinstance(value, Mapping) or "name" not in value:
+        return _text(value)
+    alike = [one for one in values if isinstance(one, Mapping) and one.get("name") == value["name"]]
+    own = [key for key in value if any(one.get(key) != value[key] for one in alike)]
+    return " ".join([str(value["name"]), *(f"{key} {_text(value[key])}" for key in own)])
+
+
 def _text(value: Any) -> str:
-    text = " ".join(yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("...\n").split())
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    return " ".join(yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("...\n").split())
