@@ -34,7 +34,7 @@ demo: $(VENV)/.trainflat-demo ## the main job on real text: AdamW against SAM, e
 test-quick: $(VENV)/.trainflat-dev ## the first case of every test that takes no seconds: all rooms in about two minutes
 	$(TESTS) --quick $(ARGS)
 
-test: $(VENV)/.trainflat-dev ## the tests, except the slow ones: seven minutes on two quiet cores (ARGS="-k sam" chooses)
+test: $(VENV)/.trainflat-dev ## the tests, except the slow ones: ten minutes on two quiet cores (ARGS="-k sam" chooses)
 	$(TESTS) $(ARGS)
 
 test-all: $(VENV)/.trainflat-dev ## every test, the slow ones too

@@ -2,12 +2,11 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from statistics import fmean, median
 
 import torch
 
+from trainflat.commands.compress.pair import using_threads
 from trainflat.commands.grid.plan import GridPlan
 from trainflat.commands.prepare import Prepared
 from trainflat.core.errors import InputError
@@ -33,7 +32,7 @@ def training_seconds(plan: GridPlan, workers: int, threads: int) -> float | None
             missing[_kind(job)] += passes
             jobs.setdefault(_kind(job), job)
     known = _observed(plan)
-    with _threads(threads):
+    with using_threads(threads):
         measured = {kind: known.get(kind) or _timed(job) for kind, job in jobs.items()}
     found = [seconds for seconds in measured.values() if seconds is not None]
     if missing and not found:
@@ -76,13 +75,3 @@ def _timed(job: Prepared) -> float | None:
         for _ in range(_PASSES):
             objective.gradient()
     return (time.perf_counter() - start) / _PASSES
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
