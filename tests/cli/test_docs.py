@@ -21,7 +21,8 @@ from trainflat.commands import run as running
 from trainflat.commands.bench import compare as comparing
 from trainflat.commands.compress.goal import read_goal
 from trainflat.commands.grid import plan as planning
-from trainflat.commands.grid.spec import cells, read_grid
+from trainflat.commands.grid.cells import cells
+from trainflat.commands.grid.spec import read_grid
 from trainflat.core.files import read_json
 from trainflat.export import EXPORTERS
 from trainflat.recipe import load_recipe

@@ -34,12 +34,15 @@ def grid(
 ) -> None:
     """Does all runs of a grid; goes on where an earlier call was stopped."""
     from trainflat.cli.table import live_table, print_grid
+    from trainflat.cli.terminal import progress_bar
     from trainflat.commands.grid.grid import grid as run_grid
     from trainflat.commands.grid.plan import plan_grid
     from trainflat.recipe.overrides import split_override
 
-    plan = plan_grid(file, data=data, out=out, overrides=dict(map(split_override, set_ or [])))
-    print_grid(plan, workers, each=dry_run)
+    with progress_bar() as progress:
+        overrides = dict(map(split_override, set_ or []))
+        plan = plan_grid(file, data=data, out=out, overrides=overrides, progress=progress)
+        print_grid(plan, workers, progress, each=dry_run)
     if not dry_run:
         with live_table(plan.name) as watch:
             result = run_grid(plan, data=data, out=out, workers=workers, ray=ray, watch=watch)

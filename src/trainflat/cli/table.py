@@ -18,13 +18,14 @@ from trainflat.core.formatting import duration, plural
 if TYPE_CHECKING:
     from trainflat.commands.grid.plan import GridPlan
     from trainflat.commands.grid.schedule import Entry
+    from trainflat.core.progress import Progress
 
-_ROWS = 30  # of the live table; beyond, runs that wait or are done are only counted
+_ROWS = 30  # of the live table, running ones first; the title counts all
 _SECONDS_BETWEEN_LINES = 30.0  # in a log
 _STATES = ("done", "running", "elsewhere", "waiting", "failed")
 
 
-def print_grid(plan: "GridPlan", workers: int | None, *, each: bool) -> None:
+def print_grid(plan: "GridPlan", workers: int | None, progress: "Progress", *, each: bool) -> None:
     """Prints how many runs there are, what they train and about how long that takes; each run too, if asked for."""
     from trainflat.commands.grid.estimate import training_seconds
 
@@ -41,7 +42,7 @@ def print_grid(plan: "GridPlan", workers: int | None, *, each: bool) -> None:
     said += f"; {plural(len(plan.trained), 'training')}"
     said += f" ({alike} more are shared)" if alike else ""
     say(f"{said}, {plural(plan.passes, 'pass', 'passes', form=',.0f')}")
-    seconds = training_seconds(plan, count, threads)
+    seconds = training_seconds(plan, count, threads, progress)
     told = "could not be estimated: no model is here to time" if seconds is None else f"about {duration(seconds)}"
     say(f"training what is missing, {plural(count, 'run')} at a time with {plural(threads, 'thread')} each: {told}")
 

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests.support.grids import InProcess, tickets, tiny_recipe
+from tests.support.processes import workers_of
 from trainflat.cli import main as cli
 from trainflat.commands.grid import grid as grids
 from trainflat.commands.grid.grid import grid
@@ -107,17 +108,6 @@ def started(path: Path, out: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def workers(of: Path) -> list[int]:
-    """The processes of workers of a folder's runs."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            words = (place / "cmdline").read_bytes().split(b"\0")
-            if b"trainflat.commands.grid.worker" in words and any(str(of).encode() in word for word in words):
-                found.append(int(place.name))
-    return found
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc")
@@ -128,7 +118,7 @@ def test_killed_workers_and_drivers_leave_the_same_digests_and_train_nothing_twi
     driver = started(path, out)
     for _ in range(20):
         time.sleep(chance.uniform(0.5, 6.0))
-        alive = workers(out)
+        alive = workers_of(out)
         with suppress(ProcessLookupError):
             os.kill(chance.choice(alive) if alive and chance.random() < 0.6 else driver.pid, signal.SIGKILL)
         if driver.poll() is not None:
@@ -146,4 +136,17 @@ def test_killed_workers_and_drivers_leave_the_same_digests_and_train_nothing_twi
                 seconds.setdefault(keys[stage.name], set()).add(stage.timing.train_seconds)
     assert [len(found) for found in seconds.values()] == [1] * len(seconds)  # one training each, taken by the others
     for one in result.records:
+        assert run(one.recipe, out=tmp_path / "alone").digest == one.digest
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_grids_on_one_folder_end_with_the_same_runs(tmp_path: Path) -> None:
+    path, out = tmp_path / "grid.yaml", tmp_path / "runs"
+    path.write_text(yaml.safe_dump(tickets(tmp_path)))
+    both = [started(path, out), started(path, out)]
+    assert [driver.wait() for driver in both] == [0, 0]
+    found = grid(path, out=out)
+    assert len(found.records) == 6
+    for one in found.records:
         assert run(one.recipe, out=tmp_path / "alone").digest == one.digest

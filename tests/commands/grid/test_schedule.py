@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from tests.support.grids import Played
 from trainflat.commands.grid import schedule
+from trainflat.commands.grid.cells import Cell
 from trainflat.commands.grid.schedule import Entry, Schedule
-from trainflat.commands.grid.spec import Cell
 from trainflat.commands.grid.status import Status, status_file
 from trainflat.commands.grid.worker import BUSY
 from trainflat.core.files import write_json

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from trainflat.commands.grid.spec import cells, read_grid
+from trainflat.commands.grid.cells import cells
+from trainflat.commands.grid.spec import read_grid
 from trainflat.core.errors import InputError
 from trainflat.recipe import load_recipe
 

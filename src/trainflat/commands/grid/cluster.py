@@ -4,7 +4,9 @@ All nodes see the folder of the runs under the same path, and have trainflat ins
 run's folder, so that nothing is lost with a node, with Ray's head or with the driver.
 """
 
+import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from trainflat.core.errors import InputError
 
 LOST = -1  # exit code of a worker that ended with its node
 _TRIES = 3  # of Ray, for one worker
+_SECONDS = 5.0  # to answer a first call
 
 
 class Cluster:
@@ -22,15 +25,17 @@ class Cluster:
         address: Of a cluster, ``host:port``; ``auto`` is the one that runs on this machine.
         threads: Cores of a worker.
         memory: Bytes of a worker.
+        most: Workers at a time; None lets the cluster's cores decide.
 
     Raises:
         InputError: Ray is not installed, or no cluster is there.
     """
 
-    def __init__(self, address: str, threads: int, memory: int) -> None:
+    def __init__(self, address: str, threads: int, memory: int, most: int | None = None) -> None:
         self.ray, self.threads = _connected(address), threads
         resources = self.ray.cluster_resources()
-        self.slots = max(int(resources.get("CPU", 1) // threads), 1)
+        room = max(int(resources.get("CPU", 1) // threads), 1)
+        self.slots = room if most is None else min(room, most)
         gpus = 1 if resources.get("GPU", 0) >= 1 else 0
         options = {"num_cpus": threads, "num_gpus": gpus, "memory": memory, "max_retries": _TRIES}
         self.remote = self.ray.remote(**options)(worked)
@@ -58,8 +63,9 @@ class Cluster:
 
     def stop(self) -> None:
         """Asks Ray to end all workers."""
-        for one in self.running:
-            self.ray.cancel(one, force=True)
+        with suppress(self.ray.exceptions.RayError, ConnectionError):  # it may be why we stop
+            for one in self.running:
+                self.ray.cancel(one, force=True)
 
     def _code(self, promised: Any) -> int:
         try:
@@ -74,7 +80,15 @@ def _connected(address: str) -> Any:
     except ImportError as error:
         raise InputError("--ray needs Ray, which is not installed. pip install 'trainflat[ray]'.") from error
     try:
+        _reach(address)
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"no Ray cluster answers at {address}. Start one with `ray start --head`.") from error
     return ray
+
+
+def _reach(address: str) -> None:
+    """Raises OSError where nothing listens at ``host:port``, which Ray itself would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_SECONDS).close()

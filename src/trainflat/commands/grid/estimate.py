@@ -1,4 +1,4 @@
-"""Estimates how long a grid trains: by what its finished runs took, else by three passes of each kind."""
+"""Estimates how long a grid trains: by what its finished runs took, else by some passes of each kind."""
 
 import time
 from collections import defaultdict
@@ -11,15 +11,16 @@ from trainflat.commands.grid.plan import GridPlan
 from trainflat.commands.prepare import Prepared
 from trainflat.core.errors import InputError
 from trainflat.core.files import hash_json
+from trainflat.core.progress import Progress
 from trainflat.core.rng import derive_seed
 from trainflat.evaluation import objective_on
 from trainflat.models import load_encoder
 from trainflat.records.run import RECORD_FILE, Record
 
-_PASSES = 3  # timed, after one that is not
+_BATCHES = 4  # of rows sorted by length, as they are trained on: one batch of any rows would be padded more
 
 
-def training_seconds(plan: GridPlan, workers: int, threads: int) -> float | None:
+def training_seconds(plan: GridPlan, workers: int, threads: int, progress: Progress | None = None) -> float | None:
     """Estimates the seconds in which what is missing of a grid is trained; without evaluations.
 
     Returns:
@@ -33,7 +34,8 @@ def training_seconds(plan: GridPlan, workers: int, threads: int) -> float | None
             jobs.setdefault(_kind(job), job)
     known = _observed(plan)
     with using_threads(threads):
-        measured = {kind: known.get(kind) or _timed(job) for kind, job in jobs.items()}
+        shown = (progress or Progress()).each("timing passes", jobs.items(), len(jobs))
+        measured = {kind: known.get(kind) or _timed(job) for kind, job in shown}
     found = [seconds for seconds in measured.values() if seconds is not None]
     if missing and not found:
         return None
@@ -67,11 +69,10 @@ def _timed(job: Prepared) -> float | None:
     except InputError:
         return None
     train, _ = job.task.encode(encoder.tokenizer, training.max_length)
-    rows = training.batch_size
-    objective = objective_on(encoder.model, train, encoder.tokenizer, rows=rows, batch_size=rows, seed=seed)
+    size = training.batch_size
+    objective = objective_on(encoder.model, train, encoder.tokenizer, rows=_BATCHES * size, batch_size=size, seed=seed)
     with torch.autocast("cpu", torch.bfloat16, enabled=training.precision == "bf16"):
-        objective.gradient()
+        objective.gradient()  # the first one chooses kernels
         start = time.perf_counter()
-        for _ in range(_PASSES):
-            objective.gradient()
-    return (time.perf_counter() - start) / _PASSES
+        objective.gradient()
+    return (time.perf_counter() - start) / len(objective.batches)

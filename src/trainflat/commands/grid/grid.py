@@ -62,7 +62,7 @@ def grid(
     """
     plan = source if isinstance(source, GridPlan) else plan_grid(source, data=data, out=out, overrides=overrides)
     count, threads = plan.fit(workers)
-    executor: Executor = Local(count, threads) if ray is None else Cluster(ray, threads, plan.memory)
+    executor: Executor = Local(count, threads) if ray is None else Cluster(ray, threads, plan.memory, workers)
     entries = {job.folder.name: Entry(cell, job.folder, keys) for cell, job, keys in plan.rows}
     schedule = Schedule(entries, executor, None if data is None else data.absolute())
     try:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from trainflat.commands.behaviour import Given
+from trainflat.commands.grid.cells import Cell, cells
 from trainflat.commands.grid.sharing import stage_keys
-from trainflat.commands.grid.spec import Cell, Grid, cells, read_grid
+from trainflat.commands.grid.spec import Grid, read_grid
 from trainflat.commands.prepare import Job, Prepared, prepare
 from trainflat.commands.run_folder import look
 from trainflat.core.errors import InputError
 from trainflat.core.files import hash_json
+from trainflat.core.progress import Progress
 from trainflat.core.rng import derive_seed
 from trainflat.records.run import RECORD_FILE
 from trainflat.tasks.base import Task
@@ -85,6 +87,7 @@ def plan_grid(
     data: Path | None = None,
     out: Path = Path("runs"),
     overrides: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
 ) -> GridPlan:
     """Reads a grid and checks each of its runs. Writes nothing.
 
@@ -96,7 +99,8 @@ def plan_grid(
     read = read_grid(source)
     tasks: dict[str, Task] = {}
     rows = []
-    for cell in cells(read, out, overrides):
+    crossed = cells(read, out, overrides)
+    for cell in (progress or Progress()).each("checking runs", crossed, len(crossed)):
         try:
             job = _job(cell, data, out, tasks)
             rows.append((cell, job, stage_keys(job)))

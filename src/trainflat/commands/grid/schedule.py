@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from trainflat.commands.grid.cells import Cell
 from trainflat.commands.grid.sharing import finished_stages
-from trainflat.commands.grid.spec import Cell
 from trainflat.commands.grid.status import PLACE, Status, read_status, status_file
 from trainflat.commands.grid.worker import BUSY, DONE, Work
 from trainflat.commands.run_folder import is_locked

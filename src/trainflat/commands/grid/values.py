@@ -1,7 +1,7 @@
 """Reads the values on the axes of a grid: their labels, and the recipe keys that they set."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,11 +54,6 @@ def full_key(key: str) -> str:
     return f"{_SHORT.get(first, first)}{dot}{rest}"
 
 
-def is_reference(value: Any, parts: Collection[str]) -> bool:
-    """Returns whether a value names a run of a part: ``{run: PART, AXIS: LABEL, stage: dense}``."""
-    return isinstance(value, Mapping) and "name" not in value and value.get("run") in parts
-
-
 def sparsity_setting(section: str | Mapping[str, Any], value: Any) -> dict[str, Any]:
     """Returns the recipe key that says how sparse the models of a protocol get, with the value in its form.
 
@@ -87,11 +82,12 @@ def sparsity_setting(section: str | Mapping[str, Any], value: Any) -> dict[str, 
 def _label(value: Any, values: Sequence[Any]) -> str:
     """Returns the name of a member and the options that tell it from others of that name, or the value as YAML."""
     if not isinstance(value, Mapping) or "name" not in value:
-        return _text(value)
+        return as_text(value)
     alike = [one for one in values if isinstance(one, Mapping) and one.get("name") == value["name"]]
     own = [key for key in value if any(one.get(key) != value[key] for one in alike)]
-    return " ".join([str(value["name"]), *(f"{key} {_text(value[key])}" for key in own)])
+    return " ".join([str(value["name"]), *(f"{key} {as_text(value[key])}" for key in own)])
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """Returns a value as YAML in one line: the label of one that has no name."""
     return " ".join(yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("...\n").split())

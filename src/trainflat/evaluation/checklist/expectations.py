@@ -102,12 +102,12 @@ def less_confident(answers: Answers, labels: Labels, changes: Changes) -> bool |
 
 
 def more_positive(answers: Answers, labels: Labels, changes: Changes) -> bool:
-    """Expects that the probability of positive minus that of negative does not fall."""
+    """Expects that p(positive) - p(negative) does not fall."""
     return _shifts(answers, 1)
 
 
 def less_positive(answers: Answers, labels: Labels, changes: Changes) -> bool:
-    """Expects that the probability of positive minus that of negative does not rise."""
+    """Expects that p(positive) - p(negative) does not rise."""
     return _shifts(answers, -1)
 
 

@@ -123,7 +123,7 @@ def read_suite(name: str) -> Suite:
 
 
 def _check(path: Path, header: Header, cases: Sequence[Case]) -> None:
-    """Checks counts, that cases are of the suite's kind, and that those of one test agree in what it is of."""
+    """Checks the counts, the kind of each case, and that all cases of a test have its capability and type."""
     tests: dict[str, tuple[str, str]] = {}
     for number, case in enumerate(cases):
         problem = _unlike(header.kind, case)

@@ -205,7 +205,7 @@ def _tests(checklist: Checklist | None, capability: str, kind: str) -> list[Suit
 
 
 def _pairs(point: Point, which: Which, capability: str = "", kind: str = "") -> Pairs | None:
-    """Pairs the cases with those of each run's own dense stage; None where nothing can be paired."""
+    """Pairs each run's failed cases with those of its dense stage; None where no case is in both."""
     changes: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
     before: list[bool] = []
     for record, stage in point.runs:

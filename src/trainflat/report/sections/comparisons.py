@@ -105,7 +105,7 @@ class Comparisons(Section):
 
 
 def ordered(panel: Panel) -> list[Line]:
-    """Returns the lines, those of plain optimizers first: the others are compared with them."""
+    """Sorts the lines of a panel: plain optimizers first, with which the others are compared."""
     return sorted(panel.lines, key=lambda line: line.optimizer not in BASES)
 
 
@@ -142,7 +142,7 @@ def _dots(found: Sequence[Compared], palette: Palette, number: int, shift: float
 
 
 def _sentences(panel: Panel) -> Sentences:
-    """Says what each difference tells, and after those of two lines in what else they differ."""
+    """Writes a sentence per comparison, under each pair of lines the settings in which they differ."""
     said: dict[str, list[str]] = {}
     for each in compared(panel):
         pair = replace(panel, lines=(each.one, each.other))
