@@ -122,6 +122,12 @@ TWO = {"parts": {"found": FOUND, "later": {"recipe": RECIPE, "set": {"model": {"
         ({"recipe": RECIPE, "axes": {"seed": ["x"]}}, "runs (seed x): "),
         ({"axes": {"seed": [1]}}, "part runs of the grid names no recipe."),
         ({"recipe": RECIPE, "axes": {"seed": list(range(101)), "training.epochs": list(range(1, 101))}}, "10,100 runs"),
+        ({"recipe": 3}, "grid: recipe: text or a mapping is expected, got 3."),
+        (
+            {"recipe": RECIPE, "name": "a/b"},
+            "grid: name is letters, digits and . _ -, a letter or digit first; got 'a/b'.",
+        ),
+        ({"recipe": RECIPE, "set": {"model": {"run": "fonud"}}}, "no earlier part of the grid is called 'fonud'"),
         (TWO, "later: a value refers to a run of found with no axis, and there are 4. Name its label on each of"),
         ({"recipe": RECIPE, "set": {"protocol": "dense"}, "axes": {"sparsity": [0.5]}}, "dense has no sparsity to set"),
         ({"recipe": RECIPE, "parts": {"a": {"recipe": RECIPE}}}, "recipe and axes stand in each part"),

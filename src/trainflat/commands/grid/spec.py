@@ -72,7 +72,8 @@ def _fault(error: ValidationError) -> str:
         return f"{where} is not a key of grids. Known here: {', '.join(known)}."
     if first["type"] == "string_pattern_mismatch":
         return f"{where} is letters, digits and . _ -, a letter or digit first; got {shown(first['input'])}."
-    message = wanted([first, *(one for one in others if _path(one["loc"]) == where)])
+    branches = others if str(first["type"]).endswith("_type") else ()  # all that a value of another type could be
+    message = wanted([first, *(one for one in branches if _path(one["loc"]) == where)])
     got = "" if first["type"] == "value_error" else f", got {shown(first['input'])}"
     return f"{where + ': ' if where else ''}{message}{got}."
 
