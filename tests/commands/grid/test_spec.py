@@ -125,7 +125,7 @@ TWO = {"parts": {"found": FOUND, "later": {"recipe": RECIPE, "set": {"model": {"
         ({"recipe": 3}, "grid: recipe: text or a mapping is expected, got 3."),
         (
             {"recipe": RECIPE, "name": "a/b"},
-            "grid: name is letters, digits and . _ -, a letter or digit first; got 'a/b'.",
+            "grid: name is letters, digits and . _ -, a letter",
         ),
         ({"recipe": RECIPE, "set": {"model": {"run": "fonud"}}}, "no earlier part of the grid is called 'fonud'"),
         (TWO, "later: a value refers to a run of found with no axis, and there are 4. Name its label on each of"),
